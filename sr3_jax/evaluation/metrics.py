@@ -1,0 +1,78 @@
+"""Metrics of images against references: (n, h, w, c) uint8 in, one value per image out.
+
+PSNR and SSIM compare with the HR image. Consistency compares the down-sampled output with the LR image that it came from: a
+super-resolution that contradicts its input is wrong whatever it looks like (paper, table 1).
+"""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, UInt8
+
+from sr3_jax.data.degradations import resize
+
+Batch = UInt8[np.ndarray, "n h w c"] | UInt8[Array, "n h w c"]
+PerImage = Float[np.ndarray, " n"]
+
+
+def scores(images: Batch, references: Batch, lr: Batch) -> dict[str, PerImage]:
+    """All of them: psnr and consistency_db in dB, ssim in [-1, 1], consistency_mse_1e5 as in the paper's table 1."""
+    mse = consistency_mse(images, lr)
+    return {
+        "psnr": psnr(images, references),
+        "ssim": ssim(images, references),
+        "consistency_mse_1e5": 1e5 * mse,
+        "consistency_db": -10 * np.log10(np.maximum(mse, 1e-12)),
+    }
+
+
+def psnr(images: Batch, references: Batch) -> PerImage:
+    """-10 log10 of the mean squared error over all pixels and channels, of values in [0, 1]; at most 120 dB (equal images)."""
+    error = (np.asarray(images, np.float64) - np.asarray(references, np.float64)) / 255
+    return -10 * np.log10(np.maximum(np.square(error).mean((1, 2, 3)), 1e-12))
+
+
+def ssim(images: Batch, references: Batch) -> PerImage:
+    """Structural similarity (Wang et al. 2004): 11×11 Gaussian window of sigma 1.5, mean over channels.
+
+    Equals scikit-image's with gaussian_weights and use_sample_covariance=False. Needs images of at least 11×11.
+    """
+    if min(images.shape[1:3]) < 11:
+        raise ValueError(f"SSIM needs images of at least 11×11, not {images.shape[2]}×{images.shape[1]}")
+    return np.asarray(_ssim(jnp.asarray(images), jnp.asarray(references)), np.float64)
+
+
+def consistency_mse(images: Batch, lr: Batch) -> PerImage:
+    """Mean squared error, of values in [0, 1], between the LR image and the output down-sampled to its size, in float."""
+    return np.asarray(_consistency_mse(jnp.asarray(images), jnp.asarray(lr)), np.float64)
+
+
+@jax.jit
+def _ssim(images: Array, references: Array) -> Array:
+    # Centred at 0: variances come from differences of squares, and in float32 small numbers keep more digits.
+    x, y = (array.astype(jnp.float32) / 255 - 0.5 for array in (images, references))
+    window = np.exp(-0.5 * np.square(np.arange(-5, 6) / 1.5)).astype(np.float32)
+    window /= window.sum()
+
+    def mean(z: Array) -> Array:
+        """The weighted mean over each window that lies inside the image."""
+        for axis in (1, 2):
+            size = z.shape[axis] - 10
+            z = functools.reduce(jnp.add, [w * jax.lax.slice_in_dim(z, i, i + size, axis=axis) for i, w in enumerate(window)])
+        return z
+
+    mean_x, mean_y = mean(x), mean(y)
+    var_x, var_y = mean(x * x) - mean_x**2, mean(y * y) - mean_y**2
+    covariance = mean(x * y) - mean_x * mean_y
+    mean_x, mean_y = mean_x + 0.5, mean_y + 0.5
+    c1, c2 = 0.01**2, 0.03**2
+    numerator = (2 * mean_x * mean_y + c1) * (2 * covariance + c2)
+    return (numerator / ((mean_x**2 + mean_y**2 + c1) * (var_x + var_y + c2))).mean((1, 2, 3))
+
+
+@jax.jit
+def _consistency_mse(images: Array, lr: Array) -> Array:
+    down = resize(images.astype(jnp.float32) / 255, lr.shape[1], lr.shape[2])
+    return jnp.square(down - lr.astype(jnp.float32) / 255).mean((1, 2, 3))

@@ -1,0 +1,47 @@
+"""Results as a table, as JSON and as a picture."""
+
+import json
+import platform
+from collections.abc import Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import UInt8
+
+from sr3_jax import images
+from sr3_jax.checkpoints import write_text
+
+Results = dict[str, Any]
+COLUMNS = {
+    "psnr": ("PSNR ↑", "{:.2f}"),
+    "ssim": ("SSIM ↑", "{:.3f}"),
+    "consistency_mse_1e5": ("consistency ×1e-5 ↓", "{:.2f}"),
+    "consistency_db": ("consistency dB ↑", "{:.1f}"),
+}
+
+
+def versions() -> dict[str, str]:
+    """What the numbers were computed with."""
+    return {name: version(name) for name in ("sr3_jax", "jax", "flax", "numpy", "pillow")} | {"python": platform.python_version()}
+
+
+def rows(methods: Mapping[str, Mapping[str, float]]) -> list[list[str]]:
+    """The table's cells, header first."""
+    header = ["method"] + [title for title, _ in COLUMNS.values()]
+    return [header] + [[name] + [form.format(values[key]) for key, (_, form) in COLUMNS.items()] for name, values in methods.items()]
+
+
+def markdown(methods: Mapping[str, Mapping[str, float]]) -> str:
+    """The table in Markdown."""
+    header, *body = rows(methods)
+    rule = ["---"] + ["---:"] * (len(header) - 1)
+    return "".join(f"| {' | '.join(row)} |\n" for row in (header, rule, *body))
+
+
+def save(folder: Path, results: Results, picture: UInt8[np.ndarray, "h w c"]) -> None:
+    """Writes results.json, table.md and grid.png into `folder`."""
+    write_text(folder / "results.json", json.dumps(results, indent=2) + "\n")
+    write_text(folder / "table.md", markdown(results["methods"]))
+    images.write(folder / "grid.png", picture)

@@ -1,0 +1,166 @@
+"""Image files in, uint8 arrays out, and back. Pillow does the work; what it did to a file is said in words."""
+
+import io
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import UInt8
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
+
+from sr3_jax.errors import UserError
+
+Pixels = UInt8[np.ndarray, "h w c"]
+
+_FORMATS = ("png", "jpg", "jpeg", "jpe", "webp", "bmp", "tif", "tiff", "gif", "pgm", "ppm", "pbm", "pnm", "avif", "jp2", "tga")
+SUFFIXES = frozenset("." + name for name in _FORMATS)
+_EXIF_IN_PNG = {"exif", "Raw profile type exif", "XML:com.adobe.xmp"}
+
+
+class ImageError(UserError):
+    """A file that is not, or not wholly, an image."""
+
+
+class Decoded(NamedTuple):
+    pixels: Pixels  # (h, w, channels)
+    notes: tuple[str, ...]  # what had to be converted, e.g. ("alpha flattened onto white",)
+
+
+def is_image_name(path: Path) -> bool:
+    """Whether the name looks like an image's: hidden files and other suffixes do not."""
+    return path.suffix.lower() in SUFFIXES and not path.name.startswith(".")
+
+
+def read_size(path: Path | str) -> tuple[int, int]:
+    """(width, height) after EXIF orientation, from the header alone; raises ImageError when there is none."""
+    with _open(path, str(path)) as image, _named(f"{path} cannot be opened as an image"):
+        # Not asked for: a TIFF's size is that after turning, and a PNG without EXIF in front would be decoded in search of it.
+        upright = image.format == "TIFF" or (image.format == "PNG" and not _EXIF_IN_PNG & image.info.keys())
+        return image.size if upright or _orientation(image) < 5 else image.size[::-1]
+
+
+def read(path: Path | str, channels: int) -> Decoded:
+    """The whole image as uint8 with 3 channels (RGB) or 1 (luma), EXIF orientation applied; raises ImageError."""
+    with _open(path, str(path)) as image:
+        return convert(image, channels, str(path))
+
+
+def decode(data: bytes, channels: int, name: str) -> Decoded:
+    """As `read`, from the bytes of a file."""
+    with _open(io.BytesIO(data), name) as image:
+        return convert(image, channels, name)
+
+
+def convert(image: Image.Image, channels: int, name: str = "the image") -> Decoded:
+    """A Pillow image of any mode as uint8 with 1 or 3 channels, and what was done to it; raises ImageError."""
+    with _named(f"{name} cannot be decoded"):
+        return _convert(image, channels)
+
+
+def _convert(image: Image.Image, channels: int) -> Decoded:
+    notes = []
+    turned_by_load = image.format == "TIFF" and _orientation(image) > 1  # the one format that Pillow turns itself
+    levels_are_16_bit = image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PPM")
+    image.load()
+    if getattr(image, "n_frames", 1) > 1:
+        notes.append("first frame only")
+    if turned_by_load or _orientation(image) > 1:
+        image = ImageOps.exif_transpose(image)
+        notes.append("turned upright as its EXIF orientation says")
+    if image.mode.startswith("I") or image.mode == "F":
+        image = Image.fromarray(_to_8_bits(np.asarray(image, np.float64), 65535.0 if levels_are_16_bit else None))
+        notes.append("16-bit or float levels rounded to 8 bits")
+    if image.mode in ("LA", "PA", "RGBA", "RGBa") or "transparency" in image.info:
+        grey = image.mode in ("1", "L", "LA")
+        rgba = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("L" if grey else "RGB")
+        notes.append("alpha flattened onto white")
+    elif image.mode in ("P", "CMYK", "YCbCr", "LAB", "HSV"):
+        notes.append({"P": "palette"}.get(image.mode, image.mode) + " converted to RGB")
+        image = image.convert("RGB")
+    wanted = "L" if channels == 1 else "RGB"
+    if image.mode == "RGB" and channels == 1:
+        notes.append("colour converted to grey")
+    elif image.mode in ("L", "1") and channels == 3:
+        notes.append("grey repeated in three channels")
+    pixels = np.asarray(image if image.mode == wanted else image.convert(wanted))
+    return Decoded(np.ascontiguousarray(pixels if pixels.ndim == 3 else pixels[..., None]), tuple(notes))
+
+
+def write(path: Path | str, pixels: Pixels) -> None:
+    """Writes (h, w, 1 or 3) uint8 to `path` in the format of its suffix; the file appears whole, by rename, or not at all.
+
+    Raises UserError for a suffix that cannot be written, a folder that cannot be written to, a size the format cannot hold.
+    """
+    path = Path(path)
+    suffix = path.suffix.lower()
+    if Image.registered_extensions().get(suffix) not in Image.SAVE:
+        raise UserError(f"{path}: images cannot be written with the suffix {path.suffix!r}; use .png, .jpg, .webp or .tiff")
+    image = Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels)
+    temporary = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(suffix=suffix, prefix=".sr3-", dir=path.parent)
+        os.close(handle)
+        temporary = Path(name)
+        image.save(temporary, **({"quality": 95} if suffix in (".jpg", ".jpeg", ".webp") else {}))
+        temporary.chmod(0o666 & ~_umask())
+        temporary.replace(path)
+    except BaseException as error:
+        if temporary:
+            temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError | ValueError):
+            raise UserError(f"{path} cannot be written: {_first_line(error)}") from error
+        raise
+
+
+def _open(source: Path | str | io.BytesIO, name: str) -> Image.Image:
+    try:
+        with _named(f"{name} cannot be opened as an image"):
+            return Image.open(source)
+    except ImageError as error:
+        if isinstance(error.__cause__, FileNotFoundError):
+            raise ImageError(f"{name} does not exist") from error.__cause__
+        if isinstance(error.__cause__, UnidentifiedImageError):
+            empty = not (source.getvalue() if isinstance(source, io.BytesIO) else Path(source).stat().st_size)
+            raise ImageError(f"{name} is {'empty' if empty else 'not an image, whatever its name says'}") from error.__cause__
+        raise
+
+
+@contextmanager
+def _named(what: str) -> Iterator[None]:
+    """Turns whatever Pillow raises into an ImageError: damaged files make it raise anything (struct.error, KeyError)."""
+    try:
+        yield
+    except ImageError:
+        raise
+    except Exception as error:
+        raise ImageError(f"{what}: {_first_line(error)}") from error
+
+
+def _orientation(image: Image.Image) -> int:
+    """EXIF orientation: 1 (upright) to 8."""
+    orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
+    return orientation if orientation in range(1, 9) else 1
+
+
+def _to_8_bits(levels: np.ndarray, full: float | None) -> np.ndarray:
+    """Levels of a 16-bit or float image to uint8. Unknown full scale: 1, 255 or 65,535, the smallest that holds the maximum."""
+    levels = np.nan_to_num(levels)
+    highest = levels.max(initial=0)
+    full = full or next((scale for scale in (1.0, 255.0, 65535.0) if highest <= scale), highest)
+    return np.round(np.clip(levels / full, 0, 1) * 255).astype(np.uint8)
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]

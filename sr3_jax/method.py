@@ -1,0 +1,149 @@
+"""SR3 as one object: what a config means, in terms of the network, the diffusion and the degradation.
+
+This is the only place where the three meet. Training asks it for losses, inference for images.
+
+    hr ──degrade──▶ lr ──upsample──▶ condition;    y_0 = hr, or (hr - condition) / residual_scale (model.predict_residual)
+"""
+
+import math
+from dataclasses import dataclass, field
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Key, PyTree
+from ml_collections import ConfigDict
+
+from sr3_jax.data import degradations
+from sr3_jax.diffusion import losses, process, samplers, schedules
+from sr3_jax.diffusion.schedules import NoiseSchedule
+from sr3_jax.diffusion.types import Denoiser, Images, Keys
+from sr3_jax.models import build_model
+
+
+@dataclass(frozen=True)
+class Method:
+    """The functions that a config defines. Stateless: parameters come in as an argument, `model`'s "params" collection."""
+
+    config: ConfigDict
+    model: Any = field(init=False)
+    schedule: NoiseSchedule = field(init=False)
+
+    def __post_init__(self):
+        object.__setattr__(self, "model", build_model(self.config.model, self.config.data.hr_size, self.regression))
+        object.__setattr__(self, "schedule", training_schedule(self.config))
+
+    @property
+    def regression(self) -> bool:
+        return self.config.objective == "regression"
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(height, width, channels) of an HR image."""
+        return (self.config.data.hr_size, self.config.data.hr_size, self.config.model.image_channels)
+
+    # -- images in and out of the space that is diffused
+
+    def encode(self, hr: Images, condition: Images) -> Images:
+        """HR image to y_0."""
+        model = self.config.model
+        return (hr - condition) / model.residual_scale if model.predict_residual else hr
+
+    def decode(self, y_0: Images, condition: Images) -> Images:
+        """y_0 to the HR image."""
+        model = self.config.model
+        return condition + model.residual_scale * y_0 if model.predict_residual else y_0
+
+    def degrade(self, hr: Images) -> Images:
+        data = self.config.data
+        return degradations.degrade(hr, data.lr_size, quantize_lr=data.quantize_lr)
+
+    def upsample(self, lr: Images) -> Images:
+        return degradations.upsample(lr, self.config.data.hr_size)
+
+    # -- training
+
+    def init(self, key: Key[Array, ""]) -> PyTree:
+        """Random parameters, float32."""
+        image = jnp.zeros((1, *self.shape))
+        noise = () if self.regression else (image, jnp.ones((1,)))
+        return self.model.init(key, image, *noise)["params"]
+
+    def loss(self, params: PyTree, images: Array, key: Key[Array, ""], train: bool = True) -> Float[Array, " b"]:
+        """The loss of each image of a uint8 batch (b, h, w, c), for training unless `train` is off (no dropout, no blur)."""
+        diffusion_key, dropout_key, blur_key = jax.random.split(key, 3)
+        hr = degradations.to_float(images)
+        lr = self.degrade(hr)
+        if train:
+            lr = degradations.augment_blur(lr, blur_key, self.config.data.blur)
+        condition = self.upsample(lr)
+        y_0 = self.encode(hr, condition)
+
+        def network(*inputs: Array) -> Array:
+            return self.model.apply({"params": params}, *inputs, train=train, rngs={"dropout": dropout_key})
+
+        if self.regression:
+            return losses.distance(network(condition), y_0, "l2")
+        return losses.sr3_loss(
+            network,
+            condition,
+            y_0,
+            diffusion_key,
+            self.schedule,
+            predict=self.config.model.predict,
+            norm=self.config.train.loss,
+        )
+
+    # -- inference
+
+    def denoiser(self, params: PyTree) -> Denoiser:
+        """The network as `diffusion` sees it: (condition, y_t, gamma) -> (y_0, epsilon), the image clipped if sample.clip."""
+
+        def denoise(condition: Array, y_t: Array, gamma: Array) -> tuple[Array, Array]:
+            output = self.model.apply({"params": params}, condition, y_t, gamma)
+            y_0, epsilon = process.to_y_0_and_epsilon(self.config.model.predict, output, y_t, gamma)
+            if self.config.sample.clip:
+                y_0 = self.encode(jnp.clip(self.decode(y_0, condition), -1, 1), condition)
+                epsilon = process.epsilon_from_y_0(y_0, y_t, gamma)  # so that the two still agree
+            return y_0, epsilon
+
+        return denoise
+
+    def super_resolve(self, params: PyTree, lr: Images, keys: Keys, steps: int | None = None) -> Images:
+        """HR images, in [-1, 1], from LR images in [-1, 1]: by Algorithm 2, or the regression's single evaluation."""
+        condition = self.upsample(lr)
+        if self.regression:
+            y_0 = self.model.apply({"params": params}, condition)
+        else:
+            schedule = sampling_schedule(self.config, steps or self.config.sample.steps)
+            y_0 = samplers.ancestral(
+                self.denoiser(params), condition, keys, schedule, shape=condition.shape, variance=self.config.sample.variance
+            )
+        return jnp.clip(self.decode(y_0, condition), -1, 1)
+
+
+def training_schedule(config: ConfigDict) -> NoiseSchedule:
+    """The schedule behind p(gamma)."""
+    c = config.schedule
+    if c.name == "linear":
+        return schedules.linear(c.steps, c.beta_start, c.beta_end)
+    if c.name == "cosine":
+        return schedules.cosine(c.steps, c.log_snr_start, c.log_snr_end)
+    return schedules.log_snr(c.steps, c.log_snr_start, c.log_snr_end)
+
+
+def sampling_schedule(config: ConfigDict, steps: int) -> NoiseSchedule:
+    """`steps` levels for sampling, whatever the training schedule: they end where training ended, at the same gamma_T."""
+    training = training_schedule(config)
+    gamma_end, one_minus = float(np.asarray(training.gamma)[-1]), float(np.asarray(training.one_minus_gamma)[-1])
+    if config.sample.schedule == "linear":
+        return schedules.linear_to(steps, gamma_end, config.sample.beta_start)
+    if config.sample.schedule == "log_snr":
+        return schedules.log_snr(steps, config.sample.log_snr_start, math.log(gamma_end / one_minus))
+    return schedules.respaced(training, steps)
+
+
+def image_key(seed: int, image_id: int, sample: int = 0) -> Key[Array, ""]:
+    """The key of one sample of one image: fold_in(fold_in(seed, image id), sample), and of nothing else."""
+    return jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), image_id), sample)

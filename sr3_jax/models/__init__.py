@@ -1,0 +1,28 @@
+"""Networks. The only room that imports Flax: everyone else sees `init` and `apply`."""
+
+from typing import Any
+
+import jax.numpy as jnp
+
+from sr3_jax.models.unet import UNet
+
+
+def build_model(model: Any, size: int, regression: bool = False) -> UNet:
+    """The network of a config's `model` section for images of `size`×`size`; for regression without a noise level."""
+    return UNet(
+        channels=model.channels,
+        multipliers=tuple(model.multipliers),
+        blocks=model.blocks,
+        attention=tuple(model.attention),
+        out_channels=model.image_channels,
+        size=size,
+        gamma_embedding="none" if regression else model.gamma_embedding,
+        gamma_injection=model.gamma_injection,
+        resample=model.resample,
+        rescale_skip=model.rescale_skip,
+        dropout=model.dropout,
+        head_channels=model.head_channels,
+        space_to_depth=model.space_to_depth,
+        remat=tuple(model.remat),
+        dtype=jnp.dtype(model.dtype),
+    )

@@ -1,0 +1,140 @@
+"""The parts of the U-Net: normalisation, resampling, residual blocks, attention, the embedding of the noise level.
+
+Feature maps are (b, h, w, c). Parameters are float32; `dtype` is that of the computation.
+"""
+
+import math
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+Features = Float[Array, "b h w c"]
+Embedding = Float[Array, "b e"]
+DType = Any
+
+ZERO = nn.initializers.zeros_init()
+
+
+def group_norm(x: Features, dtype: DType, name: str) -> Features:
+    """GroupNorm, statistics in float32, output in `dtype`: at most 32 groups (as DDPM), at least 4 channels in each."""
+    channels = x.shape[-1]
+    groups = next(g for g in range(min(32, max(1, channels // 4)), 0, -1) if channels % g == 0)
+    return nn.GroupNorm(num_groups=groups, epsilon=1e-5, dtype=dtype, name=name)(x)
+
+
+def conv(x: Features, channels: int, dtype: DType, name: str, size: int = 3, init=None, stride: int = 1) -> Features:
+    """A convolution that keeps the size (or divides it by `stride`)."""
+    init = init or nn.initializers.variance_scaling(1.0, "fan_avg", "uniform")
+    return nn.Conv(channels, (size, size), strides=stride, padding=size // 2, kernel_init=init, dtype=dtype, name=name)(x)
+
+
+def downsample(x: Features) -> Features:
+    """Halves height and width by averaging 2×2 pixels. A reshape: its gradient is cheap where strided convolutions' is not."""
+    b, h, w, c = x.shape
+    return x.reshape(b, h // 2, 2, w // 2, 2, c).mean((2, 4))
+
+
+def upsample(x: Features) -> Features:
+    """Doubles height and width by repeating pixels. Broadcasting: `jax.image.resize` has a slow gradient on CPU."""
+    b, h, w, c = x.shape
+    return jnp.broadcast_to(x[:, :, None, :, None, :], (b, h, 2, w, 2, c)).reshape(b, 2 * h, 2 * w, c)
+
+
+def space_to_depth(x: Features, factor: int) -> Features:
+    """(b, h, w, c) to (b, h/f, w/f, f·f·c): every f×f patch becomes one pixel."""
+    b, h, w, c = x.shape
+    x = x.reshape(b, h // factor, factor, w // factor, factor, c).transpose(0, 1, 3, 2, 4, 5)
+    return x.reshape(b, h // factor, w // factor, factor * factor * c)
+
+
+def depth_to_space(x: Features, factor: int) -> Features:
+    """The inverse of `space_to_depth`."""
+    b, h, w, c = x.shape
+    x = x.reshape(b, h, w, factor, factor, c // factor**2).transpose(0, 1, 3, 2, 4, 5)
+    return x.reshape(b, h * factor, w * factor, c // factor**2)
+
+
+class GammaEmbedding(nn.Module):
+    """The noise level as a vector of `width` numbers: sinusoids, then two dense layers (DDPM's, fed a continuous level).
+
+    The level matters from gamma = 4e-5 up to 1 - 1e-6, and near both ends √gamma hardly moves: unscaled in [0, 1] it turns the
+    fastest sinusoid by less than one radian in all. The log-SNR, log(gamma / (1 - gamma)), moves evenly over the whole range,
+    from -10 to 14; the sinusoids' periods run from 1.5 (neighbouring levels of few-step schedules differ by more) to 600
+    (the range, without ambiguity). kind = "sqrt_gamma" uses 1000 · √gamma instead, DDPM's scale.
+    """
+
+    channels: int  # sinusoids, sine and cosine together
+    width: int
+    kind: str = "log_snr"
+    dtype: DType = jnp.float32
+
+    @nn.compact
+    def __call__(self, gamma: Float[Array, " b"]) -> Embedding:
+        gamma = gamma.astype(jnp.float32)
+        half = self.channels // 2
+        if self.kind == "log_snr":
+            level = jnp.log(jnp.maximum(gamma, 1e-9)) - jnp.log(jnp.maximum(1 - gamma, 1e-9))
+            frequency = 4.0 * jnp.exp(-math.log(400.0) * jnp.arange(half) / max(half - 1, 1))
+        else:
+            level = 1000 * jnp.sqrt(gamma)
+            frequency = jnp.exp(-math.log(10_000.0) * jnp.arange(half) / max(half - 1, 1))
+        angles = level[:, None] * frequency
+        embedding = jnp.concatenate([jnp.sin(angles), jnp.cos(angles)], axis=-1).astype(self.dtype)
+        embedding = nn.silu(nn.Dense(self.width, dtype=self.dtype, name="dense_0")(embedding))
+        return nn.Dense(self.width, dtype=self.dtype, name="dense_1")(embedding)
+
+
+class ResBlock(nn.Module):
+    """Norm, SiLU, 3×3, + embedding, norm, SiLU, dropout, 3×3, added to the input.
+
+    With `resample` = "down" or "up" it is BigGAN's resampling block: both branches change size, before the first convolution.
+    The sum is scaled by 1/√2 (Song et al. 2021), which keeps its variance, unless `rescale_skip` is off.
+    """
+
+    channels: int
+    resample: str = "none"
+    dropout: float = 0.0
+    rescale_skip: bool = True
+    scale_shift: bool = False  # the embedding scales and shifts the second norm instead of being added before it
+    dtype: DType = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: Features, embedding: Embedding | None, train: bool) -> Features:
+        change = {"none": lambda features: features, "down": downsample, "up": upsample}[self.resample]
+        h = conv(change(nn.silu(group_norm(x, self.dtype, "norm_0"))), self.channels, self.dtype, "conv_0")
+        shift = None
+        if embedding is not None:
+            width = self.channels * (2 if self.scale_shift else 1)
+            shift = nn.Dense(width, dtype=self.dtype, name="embedding")(nn.silu(embedding))[:, None, None, :]
+        if shift is not None and self.scale_shift:
+            scale, shift = jnp.split(shift, 2, axis=-1)
+            h = group_norm(h, self.dtype, "norm_1") * (1 + scale) + shift
+        else:
+            h = group_norm(h if shift is None else h + shift, self.dtype, "norm_1")
+        h = nn.Dropout(self.dropout)(nn.silu(h), deterministic=not train)
+        h = conv(h, self.channels, self.dtype, "conv_1", init=ZERO)
+        x = change(x)
+        if x.shape[-1] != self.channels:
+            x = conv(x, self.channels, self.dtype, "skip", size=1)
+        return (x + h) * (1 / math.sqrt(2) if self.rescale_skip else 1.0)
+
+
+class SelfAttention(nn.Module):
+    """Self-attention over all pixels, softmax in float32, added to the input. `head_channels` = 0: one head, as in DDPM."""
+
+    head_channels: int = 0
+    rescale_skip: bool = True
+    dtype: DType = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: Features) -> Features:
+        b, height, width, c = x.shape
+        heads = c // (self.head_channels or c)
+        qkv = conv(group_norm(x, self.dtype, "norm"), 3 * c, self.dtype, "qkv", size=1)
+        q, k, v = jnp.split(qkv.reshape(b, height * width, heads, 3 * c // heads), 3, axis=-1)
+        h = jax.nn.dot_product_attention(q, k, v).reshape(b, height, width, c)
+        h = conv(h, c, self.dtype, "out", size=1, init=ZERO)
+        return (x + h) * (1 / math.sqrt(2) if self.rescale_skip else 1.0)

@@ -1,0 +1,114 @@
+"""The U-Net of SR3 (paper, section 2.4, appendix A and table A.1): DDPM's, with BigGAN blocks, and 1/√2 at every skip.
+
+What the paper leaves open is inferred from its parameter counts: additive embedding of width 4 · channels, blocks + 1 residual
+blocks per decoder level, attention at one inner size and in the middle between two blocks, long skips concatenated unscaled.
+"""
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from sr3_jax.models.blocks import (
+    ZERO,
+    DType,
+    Features,
+    GammaEmbedding,
+    ResBlock,
+    SelfAttention,
+    conv,
+    depth_to_space,
+    group_norm,
+    space_to_depth,
+    upsample,
+)
+
+
+class UNet(nn.Module):
+    """Maps (condition, y_t, gamma) to an image of `out_channels`; without gamma conditioning, condition alone (regression).
+
+    `attention` lists the sizes of the grid, after the stem, at which every block is followed by attention. Sizes are those of
+    the input itself, so any height and width that the levels divide will do.
+    """
+
+    channels: int
+    multipliers: tuple[int, ...]
+    blocks: int
+    attention: tuple[int, ...]
+    out_channels: int
+    size: int  # height of the training images: decides which levels have attention, whatever size comes later
+    gamma_embedding: str = "log_snr"  # or "sqrt_gamma", or "none"
+    gamma_injection: str = "add"  # or "scale_shift"
+    resample: str = "biggan"  # or "plain": a strided convolution down, nearest and a convolution up
+    rescale_skip: bool = True
+    dropout: float = 0.0
+    head_channels: int = 0
+    space_to_depth: int = 1
+    remat: tuple[int, ...] = ()  # levels whose activations are recomputed in the backward pass
+    dtype: DType = jnp.float32
+
+    def _block(self, level: int, index: str, channels: int, resample: str = "none") -> ResBlock:
+        # `train` is argument 3, counting the module itself
+        block = nn.remat(ResBlock, static_argnums=(3,)) if level in self.remat else ResBlock
+        return block(
+            channels, resample, self.dropout, self.rescale_skip, self.gamma_injection == "scale_shift", self.dtype, name=index
+        )
+
+    def _attend(self, x: Features, size: int, name: str) -> Features:
+        if size not in self.attention:
+            return x
+        return SelfAttention(self.head_channels, self.rescale_skip, self.dtype, name=name)(x)
+
+    @nn.compact
+    def __call__(
+        self,
+        condition: Features,
+        y_t: Features | None = None,
+        gamma: Float[Array, " b"] | None = None,
+        train: bool = False,
+    ) -> Features:
+        x = condition if y_t is None else jnp.concatenate([condition, y_t], axis=-1)
+        x = space_to_depth(x.astype(self.dtype), self.space_to_depth)
+        embedding = None
+        if self.gamma_embedding != "none":
+            embedding = GammaEmbedding(
+                self.channels, 4 * self.channels, self.gamma_embedding, self.dtype, name="gamma_embedding"
+            )(gamma)
+        levels = [self.channels * multiplier for multiplier in self.multipliers]
+        last = len(levels) - 1
+        size = self.size // self.space_to_depth
+
+        x = conv(x, self.channels, self.dtype, "stem")
+        skips = [x]
+        for level, channels in enumerate(levels):
+            for i in range(self.blocks):
+                x = self._block(level, f"down_{level}_{i}", channels)(x, embedding, train)
+                x = self._attend(x, size, f"down_{level}_{i}_attention")
+                skips.append(x)
+            if level < last:
+                if self.resample == "biggan":
+                    x = self._block(level, f"down_{level}_resample", channels, "down")(x, embedding, train)
+                else:
+                    x = conv(x, channels, self.dtype, f"down_{level}_resample", stride=2)
+                skips.append(x)
+                size //= 2
+
+        x = self._block(last, "middle_0", levels[-1])(x, embedding, train)
+        x = SelfAttention(self.head_channels, self.rescale_skip, self.dtype, name="middle_attention")(x)
+        x = self._block(last, "middle_1", levels[-1])(x, embedding, train)
+
+        for level, channels in reversed(list(enumerate(levels))):
+            for i in range(self.blocks + 1):
+                x = jnp.concatenate([x, skips.pop()], axis=-1)
+                x = self._block(level, f"up_{level}_{i}", channels)(x, embedding, train)
+                x = self._attend(x, size, f"up_{level}_{i}_attention")
+            if level > 0:
+                if self.resample == "biggan":
+                    x = self._block(level, f"up_{level}_resample", channels, "up")(x, embedding, train)
+                else:
+                    x = conv(upsample(x), channels, self.dtype, f"up_{level}_resample")
+                size *= 2
+
+        x = nn.silu(group_norm(x, self.dtype, "out_norm"))
+        # the last convolution in float32: its output is an image
+        x = conv(x.astype(jnp.float32), self.out_channels * self.space_to_depth**2, jnp.float32, "out", init=ZERO)
+        return depth_to_space(x, self.space_to_depth)

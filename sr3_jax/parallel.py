@@ -1,0 +1,98 @@
+"""Devices: the mesh, the sharding rules, distributed start-up.
+
+The mesh has two axes. The batch is split over both; parameters, EMA and optimizer are split over "fsdp" and replicated over
+"data". Everything else is left to the compiler.
+"""
+
+import os
+
+import jax
+import numpy as np
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jaxtyping import PyTree
+from ml_collections import ConfigDict
+
+from sr3_jax.config import ConfigError
+
+BATCH = PartitionSpec(("data", "fsdp"))
+# Below this size a parameter is cheaper to keep whole than to gather.
+SMALLEST_SHARDED = 2**16
+
+
+def start() -> None:
+    """Joins the cluster's other processes, when there is one; must run before anything else touches JAX.
+
+    Cloud TPU pods, SLURM, Open MPI and Kubernetes are found by JAX itself; SR3_COORDINATOR, SR3_PROCESSES and SR3_PROCESS name
+    any other. With none, this is a single process.
+    """
+    if jax.distributed.is_initialized():
+        return
+    coordinator = os.environ.get("SR3_COORDINATOR")
+    if coordinator:
+        jax.distributed.initialize(coordinator, int(os.environ["SR3_PROCESSES"]), int(os.environ["SR3_PROCESS"]))
+        return
+    try:
+        jax.distributed.initialize()
+    except ValueError as error:  # what JAX raises when it finds no cluster
+        if "coordinator_address" not in str(error):
+            raise
+
+
+def make_mesh(config: ConfigDict) -> Mesh:
+    """The mesh of config.mesh over all devices; raises ConfigError when they or the batch do not divide."""
+    devices, fsdp, data = jax.device_count(), config.mesh.fsdp, config.mesh.data
+    data = devices // fsdp if data == -1 else data
+    if data < 1 or data * fsdp != devices:
+        raise ConfigError(
+            f"mesh.data = {config.mesh.data} and mesh.fsdp = {fsdp} do not fit {devices} devices; their product must be {devices}"
+        )
+    micro_batch = config.train.batch_size // config.train.accumulate
+    if micro_batch % devices:
+        raise ConfigError(
+            f"train.batch_size / train.accumulate = {micro_batch} must be divisible by the number of devices, {devices}"
+        )
+    return jax.make_mesh((data, fsdp), ("data", "fsdp"), axis_types=(AxisType.Auto,) * 2)
+
+
+def fsdp_spec(shape: tuple[int, ...], size: int) -> PartitionSpec:
+    """How a parameter of `shape` is split over `size` devices: along its largest axis that `size` divides, if it is large."""
+    axes = [axis for axis in range(len(shape)) if shape[axis] % size == 0]
+    if size == 1 or not axes or np.prod(shape) < SMALLEST_SHARDED:
+        return PartitionSpec()
+    longest = max(axes, key=lambda axis: (shape[axis], axis))
+    return PartitionSpec(*("fsdp" if axis == longest else None for axis in range(longest + 1)))
+
+
+def shardings(abstract: PyTree, mesh: Mesh) -> PyTree:
+    """The sharding of every array of a tree of shapes, by `fsdp_spec`."""
+    return jax.tree.map(lambda leaf: NamedSharding(mesh, fsdp_spec(leaf.shape, mesh.shape["fsdp"])), abstract)
+
+
+def batch_sharding(mesh: Mesh) -> NamedSharding:
+    """The first axis over all devices."""
+    return NamedSharding(mesh, BATCH)
+
+
+def replicated(mesh: Mesh) -> NamedSharding:
+    """Whole on every device."""
+    return NamedSharding(mesh, PartitionSpec())
+
+
+def to_devices(batch: PyTree, mesh: Mesh) -> PyTree:
+    """This process's part of a batch, as NumPy arrays, to global arrays."""
+    sharding = batch_sharding(mesh)
+    return jax.tree.map(lambda array: jax.make_array_from_process_local_data(sharding, array), batch)
+
+
+def is_main() -> bool:
+    """Whether this process writes the files and talks to the user."""
+    return jax.process_index() == 0
+
+
+def gather(tree: PyTree) -> PyTree:
+    """Arrays sharded over all processes as NumPy arrays on each of them."""
+    if jax.process_count() == 1:
+        return jax.device_get(tree)
+    from jax.experimental import multihost_utils
+
+    return multihost_utils.process_allgather(tree, tiled=True)

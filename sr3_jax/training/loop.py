@@ -1,0 +1,223 @@
+"""Training: from a config and a workdir to checkpoints, surviving whatever stops it.
+
+The order inside the loop matters: a checkpoint is saved *before* the next batch is drawn, so that the state, its step and the
+data position always belong together. Since the data position is the step and all randomness is a function of (seed, step),
+3 + 3 steps equal 6 to the bit.
+"""
+
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import PyTree, UInt8
+from ml_collections import ConfigDict
+
+from sr3_jax import config as config_lib
+from sr3_jax import images, parallel
+from sr3_jax.checkpoints import Checkpoint, Checkpoints, best_psnr, check_params, export, load_checkpoint, open_workdir
+from sr3_jax.data.pipeline import Batches
+from sr3_jax.data.sources import open_source
+from sr3_jax.errors import UserError
+from sr3_jax.method import Method
+from sr3_jax.training.progress import Clock, Reporter
+from sr3_jax.training.state import TrainState, init_state, make_optimizer
+from sr3_jax.training.step import make_train_step
+
+# Held-out evaluation, handed in by the caller: EMA parameters -> (metrics, a picture).
+Evaluate = Callable[[PyTree], tuple[dict[str, float], UInt8[np.ndarray, "h w c"]]]
+
+
+class TrainingDiverged(UserError):
+    """Too many updates in a row were not finite."""
+
+
+def train(config: ConfigDict, workdir: Path, evaluate: Evaluate | None = None) -> TrainState:
+    """Trains until config.train.steps, starting or resuming from `workdir`; returns the last state.
+
+    SIGTERM and the first Ctrl-C save and return early.
+    """
+    # -- what can fail fails before memory is taken
+    config_lib.validate(config)
+    mesh = parallel.make_mesh(config)
+    source = open_source(config, "train")
+    initial = load_checkpoint(config.train.init_from) if config.train.init_from else None
+    if initial:
+        check_params(initial.params, config, config.train.init_from)
+    if parallel.is_main():
+        open_workdir(workdir, config)
+    checkpoints = Checkpoints(workdir, config)
+
+    # -- shapes, shardings, compilation
+    method, optimizer = Method(config), make_optimizer(config)
+
+    def init() -> TrainState:
+        return init_state(method, optimizer)
+
+    abstract = jax.eval_shape(init)
+    sharding = parallel.shardings(abstract, mesh)
+    size = config.train.batch_size
+    batch = jax.ShapeDtypeStruct((size, *method.shape), jnp.uint8, sharding=parallel.batch_sharding(mesh))
+    abstract = jax.tree.map(lambda leaf, s: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=s), abstract, sharding)
+    outputs = (sharding, parallel.replicated(mesh))
+    step_function = jax.jit(make_train_step(method, optimizer), donate_argnums=0, out_shardings=outputs)
+
+    start = checkpoints.latest() or 0
+    with Reporter(workdir, config.train.steps, start, parallel.is_main()) as report, _stop_signals() as stop:
+        report.say(describe(config, abstract, mesh))
+        for dropped in source.dropped:
+            report.say(f"dropped: {dropped.id} {dropped.reason}")
+        if start >= config.train.steps:
+            report.say(f"{workdir} is already at step {start}; raise train.steps to go on")
+        started = time.perf_counter()
+        compiled = step_function.lower(abstract, batch).compile()
+        report.say(f"compiled in {time.perf_counter() - started:.1f} s{_memory(compiled)}")
+
+        # -- state: restored or new
+        position = start
+        if start:
+            state, position = checkpoints.restore(abstract)
+            report.say(f"resuming from step {start}")
+        else:
+            state = jax.jit(init, out_shardings=sharding)()
+            if initial:
+                state = _with_params(state, initial.params, sharding)
+                report.say(f"starting from the weights of {config.train.init_from}")
+        batches = Batches(source, config, position=position, process=jax.process_index(), processes=jax.process_count())
+
+        # -- the loop
+        clock, pending, named = Clock(size), [], 0
+        step = start
+        while step < config.train.steps:
+            waiting = time.perf_counter()
+            images_ = parallel.to_devices(next(batches)["image"], mesh)
+            clock.waited(time.perf_counter() - waiting)
+            with jax.transfer_guard("disallow"):
+                state, metrics = compiled(state, images_)
+            step += 1
+            clock.stepped()
+            pending.append(metrics)
+            if len(pending) > 2:
+                jax.block_until_ready(pending[-3])  # no more than two steps ahead: bounded memory, a prompt stop
+            report.advance(step)
+
+            last = step == config.train.steps
+            stopping = stop.requested or checkpoints.reached_preemption(step)
+            if step % config.train.log_every == 0 or last or stopping:
+                fetched = jax.device_get(pending if last or stopping else pending[:-1])  # one step late: never waits for this one
+                pending = [] if last or stopping else pending[-1:]
+                if fetched:
+                    report.log(step, _mean(fetched) | clock.read())
+                    _check_finite(fetched, step, config)
+                for dropped in batches.bad[named:]:
+                    report.say(f"replaced by another image: {dropped.reason}")
+                named = len(batches.bad)
+            if step % config.train.checkpoint_every == 0 or last or stopping:
+                checkpoints.save(state, position=step)
+            if stopping:
+                checkpoints.wait()
+                report.say(f"stopped by a signal; saved step {step}, run the same command to go on")
+                break
+            if evaluate and (step % config.train.evaluate_every == 0 or last):
+                _evaluate(evaluate, state.ema, step, config, workdir, report)
+                clock.restart()
+        checkpoints.close()
+    return state
+
+
+def describe(config: ConfigDict, abstract: TrainState, mesh: jax.sharding.Mesh) -> str:
+    """Devices, mesh, sizes: what one wants to know before step 1."""
+    count = sum(leaf.size for leaf in jax.tree.leaves(abstract.params))
+    devices = jax.devices()
+    kind = f"{len(devices)} × {devices[0].device_kind}" + (f" in {jax.process_count()} processes" if jax.process_count() > 1 else "")
+    data, batch = config.data, config.train.batch_size
+    return (
+        f"devices: {kind}, mesh data={mesh.shape['data']} fsdp={mesh.shape['fsdp']}\n"
+        f"network: {count / 1e6:.2f} M parameters, {config.objective}, predicts {config.model.predict}, {config.model.dtype}\n"
+        f"data: {data.source} {data.folder or data.name}".rstrip() + f", {data.lr_size}² → {data.hr_size}², batch {batch}"
+    )
+
+
+def _memory(compiled: jax.stages.Compiled) -> str:
+    analysis = compiled.memory_analysis()
+    if analysis is None:
+        return ""
+    state = analysis.argument_size_in_bytes
+    peak = state + analysis.temp_size_in_bytes + analysis.output_size_in_bytes - analysis.alias_size_in_bytes
+    return f"; memory per device, estimated by the compiler: {peak / 2**20:,.0f} MiB (state and batch {state / 2**20:,.0f})"
+
+
+def _with_params(state: TrainState, params: PyTree, sharding: TrainState) -> TrainState:
+    """The state with these parameters, and an EMA of its own (two copies: the state will be donated)."""
+
+    def copy(where: PyTree) -> PyTree:
+        return jax.jit(lambda tree: jax.tree.map(jnp.copy, tree), out_shardings=where)(params)
+
+    return state._replace(params=copy(sharding.params), ema=copy(sharding.ema))
+
+
+def _mean(fetched: list[dict[str, np.ndarray]]) -> dict[str, float]:
+    """Means over the finite steps of an interval; counters, and the rate, as of its last step."""
+    last = {name: float(value) for name, value in fetched[-1].items()}
+    for name in ("loss", "gradient_norm"):
+        finite = [float(metrics[name]) for metrics in fetched if np.isfinite(metrics[name])]
+        last[name] = float(np.mean(finite)) if finite else float("nan")
+    return last
+
+
+def _check_finite(fetched: list[dict[str, np.ndarray]], step: int, config: ConfigDict) -> None:
+    worst = max(int(metrics["bad_in_a_row"]) for metrics in fetched)
+    if worst >= config.train.max_bad_steps:
+        raise TrainingDiverged(
+            f"loss or gradient was not finite for {worst} updates in a row up to step {step} (train.max_bad_steps = "
+            f"{config.train.max_bad_steps}); they were dropped and the last checkpoint is good: lower train.learning_rate"
+        )
+
+
+def _evaluate(evaluate: Evaluate, ema: PyTree, step: int, config: ConfigDict, workdir: Path, report: Reporter) -> None:
+    metrics, picture = evaluate(ema)
+    report.log(step, {f"eval_{name}": value for name, value in metrics.items()})
+    report.say(f"step {step} held-out: " + " · ".join(f"{name} {value:.4g}" for name, value in metrics.items()))
+    if not parallel.is_main():
+        return
+    images.write(workdir / "samples" / f"{step:08d}.png", picture)
+    best = workdir / "best.safetensors"
+    if config.objective == "regression" and metrics["psnr"] > best_psnr(best):
+        # The paper picks the regression network by its held-out PSNR, SR3 not at all.
+        found = Checkpoint(config, parallel.gather(ema), step, str(best))
+        export(found, best, {"psnr": str(metrics["psnr"])})
+
+
+class _Stop:
+    requested = False
+
+
+@contextmanager
+def _stop_signals() -> Iterator[_Stop]:
+    """Turns SIGTERM and the first Ctrl-C into a request to stop; a second Ctrl-C interrupts as usual.
+
+    With several processes JAX's own preemption service takes SIGTERM, so that all agree on a step.
+    """
+    stop = _Stop()
+
+    def request(number: int, _: object) -> None:
+        stop.requested = True
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    try:
+        old = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+        signal.signal(signal.SIGINT, request)
+        if not jax.distributed.is_initialized():
+            signal.signal(signal.SIGTERM, request)
+    except ValueError:  # not in the main thread: the caller handles signals
+        yield stop
+        return
+    try:
+        yield stop
+    finally:
+        for number, handler in old.items():
+            signal.signal(number, handler)

@@ -1,0 +1,117 @@
+"""What the user sees while training: a bar in a terminal, plain lines elsewhere; stats.jsonl always, TensorBoard if installed."""
+
+import json
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from sr3_jax.checkpoints import write_text
+
+
+class Clock:
+    """Step time, images/s and the share of time spent waiting for data, over the interval since the last `read`."""
+
+    def __init__(self, batch_size: int):
+        self._batch_size = batch_size
+        self._start, self._waited, self._steps = time.perf_counter(), 0.0, 0
+
+    def waited(self, seconds: float) -> None:
+        self._waited += seconds
+
+    def stepped(self) -> None:
+        self._steps += 1
+
+    def read(self) -> dict[str, float]:
+        now = time.perf_counter()
+        elapsed, steps = max(now - self._start, 1e-9), max(self._steps, 1)
+        rates = {
+            "seconds_per_step": elapsed / steps,
+            "images_per_second": steps * self._batch_size / elapsed,
+            "data_wait": self._waited / elapsed,
+        }
+        self.restart()
+        return rates
+
+    def restart(self) -> None:
+        """Forgets the time since the last `read`: it was spent on something else."""
+        self._start, self._waited, self._steps = time.perf_counter(), 0.0, 0
+
+
+class Reporter:
+    """Shows and records metrics. A context manager; silent and idle unless `main`."""
+
+    def __init__(self, workdir: Path, total: int, start: int, main: bool):
+        self._main, self._total = main, total
+        self._console = Console(quiet=not main, highlight=False, soft_wrap=True)
+        self._path = workdir / "stats.jsonl"
+        self._bar = Progress(
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[text]}"),
+            TextColumn("ETA"),
+            TimeRemainingColumn(),
+            console=self._console,
+            disable=not (main and self._console.is_terminal),
+        )
+        self._task = self._bar.add_task("", total=total, completed=start, text="")
+        self._writer = _tensorboard(workdir) if main else None
+        if main:
+            self._forget_after(start)
+
+    def __enter__(self) -> Self:
+        self._bar.start()
+        return self
+
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._bar.stop()
+        if self._writer:
+            self._writer.flush()
+
+    def say(self, text: str) -> None:
+        """Prints a line above the bar."""
+        self._bar.console.print(text, markup=False)
+
+    def advance(self, step: int) -> None:
+        self._bar.update(self._task, completed=step)
+
+    def log(self, step: int, metrics: dict[str, Any], show: bool = True) -> None:
+        """Appends {"step": step, **metrics} to stats.jsonl, and to TensorBoard, and shows the main ones."""
+        if not self._main:
+            return
+        with self._path.open("a") as file:
+            file.write(json.dumps({"step": step, **metrics}) + "\n")
+        if self._writer:
+            self._writer.write_scalars(step, metrics)
+        if show and "loss" in metrics:
+            text = (
+                f"loss {metrics['loss']:.4f} · {metrics['seconds_per_step']:.3g} s/step · "
+                f"{metrics['images_per_second']:.3g} images/s · data {metrics['data_wait']:.0%}"
+            )
+            self._bar.update(self._task, text=text)
+            if not self._console.is_terminal:
+                left = (self._total - step) * metrics["seconds_per_step"]
+                self.say(f"step {step}/{self._total} · {text} · ETA {time.strftime('%H:%M:%S', time.gmtime(left))}")
+
+    def _forget_after(self, step: int) -> None:
+        """Drops lines of a future that a restart undid, and one that a kill left half-written."""
+        if self._path.exists():
+            kept = []
+            for line in self._path.read_text().splitlines():
+                try:
+                    if json.loads(line)["step"] <= step:
+                        kept.append(line + "\n")
+                except ValueError:
+                    continue
+            write_text(self._path, "".join(kept))
+
+
+def _tensorboard(workdir: Path) -> Any:
+    try:  # clu's writers import TensorFlow and TensorBoard, both of the extra [tensorboard]
+        from clu import metric_writers
+    except ImportError:
+        return None
+    return metric_writers.SummaryWriter(str(workdir / "tensorboard"))

@@ -1,0 +1,78 @@
+"""One update: loss, gradient, Adam, EMA. Pure, to be jitted with the state donated."""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Float, PyTree
+
+from sr3_jax.method import Method
+from sr3_jax.training.state import TrainState, learning_rate
+
+Metrics = dict[str, Float[Array, ""]]
+
+
+def make_train_step(method: Method, optimizer: optax.GradientTransformation) -> Callable:
+    """step(state, uint8 images (b, s, s, c)) -> (state, metrics).
+
+    All randomness is a function of (config.seed, step): a restart draws the same. An update whose loss or gradient is not
+    finite is dropped (the state keeps its old values) and counted.
+    """
+    config = method.config
+    parts = config.train.accumulate
+    rate = learning_rate(config)
+
+    def mean_loss(params: PyTree, images: Array, key: Array) -> Array:
+        return method.loss(params, images, key).mean()
+
+    def loss_and_gradient(params: PyTree, images: Array, key: Array) -> tuple[Array, PyTree]:
+        if parts == 1:
+            return jax.value_and_grad(mean_loss)(params, images, jax.random.fold_in(key, 0))
+        # (b, ...) to (parts, b / parts, ...), such that every part has rows of every device
+        split = images.reshape(images.shape[0] // parts, parts, *images.shape[1:]).swapaxes(0, 1)
+
+        def add(total: PyTree, part: tuple[Array, Array]) -> tuple[PyTree, None]:
+            i, rows = part
+            new = jax.value_and_grad(mean_loss)(params, rows, jax.random.fold_in(key, i))
+            return jax.tree.map(jnp.add, total, new), None
+
+        zero = (jnp.zeros(()), jax.tree.map(jnp.zeros_like, params))
+        total, _ = jax.lax.scan(add, zero, (jnp.arange(parts), split))
+        return jax.tree.map(lambda x: x / parts, total)
+
+    def step(state: TrainState, images: Array) -> tuple[TrainState, Metrics]:
+        key = jax.random.fold_in(jax.random.fold_in(jax.random.key(config.seed), 1), state.step)
+        loss, gradient = loss_and_gradient(state.params, images, key)
+        norm = optax.global_norm(gradient)
+        finite = jnp.isfinite(loss) & jnp.isfinite(norm)
+
+        updates, opt_state = optimizer.update(gradient, state.opt_state, state.params)
+        params = optax.apply_updates(state.params, updates)
+        # A short run must not end with an average that is still half its random start.
+        n = state.step.astype(jnp.float32)
+        decay = jnp.minimum(config.train.ema_decay, (1 + n) / (10 + n))
+        ema = jax.tree.map(lambda old, new: decay * old + (1 - decay) * new, state.ema, params)
+
+        def keep(new: PyTree, old: PyTree) -> PyTree:
+            return jax.tree.map(lambda a, b: jnp.where(finite, a, b), new, old)
+
+        bad = (~finite).astype(jnp.int32)
+        metrics = {
+            "loss": loss,
+            "gradient_norm": norm,
+            "learning_rate": jnp.asarray(rate(state.step), jnp.float32),
+            "bad_in_a_row": ((state.bad_in_a_row + 1) * bad).astype(jnp.float32),
+            "bad_steps": (state.bad_steps + bad).astype(jnp.float32),
+        }
+        state = TrainState(
+            step=state.step + 1,
+            params=keep(params, state.params),
+            ema=keep(ema, state.ema),
+            opt_state=keep(opt_state, state.opt_state),
+            bad_steps=state.bad_steps + bad,
+            bad_in_a_row=(state.bad_in_a_row + 1) * bad,
+        )
+        return state, metrics
+
+    return step

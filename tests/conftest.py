@@ -1,0 +1,31 @@
+"""Strict settings for every test: shapes checked, no silent promotion, warnings of our own modules are errors, 8 CPU devices."""
+
+import os
+import sys
+import warnings
+
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+os.environ.setdefault("JAX_NUM_CPU_DEVICES", "8")
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+from jaxtyping import install_import_hook
+
+# Before anything of ours is imported: every annotated function checks its shapes and dtypes.
+install_import_hook("sr3_jax", "beartype.beartype")
+
+import jax
+import pytest
+from absl import flags
+
+if not flags.FLAGS.is_parsed():
+    flags.FLAGS(sys.argv[:1])  # grain reads absl flags
+
+jax.config.update("jax_numpy_dtype_promotion", "strict")
+jax.config.update("jax_numpy_rank_promotion", "raise")
+
+
+@pytest.fixture(autouse=True)
+def _our_warnings_are_errors():
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", module=r"sr3_jax(\..*)?")
+        yield
