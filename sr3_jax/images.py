@@ -43,25 +43,25 @@ def read_size(path: Path | str) -> tuple[int, int]:
         return image.size if upright or _orientation(image) < 5 else image.size[::-1]
 
 
-def read(path: Path | str, channels: int) -> Decoded:
-    """The whole image as uint8 with 3 channels (RGB) or 1 (luma), EXIF orientation applied; raises ImageError."""
+def read(path: Path | str, channels: int | None) -> Decoded:
+    """The whole image as uint8, EXIF orientation applied, with 3 channels (RGB), 1 (luma) or its own (None); raises ImageError."""
     with _open(path, str(path)) as image:
         return convert(image, channels, str(path))
 
 
-def decode(data: bytes, channels: int, name: str) -> Decoded:
+def decode(data: bytes, channels: int | None, name: str) -> Decoded:
     """As `read`, from the bytes of a file."""
     with _open(io.BytesIO(data), name) as image:
         return convert(image, channels, name)
 
 
-def convert(image: Image.Image, channels: int, name: str = "the image") -> Decoded:
+def convert(image: Image.Image, channels: int | None, name: str = "the image") -> Decoded:
     """A Pillow image of any mode as uint8 with 1 or 3 channels, and what was done to it; raises ImageError."""
     with _named(f"{name} cannot be decoded"):
         return _convert(image, channels)
 
 
-def _convert(image: Image.Image, channels: int) -> Decoded:
+def _convert(image: Image.Image, channels: int | None) -> Decoded:
     notes = []
     turned_by_load = image.format == "TIFF" and _orientation(image) > 1  # the one format that Pillow turns itself
     levels_are_16_bit = image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PPM")
@@ -82,6 +82,8 @@ def _convert(image: Image.Image, channels: int) -> Decoded:
     elif image.mode in ("P", "CMYK", "YCbCr", "LAB", "HSV"):
         notes.append({"P": "palette"}.get(image.mode, image.mode) + " converted to RGB")
         image = image.convert("RGB")
+    if channels is None:
+        channels = 1 if image.mode in ("L", "1") else 3
     wanted = "L" if channels == 1 else "RGB"
     if image.mode == "RGB" and channels == 1:
         notes.append("colour converted to grey")
@@ -89,6 +91,12 @@ def _convert(image: Image.Image, channels: int) -> Decoded:
         notes.append("grey repeated in three channels")
     pixels = np.asarray(image if image.mode == wanted else image.convert(wanted))
     return Decoded(np.ascontiguousarray(pixels if pixels.ndim == 3 else pixels[..., None]), tuple(notes))
+
+
+def can_write(path: Path) -> bool:
+    """Whether the suffix names a format that can be written."""
+    Image.init()
+    return Image.registered_extensions().get(path.suffix.lower()) in Image.SAVE
 
 
 def write(path: Path | str, pixels: Pixels) -> None:

@@ -123,6 +123,11 @@ def scan_folder(config: ConfigDict, split: str, decode: bool = False) -> Folder:
     if not root.is_dir():
         raise DataError(f"{field} = {str(root)!r} is not a folder")
     names = sorted(p.relative_to(root).as_posix() for p in root.rglob("*") if images.is_image_name(p) and p.is_file())
+    names = [name for name in names if "/." not in f"/{name}"]  # nor in hidden folders
+    if separate:  # when one of the two folders lies within the other, its images are its own
+        other = Path(data.folder if split == "eval" else data.eval_folder)
+        inner = Path(os.path.relpath(other.resolve(), root.resolve())).as_posix()
+        names = [name for name in names if not name.startswith(f"{inner}/")]
     if not names:
         raise DataError(f"{field} = {str(root)!r} holds no images; known suffixes are {' '.join(sorted(images.SUFFIXES))}")
     if not separate:
@@ -163,6 +168,4 @@ def check_budget(dropped: Sequence[Dropped], total: int, max_fraction: float, wh
         if len(dropped) == total:
             raise DataError(f"{where}: none of {total} images can be used ({named})")
         above = f"above data.max_bad_fraction = {max_fraction}"
-        raise DataError(
-            f"{where}: {len(dropped)} of {total} images cannot be used, {above} ({named}); remove them, or raise it"
-        )
+        raise DataError(f"{where}: {len(dropped)} of {total} images cannot be used, {above} ({named}); remove them or raise it")

@@ -9,6 +9,9 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import UInt8
+from rich import box
+from rich.console import Console
+from rich.table import Table
 
 from sr3_jax import images
 from sr3_jax.checkpoints import write_text
@@ -38,6 +41,17 @@ def markdown(methods: Mapping[str, Mapping[str, float]]) -> str:
     header, *body = rows(methods)
     rule = ["---"] + ["---:"] * (len(header) - 1)
     return "".join(f"| {' | '.join(row)} |\n" for row in (header, rule, *body))
+
+
+def show(methods: Mapping[str, Mapping[str, float]]) -> None:
+    """Prints the table to the terminal."""
+    header, *body = rows(methods)
+    table = Table(box=box.SIMPLE)
+    for i, title in enumerate(header):
+        table.add_column(title, justify="right" if i else "left")
+    for row in body:
+        table.add_row(*row)
+    Console().print(table)
 
 
 def save(folder: Path, results: Results, picture: UInt8[np.ndarray, "h w c"]) -> None:

@@ -1,0 +1,30 @@
+"""SR3, super-resolution by diffusion, in JAX.
+
+    from sr3_jax import Upscaler
+    upscaler = Upscaler.load("faces-16-64")
+
+Names are imported when first used, so that `import sr3_jax` is fast and never touches TensorFlow.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from sr3_jax.checkpoints import Checkpoint, load_checkpoint
+    from sr3_jax.errors import UserError
+    from sr3_jax.inference.upscaler import Upscaler
+
+__all__ = ["Checkpoint", "Upscaler", "UserError", "load_checkpoint"]
+
+_HOME = {
+    "Checkpoint": "sr3_jax.checkpoints",
+    "load_checkpoint": "sr3_jax.checkpoints",
+    "UserError": "sr3_jax.errors",
+    "Upscaler": "sr3_jax.inference.upscaler",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOME:
+        return getattr(import_module(_HOME[name]), name)
+    raise AttributeError(f"module 'sr3_jax' has no attribute {name!r}")

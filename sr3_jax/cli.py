@@ -1,0 +1,357 @@
+"""`sr3 <command>`: parses flags, calls one function of a room, prints. Nothing else happens here.
+
+Exit codes: 0 done (also --help), 1 our fault or a goal missed, 2 the user can mend it (one sentence, no traceback).
+"""
+
+import difflib
+import inspect
+import os
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from absl import flags
+
+from sr3_jax.errors import UserError
+
+Arguments = Any  # absl's FlagValues: flags are attributes
+
+
+class Command(NamedTuple):
+    define: Callable[[flags.FlagValues, list[str]], None]
+    run: Callable[[Arguments, list[str]], int | None]
+    positional: str = ""
+    needs: tuple[str, ...] = ()  # flags that must be given
+
+
+# -- the commands; the first line of each docstring is its help
+
+
+def train(args: Arguments, _: list[str]) -> None:
+    """Trains a network, or resumes from the workdir by itself.
+
+    WORKDIR gets config.json, checkpoints/, stats.jsonl, samples/ and, where TensorBoard is installed, tensorboard/. SIGTERM or
+    Ctrl-C saves first; the same command goes on from there.
+    """
+    from sr3_jax import parallel
+    from sr3_jax.config import validate
+    from sr3_jax.evaluation import held_out
+    from sr3_jax.training import loop
+
+    validate(args.config)
+    parallel.start()
+    parallel.make_mesh(args.config)  # what does not fit fails before the data are read
+    loop.train(args.config, Path(args.workdir), held_out.during_training(args.config))
+
+
+def evaluate(args: Arguments, _: list[str]) -> None:
+    """PSNR, SSIM and consistency on the held-out split, beside bicubic: a table, results.json and grid.png.
+
+    Several --checkpoint share one table. The files go to --output, by default WORKDIR/evaluation/held_out, or
+    evaluation/NAME/held_out for shipped weights.
+    """
+    from sr3_jax.checkpoints import load_checkpoint
+    from sr3_jax.evaluation import held_out, report
+
+    places = ([args.workdir] if args.workdir else []) + list(args.checkpoint)
+    if not places:
+        raise UserError("evaluate needs --workdir=DIR or --checkpoint=PATH")
+    _at_least(args, "samples", 1)
+    _at_least(args, "steps", 0)
+    _at_least(args, "limit", 0)
+    results, picture = held_out.evaluate(
+        [load_checkpoint(place) for place in places],
+        samples=args.samples,
+        steps=args.steps or None,
+        seed=args.seed,
+        limit=args.limit,
+    )
+    folder = Path(places[0]) if Path(places[0]).is_dir() else Path("evaluation") / Path(places[0]).stem
+    output = Path(args.output) if args.output else folder / "evaluation" / "held_out"
+    report.save(output, results, picture)
+    print(f"{results['n']} held-out images, {results['source']}")
+    report.show(results["methods"])
+    print(f"{output / 'results.json'}\n{output / 'grid.png'}")
+
+
+def upscale(args: Arguments, inputs: list[str]) -> int:
+    """Enlarges images, files or folders of them, of the network's own size.
+
+    With one input file and an --output that has an image suffix, that file is written; otherwise --output is a folder, and each
+    image appears in it as its name, .png. Nothing is overwritten without --overwrite.
+    """
+    from sr3_jax.checkpoints import load_checkpoint
+    from sr3_jax.inference import files
+
+    _at_least(args, "samples", 1)
+    _at_least(args, "steps", 0)
+    jobs = files.plan([Path(name) for name in inputs], Path(args.output), args.samples, args.overwrite)
+    return files.upscale_all(
+        load_checkpoint(args.checkpoint), jobs, samples=args.samples, steps=args.steps or None, seed=args.seed
+    )
+
+
+def overfit(args: Arguments, _: list[str]) -> int:
+    """Trains on one small batch for a minute and checks that the loss falls: the first thing to run on new data or a new network.
+
+    Exit code 1 if after train.overfit_steps the loss is not below train.overfit_loss of what it was.
+    """
+    from sr3_jax.config import validate
+    from sr3_jax.training.overfit import overfit
+
+    validate(args.config)
+    outcome = overfit(args.config)
+    verdict = "reached" if outcome.reached else "NOT reached"
+    print(f"loss {outcome.before:.4f} → {outcome.after:.4f}; goal, below {outcome.goal:.4f}: {verdict}")
+    return 0 if outcome.reached else 1
+
+
+def check_data(args: Arguments, _: list[str]) -> None:
+    """Reads every image of the data set and tells what is in it, what would be dropped and why; writes a contact sheet.
+
+    The sheet shows LR, conditioning and HR as the network will see them, augmentation included.
+    """
+    from sr3_jax.config import validate
+    from sr3_jax.data.check import check
+
+    validate(args.config)
+    output = Path(args.output)
+    for line in check(args.config, output):
+        print(line)
+    print(output)
+
+
+def params(args: Arguments, _: list[str]) -> None:
+    """Lists the network's parameters and their number, without allocating them."""
+    import jax
+    from clu import parameter_overview
+
+    from sr3_jax.config import validate
+    from sr3_jax.method import Method
+
+    validate(args.config)
+    abstract = jax.eval_shape(Method(args.config).init, jax.random.key(0))
+    print(parameter_overview.get_parameter_overview(abstract, include_stats=False))
+
+
+def export(args: Arguments, _: list[str]) -> None:
+    """Writes a checkpoint's EMA weights and config to one .safetensors file, for sharing and for --checkpoint."""
+    from sr3_jax import checkpoints
+
+    output = Path(args.output)
+    if output.suffix != ".safetensors":
+        raise UserError(f"--output={output} must end in .safetensors")
+    if args.dtype not in ("float32", "bfloat16"):
+        raise UserError(f"--dtype={args.dtype} can be float32 or bfloat16")
+    if output.exists() and not args.overwrite:
+        raise UserError(f"{output} exists; give --overwrite to replace it")
+    checkpoints.export(checkpoints.load_checkpoint(args.checkpoint), output, dtype=args.dtype)
+    print(output)
+
+
+# -- their flags
+
+
+def _config_flag(fv: flags.FlagValues, argv: list[str]) -> None:
+    from ml_collections.config_flags import config_flags
+
+    config_flags.DEFINE_config_file(
+        "config",
+        None,
+        "A config file, e.g. configs/orl_16_64.py; --config.FIELD=VALUE overrides any field.",
+        flag_values=fv,
+        sys_argv=["sr3", *argv],
+    )
+
+
+def _train_flags(fv: flags.FlagValues, argv: list[str]) -> None:
+    _config_flag(fv, argv)
+    flags.DEFINE_string("workdir", None, "Where the run lives; an existing one is resumed.", flag_values=fv)
+
+
+def _sampling_flags(fv: flags.FlagValues) -> None:
+    flags.DEFINE_integer("samples", 1, "Samples per image.", flag_values=fv)
+    flags.DEFINE_integer("steps", 0, "Network evaluations per sample; 0: the checkpoint's own number.", flag_values=fv)
+    flags.DEFINE_integer("seed", 0, "The same seed gives the same pictures.", flag_values=fv)
+
+
+def _evaluate_flags(fv: flags.FlagValues, argv: list[str]) -> None:
+    flags.DEFINE_string("workdir", None, "A training run: its latest checkpoint.", flag_values=fv)
+    flags.DEFINE_multi_string("checkpoint", [], "A workdir, exported file or shipped name; may be repeated.", flag_values=fv)
+    flags.DEFINE_string("output", None, "Folder for the results.", flag_values=fv)
+    flags.DEFINE_integer("limit", 0, "Evaluate this many images only, spread over the split; 0: all.", flag_values=fv)
+    _sampling_flags(fv)
+
+
+def _upscale_flags(fv: flags.FlagValues, argv: list[str]) -> None:
+    flags.DEFINE_string("output", None, "File or folder to write.", flag_values=fv)
+    flags.DEFINE_string("checkpoint", "faces-16-64", "A workdir, exported file or shipped name.", flag_values=fv)
+    flags.DEFINE_boolean("overwrite", False, "Replace files that exist.", flag_values=fv)
+    _sampling_flags(fv)
+
+
+def _check_data_flags(fv: flags.FlagValues, argv: list[str]) -> None:
+    _config_flag(fv, argv)
+    flags.DEFINE_string("output", "check-data.png", "The contact sheet.", flag_values=fv)
+
+
+def _export_flags(fv: flags.FlagValues, argv: list[str]) -> None:
+    flags.DEFINE_string("checkpoint", None, "A workdir, a step of it, or another export.", flag_values=fv)
+    flags.DEFINE_string("output", None, "The .safetensors file to write.", flag_values=fv)
+    flags.DEFINE_string("dtype", "float32", "float32, or bfloat16 for half the size.", flag_values=fv)
+    flags.DEFINE_boolean("overwrite", False, "Replace a file that exists.", flag_values=fv)
+
+
+COMMANDS = {
+    "train": Command(_train_flags, train, needs=("config", "workdir")),
+    "evaluate": Command(_evaluate_flags, evaluate),
+    "upscale": Command(_upscale_flags, upscale, positional="IN…", needs=("output",)),
+    "overfit": Command(_config_flag, overfit, needs=("config",)),
+    "check-data": Command(_check_data_flags, check_data, needs=("config",)),
+    "params": Command(_config_flag, params, needs=("config",)),
+    "export": Command(_export_flags, export, needs=("checkpoint", "output")),
+}
+
+
+# -- parsing
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one command; returns the exit code."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    # Before JAX and TensorFlow are imported: their start-up chatter is not for our users.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
+    try:
+        if not arguments or arguments[0] in ("--help", "-h", "help"):
+            print(_overview())
+            return 0
+        if arguments[0] == "--version":
+            from importlib.metadata import version
+
+            print(version("sr3_jax"))
+            return 0
+        name, rest = arguments[0], arguments[1:]
+        if name not in COMMANDS:
+            raise UserError(f"no command {name!r}; there are {', '.join(COMMANDS)} (sr3 --help)")
+        if {"--help", "-h", "--helpfull"} & set(rest):
+            print(_help(name))
+            return 0
+        fv, positional = _parse(name, rest)
+        return COMMANDS[name].run(fv, positional) or 0
+    except UserError as error:
+        print(f"sr3: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("sr3: interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # `sr3 … | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+def _parse(name: str, rest: list[str]) -> tuple[flags.FlagValues, list[str]]:
+    command = COMMANDS[name]
+    # grain and clu look at absl's global flags, which must have been parsed; ours are our own.
+    if not flags.FLAGS.is_parsed():
+        flags.FLAGS(["sr3"])
+    rest = _config_first(rest)
+    fv = flags.FlagValues()
+    command.define(fv, rest)
+    if "config" in fv and rest and rest[0].startswith("--config="):
+        _check_overrides(_load_config(rest[0]), rest[1:])
+    try:
+        positional = fv(["sr3", *rest])[1:]
+    except (flags.Error, TypeError, ValueError) as error:
+        raise UserError(f"{' '.join(str(error).split())} (sr3 {name} --help)") from error
+    missing = [flag for flag in command.needs if fv[flag].value is None]
+    if missing:
+        raise UserError(f"{name} needs --{missing[0]}=… (sr3 {name} --help)")
+    if positional and not command.positional:
+        raise UserError(f"{name} takes flags only, not {positional[0]!r} (sr3 {name} --help)")
+    if command.positional and not positional:
+        raise UserError(f"{name} needs {command.positional} (sr3 {name} --help)")
+    return fv, positional
+
+
+def _config_first(rest: list[str]) -> list[str]:
+    """ml_collections wants --config=FILE before --config.FIELD=VALUE; the user need not."""
+    out = list(rest)
+    for i, argument in enumerate(out):
+        if argument in ("--config", "-config") and i + 1 < len(out):
+            return [f"--config={out[i + 1]}", *out[:i], *out[i + 2 :]]
+        if argument.startswith(("--config=", "-config=")):
+            return [f"--{argument.lstrip('-')}", *out[:i], *out[i + 1 :]]
+    return out
+
+
+def _load_config(argument: str) -> Any:
+    """The config of --config=FILE alone; whatever goes wrong in the user's file is told in one sentence."""
+    path = argument.removeprefix("--config=")
+    if not Path(path.partition(":")[0]).is_file():
+        raise UserError(f"--config={path}: no such file")
+    fv = flags.FlagValues()
+    _config_flag(fv, [argument])
+    try:
+        fv(["sr3", argument])
+        return fv.config
+    except UserError:
+        raise
+    except Exception as error:  # it is a program: anything can happen in it
+        line = next((f" (line {f.lineno})" for f in reversed(_frames(error)) if f.filename.endswith(Path(path).name)), "")
+        raise UserError(f"{path}{line}: {type(error).__name__}: {' '.join(str(error).split())[:300]}") from error
+
+
+def _frames(error: BaseException) -> list[traceback.FrameSummary]:
+    return list(traceback.extract_tb(error.__traceback__))
+
+
+def _check_overrides(config: Any, arguments: list[str]) -> None:
+    """Raises UserError for an unknown field, with the nearest known ones."""
+    from sr3_jax.config import flatten
+
+    known = list(flatten(config))
+    for argument in arguments:
+        if not argument.startswith(("--config.", "-config.", "--noconfig.")):
+            continue
+        field = argument.lstrip("-").partition("=")[0].partition(".")[2]
+        if field not in known:
+            near = difflib.get_close_matches(field, known, 3, 0.5) or [f for f in known if field.split(".")[-1] in f][:3]
+            hint = f"; did you mean {' or '.join(near)}?" if near else f"; the fields are {', '.join(known)}"
+            raise UserError(f"--config.{field}: the config has no such field{hint}")
+
+
+def _at_least(args: Arguments, name: str, least: int) -> None:
+    if getattr(args, name) < least:
+        raise UserError(f"--{name}={getattr(args, name)} must be at least {least}")
+
+
+def _overview() -> str:
+    width = max(map(len, COMMANDS))
+    lines = [f"  {name:<{width}}  {inspect.getdoc(command.run).splitlines()[0]}" for name, command in COMMANDS.items()]
+    return "Super-resolution by diffusion (SR3).\n\nsr3 COMMAND [flags]\n\n" + "\n".join(lines) + "\n\nsr3 COMMAND --help tells more."
+
+
+def _help(name: str) -> str:
+    command = COMMANDS[name]
+    fv = flags.FlagValues()
+    command.define(fv, [])
+    usage = " ".join(["sr3", name, command.positional, *(f"--{flag}=…" for flag in command.needs), "[flags]"]).replace("  ", " ")
+    lines = [usage, "", inspect.getdoc(command.run), ""]
+    for flag in sorted(fv.get_flags_for_module(fv.find_module_defining_flag(next(iter(fv)))), key=lambda f: f.name):
+        default = "" if flag.default in (None, [], False) else f" (default {flag.default})"
+        lines.append(f"  --{flag.name}: {flag.help}{default}")
+    if "config" in fv:
+        from sr3_jax import config
+
+        lines += ["", "The config's fields, with the base's values:", ""]
+        for line in inspect.getsource(config.base).splitlines():
+            if " = " in line and "ConfigDict()" not in line:
+                lines.append("  " + line.strip().removeprefix("c."))
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

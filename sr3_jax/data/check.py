@@ -1,0 +1,73 @@
+"""`sr3 check-data`: what is in a data set, what would be dropped and why, and a look at it."""
+
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from ml_collections import ConfigDict
+
+from sr3_jax import images, sheet
+from sr3_jax.data import degradations, pipeline
+from sr3_jax.data.sources import DataError, Dropped, Folder, Source, check_budget, open_source, scan_folder
+from sr3_jax.images import ImageError
+
+SHOWN = 8  # images on the contact sheet; names listed before "…"
+
+
+def check(config: ConfigDict, output: Path) -> Iterator[str]:
+    """Reads every image of both splits; yields the report line by line and writes the contact sheet to `output`.
+
+    Raises DataError after the report, when training would refuse the data.
+    """
+    folder = config.data.source == "folder"
+    train = scan_folder(config, "train", decode=True) if folder else open_source(config, "train")
+    yield from _describe("training", train, config)
+    held_out = scan_folder(config, "eval", decode=True) if folder else open_source(config, "eval")
+    yield from _describe("held-out", held_out, config)
+    if len(train):
+        images.write(output, contact_sheet(train, config))
+    for source in (train, held_out):
+        check_budget(source.dropped, len(source) + len(source.dropped), config.data.max_bad_fraction, "data")
+    if not len(train):
+        raise DataError("no image is usable for training")
+
+
+def _describe(name: str, source: Source, config: ConfigDict) -> Iterator[str]:
+    sizes, notes, bad = [], Counter[str](), list[Dropped](source.dropped)
+    for index in range(len(source)):
+        try:
+            image = source[index]
+        except ImageError as error:
+            bad.append(Dropped("", str(error)))
+            continue
+        sizes.append(image.pixels.shape[:2])
+        if isinstance(source, Folder):
+            notes.update(images.read(source.root / image.id, config.model.image_channels).notes)
+    yield f"{name}: {len(sizes)} images usable, {len(bad)} dropped"
+    if sizes:
+        heights, widths = np.array(sizes).T
+        yield (
+            f"  width {widths.min()} to {widths.max()} (median {int(np.median(widths))}), "
+            f"height {heights.min()} to {heights.max()} (median {int(np.median(heights))})"
+        )
+    for note, count in notes.most_common():
+        yield f"  {count} × {note}"
+    for dropped in bad[:20]:
+        yield f"  dropped: {dropped.id} {dropped.reason}".replace(":  ", ": ")
+    if len(bad) > 20:
+        yield f"  … and {len(bad) - 20} more"
+
+
+def contact_sheet(source: Source, config: ConfigDict) -> np.ndarray:
+    """LR, conditioning and HR of a few training examples: crops, mirrors and blur as the network sees them."""
+    rng = np.random.default_rng(config.seed)
+    rows = np.linspace(0, len(source), min(SHOWN, len(source)), endpoint=False).astype(int)
+    hr = np.stack([pipeline.fit(source[int(i)], config, rng) for i in rows])
+    lr = degradations.degrade(degradations.to_float(jnp.asarray(hr)), config.data.lr_size, quantize_lr=config.data.quantize_lr)
+    lr = degradations.augment_blur(lr, jax.random.key(config.seed), config.data.blur)
+    condition = degradations.upsample(lr, config.data.hr_size)
+    columns = {"LR": lr, "conditioning": condition, "HR": degradations.to_float(jnp.asarray(hr))}
+    return sheet.grid({title: np.asarray(degradations.to_uint8(batch)) for title, batch in columns.items()})

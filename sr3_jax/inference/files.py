@@ -1,0 +1,81 @@
+"""Files and folders of images through an Upscaler: what is read, where it goes, what failed."""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from rich.console import Console
+from rich.progress import Progress
+
+from sr3_jax import images
+from sr3_jax.checkpoints import Checkpoint
+from sr3_jax.errors import UserError
+from sr3_jax.inference.upscaler import Upscaler
+
+
+class Job(NamedTuple):
+    source: Path
+    outputs: list[Path]  # one a sample
+
+
+def plan(inputs: Sequence[Path], output: Path, samples: int, overwrite: bool) -> list[Job]:
+    """Which file becomes which, before anything is loaded; raises UserError when that cannot be done without losing something."""
+    sources = [file for given in inputs for file in _expand(given)]
+    single = len(inputs) == 1 and inputs[0].is_file() and bool(output.suffix) and not output.is_dir()
+    if single and not images.can_write(output):
+        raise UserError(f"--output={output}: no image format has the suffix {output.suffix!r}; use .png, .jpg, .webp or .tiff")
+    if output.is_file() and not single:
+        raise UserError(f"--output={output} is a file; for a folder or several images give a folder")
+    jobs = []
+    for source, relative in sources:
+        target = output if single else output / relative.with_suffix(".png")
+        names = [target] if samples == 1 else [target.with_name(f"{target.stem}-{i + 1}{target.suffix}") for i in range(samples)]
+        jobs.append(Job(source, names))
+    seen: dict[Path, Path] = {}
+    for job in jobs:
+        for name in job.outputs:
+            if name in seen:
+                raise UserError(f"{seen[name]} and {job.source} would both become {name}; rename one of them")
+            seen[name] = job.source
+            if name.resolve() == job.source.resolve():
+                raise UserError(f"--output={name} is the input itself")
+            if name.exists() and not overwrite:
+                raise UserError(f"{name} exists; give --overwrite to replace it")
+    return jobs
+
+
+def _expand(given: Path) -> list[tuple[Path, Path]]:
+    """(file, its path relative to the given folder) for a file or everything in a folder."""
+    if given.is_dir():
+        files = sorted(path for path in given.rglob("*") if images.is_image_name(path) and path.is_file())
+        if not files:
+            raise UserError(f"{given} holds no images")
+        return [(file, file.relative_to(given)) for file in files]
+    if not given.exists():
+        raise UserError(f"{given} does not exist")
+    return [(given, Path(given.name))]
+
+
+def upscale_all(checkpoint: Checkpoint, jobs: Sequence[Job], *, samples: int, steps: int | None, seed: int) -> int:
+    """Runs the jobs; one bad file does not stop the others. Says what was converted, lists failures; returns the exit code."""
+    upscaler = Upscaler(checkpoint, batch_size=1)
+    failed = []
+    with Progress(console=Console(stderr=True), transient=True) as progress:
+        task = progress.add_task("upscaling", total=len(jobs) * samples)
+        for job in jobs:
+            try:
+                pixels, notes = images.read(job.source, None)
+                for note in notes:
+                    print(f"{job.source}: {note}", file=sys.stderr)
+                for sample, output in enumerate(job.outputs):
+                    images.write(output, upscaler.image(pixels, str(job.source.name), seed=seed, sample=sample, steps=steps))
+                    progress.advance(task)
+                    print(output)
+            except UserError as error:
+                failed.append(str(error))
+    for sentence in failed:
+        print(f"sr3: {sentence}", file=sys.stderr)
+    if failed and len(jobs) > 1:
+        print(f"sr3: {len(failed)} of {len(jobs)} images failed", file=sys.stderr)
+    return 2 if failed else 0
