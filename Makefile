@@ -2,5 +2,48 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
+PYTEST := nice $(BIN)/python -m pytest
 
-.PHONY: demo test test-fast test-slow lint clean
+.PHONY: help demo test test-fast test-slow test-newest lint clean
+
+help:
+	@echo "make demo         train for two minutes, then super-resolve faces with the shipped weights (10 minutes)"
+	@echo "make test-fast    the quick tests (2 minutes)"
+	@echo "make test         lint, types and all tests but the slow ones (15 minutes)"
+	@echo "make test-slow    the rest"
+	@echo "make test-newest  the tests on the newest Python here, with the newest JAX"
+
+# One marker file per set of extras: installed again only when setup.py changes.
+$(VENV)/.demo: setup.py
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; give one: make PYTHON=python3.12")'
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[faces]'
+	touch $@
+
+$(VENV)/.test: setup.py $(VENV)/.demo
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[test]'
+	touch $@
+
+demo: $(VENV)/.demo
+	$(BIN)/python benchmarks/demo.py
+
+test: lint
+	$(PYTEST) -n 2 -m 'not slow'
+
+test-fast: $(VENV)/.test
+	$(PYTEST) -n 2 -m fast
+
+test-slow: $(VENV)/.test
+	$(PYTEST) -m slow
+
+# The other end of the supported range: the newest Python on this machine that is newer than the default one.
+test-newest:
+	./launch/test_newest.sh
+
+lint: $(VENV)/.test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+clean:
+	rm -rf $(VENV) .venv-newest demo build *.egg-info

@@ -6,6 +6,7 @@ Exit codes: 0 done (also --help), 1 our fault or a goal missed, 2 the user can m
 import difflib
 import inspect
 import os
+import re
 import sys
 import traceback
 from collections.abc import Callable, Sequence
@@ -265,7 +266,7 @@ def _parse(name: str, rest: list[str]) -> tuple[flags.FlagValues, list[str]]:
     try:
         positional = fv(["sr3", *rest])[1:]
     except (flags.Error, TypeError, ValueError) as error:
-        raise UserError(f"{' '.join(str(error).split())} (sr3 {name} --help)") from error
+        raise UserError(_explain(error, fv, name)) from error
     missing = [flag for flag in command.needs if fv[flag].value is None]
     if missing:
         raise UserError(f"{name} needs --{missing[0]}=… (sr3 {name} --help)")
@@ -274,6 +275,19 @@ def _parse(name: str, rest: list[str]) -> tuple[flags.FlagValues, list[str]]:
     if command.positional and not positional:
         raise UserError(f"{name} needs {command.positional} (sr3 {name} --help)")
     return fv, positional
+
+
+def _explain(error: Exception, fv: flags.FlagValues, command: str) -> str:
+    """absl's message about a flag, with the type that a config field wants."""
+    text = " ".join(str(error).split())
+    field = re.match(r"flag --config\.([\w.]+)=(.*?): ", text)
+    if field and "config" in fv and fv["config"].value is not None:
+        from sr3_jax.config import get
+
+        kind = {"int": "a whole number", "float": "a number", "bool": "true or false", "tuple": "a list such as (1, 2)"}
+        default = get(fv["config"].value, field[1])
+        return f"--config.{field[1]}={field[2]} must be {kind.get(type(default).__name__, 'a text')}, such as {default!r}"
+    return f"{text} (sr3 {command} --help)"
 
 
 def _config_first(rest: list[str]) -> list[str]:

@@ -152,10 +152,6 @@ def validate(config: ConfigDict) -> None:
     _need(config.model.residual_scale > 0, f"model.residual_scale = {config.model.residual_scale} must be positive")
     _validate_sizes(config)
     _validate_schedules(config)
-    if config.data.source == "folder":
-        _need(bool(config.data.folder), 'data.source = "folder" needs data.folder, the folder of training images')
-    if config.data.source == "tfds":
-        _need(bool(config.data.name), 'data.source = "tfds" needs data.name, e.g. "celeb_a_hq/256"')
 
 
 def _validate_sizes(config: ConfigDict) -> None:

@@ -6,7 +6,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import UInt8
@@ -44,7 +44,7 @@ def read_size(path: Path | str) -> tuple[int, int]:
 
 
 def read(path: Path | str, channels: int | None) -> Decoded:
-    """The whole image as uint8, EXIF orientation applied, with 3 channels (RGB), 1 (luma) or its own (None); raises ImageError."""
+    """The whole image as uint8, EXIF orientation applied: 3 channels (RGB), 1 (luma) or its own (None); raises ImageError."""
     with _open(path, str(path)) as image:
         return convert(image, channels, str(path))
 
@@ -109,13 +109,14 @@ def write(path: Path | str, pixels: Pixels) -> None:
     if Image.registered_extensions().get(suffix) not in Image.SAVE:
         raise UserError(f"{path}: images cannot be written with the suffix {path.suffix!r}; use .png, .jpg, .webp or .tiff")
     image = Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels)
+    options: dict[str, Any] = {"quality": 95} if suffix in (".jpg", ".jpeg", ".webp") else {}
     temporary = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(suffix=suffix, prefix=".sr3-", dir=path.parent)
         os.close(handle)
         temporary = Path(name)
-        image.save(temporary, **({"quality": 95} if suffix in (".jpg", ".jpeg", ".webp") else {}))
+        image.save(temporary, **options)
         temporary.chmod(0o666 & ~_umask())
         temporary.replace(path)
     except BaseException as error:

@@ -33,7 +33,7 @@ def resize(images: Images, height: int, width: int) -> Images:
 
 
 def gaussian_blur(images: Images, sigma: Float[Array, " b"]) -> Images:
-    """Blurs each image with its own sigma, in pixels (at most 4: the kernel reaches 8 pixels); edges are repeated; 0 changes nothing."""
+    """Blurs each image with its own sigma in pixels: edges are repeated, 0 changes nothing. At most 4: the kernel ends at 8."""
     radius = 8
     offsets = jnp.arange(-radius, radius + 1, dtype=jnp.float32)
     kernel = jnp.exp(-0.5 * jnp.square(offsets / jnp.maximum(sigma, 1e-3)[:, None]))

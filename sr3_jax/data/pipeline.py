@@ -18,6 +18,8 @@ from PIL import Image as PillowImage
 from sr3_jax.data.sources import Box, DataError, Dropped, Image, Source, check_budget, image_id
 from sr3_jax.images import ImageError
 
+FloatBox = tuple[float, float, float, float]
+
 
 class Survivors:
     """A source that never fails: an unreadable or too small image is replaced by the next good one, counted and named.
@@ -82,7 +84,7 @@ def fit(image: Image, config: ConfigDict, rng: np.random.Generator | None = None
             left, top = int(rng.integers(width - size + 1)), int(rng.integers(height - size + 1))
         pixels = image.pixels[top : top + size, left : left + size]
     else:
-        box: tuple[float, ...] = square(image)
+        box: FloatBox = square(image)
         if rng is not None and data.crop_jitter:
             box = _jitter(box, data.crop_jitter, width, height, rng)
         method = {"area": PillowImage.Resampling.BOX, "bicubic": PillowImage.Resampling.BICUBIC}[data.resample]
@@ -93,7 +95,7 @@ def fit(image: Image, config: ConfigDict, rng: np.random.Generator | None = None
     return np.ascontiguousarray(pixels)
 
 
-def _jitter(box: tuple[float, ...], amount: float, width: int, height: int, rng: np.random.Generator) -> tuple[float, ...]:
+def _jitter(box: FloatBox, amount: float, width: int, height: int, rng: np.random.Generator) -> FloatBox:
     """A smaller square, by up to `amount`, near `box`: its corner moves by up to amount · side either way, inside the image."""
     side = box[2] - box[0]
     new = side * (1 - amount * rng.random())

@@ -54,6 +54,8 @@ def open_source(config: ConfigDict, split: str) -> Source:
     if data.source == "orl":
         return OrlFaces(range(1, 31) if split == "train" else range(31, 41), channels)
     if data.source == "tfds":
+        if not data.name:
+            raise DataError('data.source = "tfds" needs data.name, e.g. --config.data.name=celeb_a_hq/256')
         from sr3_jax.data.tfds_source import TfdsSource
 
         return TfdsSource(data.name, data.train_split if split == "train" else data.eval_split, data.tfds_dir, channels)
@@ -120,6 +122,8 @@ def scan_folder(config: ConfigDict, split: str, decode: bool = False) -> Folder:
     separate = bool(data.eval_folder)
     field = "data.eval_folder" if separate and split == "eval" else "data.folder"
     root = Path(config_get(config, field))
+    if not config_get(config, field):
+        raise DataError(f'data.source = "folder" needs {field}: --config.{field}=FOLDER')
     if not root.is_dir():
         raise DataError(f"{field} = {str(root)!r} is not a folder")
     names = sorted(p.relative_to(root).as_posix() for p in root.rglob("*") if images.is_image_name(p) and p.is_file())

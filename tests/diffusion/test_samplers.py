@@ -77,7 +77,7 @@ def recursion(m, s, schedule, variance):
 
 
 @pytest.mark.parametrize("variance", VARIANCES)
-@pytest.mark.parametrize("steps", [1, 2, 5, 16, 100])
+@pytest.mark.parametrize("steps", [1, 2, 16, 100])
 def test_an_exact_denoiser_of_a_gaussian_yields_the_closed_form_moments(moments, steps, variance):
     for schedule in (schedules.linear_to(steps, GAMMA_END), schedules.log_snr(steps)):
         np.testing.assert_allclose(
@@ -91,10 +91,10 @@ def test_moments_converge_to_the_targets_at_first_order_in_the_steps(moments, va
     errors = []
     for steps in (50, 100, 200):
         mean, total = moments(m, s, schedules.linear(steps, 0.1 / steps, 20 / steps), variance)
-        errors.append(abs(total - s**2))
+        errors.append(total - s**2)
         assert abs(mean - m) < 1e-3
-    assert errors[-1] < 0.01
-    np.testing.assert_allclose(np.divide(errors[1:], errors[:-1]), 0.5, atol=0.1)
+    np.testing.assert_allclose(np.divide(errors[1:], errors[:-1]), 0.5, atol=0.05)
+    assert abs(2 * errors[2] - errors[1]) < 1e-3  # the limit, extrapolated
 
 
 def test_beta_is_the_right_variance_for_a_standard_normal_image(moments):
@@ -102,21 +102,7 @@ def test_beta_is_the_right_variance_for_a_standard_normal_image(moments):
     np.testing.assert_allclose(moments(0.0, 1.0, schedule, "beta"), (0, schedule.alpha[1]), atol=1e-5)  # no noise at t = 1
 
 
-def test_the_posterior_is_the_right_variance_for_a_known_image(monkeypatch):
-    """With y_0 known, y_1 has q's own variance, 1 - gamma_1."""
-    levels = schedules.linear_to(10, GAMMA_END)
-    spread = recursion(0.3, 0.0, levels, "posterior")
-    np.testing.assert_allclose(spread, (0.3, 0), atol=1e-9)
-    y_t = np.asarray(levels.one_minus_gamma, np.float64)
-    variance = y_t[-1]
-    one, zero = jnp.ones((1, 1, 1, 1)), jnp.zeros((1, 1, 1, 1))
-    for t in range(levels.steps, 0, -1):
-        slope, extra = process.q_posterior(zero, one, levels, t)
-        variance = float(slope.item()) ** 2 * variance + float(extra)
-        assert variance == pytest.approx(y_t[t - 1], abs=1e-6)
-
-
-@pytest.mark.parametrize("steps", [1, 4, 50])
+@pytest.mark.parametrize("steps", [1, 50])
 def test_ancestral_is_algorithm_2_to_the_letter(steps):
     schedule = schedules.linear_to(steps, GAMMA_END)
     gamma, one_minus_gamma, alpha, beta = (np.asarray(table, np.float64) for table in schedule)
@@ -143,13 +129,16 @@ def test_the_last_step_adds_no_noise(variance):
 
 
 def test_an_image_is_the_same_alone_in_any_place_and_beside_padding():
+    @jax.jit
     def sample(indices):
-        keys, condition = KEYS[jnp.asarray(indices)], CONDITION[jnp.asarray(indices)]
-        return ancestral(wiggle_denoiser, condition, keys, schedules.log_snr(4, 5.0, -9.0), shape=condition.shape)
+        return ancestral(
+            wiggle_denoiser, CONDITION[indices], KEYS[indices], schedules.log_snr(4), shape=(len(indices), 4, 4, 1)
+        )
 
-    together = sample([0, 1, 2])
-    np.testing.assert_allclose(sample([1]), together[1:2], atol=1e-6)
-    np.testing.assert_allclose(sample([2, 0, 1, 1, 1]), together[jnp.array([2, 0, 1, 1, 1])], atol=1e-6)
+    together = sample(jnp.array([0, 1, 2]))
+    np.testing.assert_allclose(sample(jnp.array([1])), together[1:2], atol=1e-6)
+    np.testing.assert_allclose(sample(jnp.array([2, 0, 1])), together[jnp.array([2, 0, 1])], atol=1e-6)
+    np.testing.assert_allclose(sample(jnp.array([1, 2, 2]))[0], together[1], atol=1e-6)
     assert np.abs(together[0] - together[1]).max() > 0.1
 
 

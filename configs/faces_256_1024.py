@@ -1,0 +1,18 @@
+"""Faces 256×256 → 1024×1024: the last stage of the paper's cascade (table A.1, 150M parameters; this network 149M).
+
+    sr3 train --config=configs/faces_256_1024.py --workdir=DIR --config.data.folder=FFHQ --config.data.eval_folder=CELEBA_HQ
+
+Its input in a cascade is another network's output, so the conditioning is blurred in training (paper, table 5; the paper does not
+state kernel or sigma: 0.6 LR pixels at most is ours).
+"""
+
+import sr3_jax.config
+
+
+def get_config():
+    config = sr3_jax.config.base()
+    config.data.source, config.data.hr_size, config.data.lr_size = "folder", 1024, 256
+    config.data.blur = 0.6
+    config.model.channels, config.model.multipliers = 16, (1, 2, 4, 8, 16, 32, 32, 32)
+    config.model.blocks, config.model.dropout = 2, 0.0
+    return config

@@ -1,0 +1,107 @@
+"""Image sets of TensorFlow Datasets that were prepared as ArrayRecord: random access, read without TensorFlow.
+
+    tfds build celeb_a_hq/256 --data_dir=/data --file_format=array_record    # once, and this does need TensorFlow
+    sr3 train --config.data.source=tfds --config.data.name=celeb_a_hq/256 --config.data.tfds_dir=/data ...
+
+The set is found by its folder, DATA_DIR/NAME[/CONFIG]/VERSION, and not by the code that made it: that may need TensorFlow or
+the network, and reading does not.
+"""
+
+import os
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import tensorflow_datasets as tfds
+
+from sr3_jax import images
+from sr3_jax.data.sources import DataError, Dropped, Image
+
+# tfds 4.9.10 imports all of them, whatever its command is asked to do, and its package asks for none.
+_COMMAND_NEEDS = "pip install tensorflow apache-beam mlcroissant importlib_resources"
+
+
+class TfdsSource:
+    """The images of a split ("train", "train[:95%]", ...) of the set `name` ("celeb_a_hq/256", "mnist:3.0.1") below `data_dir`.
+
+    An empty `data_dir` is tfds' own default. The newest version is taken unless the name says which. Raises DataError.
+    """
+
+    dropped: Sequence[Dropped] = ()
+
+    def __init__(self, name: str, split: str, data_dir: str, channels: int):
+        self.name, self.split, self.data_dir, self.channels = name, split, data_dir, channels
+        builder = _open(name, data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets")
+        _check_split(builder.info, split)
+        image_features = _image_features(builder.info)
+        self._feature = "image" if "image" in image_features else image_features[0]
+        as_bytes = {feature: tfds.decode.SkipDecoding() for feature in image_features}
+        self._records = builder.as_data_source(split, decoders=as_bytes, file_format="array_record")
+
+    def __len__(self) -> int:
+        return len(self._records)
+
+    def __getitem__(self, index: int) -> Image:
+        index = range(len(self))[index]
+        id = f"{self.name}/{self.split}/{index}"
+        try:
+            record = self._records[index]
+        except Exception as error:  # a damaged or missing shard: ArrayRecord and protobuf raise errors of many kinds
+            raise images.ImageError(f"{id} cannot be read: {str(error).splitlines()[0]}") from error
+        return Image(images.decode(record[self._feature], self.channels, id).pixels, id)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return TfdsSource, (self.name, self.split, self.data_dir, self.channels)  # files are opened anew
+
+
+def _open(name: str, data_dir: str) -> tfds.core.DatasetBuilder:
+    root = tfds.core.Path(data_dir).expanduser()
+    path, _, version = name.partition(":")
+    versions = [known for known in _folders(root / path) if re.fullmatch(r"\d+\.\d+\.\d+", known)]
+    if not versions or (version and version not in versions):
+        looked_in = root / path if _folders(root / path) else root
+        held = ", ".join(_folders(looked_in)[:20]) or "nothing"
+        raise DataError(
+            f"data.name = {name!r} is not prepared in {looked_in}, which holds {held}; prepare it with: "
+            f"tfds build {name} --data_dir={root} --file_format=array_record ({_COMMAND_NEEDS})"
+        )
+    folder = root / path / (version or max(versions, key=lambda v: [int(part) for part in v.split(".")]))
+    try:
+        builder = tfds.builder_from_directory(folder)
+    except Exception as error:
+        raise DataError(f"{folder} is not a readable tfds set: {str(error).splitlines()[0]}") from error
+    formats = {file_format.value for file_format in builder.info.available_file_formats()}
+    if "array_record" not in formats:
+        raise DataError(
+            f"{folder} is prepared as {', '.join(sorted(formats))}, which has no random access; convert it with: "
+            f"tfds convert_format --dataset_version_dir={folder} --out_file_format=array_record ({_COMMAND_NEEDS})"
+        )
+    return builder
+
+
+def _folders(path: Any) -> list[str]:
+    return sorted(entry.name for entry in path.iterdir() if entry.is_dir()) if path.is_dir() else []
+
+
+def _check_split(info: tfds.core.DatasetInfo, split: str) -> None:
+    try:
+        count = info.splits[split].num_examples
+    except Exception as error:  # ValueError, AssertionError, KeyError: whatever was wrong, the answer is the same
+        splits = ", ".join(f"{name} ({known.num_examples} images)" for name, known in info.splits.items())
+        raise DataError(f"{info.full_name} has no split {split!r}; it has {splits}, or slices such as 'train[:95%]'") from error
+    if not count:
+        raise DataError(f"the split {split!r} of {info.full_name} is empty")
+
+
+def _image_features(info: tfds.core.DatasetInfo) -> list[str]:
+    """Names of the features that are images of integer levels: one, or several with "image" among them."""
+    features = dict(info.features.items())
+    found = [
+        name
+        for name, feature in features.items()
+        if isinstance(feature, tfds.features.Image) and feature.np_dtype.kind == "u"  # float images are packed into RGBA
+    ]
+    if not found or ("image" not in found and len(found) > 1):
+        listed = ", ".join(f"{name} ({type(feature).__name__})" for name, feature in features.items())
+        raise DataError(f'{info.full_name} needs a feature "image", or a single one that is an image; it has {listed}')
+    return found
