@@ -25,7 +25,10 @@ $(VENV)/.test: setup.py $(VENV)/.demo
 	touch $@
 
 demo: $(VENV)/.demo
-	$(BIN)/python benchmarks/demo.py
+	rm -rf demo
+	$(BIN)/sr3 train --config=configs/orl_16_64.py --workdir=demo/training --config.train.steps=120 \
+	  --config.train.log_every=10 --config.train.evaluate_images=9
+	$(BIN)/sr3 evaluate --checkpoint=faces-16-64-regression --checkpoint=faces-16-64 --output=demo
 
 test: lint
 	$(PYTEST) -n 2 -m 'not slow'

@@ -2,7 +2,7 @@
 
     sr3 train --config=configs/faces_256_1024.py --workdir=DIR --config.data.folder=FFHQ --config.data.eval_folder=CELEBA_HQ
 
-Its input in a cascade is another network's output, so the conditioning is blurred in training (paper, table 5; the paper does not
+Its input in a cascade is another network's output, so the conditioning is blurred in training (paper, table 5, which does not
 state kernel or sigma: 0.6 LR pixels at most is ours).
 """
 

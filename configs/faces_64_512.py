@@ -1,6 +1,6 @@
 """Faces 64×64 → 512×512 (table A.1, 625M parameters; this network 610M).
 
-    sr3 train --config=configs/faces_64_512.py --workdir=DIR --config.data.folder=FFHQ --config.data.eval_folder=CELEBA_HQ
+sr3 train --config=configs/faces_64_512.py --workdir=DIR --config.data.folder=FFHQ --config.data.eval_folder=CELEBA_HQ
 """
 
 import sr3_jax.config

@@ -2,7 +2,8 @@
 
     sr3 train --config=configs/imagenet_64_256.py --workdir=DIR --config.data.name=imagenet2012
 
-Expect after 1M steps at batch 256 (paper, table 2): FID 5.2, IS 180.1, PSNR 26.4, SSIM 0.762; regression 15.2, 121.1, 27.9, 0.801.
+Expect after 1M steps at batch 256 (paper, table 2): FID 5.2, IS 180.1, PSNR 26.4, SSIM 0.762; the regression
+baseline 15.2, 121.1, 27.9, 0.801.
 Largest central crop, area-resampled; images whose shorter side is below 256 are dropped, as in the paper.
 """
 

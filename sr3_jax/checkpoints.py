@@ -89,7 +89,7 @@ class Checkpoints:
             self._manager.save(step, args=items)
 
     def restore(self, abstract: PyTree, step: int | None = None) -> tuple[PyTree, int]:
-        """The state at `step` (default: the latest) with the shardings of the tree of shapes `abstract`; and the data position."""
+        """The state at `step` (default: the latest) with the shardings of the shapes `abstract`; and the data position."""
         step = self.latest() if step is None else step
         items = ocp.args.Composite(
             state=ocp.args.StandardRestore(abstract._replace(ema=None)),
@@ -115,7 +115,7 @@ class Checkpoints:
 
 
 def open_workdir(workdir: Path, config: ConfigDict) -> None:
-    """Writes config.json, or checks that the workdir belongs to this experiment; raises CheckpointError with the differing fields."""
+    """Writes config.json, or checks that the workdir belongs to this experiment; raises CheckpointError if not."""
     path = workdir / "config.json"
     if path.exists():
         differing = config_lib.differences(config, read_config(path))
@@ -148,7 +148,7 @@ def write_text(path: Path, text: str) -> None:
         except BaseException:
             Path(file.name).unlink()
             raise
-    os.replace(file.name, path)
+    Path(file.name).replace(path)
 
 
 def shipped() -> list[str]:
@@ -172,7 +172,9 @@ def load_checkpoint(place: str | Path) -> Checkpoint:
         return _load_export(path / "model.safetensors", str(place))
     if path.is_dir():
         return _load_workdir(path)
-    raise CheckpointError(f"no checkpoint at {str(place)!r}; it can be a workdir, an exported file, or one of {', '.join(shipped())}")
+    raise CheckpointError(
+        f"no checkpoint at {str(place)!r}; it can be a workdir, an exported file, or one of {', '.join(shipped())}"
+    )
 
 
 def export(checkpoint: Checkpoint, path: Path, metadata: Mapping[str, str] | None = None, dtype: str = "float32") -> None:
@@ -184,7 +186,7 @@ def export(checkpoint: Checkpoint, path: Path, metadata: Mapping[str, str] | Non
         temporary = path.with_name(f".sr3-{os.getpid()}-{path.name}")
         try:
             save_file({name: jax.numpy.asarray(leaf) for name, leaf in flat.items()}, temporary, metadata=about)
-            os.replace(temporary, path)
+            temporary.replace(path)
         finally:
             temporary.unlink(missing_ok=True)
 
@@ -291,7 +293,15 @@ def _disk_errors(where: Path) -> Iterator[None]:
         yield
     except (OSError, ValueError) as error:
         detail = " ".join(str(error).split())
-        signs = ("No space left", "RESOURCE_EXHAUSTED", "File too large", "Read-only", "Permission denied", "quota", "Not a directory")
+        signs = (
+            "No space left",
+            "RESOURCE_EXHAUSTED",
+            "File too large",
+            "Read-only",
+            "Permission denied",
+            "quota",
+            "Not a directory",
+        )
         if not any(sign.lower() in detail.lower() for sign in signs):
             raise
         raise UserError(f"{where} cannot be written: {detail[:200]}; earlier checkpoints are untouched") from error

@@ -95,7 +95,7 @@ def upscale(args: Arguments, inputs: list[str]) -> int:
 
 
 def overfit(args: Arguments, _: list[str]) -> int:
-    """Trains on one small batch for a minute and checks that the loss falls: the first thing to run on new data or a new network.
+    """Trains on one small batch for a minute; the loss must fall. The first thing to run on new data or a new network.
 
     Exit code 1 if after train.overfit_steps the loss is not below train.overfit_loss of what it was.
     """
@@ -342,18 +342,28 @@ def _at_least(args: Arguments, name: str, least: int) -> None:
         raise UserError(f"--{name}={getattr(args, name)} must be at least {least}")
 
 
+def _doc(command: Command) -> str:
+    return inspect.getdoc(command.run) or ""
+
+
 def _overview() -> str:
     width = max(map(len, COMMANDS))
-    lines = [f"  {name:<{width}}  {inspect.getdoc(command.run).splitlines()[0]}" for name, command in COMMANDS.items()]
-    return "Super-resolution by diffusion (SR3).\n\nsr3 COMMAND [flags]\n\n" + "\n".join(lines) + "\n\nsr3 COMMAND --help tells more."
+    lines = [f"  {name:<{width}}  {_doc(command).splitlines()[0]}" for name, command in COMMANDS.items()]
+    return (
+        "Super-resolution by diffusion (SR3).\n\nsr3 COMMAND [flags]\n\n"
+        + "\n".join(lines)
+        + "\n\nsr3 COMMAND --help tells more."
+    )
 
 
 def _help(name: str) -> str:
     command = COMMANDS[name]
     fv = flags.FlagValues()
     command.define(fv, [])
-    usage = " ".join(["sr3", name, command.positional, *(f"--{flag}=…" for flag in command.needs), "[flags]"]).replace("  ", " ")
-    lines = [usage, "", inspect.getdoc(command.run), ""]
+    usage = " ".join(["sr3", name, command.positional, *(f"--{flag}=…" for flag in command.needs), "[flags]"]).replace(
+        "  ", " "
+    )
+    lines = [usage, "", _doc(command), ""]
     for flag in sorted(fv.get_flags_for_module(fv.find_module_defining_flag(next(iter(fv)))), key=lambda f: f.name):
         default = "" if flag.default in (None, [], False) else f" (default {flag.default})"
         lines.append(f"  --{flag.name}: {flag.help}{default}")

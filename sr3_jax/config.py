@@ -150,6 +150,9 @@ def validate(config: ConfigDict) -> None:
         _need(get(config, field) >= 0, f"{field} = {get(config, field)} must not be negative")
     _need(config.train.learning_rate > 0, f"train.learning_rate = {config.train.learning_rate} must be positive")
     _need(config.model.residual_scale > 0, f"model.residual_scale = {config.model.residual_scale} must be positive")
+    for field in ("model.multipliers", "model.attention", "model.remat"):
+        whole = all(isinstance(value, int) for value in get(config, field))
+        _need(whole, f"{field} = {tuple(get(config, field))} must be a list of whole numbers, such as (1, 2, 4)")
     _validate_sizes(config)
     _validate_schedules(config)
 
@@ -194,7 +197,7 @@ def _validate_schedules(config: ConfigDict) -> None:
     if sample.schedule == "respaced":
         _need(
             sample.steps <= schedule.steps,
-            f'sample.steps = {sample.steps} is above schedule.steps = {schedule.steps}, which sample.schedule = "respaced" divides',
+            f'sample.steps = {sample.steps} is above schedule.steps = {schedule.steps}; sample.schedule = "respaced" takes some of them',
         )
 
 

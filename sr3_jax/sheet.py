@@ -7,9 +7,7 @@ from jaxtyping import UInt8
 from PIL import Image, ImageDraw, ImageFont
 
 
-def grid(
-    columns: Mapping[str, np.ndarray], cell: int = 128, names: Sequence[str] = ()
-) -> UInt8[np.ndarray, "H W 3"]:
+def grid(columns: Mapping[str, np.ndarray], cell: int = 128, names: Sequence[str] = ()) -> UInt8[np.ndarray, "H W 3"]:
     """Columns of images, uint8 (n, h, w, 1 or 3), under their titles, a row an image; enlarged to `cell` pixels, unsmoothed."""
     top, left = 24, 64 if names else 0
     count = len(next(iter(columns.values())))

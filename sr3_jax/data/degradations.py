@@ -4,6 +4,8 @@ Bicubic is Keys' cubic with a = -0.5, anti-aliased: what Pillow does on float im
 uint8 rounds between its two passes and is off by up to 4 levels when enlarging.) Images are (b, h, w, c) in [-1, 1].
 """
 
+import functools
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
@@ -44,7 +46,7 @@ def gaussian_blur(images: Images, sigma: Float[Array, " b"]) -> Images:
         pad[axis] = (radius, radius)
         padded = jnp.pad(images, pad, mode="edge")
         shifted = [jax.lax.slice_in_dim(padded, i, i + size, axis=axis) for i in range(2 * radius + 1)]
-        images = sum(kernel[:, i, None, None, None] * part for i, part in enumerate(shifted))
+        images = functools.reduce(jnp.add, [kernel[:, i, None, None, None] * part for i, part in enumerate(shifted)])
     return images
 
 

@@ -32,10 +32,8 @@ def q_sample(y_0: Images, gamma: Levels, epsilon: Images) -> Images:
     return signal * y_0 + noise * epsilon
 
 
-def q_posterior(
-    y_0: Images, y_t: Images, schedule: NoiseSchedule, t: int | Array
-) -> tuple[Images, Float[Array, ""]]:
-    """Mean, of the images' shape, and variance, a scalar, of q(y_{t-1} | y_0, y_t), eq. (2); t in 1 ... T, one for the batch."""
+def q_posterior(y_0: Images, y_t: Images, schedule: NoiseSchedule, t: int | Array) -> tuple[Images, Float[Array, ""]]:
+    """Mean, of the images' shape, and variance, of q(y_{t-1} | y_0, y_t), eq. (2); t in 1 ... T for the whole batch."""
     gamma_before, one_minus_before = schedule.gamma[t - 1], schedule.one_minus_gamma[t - 1]
     alpha, beta, one_minus_gamma = schedule.alpha[t], schedule.beta[t], schedule.one_minus_gamma[t]
     mean = jnp.sqrt(gamma_before) * beta / one_minus_gamma * y_0 + jnp.sqrt(alpha) * one_minus_before / one_minus_gamma * y_t

@@ -25,9 +25,7 @@ def noise_like(images: Images, keys: Keys, t: int | Array) -> Images:
     return jax.vmap(lambda key: jax.random.normal(jax.random.fold_in(key, t), images.shape[1:], images.dtype))(keys)
 
 
-def run(
-    step: Callable[[Array, Array], Array], keys: Keys, schedule: NoiseSchedule, shape: tuple[int, ...]
-) -> Images:
+def run(step: Callable[[Array, Array], Array], keys: Keys, schedule: NoiseSchedule, shape: tuple[int, ...]) -> Images:
     """Draws y_T ~ N(0, I), of shape (b, h, w, c), and applies y_{t-1} = step(y_t, t) for t = T ... 1."""
     steps = schedule.steps
     y_T = noise_like(jnp.zeros(shape), keys, steps + 1)  # t = T + 1 is a number that no step uses

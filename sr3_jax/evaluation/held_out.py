@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import PyTree, UInt8
+from jaxtyping import Array, PyTree, UInt8
 from ml_collections import ConfigDict
 from rich.console import Console
 from rich.progress import Progress, TaskID
@@ -35,7 +35,7 @@ class HeldOut(NamedTuple):
         return uint8(degradations.upsample(degradations.to_float(jnp.asarray(self.lr)), self.hr.shape[1]))
 
 
-def uint8(images: np.ndarray) -> np.ndarray:
+def uint8(images: np.ndarray | Array) -> np.ndarray:
     """[-1, 1] to uint8, on the host."""
     return np.asarray(degradations.to_uint8(jnp.asarray(images)))
 
@@ -69,12 +69,18 @@ def during_training(config: ConfigDict) -> Callable[[PyTree], tuple[dict[str, fl
 
 
 def evaluate(
-    checkpoints: Sequence[Checkpoint], *, samples: int = 1, steps: int | None = None, seed: int = 0, limit: int = 0, shown: int = 8
+    checkpoints: Sequence[Checkpoint],
+    *,
+    samples: int = 1,
+    steps: int | None = None,
+    seed: int = 0,
+    limit: int = 0,
+    shown: int = 8,
 ) -> tuple[report.Results, np.ndarray]:
     """Results, as results.json holds them, and a picture: of bicubic and each checkpoint on the held-out split of the first.
 
-    With `samples` > 1 each SR3 network also gets a row for the mean of its samples. Raises UserError when the checkpoints do not
-    share their sizes.
+    The metrics of SR3 are those of one sample; with `samples` > 1 it also gets a row for the mean of them. The picture shows
+    three samples. Raises UserError when the checkpoints do not share their data and sizes.
     """
     config = checkpoints[0].config
     for other in checkpoints[1:]:
@@ -83,15 +89,17 @@ def evaluate(
             if ours != theirs:
                 raise UserError(f"{checkpoints[0].name} and {other.name} cannot share a table: {field} is {ours} and {theirs}")
     held_out = load(config, limit)
+    rows = np.linspace(0, len(held_out.ids), min(shown, len(held_out.ids)), endpoint=False).astype(int)
     methods = {"bicubic": mean_scores(held_out.bicubic, held_out)}
-    columns = {"LR": held_out.lr, "bicubic": held_out.bicubic}
+    columns = {"LR": held_out.lr[rows], "bicubic": held_out.bicubic[rows]}
     steps_of = {}
     for checkpoint in checkpoints:
         upscaler = Upscaler(checkpoint)
-        name = "regression" if upscaler.method.regression else "SR3"
+        regression = upscaler.method.regression
+        name = "regression" if regression else "SR3"
         if name in methods:
             name = f"{name} ({checkpoint.name})"
-        draws = 1 if upscaler.method.regression else samples
+        draws = 1 if regression else samples
         batches = []
         with Progress(console=Console(stderr=True), transient=True) as progress:
             task = progress.add_task(name, total=draws * len(held_out.ids))
@@ -99,18 +107,22 @@ def evaluate(
             def advance(count: int, progress: Progress = progress, task: TaskID = task) -> None:
                 progress.advance(task, count)
 
-            for sample in range(draws):
-                batches.append(upscaler.batch(held_out.lr, held_out.ids, seed=seed, sample=sample, steps=steps, on_batch=advance))
+            for i in range(draws):
+                batches.append(upscaler.batch(held_out.lr, held_out.ids, seed=seed, sample=i, steps=steps, on_batch=advance))
         methods[name] = mean_scores(uint8(batches[0]), held_out) | {"step": checkpoint.step}
         if draws > 1:
             methods[f"{name}, mean of {draws}"] = mean_scores(uint8(np.mean(batches, axis=0)), held_out)
-        if not upscaler.method.regression:
-            steps_of[name] = steps or checkpoint.config.sample.steps
-        for number, batch in enumerate(batches[:3]):
-            columns[name if draws == 1 else f"{name} {number + 1}"] = uint8(batch)
-    columns["HR"] = held_out.hr
-    rows = np.linspace(0, len(held_out.ids), min(shown, len(held_out.ids)), endpoint=False).astype(int)
-    picture = sheet.grid({title: batch[rows] for title, batch in columns.items()}, names=[held_out.names[i] for i in rows])
+        if regression:
+            columns[name] = uint8(batches[0])[rows]
+            continue
+        steps_of[name] = steps or checkpoint.config.sample.steps
+        ids = [held_out.ids[i] for i in rows]
+        for i in range(3):
+            shown_batch = (
+                batches[i][rows] if i < draws else upscaler.batch(held_out.lr[rows], ids, seed=seed, sample=i, steps=steps)
+            )
+            columns[f"{name}, {i + 1}"] = uint8(shown_batch)
+    columns["HR"] = held_out.hr[rows]
     results = {
         "protocol": "held_out",
         "source": config.data.source,
@@ -121,4 +133,4 @@ def evaluate(
         "versions": report.versions(),
         "methods": methods,
     }
-    return results, picture
+    return results, sheet.grid(columns, names=[held_out.names[i] for i in rows])

@@ -27,13 +27,17 @@ COLUMNS = {
 
 def versions() -> dict[str, str]:
     """What the numbers were computed with."""
-    return {name: version(name) for name in ("sr3_jax", "jax", "flax", "numpy", "pillow")} | {"python": platform.python_version()}
+    return {name: version(name) for name in ("sr3_jax", "jax", "flax", "numpy", "pillow")} | {
+        "python": platform.python_version()
+    }
 
 
 def rows(methods: Mapping[str, Mapping[str, float]]) -> list[list[str]]:
     """The table's cells, header first."""
     header = ["method"] + [title for title, _ in COLUMNS.values()]
-    return [header] + [[name] + [form.format(values[key]) for key, (_, form) in COLUMNS.items()] for name, values in methods.items()]
+    return [header] + [
+        [name] + [form.format(values[key]) for key, (_, form) in COLUMNS.items()] for name, values in methods.items()
+    ]
 
 
 def markdown(methods: Mapping[str, Mapping[str, float]]) -> str:

@@ -20,7 +20,7 @@ class Job(NamedTuple):
 
 
 def plan(inputs: Sequence[Path], output: Path, samples: int, overwrite: bool) -> list[Job]:
-    """Which file becomes which, before anything is loaded; raises UserError when that cannot be done without losing something."""
+    """Which file becomes which, before anything is loaded; raises UserError when something would be lost."""
     sources = [file for given in inputs for file in _expand(given)]
     single = len(inputs) == 1 and inputs[0].is_file() and bool(output.suffix) and not output.is_dir()
     if single and not images.can_write(output):
@@ -30,7 +30,9 @@ def plan(inputs: Sequence[Path], output: Path, samples: int, overwrite: bool) ->
     jobs = []
     for source, relative in sources:
         target = output if single else output / relative.with_suffix(".png")
-        names = [target] if samples == 1 else [target.with_name(f"{target.stem}-{i + 1}{target.suffix}") for i in range(samples)]
+        names = (
+            [target] if samples == 1 else [target.with_name(f"{target.stem}-{i + 1}{target.suffix}") for i in range(samples)]
+        )
         jobs.append(Job(source, names))
     seen: dict[Path, Path] = {}
     for job in jobs:

@@ -1,8 +1,8 @@
 """From a checkpoint and LR images to HR images.
 
-    upscaler = Upscaler.load("faces-16-64")        # a shipped name, a workdir or an exported file
-    hr = upscaler.batch(lr, ids=[0], seed=0)       # (n, 16, 16, 1) uint8 -> (n, 64, 64, 1) uint8
-    picture = upscaler.image(pixels, name="in.png")
+upscaler = Upscaler.load("faces-16-64")        # a shipped name, a workdir or an exported file
+hr = upscaler.batch(lr, ids=[0], seed=0)       # (n, 16, 16, 1) uint8 -> (n, 64, 64, 1) uint8
+picture = upscaler.image(pixels, name="in.png")
 """
 
 import functools
@@ -100,7 +100,7 @@ class Upscaler:
         if channels == 1 and self.channels == 3:
             pixels = np.repeat(pixels, 3, axis=-1)
         hr = self.batch(pixels[None], [image_id(name)], seed=seed, sample=sample, steps=steps)
-        out = np.asarray(degradations.to_uint8(hr))[0]
+        out = np.asarray(degradations.to_uint8(jnp.asarray(hr)))[0]
         if chroma is None:
             return out
         size = out.shape[0]

@@ -63,13 +63,14 @@ class UNet(nn.Module):
         self,
         condition: Features,
         y_t: Features | None = None,
-        gamma: Float[Array, " b"] | None = None,
+        gamma: Float[Array, " b"] | None = None,  # None without gamma conditioning
         train: bool = False,
     ) -> Features:
         x = condition if y_t is None else jnp.concatenate([condition, y_t], axis=-1)
         x = space_to_depth(x.astype(self.dtype), self.space_to_depth)
         embedding = None
         if self.gamma_embedding != "none":
+            assert gamma is not None, "this network needs a noise level"
             embedding = GammaEmbedding(
                 self.channels, 4 * self.channels, self.gamma_embedding, self.dtype, name="gamma_embedding"
             )(gamma)

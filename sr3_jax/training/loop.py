@@ -5,10 +5,10 @@ data position always belong together. Since the data position is the step and al
 3 + 3 steps equal 6 to the bit.
 """
 
+import contextlib
 import signal
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import jax
@@ -50,7 +50,6 @@ def train(config: ConfigDict, workdir: Path, evaluate: Evaluate | None = None) -
         check_params(initial.params, config, config.train.init_from)
     if parallel.is_main():
         open_workdir(workdir, config)
-    checkpoints = Checkpoints(workdir, config)
 
     # -- shapes, shardings, compilation
     method, optimizer = Method(config), make_optimizer(config)
@@ -66,8 +65,11 @@ def train(config: ConfigDict, workdir: Path, evaluate: Evaluate | None = None) -
     outputs = (sharding, parallel.replicated(mesh))
     step_function = jax.jit(make_train_step(method, optimizer), donate_argnums=0, out_shardings=outputs)
 
-    start = checkpoints.latest() or 0
-    with Reporter(workdir, config.train.steps, start, parallel.is_main()) as report, _stop_signals() as stop:
+    with contextlib.ExitStack() as stack:
+        checkpoints = stack.enter_context(contextlib.closing(Checkpoints(workdir, config)))  # closing waits for saves under way
+        start = checkpoints.latest() or 0
+        report = stack.enter_context(Reporter(workdir, config.train.steps, start, parallel.is_main()))
+        stop = stack.enter_context(_stop_signals())
         report.say(describe(config, abstract, mesh))
         for dropped in source.dropped:
             report.say(f"dropped: {dropped.id} {dropped.reason}")
@@ -108,7 +110,9 @@ def train(config: ConfigDict, workdir: Path, evaluate: Evaluate | None = None) -
             last = step == config.train.steps
             stopping = stop.requested or checkpoints.reached_preemption(step)
             if step % config.train.log_every == 0 or last or stopping:
-                fetched = jax.device_get(pending if last or stopping else pending[:-1])  # one step late: never waits for this one
+                fetched = jax.device_get(
+                    pending if last or stopping else pending[:-1]
+                )  # one step late: never waits for this one
                 pending = [] if last or stopping else pending[-1:]
                 if fetched:
                     report.log(step, _mean(fetched) | clock.read())
@@ -125,7 +129,6 @@ def train(config: ConfigDict, workdir: Path, evaluate: Evaluate | None = None) -
             if evaluate and (step % config.train.evaluate_every == 0 or last):
                 _evaluate(evaluate, state.ema, step, config, workdir, report)
                 clock.restart()
-        checkpoints.close()
     return state
 
 
@@ -133,12 +136,15 @@ def describe(config: ConfigDict, abstract: TrainState, mesh: jax.sharding.Mesh) 
     """Devices, mesh, sizes: what one wants to know before step 1."""
     count = sum(leaf.size for leaf in jax.tree.leaves(abstract.params))
     devices = jax.devices()
-    kind = f"{len(devices)} × {devices[0].device_kind}" + (f" in {jax.process_count()} processes" if jax.process_count() > 1 else "")
+    kind = f"{len(devices)} × {devices[0].device_kind}" + (
+        f" in {jax.process_count()} processes" if jax.process_count() > 1 else ""
+    )
     data, batch = config.data, config.train.batch_size
     return (
         f"devices: {kind}, mesh data={mesh.shape['data']} fsdp={mesh.shape['fsdp']}\n"
         f"network: {count / 1e6:.2f} M parameters, {config.objective}, predicts {config.model.predict}, {config.model.dtype}\n"
-        f"data: {data.source} {data.folder or data.name}".rstrip() + f", {data.lr_size}² → {data.hr_size}², batch {batch}"
+        f"data: {data.source} {data.folder or data.name}".rstrip()
+        + f", {data.lr_size}² → {data.hr_size}², batch {batch}"
     )
 
 
@@ -196,7 +202,7 @@ class _Stop:
     requested = False
 
 
-@contextmanager
+@contextlib.contextmanager
 def _stop_signals() -> Iterator[_Stop]:
     """Turns SIGTERM and the first Ctrl-C into a request to stop; a second Ctrl-C interrupts as usual.
 

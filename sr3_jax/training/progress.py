@@ -1,4 +1,4 @@
-"""What the user sees while training: a bar in a terminal, plain lines elsewhere; stats.jsonl always, TensorBoard if installed."""
+"""What the user sees while training: a bar in a terminal, else plain lines; stats.jsonl always, TensorBoard if installed."""
 
 import json
 import time

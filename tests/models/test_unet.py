@@ -1,5 +1,7 @@
 """The whole network, tiny. Its shapes are traced, not run; where it runs, all weights are random: a new one outputs zeros."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -91,41 +93,47 @@ def test_any_size_that_the_levels_divide_will_do_with_the_same_parameters(size):
     assert jax.tree.map(lambda leaf: leaf.shape, params) == jax.tree.map(lambda leaf: leaf.shape, shapes(model, *inputs())[0])
 
 
+@functools.cache
+def tiny():
+    """(random parameters, the compiled network)."""
+    model = UNet(**TINY)
+    return random_params(model, *inputs()), jax.jit(lambda params, *args: model.apply({"params": params}, *args))
+
+
 def test_a_new_network_outputs_zeros():
-    output, _ = jax.jit(UNet(**TINY).init_with_output)(jax.random.key(0), *inputs())
-    np.testing.assert_array_equal(output, 0)
+    params, network = tiny()
+    new_out = jax.jit(lambda key: UNet(**TINY).init(key, *inputs())["params"]["out"])(jax.random.key(0))
+    assert np.abs(network(params, *inputs())).min() > 0
+    np.testing.assert_array_equal(network(params | {"out": new_out}, *inputs()), 0)
 
 
 def test_the_output_depends_on_condition_noisy_image_and_level_of_its_own_image_only():
-    model = UNet(**TINY)
-    params = random_params(model, *inputs())
-    apply = jax.jit(lambda *args: model.apply({"params": params}, *args))
-    before = apply(*inputs())
+    params, network = tiny()
+    before = network(params, *inputs())
     for i in range(3):
         changed = list(inputs())
         changed[i] = changed[i].at[1].multiply(0.7)
-        difference = np.abs(apply(*changed) - before).max((1, 2, 3))
+        difference = np.abs(network(params, *changed) - before).max((1, 2, 3))
         assert difference[0] < 1e-6
         assert difference[1] > 1e-3
 
 
 def test_bfloat16_computes_the_same_network_roughly():
-    params = random_params(UNet(**TINY), *inputs())
-    full, half = (
-        jax.jit(UNet(**TINY, dtype=dtype).apply)({"params": params}, *inputs()) for dtype in (jnp.float32, jnp.bfloat16)
-    )
+    params, network = tiny()
+    full, half = network(params, *inputs()), jax.jit(UNet(**TINY, dtype=jnp.bfloat16).apply)({"params": params}, *inputs())
     assert 0 < np.abs(half - full).max() < 0.1 * np.abs(full).max()
 
 
 def test_recomputing_activations_changes_neither_output_nor_gradient():
-    params = random_params(UNet(**TINY), *inputs())
+    fields = TINY | {"multipliers": (1,), "attention": ()}
+    params = random_params(UNet(**fields), *inputs())
 
     def loss(model):
         return lambda params: jnp.mean(model.apply({"params": params}, *inputs()) ** 2)
 
-    plain, remat = (loss(UNet(**TINY, remat=levels)) for levels in ((), (0, 1)))
-    assert "checkpoint" in str(jax.make_jaxpr(remat)(params))
-    assert "checkpoint" not in str(jax.make_jaxpr(plain)(params))
+    plain, remat = loss(UNet(**fields)), loss(UNet(**fields, remat=(0,)))
+    assert "remat" in str(jax.make_jaxpr(remat)(params))
+    assert "remat" not in str(jax.make_jaxpr(plain)(params))
     (value, gradient), (value_again, gradient_again) = (jax.jit(jax.value_and_grad(f))(params) for f in (plain, remat))
     np.testing.assert_allclose(value_again, value, rtol=1e-5)
     largest = max(float(jnp.abs(leaf).max()) for leaf in jax.tree.leaves(gradient))
@@ -134,14 +142,14 @@ def test_recomputing_activations_changes_neither_output_nor_gradient():
 
 def test_dropout_acts_in_training_only():
     model = UNet(**TINY, dropout=0.5)
-    params = random_params(model, *inputs())
+    params, network = tiny()
 
     @jax.jit
     def train(seed):
         return model.apply({"params": params}, *inputs(), train=True, rngs={"dropout": jax.random.key(seed)})
 
-    without = jax.jit(model.apply)({"params": params}, *inputs())
-    np.testing.assert_allclose(without, jax.jit(UNet(**TINY).apply)({"params": params}, *inputs()), atol=1e-6)
+    without = network(params, *inputs())
+    np.testing.assert_allclose(jax.jit(model.apply)({"params": params}, *inputs()), without, atol=1e-6)
     np.testing.assert_array_equal(train(0), train(0))
     assert np.abs(train(0) - train(1)).max() > 1e-3
     assert np.abs(train(0) - without).max() > 1e-3

@@ -1,0 +1,16 @@
+#!/usr/bin/env bash
+# `make test` on the newest Python on this machine, with the newest JAX that it resolves to: the other end of the supported range.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+shopt -s nullglob
+candidates=(python3.15 python3.14 python3.13 python3.12)
+if command -v pyenv >/dev/null; then # its shims refuse versions that are not the global one
+  candidates+=("$(pyenv root)"/versions/3.1[2-9].*/bin/python)
+fi
+for python in "${candidates[@]}"; do
+  if "$python" -c 'import sys, venv; sys.exit(sys.version_info < (3, 12))' 2>/dev/null; then
+    "$python" --version
+    exec make test PYTHON="$python" VENV=.venv-newest
+  fi
+done
+echo "no Python newer than 3.11 with the venv module was found; nothing was tested"
