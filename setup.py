@@ -1,4 +1,4 @@
-"""The single place for the package's metadata. Ranges, not pins: both ends of each are run by `make test` and `make test-newest`."""
+"""The single place for the package's metadata. Ranges, not pins; `make test` and `make test-newest` run both ends."""
 
 from pathlib import Path
 

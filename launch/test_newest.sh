@@ -5,7 +5,7 @@ cd "$(dirname "$0")/.."
 shopt -s nullglob
 candidates=(python3.15 python3.14 python3.13 python3.12)
 if command -v pyenv >/dev/null; then # its shims refuse versions that are not the global one
-  candidates+=("$(pyenv root)"/versions/3.1[2-9].*/bin/python)
+  mapfile -t -O "${#candidates[@]}" candidates < <(printf '%s\n' "$(pyenv root)"/versions/3.1[2-9].*/bin/python | sort -rV)
 fi
 for python in "${candidates[@]}"; do
   if "$python" -c 'import sys, venv; sys.exit(sys.version_info < (3, 12))' 2>/dev/null; then

@@ -15,7 +15,7 @@ from ml_collections import ConfigDict
 from sr3_jax.errors import UserError
 
 
-class ConfigError(UserError):
+class ConfigError(UserError, ValueError):
     """A field has a value that is not allowed, alone or together with another."""
 
 
@@ -148,6 +148,7 @@ def validate(config: ConfigDict) -> None:
         _need(0 <= get(config, field) <= 1, f"{field} = {get(config, field)} must lie between 0 and 1")
     for field in ("data.blur", "train.clip_norm", "train.warmup_steps", "model.head_channels"):
         _need(get(config, field) >= 0, f"{field} = {get(config, field)} must not be negative")
+    _need(config.data.blur <= 4, f"data.blur = {config.data.blur} must be at most 4, in LR pixels")
     _need(config.train.learning_rate > 0, f"train.learning_rate = {config.train.learning_rate} must be positive")
     _need(config.model.residual_scale > 0, f"model.residual_scale = {config.model.residual_scale} must be positive")
     for field in ("model.multipliers", "model.attention", "model.remat"):
@@ -197,7 +198,7 @@ def _validate_schedules(config: ConfigDict) -> None:
     if sample.schedule == "respaced":
         _need(
             sample.steps <= schedule.steps,
-            f'sample.steps = {sample.steps} is above schedule.steps = {schedule.steps}; sample.schedule = "respaced" takes some of them',
+            f'sample.steps = {sample.steps} is above schedule.steps = {schedule.steps}, of which "respaced" takes some',
         )
 
 
@@ -233,7 +234,13 @@ def to_json(config: ConfigDict) -> str:
 def from_json(text: str) -> ConfigDict:
     """The config back from JSON: over the base, so that fields added since have their default; unknown fields raise."""
     config = base()
-    for field, value in flatten(ConfigDict(json.loads(text))).items():
+    try:
+        found = json.loads(text)
+    except ValueError as error:
+        raise ConfigError(f"this config is not JSON: {error}") from error
+    if not isinstance(found, dict):
+        raise ConfigError(f"this config is not a JSON object but {text[:50]!r}")
+    for field, value in flatten(ConfigDict(found)).items():
         parent, _, name = field.rpartition(".")
         try:
             node = get(config, parent) if parent else config

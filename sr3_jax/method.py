@@ -15,6 +15,7 @@ import numpy as np
 from jaxtyping import Array, Float, Key, PyTree
 from ml_collections import ConfigDict
 
+from sr3_jax.config import ConfigError
 from sr3_jax.data import degradations
 from sr3_jax.diffusion import losses, process, samplers, schedules
 from sr3_jax.diffusion.schedules import NoiseSchedule
@@ -134,14 +135,20 @@ def training_schedule(config: ConfigDict) -> NoiseSchedule:
 
 
 def sampling_schedule(config: ConfigDict, steps: int) -> NoiseSchedule:
-    """`steps` levels for sampling, whatever the training schedule: they end where training ended, at the same gamma_T."""
-    training = training_schedule(config)
+    """`steps` levels for sampling, whatever the training schedule: they end where training ended, at the same gamma_T.
+
+    Raises ConfigError when config.sample cannot give that many.
+    """
+    training, sample = training_schedule(config), config.sample
     gamma_end, one_minus = float(np.asarray(training.gamma)[-1]), float(np.asarray(training.one_minus_gamma)[-1])
-    if config.sample.schedule == "linear":
-        return schedules.linear_to(steps, gamma_end, config.sample.beta_start)
-    if config.sample.schedule == "log_snr":
-        return schedules.log_snr(steps, config.sample.log_snr_start, math.log(gamma_end / one_minus))
-    return schedules.respaced(training, steps)
+    try:
+        if sample.schedule == "linear":
+            return schedules.linear_to(steps, gamma_end, sample.beta_start)
+        if sample.schedule == "log_snr":
+            return schedules.log_snr(steps, sample.log_snr_start, math.log(gamma_end / one_minus))
+        return schedules.respaced(training, steps)
+    except ValueError as error:
+        raise ConfigError(f"sample.schedule = {sample.schedule!r} cannot give {steps} steps: {error}") from error
 
 
 def image_key(seed: int, image_id: int, sample: int = 0) -> Key[Array, ""]:

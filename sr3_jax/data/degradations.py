@@ -28,7 +28,7 @@ def quantize(images: Images) -> Images:
     return to_float(to_uint8(images))
 
 
-def resize(images: Images, height: int, width: int) -> Images:
+def resize(images: Images, height: int, width: int) -> Float[Array, "b {height} {width} c"]:
     """Anti-aliased bicubic to (height, width), in float, unclipped."""
     b, _, _, c = images.shape
     return jax.image.resize(images, (b, height, width, c), "cubic", antialias=True)
@@ -38,7 +38,7 @@ def gaussian_blur(images: Images, sigma: Float[Array, " b"]) -> Images:
     """Blurs each image with its own sigma in pixels: edges are repeated, 0 changes nothing. At most 4: the kernel ends at 8."""
     radius = 8
     offsets = jnp.arange(-radius, radius + 1, dtype=jnp.float32)
-    kernel = jnp.exp(-0.5 * jnp.square(offsets / jnp.maximum(sigma, 1e-3)[:, None]))
+    kernel = jnp.exp(-0.5 * jnp.square(offsets[None] / jnp.maximum(sigma, 1e-3)[:, None]))
     kernel = kernel / kernel.sum(axis=1, keepdims=True)
     for axis in (1, 2):
         size = images.shape[axis]
@@ -50,7 +50,7 @@ def gaussian_blur(images: Images, sigma: Float[Array, " b"]) -> Images:
     return images
 
 
-def degrade(hr: Images, lr_size: int, *, quantize_lr: bool = True) -> Images:
+def degrade(hr: Images, lr_size: int, *, quantize_lr: bool = True) -> Float[Array, "b {lr_size} {lr_size} c"]:
     """The LR image: anti-aliased bicubic to lr_size × lr_size, rounded to 8 bits unless `quantize_lr` is off."""
     lr = resize(hr, lr_size, lr_size)
     return quantize(lr) if quantize_lr else jnp.clip(lr, -1, 1)
@@ -70,6 +70,6 @@ def augment_blur(lr: Images, key: Key[Array, ""], max_sigma: float) -> Images:
     return gaussian_blur(lr, jnp.where(half, sigma, 0.0))
 
 
-def upsample(lr: Images, hr_size: int) -> Images:
+def upsample(lr: Images, hr_size: int) -> Float[Array, "b {hr_size} {hr_size} c"]:
     """The conditioning: LR enlarged to hr_size × hr_size by bicubic, in float, unclipped."""
     return resize(lr, hr_size, hr_size)

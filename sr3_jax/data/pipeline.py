@@ -86,7 +86,7 @@ def fit(image: Image, config: ConfigDict, rng: np.random.Generator | None = None
     else:
         box: FloatBox = square(image)
         if rng is not None and data.crop_jitter:
-            box = _jitter(box, data.crop_jitter, width, height, rng)
+            box = _jitter(square(image), data.crop_jitter, width, height, rng)
         method = {"area": PillowImage.Resampling.BOX, "bicubic": PillowImage.Resampling.BICUBIC}[data.resample]
         pillow = PillowImage.fromarray(image.pixels[..., 0] if image.pixels.shape[-1] == 1 else image.pixels)
         pixels = np.asarray(pillow.resize((size, size), method, box=box)).reshape(size, size, -1)
@@ -95,7 +95,7 @@ def fit(image: Image, config: ConfigDict, rng: np.random.Generator | None = None
     return np.ascontiguousarray(pixels)
 
 
-def _jitter(box: FloatBox, amount: float, width: int, height: int, rng: np.random.Generator) -> FloatBox:
+def _jitter(box: Box, amount: float, width: int, height: int, rng: np.random.Generator) -> FloatBox:
     """A smaller square, by up to `amount`, near `box`: its corner moves by up to amount · side either way, inside the image."""
     side = box[2] - box[0]
     new = side * (1 - amount * rng.random())

@@ -12,7 +12,7 @@ import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import UInt8
@@ -40,6 +40,7 @@ class Dropped(NamedTuple):
     reason: str
 
 
+@runtime_checkable
 class Source(Protocol):
     dropped: Sequence[Dropped]  # what is in the data set but cannot be used
 

@@ -47,7 +47,7 @@ class TfdsSource:
         try:
             record = self._records[index]
         except Exception as error:  # a damaged or missing shard: ArrayRecord and protobuf raise errors of many kinds
-            raise images.ImageError(f"{id} cannot be read: {str(error).splitlines()[0]}") from error
+            raise images.ImageError(f"{id} cannot be read: {_first_line(error)}") from error
         return Image(images.decode(record[self._feature], self.channels, id).pixels, id)
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -69,7 +69,7 @@ def _open(name: str, data_dir: str) -> tfds.core.DatasetBuilder:
     try:
         builder = tfds.builder_from_directory(folder)
     except Exception as error:
-        raise DataError(f"{folder} is not a readable tfds set: {str(error).splitlines()[0]}") from error
+        raise DataError(f"{folder} is not a readable tfds set: {_first_line(error)}") from error
     formats = {file_format.value for file_format in builder.info.available_file_formats()}
     if "array_record" not in formats:
         raise DataError(
@@ -80,7 +80,12 @@ def _open(name: str, data_dir: str) -> tfds.core.DatasetBuilder:
 
 
 def _folders(path: Any) -> list[str]:
-    return sorted(entry.name for entry in path.iterdir() if entry.is_dir()) if path.is_dir() else []
+    found = [entry.name for entry in path.iterdir() if entry.is_dir()] if path.is_dir() else []
+    return sorted(name for name in found if not name.startswith("."))
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).split("\n")[0] or type(error).__name__
 
 
 def _check_split(info: tfds.core.DatasetInfo, split: str) -> None:
@@ -95,7 +100,7 @@ def _check_split(info: tfds.core.DatasetInfo, split: str) -> None:
 
 def _image_features(info: tfds.core.DatasetInfo) -> list[str]:
     """Names of the features that are images of integer levels: one, or several with "image" among them."""
-    features = dict(info.features.items())
+    features = dict(sorted(info.features.items()))
     found = [
         name
         for name, feature in features.items()
@@ -103,5 +108,5 @@ def _image_features(info: tfds.core.DatasetInfo) -> list[str]:
     ]
     if not found or ("image" not in found and len(found) > 1):
         listed = ", ".join(f"{name} ({type(feature).__name__})" for name, feature in features.items())
-        raise DataError(f'{info.full_name} needs a feature "image", or a single one that is an image; it has {listed}')
+        raise DataError(f'{info.full_name} needs an 8 or 16-bit image feature called "image", or a single one; it has {listed}')
     return found

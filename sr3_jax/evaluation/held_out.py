@@ -41,7 +41,9 @@ def uint8(images: np.ndarray | Array) -> np.ndarray:
 
 
 def load(config: ConfigDict, limit: int = 0) -> HeldOut:
-    """The config's held-out images (0: all of them), degraded by its degradation; raises DataError."""
+    """The config's held-out images (0: all of them), degraded by its degradation; raises UserError."""
+    if config.data.hr_size < 11:
+        raise UserError(f"data.hr_size = {config.data.hr_size} must be at least 11 to be evaluated: that is the window of SSIM")
     data = load_evaluation(open_source(config, "eval"), config, limit)
     lr = degradations.degrade(degradations.to_float(jnp.asarray(data.images)), config.data.lr_size)
     return HeldOut(data.images, uint8(lr), data.names, data.ids.tolist())

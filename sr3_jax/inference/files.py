@@ -35,13 +35,14 @@ def plan(inputs: Sequence[Path], output: Path, samples: int, overwrite: bool) ->
         )
         jobs.append(Job(source, names))
     seen: dict[Path, Path] = {}
+    originals = {job.source.resolve() for job in jobs}
     for job in jobs:
         for name in job.outputs:
             if name in seen:
                 raise UserError(f"{seen[name]} and {job.source} would both become {name}; rename one of them")
             seen[name] = job.source
-            if name.resolve() == job.source.resolve():
-                raise UserError(f"--output={name} is the input itself")
+            if name.resolve() in originals:
+                raise UserError(f"{name} is an input, which would be lost; choose another --output")
             if name.exists() and not overwrite:
                 raise UserError(f"{name} exists; give --overwrite to replace it")
     return jobs

@@ -95,15 +95,12 @@ class Upscaler:
             )
         chroma = None
         if channels == 3 and self.channels == 1:
-            luma, *chroma = (np.asarray(band) for band in Image.fromarray(pixels).convert("YCbCr").split())
-            pixels = luma[..., None]
+            luma = np.asarray(Image.fromarray(pixels).convert("L"))[..., None]
+            chroma = (pixels.astype(np.float32) - luma.astype(np.float32)) / 127.5  # R - Y, G - Y, B - Y
+            pixels = luma
         if channels == 1 and self.channels == 3:
             pixels = np.repeat(pixels, 3, axis=-1)
-        hr = self.batch(pixels[None], [image_id(name)], seed=seed, sample=sample, steps=steps)
-        out = np.asarray(degradations.to_uint8(jnp.asarray(hr)))[0]
-        if chroma is None:
-            return out
-        size = out.shape[0]
-        bands = jnp.asarray(np.stack(chroma, axis=-1)[None])
-        enlarged = np.asarray(degradations.to_uint8(degradations.resize(degradations.to_float(bands), size, size)))[0]
-        return np.asarray(Image.fromarray(np.concatenate([out, enlarged], axis=-1), mode="YCbCr").convert("RGB"))
+        hr = jnp.asarray(self.batch(pixels[None], [image_id(name)], seed=seed, sample=sample, steps=steps))
+        if chroma is not None:
+            hr = jnp.repeat(hr, 3, axis=-1) + degradations.resize(jnp.asarray(chroma[None]), *hr.shape[1:3])
+        return np.asarray(degradations.to_uint8(hr))[0]

@@ -13,8 +13,6 @@ from sr3_jax.diffusion import process, samplers, schedules
 from sr3_jax.diffusion.samplers import VARIANCES, ancestral, noise_like
 from sr3_jax.diffusion.types import per_image
 
-pytestmark = pytest.mark.fast
-
 GAMMA_END = 4.39e-5
 SHAPE = (3, 4, 4, 1)
 KEYS = jax.random.split(jax.random.key(3), SHAPE[0])

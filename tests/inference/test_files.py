@@ -1,0 +1,141 @@
+"""Which file becomes which, decided before anything is loaded; one bad file does not stop the others."""
+
+import re
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from sr3_jax import images
+from sr3_jax.errors import UserError
+from sr3_jax.inference import files
+
+RNG = np.random.default_rng(0)
+
+
+def picture(path, size=8, channels=1):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    images.write(path, RNG.integers(0, 256, (size, size, channels), np.uint8))
+    return path
+
+
+def plan(inputs, output, samples=1, overwrite=False):
+    return files.plan(inputs, output, samples, overwrite)
+
+
+@pytest.mark.fast
+def test_one_file_becomes_the_named_file_in_the_named_format(tmp_path):
+    source = picture(tmp_path / "a.png")
+    assert plan([source], tmp_path / "new" / "b.jpg") == [(source, [tmp_path / "new" / "b.jpg"])]
+
+
+@pytest.mark.fast
+def test_one_file_and_a_folder_becomes_a_png_of_its_name_in_it(tmp_path):
+    source = picture(tmp_path / "a.jpg")
+    (tmp_path / "out.d").mkdir()
+    assert plan([source], tmp_path / "out") == [(source, [tmp_path / "out" / "a.png"])]
+    assert plan([source], tmp_path / "out.d") == [(source, [tmp_path / "out.d" / "a.png"])]
+
+
+@pytest.mark.fast
+def test_a_folder_keeps_its_tree_and_leaves_out_what_is_no_image(tmp_path):
+    sources = [picture(tmp_path / "in" / name) for name in ("b/c.webp", "z.png")]
+    (tmp_path / "in" / "notes.txt").write_text("no image")
+    (tmp_path / "in" / ".hidden.png").write_bytes(b"")
+    wanted = [(sources[0], [tmp_path / "out" / "b" / "c.png"]), (sources[1], [tmp_path / "out" / "z.png"])]
+    assert plan([tmp_path / "in"], tmp_path / "out") == wanted
+
+
+@pytest.mark.fast
+def test_samples_are_numbered_from_one(tmp_path):
+    source = picture(tmp_path / "a.png")
+    assert plan([source], tmp_path / "b.webp", samples=2) == [(source, [tmp_path / "b-1.webp", tmp_path / "b-2.webp"])]
+    assert plan([tmp_path], tmp_path / "o", samples=2) == [(source, [tmp_path / "o" / "a-1.png", tmp_path / "o" / "a-2.png"])]
+
+
+def make(tmp_path, *names):
+    return [picture(tmp_path / name) for name in names]
+
+
+REFUSED = {
+    "a missing input": (lambda t: ([t / "no.png"], t / "out"), "no.png does not exist"),
+    "a missing input beside a good one": (lambda t: ([*make(t, "a.png"), t / "no.png"], t / "out"), "no.png does not exist"),
+    "an empty folder": (lambda t: ((t / "in").mkdir() or [t / "in"], t / "out"), "in holds no images"),
+    "two of one name": (lambda t: (make(t, "x/a.png", "y/a.png"), t / "out"), "x/a.png and .*y/a.png would both become .*a.png"),
+    "two that differ in the suffix": (lambda t: (make(t, "in/a.png", "in/a.jpg")[:0] or [t / "in"], t / "out"), "both become"),
+    "the same input twice": (lambda t: (make(t, "a.png") * 2, t / "out"), "both become"),
+    "samples that meet another image": (lambda t: (make(t, "a.png", "a-1.png"), t / "out"), None),
+    "an output that exists": (lambda t: (make(t, "a.png"), make(t, "b.png")[0]), "b.png exists; give --overwrite"),
+    "an output in a folder that exists": (lambda t: (make(t, "a.png"), make(t, "o/a.png")[0].parent), "a.png exists; give"),
+    "the input itself": (lambda t: (make(t, "a.png"), t / "a.png"), "a.png is an input"),
+    "the input's folder": (lambda t: ([make(t, "in/a.png")[0].parent], t / "in"), "a.png is an input"),
+    "the input by another name": (lambda t: (make(t, "a.png"), t / "x" / ".." / "a.png"), "a.png is an input"),
+    "a suffix of no image": (lambda t: (make(t, "a.png"), t / "b.txt"), "no image format has the suffix '.txt'; use .png"),
+    "a file for a folder's images": (lambda t: ([make(t, "in/a.png")[0].parent], make(t, "b.png")[0]), "is a file; .* give a folder"),
+}
+
+
+@pytest.mark.fast
+@pytest.mark.parametrize(("arrange", "message"), REFUSED.values(), ids=REFUSED)
+def test_a_plan_that_would_fail_or_lose_something_is_refused_before_anything_is_written(tmp_path, arrange, message):
+    (tmp_path / "x").mkdir()
+    inputs, output = arrange(tmp_path)
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    if message is None:
+        plan(inputs, output)
+    else:
+        with pytest.raises(UserError, match=message):
+            plan(inputs, output)
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+
+
+@pytest.mark.fast
+def test_overwrite_allows_to_replace_an_output_but_never_an_input(tmp_path):
+    source, other = make(tmp_path, "a.png", "a-1.png")
+    [job] = plan([source], tmp_path, samples=2, overwrite=True)
+    assert job.outputs == [other, tmp_path / "a-2.png"]
+    with pytest.raises(UserError, match=r"a-1\.png is an input"):
+        plan([source, other], tmp_path, samples=2, overwrite=True)
+    with pytest.raises(UserError, match=r"a\.png is an input"):
+        plan([source], tmp_path, overwrite=True)
+
+
+def test_one_bad_file_does_not_stop_the_others_and_the_exit_code_says_so(tmp_path, regression, capsys):
+    make(tmp_path, "in/a.png", "in/z.png")
+    picture(tmp_path / "in" / "large.png", size=9)
+    (tmp_path / "in" / "fake.png").write_text("no image")
+    whole = (tmp_path / "in" / "a.png").read_bytes()
+    (tmp_path / "in" / "cut.png").write_bytes(whole[: len(whole) // 2])
+    Image.fromarray(RNG.integers(0, 256, (8, 8, 4), np.uint8)).save(tmp_path / "in" / "clear.png")
+    jobs = plan([tmp_path / "in"], tmp_path / "out")
+    code = files.upscale_all(regression.checkpoint, jobs, samples=1, steps=None, seed=0)
+    captured = capsys.readouterr()
+    assert code == 2
+    written = sorted(path.name for path in (tmp_path / "out").iterdir())
+    assert written == ["a.png", "clear.png", "z.png"]
+    assert captured.out.split() == [str(tmp_path / "out" / name) for name in written]
+    assert {images.read_size(path) for path in (tmp_path / "out").iterdir()} == {(16, 16)}
+    errors = [line for line in captured.err.splitlines() if line.startswith("sr3: ")]
+    assert [bool(re.search(name, error)) for name, error in zip(("cut", "fake", "large", "3 of 6"), errors, strict=True)] == [True] * 4
+    assert "clear.png: alpha flattened onto white" in captured.err
+    assert "Traceback" not in captured.err
+
+
+def test_an_output_that_cannot_be_written_is_named(tmp_path, regression, capsys):
+    source = picture(tmp_path / "a.png")
+    (tmp_path / "taken").write_text("a file")
+    jobs = [files.Job(source, [tmp_path / "taken" / "a.png"])]
+    assert files.upscale_all(regression.checkpoint, jobs, samples=1, steps=None, seed=0) == 2
+    assert re.search(r"sr3: .*taken/a\.png cannot be written", capsys.readouterr().err)
+    assert (tmp_path / "taken").read_text() == "a file"
+
+
+def test_samples_of_an_image_differ_and_are_those_of_the_upscaler_under_the_files_name(tmp_path, grey):
+    source = picture(tmp_path / "a.png")
+    jobs = plan([source], tmp_path / "out", samples=2)
+    assert files.upscale_all(grey.checkpoint, jobs, samples=2, steps=None, seed=3) == 0
+    written = [images.read(tmp_path / "out" / f"a-{i}.png", None).pixels.astype(int) for i in (1, 2)]
+    for sample in (0, 1):
+        wanted = grey.image(images.read(source, None).pixels, "a.png", seed=3, sample=sample)
+        np.testing.assert_allclose(written[sample], wanted, atol=1)
+    assert np.abs(written[0] - written[1]).max() > 5

@@ -1,0 +1,187 @@
+"""A config is right before anything is allocated, or one sentence says which field is wrong and what it may be."""
+
+import importlib.util
+import json
+import math
+from pathlib import Path
+
+import jax
+import ml_collections
+import pytest
+
+from sr3_jax import config as config_lib
+from sr3_jax.config import CHOICES, MAY_CHANGE, ConfigError
+from sr3_jax.method import Method
+
+pytestmark = pytest.mark.fast
+
+CONFIGS = sorted((Path(__file__).parent.parent / "configs").glob("*.py"))
+PAPER = {"faces_16_128": 550, "faces_64_512": 625, "imagenet_64_256": 625, "faces_256_1024": 150}  # millions, table A.1
+
+
+def load(path: Path):
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def with_fields(fields: dict):
+    config = config_lib.base()
+    for name, value in fields.items():
+        parent, _, last = name.rpartition(".")
+        (config_lib.get(config, parent) if parent else config)[last] = value
+    return config
+
+
+def test_the_base_is_valid():
+    config_lib.validate(config_lib.base())
+
+
+@pytest.mark.parametrize("field", CHOICES)
+def test_every_known_choice_is_valid_and_an_unknown_one_is_refused_naming_field_value_and_choices(field):
+    for choice in CHOICES[field]:
+        config_lib.validate(with_fields({field: choice}))
+    with pytest.raises(ConfigError) as raised:
+        config_lib.validate(with_fields({field: "sideways"}))
+    for word in (field, "'sideways'", *CHOICES[field]):
+        assert word in str(raised.value)
+
+
+BAD = {
+    "HR not divisible by the levels": ({"data.hr_size": 136, "data.lr_size": 17}, "data.hr_size = 136", "divisible by 16"),
+    "HR not divisible by levels and stem": (
+        {"data.hr_size": 144, "data.lr_size": 18, "model.space_to_depth": 2},
+        "data.hr_size = 144",
+        "divisible by 32: 5 levels after a space-to-depth of 2",
+    ),
+    "LR equal to HR": ({"data.lr_size": 128}, "data.lr_size = 128", "smaller than data.hr_size = 128"),
+    "LR above HR": ({"data.lr_size": 256}, "data.lr_size = 256", "smaller than data.hr_size = 128"),
+    "LR that does not divide HR": ({"data.lr_size": 48}, "data.lr_size = 48", "divide data.hr_size = 128"),
+    "no HR": ({"data.hr_size": 0}, "data.hr_size = 0", "at least 1"),
+    "negative LR": ({"data.lr_size": -16}, "data.lr_size = -16", "at least 1"),
+    "an attention size of no level": ({"model.attention": (12,)}, "model.attention = (12,)", "[128, 64, 32, 16, 8]"),
+    "attention that is not a number": ({"model.attention": ("16",)}, "model.attention = ('16',)", "whole numbers"),
+    "an unknown level to recompute": ({"model.remat": (5,)}, "model.remat = (5,)", "0 to 4"),
+    "no levels": ({"model.multipliers": ()}, "model.multipliers", "at least one level"),
+    "a level without channels": ({"model.multipliers": (1, 0)}, "model.multipliers = (1, 0)", "at least 1"),
+    "no channels": ({"model.channels": 0}, "model.channels = 0", "at least 1"),
+    "heads that do not divide the channels": ({"model.head_channels": 48}, "model.head_channels = 48", "divide the 1024"),
+    "negative heads": ({"model.head_channels": -1}, "model.head_channels = -1", "not be negative"),
+    "two image channels": ({"model.image_channels": 2}, "model.image_channels = 2", "1 (grey) or 3 (RGB)"),
+    "dropout above one": ({"model.dropout": 1.5}, "model.dropout = 1.5", "between 0 and 1"),
+    "a residual of no size": ({"model.residual_scale": 0.0}, "model.residual_scale = 0.0", "positive"),
+    "a batch that does not split": (
+        {"train.batch_size": 10, "train.accumulate": 4},
+        "train.batch_size = 10",
+        "divisible by train.accumulate = 4",
+    ),
+    "an empty batch": ({"train.batch_size": 0}, "train.batch_size = 0", "at least 1"),
+    "no steps": ({"train.steps": 0}, "train.steps = 0", "at least 1"),
+    "a learning rate of zero": ({"train.learning_rate": 0.0}, "train.learning_rate = 0.0", "positive"),
+    "an EMA above one": ({"train.ema_decay": 1.1}, "train.ema_decay = 1.1", "between 0 and 1"),
+    "a negative clip": ({"train.clip_norm": -1.0}, "train.clip_norm = -1.0", "not be negative"),
+    "a negative blur": ({"data.blur": -0.5}, "data.blur = -0.5", "not be negative"),
+    "a blur wider than its kernel": ({"data.blur": 4.5}, "data.blur = 4.5", "at most 4"),
+    "a negative fraction": ({"data.max_bad_fraction": -0.1}, "data.max_bad_fraction = -0.1", "between 0 and 1"),
+    "a beta of zero": ({"schedule.beta_start": 0.0}, "schedule.beta_start = 0.0", "0 < start <= end < 1"),
+    "betas that fall": ({"schedule.beta_start": 0.02}, "schedule.beta_start = 0.02", "0 < start <= end < 1"),
+    "log-SNRs that rise": ({"schedule.log_snr_start": -11.0}, "schedule.log_snr_start = -11.0", "log_snr_end = -10.0"),
+    "a sampling beta of one": ({"sample.beta_start": 1.0}, "sample.beta_start = 1.0", "between 0 and 1"),
+    "more steps than levels": (
+        {"sample.schedule": "respaced", "sample.steps": 2001},
+        "sample.steps = 2001",
+        "schedule.steps = 2000",
+    ),
+    "no device": ({"mesh.fsdp": 0}, "mesh.fsdp = 0", "at least 1"),
+    "not a number": ({"train.learning_rate": math.nan}, "train.learning_rate = nan", "positive"),
+}
+
+
+@pytest.mark.parametrize(("fields", "field", "allowed"), BAD.values(), ids=BAD)
+def test_a_bad_combination_is_one_sentence_with_the_field_its_value_and_what_is_allowed(fields, field, allowed):
+    with pytest.raises(ConfigError) as raised:
+        config_lib.validate(with_fields(fields))
+    assert field in str(raised.value)
+    assert allowed in str(raised.value)
+    assert "\n" not in str(raised.value)
+
+
+def test_a_wrong_name_raises_at_assignment():
+    config = config_lib.base()
+    with pytest.raises(AttributeError):
+        config.model.chanels = 64
+    with pytest.raises(KeyError):
+        config["modle"] = 1
+
+
+@pytest.mark.parametrize(
+    ("section", "field", "value"),
+    [("model", "channels", "64"), ("model", "channels", 0.5), ("model", "multipliers", 2), ("data", "folder", 3)],
+)
+def test_a_wrong_type_raises_at_assignment(section, field, value):
+    with pytest.raises(TypeError):
+        config_lib.base()[section][field] = value
+
+
+def test_json_and_back_gives_the_same_config():
+    config = with_fields({"objective": "regression", "model.multipliers": (1, 2), "model.remat": (0,), "data.folder": "ä b"})
+    again = config_lib.from_json(config_lib.to_json(config))
+    assert again == config
+    assert again.model.multipliers == (1, 2)  # a tuple, as it was
+    assert again.is_locked
+
+
+def test_a_field_added_since_gets_its_default():
+    older = json.loads(config_lib.to_json(with_fields({"model.channels": 32})))
+    del older["model"]["predict_residual"], older["mesh"]
+    again = config_lib.from_json(json.dumps(older))
+    assert again == with_fields({"model.channels": 32})
+
+
+@pytest.mark.parametrize("change", [{"model": {"colour": 1}}, {"flavour": "mint"}, {"model": {"channels": "many"}}, {"model": 1}])
+def test_json_with_a_field_that_is_not_known_is_refused_by_its_name(change):
+    name = "flavour" if "flavour" in change else "model"
+    with pytest.raises(ConfigError, match=rf"{name}.* = .*does not know"):
+        config_lib.from_json(json.dumps(change))
+
+
+@pytest.mark.parametrize("text", ["[]", "3", "null", "{", ""])
+def test_json_that_is_no_config_is_refused(text):
+    with pytest.raises(ConfigError, match="this config is not"):
+        config_lib.from_json(text)
+
+
+def test_differences_name_what_differs_on_both_sides_and_ignore_what_may_change_on_resume():
+    ours, theirs = config_lib.base(), config_lib.base()
+    for field in MAY_CHANGE:
+        parent, _, last = field.rpartition(".")
+        config_lib.get(theirs, parent)[last] += 1
+    assert config_lib.differences(ours, theirs) == []
+    theirs.train.learning_rate, theirs.model.multipliers = 1e-3, (1, 2)
+    first, second = config_lib.differences(ours, theirs)
+    assert first == "model.multipliers: [1, 2, 4, 8, 8] here, [1, 2] there"
+    assert second == "train.learning_rate: 0.0001 here, 0.001 there"
+
+
+def test_flatten_gives_every_leaf_once_under_its_dotted_name():
+    config = config_lib.base()
+    flat = config_lib.flatten(config)
+    assert flat["model.multipliers"] == [1, 2, 4, 8, 8]
+    assert flat["seed"] == 0
+    assert len(flat) == sum(len(v) if isinstance(v, ml_collections.ConfigDict) else 1 for v in config.values())
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_every_config_is_valid_and_its_docstring_gives_the_command_that_trains_it(path):
+    module = load(path)
+    config_lib.validate(module.get_config())
+    assert f"sr3 train --config=configs/{path.name} --workdir=" in module.__doc__
+
+
+@pytest.mark.parametrize(("name", "paper"), PAPER.items())
+def test_the_papers_configs_have_its_parameter_counts_within_2_5_percent(name, paper):
+    method = Method(load(next(path for path in CONFIGS if path.stem == name)).get_config())
+    shapes = jax.eval_shape(method.init, jax.random.key(0))
+    count = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(shapes)) / 1e6
+    assert count == pytest.approx(paper, rel=2.5e-2)

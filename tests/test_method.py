@@ -1,0 +1,244 @@
+"""What a config means: losses for training, images for inference, both from the same degradation and schedule."""
+
+from types import SimpleNamespace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from sr3_jax import config as config_lib
+from sr3_jax.config import CHOICES, ConfigError
+from sr3_jax.data import degradations
+from sr3_jax.data.sources import OrlFaces
+from sr3_jax.diffusion import process
+from sr3_jax.method import Method, image_key, sampling_schedule, training_schedule
+
+FACES = np.stack([OrlFaces(range(1, 31))[i].pixels[20:92:4, 10:82:4][:16, :16] for i in range(0, 80, 10)])  # (8, 16, 16, 1)
+
+
+def tiny_config(**fields):
+    config = config_lib.base()
+    config.data.hr_size, config.data.lr_size = 16, 8
+    model = config.model
+    model.channels, model.multipliers, model.blocks, model.attention, model.dropout = 8, (1,), 1, (), 0.0
+    model.image_channels, model.space_to_depth, model.predict = 1, 2, "v"
+    config.sample.steps, config.sample.schedule = 3, "log_snr"
+    for name, value in fields.items():
+        section, _, field = name.partition("__")
+        if field:
+            config[section][field] = value
+        else:
+            config[section] = value
+    config_lib.validate(config)
+    return config
+
+
+def random_params(method):
+    """Random everywhere: a new network's last layer is zero."""
+    rng = np.random.default_rng(1)
+    shapes = jax.eval_shape(method.init, jax.random.key(0))
+    return jax.tree.map(lambda leaf: jnp.asarray(0.1 * rng.normal(size=leaf.shape), jnp.float32), shapes)
+
+
+def with_network(config, network):
+    """The method with a function (params, *inputs) -> output in the place of its network: what it says can be chosen."""
+    method = Method(config)
+    object.__setattr__(method, "model", SimpleNamespace(apply=lambda params, *inputs, **_: network(params["params"], *inputs)))
+    return method
+
+
+def zero(params, condition, *noise):
+    """A new network."""
+    return jnp.zeros_like(condition)
+
+
+def keys(ids, seed=0, sample=0):
+    return jax.vmap(lambda i: image_key(seed, i, sample))(jnp.asarray(ids))
+
+
+@pytest.fixture(scope="module")
+def hr():
+    return degradations.to_float(jnp.asarray(FACES))
+
+
+RESIDUAL = {"model__predict_residual": True, "model__residual_scale": 0.1}
+
+
+# -- images in and out
+
+
+@pytest.mark.fast
+@pytest.mark.parametrize("fields", [{}, RESIDUAL], ids=["images", "residuals"])
+def test_decode_inverts_encode(hr, fields):
+    method = Method(tiny_config(**fields))
+    condition = method.upsample(method.degrade(hr))
+    y_0 = method.encode(hr, condition)
+    np.testing.assert_allclose(method.decode(y_0, condition), hr, atol=1e-6)
+    np.testing.assert_allclose(y_0, (hr - condition) / 0.1 if fields else hr, atol=1e-6)
+
+
+@pytest.mark.fast
+def test_the_lr_image_is_rounded_to_8_bits_exactly_if_quantize_lr_says_so(hr):
+    exact, rounded = (Method(tiny_config(data__quantize_lr=on)).degrade(hr) for on in (False, True))
+    levels = (np.asarray(rounded, np.float64) + 1) * 127.5
+    np.testing.assert_allclose(levels, levels.round(), atol=1e-4)
+    assert 0 < np.abs(rounded - exact).max() <= 0.5 / 127.5 + 1e-6
+    np.testing.assert_array_equal(degradations.to_float(degradations.to_uint8(rounded)), rounded)  # as a file would hold it
+
+
+# -- schedules
+
+
+@pytest.mark.fast
+@pytest.mark.parametrize("steps", [1, 2, 7, 33])
+@pytest.mark.parametrize("sampling", CHOICES["sample.schedule"])
+@pytest.mark.parametrize("training", CHOICES["schedule.name"])
+def test_sampling_takes_any_number_of_steps_and_ends_at_trainings_noisiest_level(training, sampling, steps):
+    config = tiny_config(schedule__name=training, sample__schedule=sampling)
+    trained, sampled = training_schedule(config), sampling_schedule(config, steps)
+    assert (trained.steps, sampled.steps) == (2000, steps)
+    np.testing.assert_allclose(sampled.gamma[-1], trained.gamma[-1], rtol=1e-4)
+    gamma = np.asarray(sampled.gamma)
+    assert gamma[0] == 1
+    assert (np.diff(gamma) < 0).all()
+    assert gamma[-1] >= np.asarray(trained.gamma)[-1] * (1 - 1e-4)
+
+
+@pytest.mark.fast
+@pytest.mark.parametrize(
+    ("fields", "steps"),
+    [
+        ({"sample__schedule": "linear", "sample__beta_start": 0.5}, 100),
+        ({"sample__schedule": "linear"}, 200_000),
+        ({"sample__schedule": "log_snr", "sample__log_snr_start": -20.0}, 4),
+        ({"sample__schedule": "respaced", "schedule__steps": 10}, 11),
+    ],
+)
+def test_steps_that_a_schedule_cannot_give_are_refused_in_one_sentence(fields, steps):
+    with pytest.raises(ConfigError, match=rf"sample\.schedule = .* cannot give {steps} steps: .*"):
+        sampling_schedule(tiny_config(**fields), steps)
+
+
+# -- training
+
+
+@pytest.mark.parametrize("predict", CHOICES["model.predict"])
+def test_a_new_networks_loss_is_the_size_of_its_target(hr, predict):
+    method = with_network(tiny_config(model__predict=predict, train__loss="l2", **RESIDUAL), zero)
+    draws = jax.random.split(jax.random.key(1), 64)
+    losses = jax.jit(lambda: jax.lax.map(lambda key: method.loss({}, jnp.asarray(FACES), key), draws))()
+    assert losses.shape == (64, 8)
+    # The output is zero, so the loss is the target's mean square: 1 of the noise, something of y_0, between the two of v.
+    size = float(jnp.square(method.encode(hr, method.upsample(method.degrade(hr)))).mean())
+    gamma = np.asarray(training_schedule(method.config).gamma, np.float64)
+    mean_gamma = ((gamma[1:] + gamma[:-1]) / 2).mean()
+    wanted = {"epsilon": 1.0, "y_0": size, "v": mean_gamma + (1 - mean_gamma) * size}[predict]
+    assert float(losses.mean()) == pytest.approx(wanted, rel=0.05)
+
+
+def test_the_loss_of_an_image_is_finite_and_a_function_of_that_image_and_the_key():
+    method = Method(tiny_config(data__blur=2.0, model__dropout=0.5, **RESIDUAL))
+    params, images = random_params(method), jnp.asarray(FACES)
+    loss = jax.jit(method.loss)
+    losses = loss(params, images, jax.random.key(0))
+    assert losses.shape == (8,)
+    assert np.isfinite(losses).all()
+    np.testing.assert_array_equal(losses, loss(params, images, jax.random.key(0)))
+    assert (losses != loss(params, images, jax.random.key(1))).all()
+    changed = loss(params, images.at[0].set(128), jax.random.key(0))
+    assert changed[0] != losses[0]
+    np.testing.assert_allclose(changed[1:], losses[1:], rtol=1e-5)
+
+
+def test_blur_and_dropout_are_for_training_only():
+    told = []
+
+    def apply(params, condition, *, train, rngs):
+        told.append(train)
+        return condition
+
+    losses = {}
+    for blur, train in ((0.0, True), (2.0, True), (2.0, False)):
+        method = Method(tiny_config(objective="regression", data__blur=blur))
+        object.__setattr__(method, "model", SimpleNamespace(apply=apply))
+        losses[blur, train] = jax.jit(method.loss, static_argnames="train")({}, jnp.asarray(FACES), jax.random.key(0), train=train)
+    assert told == [True, True, False]
+    np.testing.assert_array_equal(losses[2.0, False], losses[0.0, True])
+    assert 0 < (losses[2.0, True] > losses[0.0, True] + 1e-4).sum() < 8  # about half of the images
+
+
+def test_regressions_loss_is_the_mean_squared_error_of_its_one_output_and_knows_no_chance(hr):
+    method = with_network(tiny_config(objective="regression", train__loss="l1", **RESIDUAL), zero)  # zero: the bicubic image
+    losses = method.loss({}, jnp.asarray(FACES), jax.random.key(0))
+    residual = method.encode(hr, method.upsample(method.degrade(hr)))
+    np.testing.assert_allclose(losses, np.square(residual).mean((1, 2, 3)), rtol=1e-5)
+    np.testing.assert_array_equal(losses, method.loss({}, jnp.asarray(FACES), jax.random.key(1)))
+
+
+# -- inference
+
+
+@pytest.mark.parametrize("fields", [{}, RESIDUAL], ids=["images", "residuals"])
+@pytest.mark.parametrize("predict", CHOICES["model.predict"])
+def test_the_denoiser_clips_the_image_and_tells_the_noise_that_belongs_to_it(hr, predict, fields):
+    def loud(params, condition, y_t, gamma):
+        return 60 * condition + 0.1 * y_t
+
+    clipping, free = (
+        with_network(tiny_config(model__predict=predict, sample__clip=clip, **fields), loud) for clip in (True, False)
+    )
+    condition = free.upsample(free.degrade(hr))
+    gamma = jnp.linspace(0.05, 0.95, len(hr))
+    y_t = process.q_sample(free.encode(hr, condition), gamma, jax.random.normal(jax.random.key(2), hr.shape))
+    clipped, raw = (method.denoiser({})(condition, y_t, gamma) for method in (clipping, free))
+    image, unclipped = clipping.decode(clipped[0], condition), free.decode(raw[0], condition)
+    assert np.abs(image).max() <= 1 + 1e-6 < 1.1 < np.abs(unclipped).max()
+    np.testing.assert_allclose(image, np.clip(unclipped, -1, 1), atol=1e-5)
+    for y_0, epsilon in (clipped, raw):
+        np.testing.assert_allclose(process.q_sample(y_0, gamma, epsilon), y_t, atol=1e-3)
+
+
+@pytest.fixture(scope="module")
+def resolved():
+    method = Method(tiny_config(**RESIDUAL))
+    params = random_params(method)
+    return jax.jit(lambda lr, keys: method.super_resolve(params, lr, keys))
+
+
+def test_the_same_keys_give_the_same_images_and_others_do_not(hr, resolved):
+    lr = degradations.resize(hr, 8, 8)
+    before = resolved(lr, keys(range(8)))
+    assert before.shape == hr.shape
+    assert np.abs(before).max() <= 1
+    np.testing.assert_array_equal(before, resolved(lr, keys(range(8))))
+    for other in (keys(range(8, 16)), keys(range(8), seed=1), keys(range(8), sample=1)):
+        assert (np.abs(before - resolved(lr, other)).max((1, 2, 3)) > 1e-2).all()
+
+
+def test_an_image_does_not_depend_on_its_neighbours_or_its_place(hr, resolved):
+    lr = degradations.resize(hr, 8, 8)
+    order = np.array([3, 0, 2, 1, 7, 6, 5, 5])
+    np.testing.assert_allclose(resolved(lr[order], keys(order)), resolved(lr, keys(range(8)))[order], atol=1e-5)
+
+
+def test_regression_is_one_evaluation_added_to_bicubic_whatever_the_keys(hr):
+    config = tiny_config(objective="regression", **RESIDUAL)
+    calls = []
+
+    def network(params, *inputs):
+        calls.append(inputs)
+        return jnp.full_like(inputs[0], 0.5)
+
+    method = with_network(config, network)
+    lr = method.degrade(hr)
+    out = method.super_resolve({}, lr, keys(range(8)))
+    assert [len(inputs) for inputs in calls] == [1]
+    np.testing.assert_allclose(out, np.clip(method.upsample(lr) + 0.05, -1, 1), atol=1e-6)
+    np.testing.assert_array_equal(out, method.super_resolve({}, lr, keys(range(8, 16))))
+
+
+@pytest.mark.fast
+def test_image_keys_differ_by_seed_id_and_sample_and_the_order_matters():
+    found = {tuple(np.asarray(jax.random.key_data(image_key(*at)))) for at in np.ndindex(4, 4, 4)}
+    assert len(found) == 64
