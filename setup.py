@@ -8,7 +8,7 @@ from setuptools import find_packages, setup
 REQUIRES = [
     "jax>=0.10.2",  # arrays, compilation, devices
     "flax>=0.12.8",  # the network (Linen)
-    "optax>=0.2.5",  # Adam, clipping, schedules of the learning rate
+    "optax>=0.2.6",  # Adam, clipping, schedules of the learning rate
     "orbax-checkpoint>=0.11.30",  # checkpoints of sharded arrays, asynchronous
     "safetensors>=0.5",  # exported and shipped weights: one file, no pickle
     "grain>=0.2.15",  # deterministic input pipeline whose state is one number

@@ -11,7 +11,8 @@ a checkpoint can resume, evaluate or upscale: the config is inside.
 import json
 import logging
 import os
-import tempfile
+import sys
+import traceback
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -56,7 +57,7 @@ class Checkpoints:
     """The checkpoints of one workdir, for training: asynchronous saves, the latest few kept."""
 
     def __init__(self, workdir: Path, config: ConfigDict):
-        logging.getLogger("absl").setLevel(logging.ERROR)  # Orbax reports every file it touches
+        _quieten_orbax()
         self.workdir, self.config = Path(workdir).absolute(), config
         options = ocp.CheckpointManagerOptions(
             preservation_policy=ocp.checkpoint_managers.LatestN(config.train.keep_checkpoints),
@@ -64,7 +65,7 @@ class Checkpoints:
             save_decision_policy=ocp.checkpoint_managers.FixedIntervalPolicy(1),
             cleanup_tmp_directories=True,  # what a kill in mid-save left behind
         )
-        with _disk_errors(self.workdir):
+        with disk_errors(self.workdir):
             self._manager = ocp.CheckpointManager(self.workdir / "checkpoints", options=options)
 
     def latest(self) -> int | None:
@@ -85,7 +86,7 @@ class Checkpoints:
             ema=ocp.args.StandardSave(state.ema),
             meta=ocp.args.JsonSave(meta),
         )
-        with _disk_errors(self.workdir):
+        with disk_errors(self.workdir):
             self._manager.save(step, args=items)
 
     def restore(self, abstract: PyTree, step: int | None = None) -> tuple[PyTree, int]:
@@ -106,11 +107,11 @@ class Checkpoints:
 
     def wait(self) -> None:
         """Blocks until the saves begun so far are on disk; raises UserError if one failed."""
-        with _disk_errors(self.workdir):
+        with disk_errors(self.workdir):
             self._manager.wait_until_finished()
 
     def close(self) -> None:
-        with _disk_errors(self.workdir):
+        with disk_errors(self.workdir):
             self._manager.close()
 
 
@@ -125,7 +126,7 @@ def open_workdir(workdir: Path, config: ConfigDict) -> None:
                 + "; ".join(differing)
                 + "; use another --workdir"
             )
-    with _disk_errors(workdir):
+    with disk_errors(workdir):
         write_text(path, config_lib.to_json(config))
 
 
@@ -140,15 +141,21 @@ def read_config(path: Path) -> ConfigDict:
 def write_text(path: Path, text: str) -> None:
     """Writes a text file that appears whole, by rename."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile("w", dir=path.parent, prefix=".sr3-", delete=False) as file:
-        try:
+    temporary = path.with_name(f".sr3-{os.getpid()}-{path.name}")
+    try:
+        with temporary.open("w") as file:
             file.write(text)
             file.flush()
             os.fsync(file.fileno())
-        except BaseException:
-            Path(file.name).unlink()
-            raise
-    Path(file.name).replace(path)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def complete_steps(workdir: Path) -> list[int]:
+    """The steps of which a workdir holds a complete checkpoint, in order."""
+    folder = workdir / "checkpoints"
+    return sorted(int(path.name) for path in folder.iterdir() if path.name.isdigit()) if folder.is_dir() else []
 
 
 def shipped() -> list[str]:
@@ -181,7 +188,7 @@ def export(checkpoint: Checkpoint, path: Path, metadata: Mapping[str, str] | Non
     """Writes EMA and config to one .safetensors file, which appears by rename."""
     flat = {SEPARATOR.join(keys): np.asarray(leaf, dtype=np.dtype(dtype)) for keys, leaf in _leaves(checkpoint.params)}
     about = {"config": config_lib.to_json(checkpoint.config), "step": str(checkpoint.step)} | dict(metadata or {})
-    with _disk_errors(path):
+    with disk_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = path.with_name(f".sr3-{os.getpid()}-{path.name}")
         try:
@@ -249,20 +256,20 @@ def _load_export(path: Path, name: str) -> Checkpoint:
 
 def _load_workdir(path: Path) -> Checkpoint:
     """From a workdir, its latest step; or from WORKDIR/checkpoints/STEP itself. Reads the EMA only: a quarter of the bytes."""
-    step_dir = path
-    if not path.name.isdigit():
-        steps = path / "checkpoints"
-        complete = [p for p in steps.iterdir() if p.name.isdigit()] if steps.is_dir() else []
-        if not complete:
-            raise CheckpointError(f"{path} holds no checkpoint (looked for {steps}/STEP and {path}/model.safetensors)")
-        step_dir = max(complete, key=lambda p: int(p.name))
-    logging.getLogger("absl").setLevel(logging.ERROR)
-    step_dir = step_dir.absolute()
+    step_dir = path.absolute()
+    if not (step_dir.name.isdigit() and step_dir.parent.name == "checkpoints"):
+        steps = complete_steps(path)
+        if not steps:
+            raise CheckpointError(
+                f"{path} holds no checkpoint (looked for {path}/checkpoints/STEP and {path}/model.safetensors)"
+            )
+        step_dir = step_dir / "checkpoints" / str(steps[-1])
+    _quieten_orbax()
     with _damage(step_dir):
         meta = ocp.Checkpointer(ocp.JsonCheckpointHandler()).restore(step_dir / "meta")
     config = config_lib.from_json(json.dumps(meta["config"]))
     abstract = jax.eval_shape(Method(config).init, jax.random.key(0))
-    device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     abstract = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=device), abstract)
     with _damage(step_dir, abstract):
         params = ocp.Checkpointer(ocp.StandardCheckpointHandler()).restore(
@@ -287,21 +294,38 @@ def _damage(where: Path, abstract: PyTree = None) -> Iterator[None]:
 
 
 @contextmanager
-def _disk_errors(where: Path) -> Iterator[None]:
+def disk_errors(where: Path) -> Iterator[None]:
     """Turns a full or read-only disk into one sentence."""
     try:
         yield
-    except (OSError, ValueError) as error:
-        detail = " ".join(str(error).split())
+    except (OSError, ValueError, SafetensorError) as error:  # tensorstore's are ValueErrors
+        detail = str(error).lower()
         signs = (
-            "No space left",
-            "RESOURCE_EXHAUSTED",
+            "No space left on device",
             "File too large",
-            "Read-only",
+            "Disk quota exceeded",
+            "Read-only file system",
             "Permission denied",
-            "quota",
             "Not a directory",
+            "File exists",
+            "RESOURCE_EXHAUSTED",
         )
-        if not any(sign.lower() in detail.lower() for sign in signs):
+        sign = next((sign for sign in signs if sign.lower() in detail), None)
+        if sign is None:
             raise
-        raise UserError(f"{where} cannot be written: {detail[:200]}; earlier checkpoints are untouched") from error
+        raise UserError(f"{where} cannot be written: {sign}; earlier checkpoints are untouched") from error
+
+
+def _quieten_orbax() -> None:
+    """Orbax logs every file it touches, and each failure, with a traceback, that it then raises as well."""
+    for logger in ("absl", "asyncio"):
+        logging.getLogger(logger).setLevel(logging.CRITICAL)
+    if sys.unraisablehook is sys.__unraisablehook__:
+        sys.unraisablehook = _unraisable
+
+
+def _unraisable(hint: Any) -> None:
+    """Drops the tracebacks, hundreds, of the other reads and writes under way when one failed: that one is raised."""
+    files = [frame.filename for frame in traceback.extract_tb(hint.exc_traceback)]
+    if not any(name in file for file in files for name in ("orbax", "asyncio")):
+        sys.__unraisablehook__(hint)

@@ -59,18 +59,23 @@ def evaluate(args: Arguments, _: list[str]) -> None:
     places = ([args.workdir] if args.workdir else []) + list(args.checkpoint)
     if not places:
         raise UserError("evaluate needs --workdir=DIR or --checkpoint=PATH")
-    _at_least(args, "samples", 1)
-    _at_least(args, "steps", 0)
-    _at_least(args, "limit", 0)
+    _between(args, "samples", 1)
+    _between(args, "steps", 0)
+    _between(args, "seed", 0)
+    _between(args, "limit", 0)
+    checkpoints = [load_checkpoint(place) for place in places]
+    folder = Path(places[0]) if Path(places[0]).is_dir() else Path("evaluation") / Path(places[0]).stem
+    if folder.parent.name == "checkpoints":  # a step: the results belong to its workdir
+        folder = folder.parent.parent
+    output = Path(args.output) if args.output else folder / "evaluation" / "held_out"
+    output.mkdir(parents=True, exist_ok=True)  # what cannot be written fails before the work
     results, picture = held_out.evaluate(
-        [load_checkpoint(place) for place in places],
+        checkpoints,
         samples=args.samples,
         steps=args.steps or None,
         seed=args.seed,
         limit=args.limit,
     )
-    folder = Path(places[0]) if Path(places[0]).is_dir() else Path("evaluation") / Path(places[0]).stem
-    output = Path(args.output) if args.output else folder / "evaluation" / "held_out"
     report.save(output, results, picture)
     print(f"{results['n']} held-out images, {results['source']}")
     report.show(results["methods"])
@@ -86,8 +91,9 @@ def upscale(args: Arguments, inputs: list[str]) -> int:
     from sr3_jax.checkpoints import load_checkpoint
     from sr3_jax.inference import files
 
-    _at_least(args, "samples", 1)
-    _at_least(args, "steps", 0)
+    _between(args, "samples", 1)
+    _between(args, "steps", 0)
+    _between(args, "seed", 0)
     jobs = files.plan([Path(name) for name in inputs], Path(args.output), args.samples, args.overwrite)
     return files.upscale_all(
         load_checkpoint(args.checkpoint), jobs, samples=args.samples, steps=args.steps or None, seed=args.seed
@@ -245,12 +251,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     except UserError as error:
         print(f"sr3: {error}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
-        print("sr3: interrupted", file=sys.stderr)
-        return 130
     except BrokenPipeError:  # `sr3 … | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except OSError as error:  # a full disk, a file where a folder should be, no permission
+        print(f"sr3: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("sr3: interrupted", file=sys.stderr)
+        return 130
 
 
 def _parse(name: str, rest: list[str]) -> tuple[flags.FlagValues, list[str]]:
@@ -263,11 +272,13 @@ def _parse(name: str, rest: list[str]) -> tuple[flags.FlagValues, list[str]]:
     command.define(fv, rest)
     if "config" in fv and rest and rest[0].startswith("--config="):
         _check_overrides(_load_config(rest[0]), rest[1:])
+    elif "config" in fv and any(argument.lstrip("-").startswith("config.") for argument in rest):
+        raise UserError(f"{name} needs --config=FILE before it can change a field (sr3 {name} --help)")
     try:
         positional = fv(["sr3", *rest])[1:]
     except (flags.Error, TypeError, ValueError) as error:
         raise UserError(_explain(error, fv, name)) from error
-    missing = [flag for flag in command.needs if fv[flag].value is None]
+    missing = [flag for flag in command.needs if not fv[flag].value]
     if missing:
         raise UserError(f"{name} needs --{missing[0]}=… (sr3 {name} --help)")
     if positional and not command.positional:
@@ -284,7 +295,7 @@ def _explain(error: Exception, fv: flags.FlagValues, command: str) -> str:
     if field and "config" in fv and fv["config"].value is not None:
         from sr3_jax.config import get
 
-        kind = {"int": "a whole number", "float": "a number", "bool": "true or false", "tuple": "a list such as (1, 2)"}
+        kind = {"int": "a whole number", "float": "a number", "bool": "true or false", "tuple": "a list"}
         default = get(fv["config"].value, field[1])
         return f"--config.{field[1]}={field[2]} must be {kind.get(type(default).__name__, 'a text')}, such as {default!r}"
     return f"{text} (sr3 {command} --help)"
@@ -303,6 +314,10 @@ def _config_first(rest: list[str]) -> list[str]:
 
 def _load_config(argument: str) -> Any:
     """The config of --config=FILE alone; whatever goes wrong in the user's file is told in one sentence."""
+    from ml_collections import ConfigDict
+
+    from sr3_jax.config import base, flatten
+
     path = argument.removeprefix("--config=")
     if not Path(path.partition(":")[0]).is_file():
         raise UserError(f"--config={path}: no such file")
@@ -310,16 +325,28 @@ def _load_config(argument: str) -> Any:
     _config_flag(fv, [argument])
     try:
         fv(["sr3", argument])
-        return fv.config
-    except UserError:
-        raise
-    except Exception as error:  # it is a program: anything can happen in it
-        line = next((f" (line {f.lineno})" for f in reversed(_frames(error)) if f.filename.endswith(Path(path).name)), "")
-        raise UserError(f"{path}{line}: {type(error).__name__}: {' '.join(str(error).split())[:300]}") from error
+        config = fv.config
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from error
+    except (Exception, SystemExit) as error:  # it is a program: anything can happen in it
+        raise UserError(f"{path}{_sentence(error, Path(path).name)}") from error
+    if not isinstance(config, ConfigDict):
+        raise UserError(f"{path}: get_config() returned {config!r:.50}; it must return sr3_jax.config.base(), with changes")
+    missing = flatten(base()).keys() - flatten(config).keys()
+    if missing:
+        raise UserError(f"{path}: the config has no field {min(missing)}; start from sr3_jax.config.base()")
+    return config
 
 
-def _frames(error: BaseException) -> list[traceback.FrameSummary]:
-    return list(traceback.extract_tb(error.__traceback__))
+def _sentence(error: BaseException, file: str) -> str:
+    """Where in `file` and what: in one line, without the traceback that ml_collections quotes and its list of all fields."""
+    text = str(error).strip()
+    quoted = "Traceback (most recent call last)" in text
+    where = text if quoted else "".join(traceback.format_tb(error.__traceback__))
+    lines = re.findall(rf'{re.escape(file)}", line (\d+)', where)
+    what = text.splitlines()[-1] if quoted else f"{type(error).__name__}: {text}"
+    what = re.sub(r"Other fields present: .*?(?=Did you mean|$)", "", what, flags=re.DOTALL)
+    return (f" (line {lines[-1]}): " if lines else ": ") + " ".join(what.split())[:300]
 
 
 def _check_overrides(config: Any, arguments: list[str]) -> None:
@@ -337,9 +364,9 @@ def _check_overrides(config: Any, arguments: list[str]) -> None:
             raise UserError(f"--config.{field}: the config has no such field{hint}")
 
 
-def _at_least(args: Arguments, name: str, least: int) -> None:
-    if getattr(args, name) < least:
-        raise UserError(f"--{name}={getattr(args, name)} must be at least {least}")
+def _between(args: Arguments, name: str, least: int, most: int = 2**31 - 1) -> None:
+    if not least <= getattr(args, name) <= most:
+        raise UserError(f"--{name}={getattr(args, name)} must lie between {least} and {most}")
 
 
 def _doc(command: Command) -> str:

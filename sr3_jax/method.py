@@ -22,6 +22,8 @@ from sr3_jax.diffusion.schedules import NoiseSchedule
 from sr3_jax.diffusion.types import Denoiser, Images, Keys
 from sr3_jax.models import build_model
 
+LowResolution = Float[Array, "b lr_h lr_w c"]
+
 
 @dataclass(frozen=True)
 class Method:
@@ -56,11 +58,11 @@ class Method:
         model = self.config.model
         return condition + model.residual_scale * y_0 if model.predict_residual else y_0
 
-    def degrade(self, hr: Images) -> Images:
+    def degrade(self, hr: Images) -> LowResolution:
         data = self.config.data
         return degradations.degrade(hr, data.lr_size, quantize_lr=data.quantize_lr)
 
-    def upsample(self, lr: Images) -> Images:
+    def upsample(self, lr: LowResolution) -> Images:
         return degradations.upsample(lr, self.config.data.hr_size)
 
     # -- training
@@ -111,7 +113,7 @@ class Method:
 
         return denoise
 
-    def super_resolve(self, params: PyTree, lr: Images, keys: Keys, steps: int | None = None) -> Images:
+    def super_resolve(self, params: PyTree, lr: LowResolution, keys: Keys, steps: int | None = None) -> Images:
         """HR images, in [-1, 1], from LR images in [-1, 1]: by Algorithm 2, or the regression's single evaluation."""
         condition = self.upsample(lr)
         if self.regression:

@@ -44,7 +44,7 @@ def make_mesh(config: ConfigDict) -> Mesh:
     data = devices // fsdp if data == -1 else data
     if data < 1 or data * fsdp != devices:
         raise ConfigError(
-            f"mesh.data = {config.mesh.data} and mesh.fsdp = {fsdp} do not fit {devices} devices: their product must"
+            f"mesh.data = {config.mesh.data} and mesh.fsdp = {fsdp}: their product must be {devices}, the number of devices"
         )
     micro_batch = config.train.batch_size // config.train.accumulate
     if micro_batch % devices:

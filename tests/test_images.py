@@ -3,6 +3,7 @@
 import contextlib
 import io
 import random
+import struct
 import warnings
 import zlib
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 from PIL import Image
+from PIL.PngImagePlugin import PngImageFile
 from skimage import data as photographs
 
 from sr3_jax import images
@@ -115,7 +117,7 @@ def test_every_mode_gives_the_right_pixels_and_notes(mode):
     for channels, wanted, last in ((3, colour, TO_RGB if is_grey else None), (1, luma(colour), None if is_grey else TO_GREY)):
         decoded = images.decode(data, channels, "it")
         assert decoded.pixels.dtype == np.uint8
-        np.testing.assert_allclose(decoded.pixels, wanted, atol=6 if mode == "CMYK JPEG" else 1)
+        np.testing.assert_allclose(decoded.pixels, wanted, atol=6 if mode == "CMYK JPEG" else 0.51 if LEVELS in notes else 1)
         assert decoded.notes == (notes if last is None else (*notes, last))
     own = images.decode(data, None, "it")
     np.testing.assert_array_equal(own.pixels, images.decode(data, 1 if is_grey else 3, "it").pixels)
@@ -205,6 +207,22 @@ def test_the_error_says_what_is_wrong(tmp_path):
         images.read(tmp_path, 3)  # a folder
 
 
+@pytest.mark.parametrize(
+    "error", [IndexError, KeyError, TypeError, SyntaxError, EOFError, struct.error, zlib.error, MemoryError]
+)
+def test_whatever_pillow_raises_is_an_image_error(tmp_path, monkeypatch, error):
+    def load(self):
+        raise error("first line\nsecond line")
+
+    path = tmp_path / "image.png"
+    Image.fromarray(RGB).save(path)
+    monkeypatch.setattr(PngImageFile, "load", load)
+    with pytest.raises(ImageError) as caught:
+        images.read(path, 3)
+    assert str(caught.value).startswith(f"{path} cannot be decoded: ")
+    assert "\n" not in str(caught.value)
+
+
 def png_header(width, height):
     """A PNG that announces a size, with next to no data."""
     header = width.to_bytes(4, "big") + height.to_bytes(4, "big") + bytes([1, 0, 0, 0, 0])
@@ -255,7 +273,7 @@ def mutated(data, rng):
 
 
 def test_a_mutated_file_ends_in_pixels_or_in_an_image_error(tmp_path):
-    rng = random.Random(0)
+    rng = random.Random(7)  # two of these files make Pillow raise an IndexError
     path = tmp_path / "mutated.png"
     shapes, messages = [], []
     with warnings.catch_warnings():

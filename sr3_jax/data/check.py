@@ -11,7 +11,7 @@ from ml_collections import ConfigDict
 
 from sr3_jax import images, sheet
 from sr3_jax.data import degradations, pipeline
-from sr3_jax.data.sources import DataError, Dropped, Folder, Source, check_budget, open_source, scan_folder
+from sr3_jax.data.sources import Dropped, Folder, Source, check_budget, open_source, scan_folder
 from sr3_jax.images import ImageError
 
 SHOWN = 8  # images on the contact sheet; names listed before "…"
@@ -24,22 +24,24 @@ def check(config: ConfigDict, output: Path) -> Iterator[str]:
     """
     folder = config.data.source == "folder"
     train = scan_folder(config, "train", decode=True) if folder else open_source(config, "train")
-    yield from _describe("training", train, config)
+    train_bad = list(train.dropped)
+    yield from _describe("training", train, config, train_bad)
     held_out = scan_folder(config, "eval", decode=True) if folder else open_source(config, "eval")
-    yield from _describe("held-out", held_out, config)
-    if len(train):
+    held_out_bad = list(held_out.dropped)
+    yield from _describe("held-out", held_out, config, held_out_bad)
+    if len(train_bad) < len(train) + len(train.dropped):
         images.write(output, contact_sheet(train, config))
-    for source in (train, held_out):
-        check_budget(source.dropped, len(source) + len(source.dropped), config.data.max_bad_fraction, "data")
-    if not len(train):
-        raise DataError("no image is usable for training")
+    for source, bad in ((train, train_bad), (held_out, held_out_bad)):
+        check_budget(bad, len(source) + len(source.dropped), config.data.max_bad_fraction, "data")
 
 
-def _describe(name: str, source: Source, config: ConfigDict) -> Iterator[str]:
-    sizes, notes, bad = [], Counter[str](), list[Dropped](source.dropped)
+def _describe(name: str, source: Source, config: ConfigDict, bad: list[Dropped]) -> Iterator[str]:
+    """Reports on one split; adds the images that turn out to be unusable to `bad`."""
+    sizes, notes = [], Counter[str]()
     for index in range(len(source)):
         try:
             image = source[index]
+            pipeline.check_size(image, config.data.hr_size)
         except ImageError as error:
             bad.append(Dropped("", str(error)))
             continue
@@ -56,7 +58,7 @@ def _describe(name: str, source: Source, config: ConfigDict) -> Iterator[str]:
     for note, count in notes.most_common():
         yield f"  {count} × {note}"
     for dropped in bad[:20]:
-        yield f"  dropped: {dropped.id} {dropped.reason}".replace(":  ", ": ")
+        yield f"  dropped: {f'{dropped.id} {dropped.reason}'.strip()}"
     if len(bad) > 20:
         yield f"  … and {len(bad) - 20} more"
 
@@ -65,7 +67,8 @@ def contact_sheet(source: Source, config: ConfigDict) -> np.ndarray:
     """LR, conditioning and HR of a few training examples: crops, mirrors and blur as the network sees them."""
     rng = np.random.default_rng(config.seed)
     rows = np.linspace(0, len(source), min(SHOWN, len(source)), endpoint=False).astype(int)
-    hr = np.stack([pipeline.fit(source[int(i)], config, rng) for i in rows])
+    survivors = pipeline.Survivors(source, 1.0, config.data.hr_size)
+    hr = np.stack([pipeline.fit(survivors[int(i)][1], config, rng) for i in rows])
     lr = degradations.degrade(degradations.to_float(jnp.asarray(hr)), config.data.lr_size, quantize_lr=config.data.quantize_lr)
     lr = degradations.augment_blur(lr, jax.random.key(config.seed), config.data.blur)
     condition = degradations.upsample(lr, config.data.hr_size)

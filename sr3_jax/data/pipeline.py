@@ -48,8 +48,12 @@ class Survivors:
             except ImageError as error:
                 with self._lock:
                     self.bad[at] = Dropped("", str(error))
-                    check_budget(list(self.bad.values()), len(self), self.max_bad_fraction, "training data")
-        raise DataError("no readable image is left")
+                    self._check_budget()
+        self._check_budget()  # raises: another thread has just found the last one bad
+        raise DataError("there are no images to train on")
+
+    def _check_budget(self) -> None:
+        check_budget(list(self.bad.values()), len(self), self.max_bad_fraction, "training data")
 
 
 def check_size(image: Image, size: int) -> None:

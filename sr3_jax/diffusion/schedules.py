@@ -49,12 +49,14 @@ def from_log_gamma(log_gamma: np.ndarray) -> NoiseSchedule:
 
 def from_gamma(gamma: np.ndarray) -> NoiseSchedule:
     """The schedule that visits the levels `gamma`, float64 of shape (T,), cleanest first."""
-    return from_log_gamma(np.log(np.asarray(gamma, np.float64)))
+    with np.errstate(all="ignore"):  # what is not a schedule is refused below
+        return from_log_gamma(np.log(np.asarray(gamma, np.float64)))
 
 
 def linear(steps: int = TRAINING_STEPS, beta_start: float = 1e-6, beta_end: float = 0.01) -> NoiseSchedule:
     """beta linear in t, from beta_1 = beta_start to beta_T = beta_end, both in (0, 1)."""
-    return from_log_gamma(np.cumsum(np.log1p(-np.linspace(beta_start, beta_end, steps))))
+    with np.errstate(all="ignore"):
+        return from_log_gamma(np.cumsum(np.log1p(-np.linspace(beta_start, beta_end, steps))))
 
 
 def linear_to(steps: int, gamma_end: float, beta_start: float = 1e-4) -> NoiseSchedule:
@@ -74,6 +76,8 @@ def linear_to(steps: int, gamma_end: float, beta_start: float = 1e-4) -> NoiseSc
         middle = (low + high) / 2
         too_noisy = np.log1p(-np.linspace(beta_start, middle, steps)).sum() < np.log(gamma_end)
         low, high = (low, middle) if too_noisy else (middle, high)
+    if middle > 1 - 1e-14:
+        raise ValueError(f"no linear beta from {beta_start} reaches gamma_T = {gamma_end} in {steps} steps")
     return linear(steps, beta_start, low)
 
 
@@ -84,7 +88,7 @@ def cosine(steps: int, log_snr_start: float = 10.0, log_snr_end: float = -10.0) 
     (Ho & Salimans 2022, section 2). Spends most steps near lambda = 0, where most of an image is decided.
     """
     start, end = (np.arctan(np.exp(-level / 2)) for level in (log_snr_start, log_snr_end))
-    return from_log_gamma(2 * np.log(np.cos(np.linspace(start, end, steps) if steps > 1 else np.array([end]))))
+    return from_log_gamma(2 * np.log(np.cos(np.linspace(start, end, steps) if steps != 1 else np.array([end]))))
 
 
 def log_snr(steps: int, log_snr_start: float = 10.0, log_snr_end: float = -10.0) -> NoiseSchedule:
@@ -92,7 +96,7 @@ def log_snr(steps: int, log_snr_start: float = 10.0, log_snr_end: float = -10.0)
 
     One step goes straight to lambda_T. Good for few steps: each removes the same factor of noise.
     """
-    levels = np.linspace(log_snr_start, log_snr_end, steps) if steps > 1 else np.array([log_snr_end])
+    levels = np.linspace(log_snr_start, log_snr_end, steps) if steps != 1 else np.array([log_snr_end])
     return from_log_gamma(-np.logaddexp(0.0, -levels))  # log sigmoid(lambda)
 
 

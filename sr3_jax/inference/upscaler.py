@@ -19,7 +19,7 @@ from sr3_jax.checkpoints import Checkpoint, load_checkpoint
 from sr3_jax.data import degradations
 from sr3_jax.data.sources import image_id
 from sr3_jax.errors import UserError
-from sr3_jax.method import image_key
+from sr3_jax.method import image_key, sampling_schedule
 
 
 class Upscaler:
@@ -28,6 +28,8 @@ class Upscaler:
     def __init__(self, checkpoint: Checkpoint, batch_size: int = 16):
         self.checkpoint, self.batch_size = checkpoint, batch_size
         self.method = checkpoint.method
+        if not self.method.regression:
+            sampling_schedule(checkpoint.config, checkpoint.config.sample.steps)  # raises here rather than at the first image
         self.params = jax.device_put(checkpoint.params)
         self._compiled = functools.lru_cache(self._compile)
 

@@ -9,9 +9,10 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
-Features = Float[Array, "b h w c"]
+Features = Float[Array, "b _h _w _c"]  # sizes vary within a function: only the batch is checked
 Embedding = Float[Array, "b e"]
 DType = Any
 
@@ -77,11 +78,11 @@ class GammaEmbedding(nn.Module):
         half = self.channels // 2
         if self.kind == "log_snr":
             level = jnp.log(jnp.maximum(gamma, 1e-9)) - jnp.log(jnp.maximum(1 - gamma, 1e-9))
-            frequency = 4.0 * jnp.exp(-math.log(400.0) * jnp.arange(half) / max(half - 1, 1))
+            frequency = np.geomspace(4.0, 0.01, half)
         else:
             level = 1000 * jnp.sqrt(gamma)
-            frequency = jnp.exp(-math.log(10_000.0) * jnp.arange(half) / max(half - 1, 1))
-        angles = level[:, None] * frequency
+            frequency = np.geomspace(1.0, 1e-4, half)
+        angles = level[:, None] * frequency.astype(np.float32)[None]
         embedding = jnp.concatenate([jnp.sin(angles), jnp.cos(angles)], axis=-1).astype(self.dtype)
         embedding = nn.silu(nn.Dense(self.width, dtype=self.dtype, name="dense_0")(embedding))
         return nn.Dense(self.width, dtype=self.dtype, name="dense_1")(embedding)

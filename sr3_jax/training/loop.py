@@ -19,7 +19,16 @@ from ml_collections import ConfigDict
 
 from sr3_jax import config as config_lib
 from sr3_jax import images, parallel
-from sr3_jax.checkpoints import Checkpoint, Checkpoints, best_psnr, check_params, export, load_checkpoint, open_workdir
+from sr3_jax.checkpoints import (
+    Checkpoint,
+    Checkpoints,
+    best_psnr,
+    check_params,
+    complete_steps,
+    export,
+    load_checkpoint,
+    open_workdir,
+)
 from sr3_jax.data.pipeline import Batches
 from sr3_jax.data.sources import open_source
 from sr3_jax.errors import UserError
@@ -45,7 +54,8 @@ def train(config: ConfigDict, workdir: Path, evaluate: Evaluate | None = None) -
     config_lib.validate(config)
     mesh = parallel.make_mesh(config)
     source = open_source(config, "train")
-    initial = load_checkpoint(config.train.init_from) if config.train.init_from else None
+    fresh = not complete_steps(workdir)
+    initial = load_checkpoint(config.train.init_from) if config.train.init_from and fresh else None
     if initial:
         check_params(initial.params, config, config.train.init_from)
     if parallel.is_main():
@@ -66,10 +76,10 @@ def train(config: ConfigDict, workdir: Path, evaluate: Evaluate | None = None) -
     step_function = jax.jit(make_train_step(method, optimizer), donate_argnums=0, out_shardings=outputs)
 
     with contextlib.ExitStack() as stack:
+        stop = stack.enter_context(_stop_signals())
         checkpoints = stack.enter_context(contextlib.closing(Checkpoints(workdir, config)))  # closing waits for saves under way
         start = checkpoints.latest() or 0
         report = stack.enter_context(Reporter(workdir, config.train.steps, start, parallel.is_main()))
-        stop = stack.enter_context(_stop_signals())
         report.say(describe(config, abstract, mesh))
         for dropped in source.dropped:
             report.say(f"dropped: {dropped.id} {dropped.reason}")

@@ -1,6 +1,7 @@
 """What the user sees while training: a bar in a terminal, else plain lines; stats.jsonl always, TensorBoard if installed."""
 
 import json
+import math
 import time
 from pathlib import Path
 from types import TracebackType
@@ -9,7 +10,7 @@ from typing import Any, Self
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from sr3_jax.checkpoints import write_text
+from sr3_jax.checkpoints import disk_errors, write_text
 
 
 class Clock:
@@ -82,8 +83,9 @@ class Reporter:
         """Appends {"step": step, **metrics} to stats.jsonl, and to TensorBoard, and shows the main ones."""
         if not self._main:
             return
-        with self._path.open("a") as file:
-            file.write(json.dumps({"step": step, **metrics}) + "\n")
+        line = {"step": step} | {name: value if math.isfinite(value) else None for name, value in metrics.items()}
+        with disk_errors(self._path), self._path.open("a") as file:
+            file.write(json.dumps(line) + "\n")
         if self._writer:
             self._writer.write_scalars(step, metrics)
         if show and "loss" in metrics:
@@ -106,7 +108,8 @@ class Reporter:
                         kept.append(line + "\n")
                 except ValueError:
                     continue
-            write_text(self._path, "".join(kept))
+            with disk_errors(self._path):
+                write_text(self._path, "".join(kept))
 
 
 def _tensorboard(workdir: Path) -> Any:

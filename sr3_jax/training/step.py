@@ -44,7 +44,7 @@ def make_train_step(method: Method, optimizer: optax.GradientTransformation) -> 
     def step(state: TrainState, images: Array) -> tuple[TrainState, Metrics]:
         key = jax.random.fold_in(jax.random.fold_in(jax.random.key(config.seed), 1), state.step)
         loss, gradient = loss_and_gradient(state.params, images, key)
-        norm = optax.global_norm(gradient)
+        norm = optax.tree.norm(gradient)
         finite = jnp.isfinite(loss) & jnp.isfinite(norm)
 
         updates, opt_state = optimizer.update(gradient, state.opt_state, state.params)

@@ -171,8 +171,9 @@ def test_a_folder_that_vanishes_raises_a_data_error_from_next(config, folder):
     config.data.max_bad_fraction = 1.0
     source = open_source(config, "train")
     shutil.rmtree(folder)
-    with pytest.raises(DataError, match="none of 40 images can be used"):
+    with pytest.raises(DataError, match="training data: none of 40 images can be used") as caught:
         list(itertools.islice(Batches(source, config), 8))
+    assert "\n" not in str(caught.value)
 
 
 class Coordinates:

@@ -10,6 +10,7 @@ from sr3_jax.diffusion.process import PREDICTIONS
 pytestmark = pytest.mark.fast
 
 LEVELS = np.array([4e-5, 1e-3, 0.1, 0.5, 0.9, 0.999, 1 - 1e-5, 1 - 1e-6], np.float32)
+LEVELS_ON_DEVICE = jnp.asarray(LEVELS)
 SCHEDULES = {"training": schedules.linear(), "few": schedules.linear_to(8, 4.39e-5), "log_snr": schedules.log_snr(30)}
 
 
@@ -31,9 +32,6 @@ def test_q_sample_preserves_the_variance():
     signal, noise = process.q_sample(one, LEVELS_ON_DEVICE, zero), process.q_sample(zero, LEVELS_ON_DEVICE, one)
     np.testing.assert_allclose(signal**2 + noise**2, 1, rtol=1e-6)
     np.testing.assert_allclose(signal.ravel() ** 2, LEVELS, rtol=1e-6)
-
-
-LEVELS_ON_DEVICE = jnp.asarray(LEVELS)
 
 
 def test_q_sample_has_the_marginals_mean_and_variance():

@@ -1,0 +1,62 @@
+"""What `pip install sr3_jax` brings, and what the wheel holds."""
+
+import re
+import subprocess
+import sys
+import tomllib
+import zipfile
+from importlib.metadata import metadata, requires
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+SETUP = (ROOT / "setup.py").read_text()
+
+
+def base_requirements():
+    return [re.match(r"[\w.-]+", line)[0].lower() for line in requires("sr3_jax") if "extra ==" not in line]
+
+
+@pytest.mark.fast
+def test_the_base_install_is_free_of_tensorflow_and_torch():
+    names = base_requirements()
+    assert {"jax", "flax", "numpy"} <= set(names)
+    assert not [name for name in names if name.startswith(("tensorflow", "torch", "tf-")) and name != "tensorflow-datasets"]
+
+
+@pytest.mark.fast
+def test_the_extras_are_those_of_the_readme_and_torch_is_for_the_benchmark_alone():
+    extras = metadata("sr3_jax").get_all("Provides-Extra")
+    assert {"tensorboard", "tpu", "cuda", "test", "bench", "faces"} <= set(extras)
+    for line in requires("sr3_jax"):
+        assert not line.startswith(("torch", "diffusers")) or 'extra == "bench"' in line, line
+
+
+@pytest.mark.fast
+def test_every_base_requirement_has_a_lower_bound_and_a_reason():
+    block = re.search(r"^REQUIRES = \[\n(.*?)^\]", SETUP, re.DOTALL | re.MULTILINE)[1]
+    lines = block.strip().splitlines()
+    assert len(lines) == len(base_requirements())
+    for line in lines:
+        assert re.fullmatch(r'\s*"[\w-]+>=[\d.]+",  # \w.{10,}', line), line
+
+
+@pytest.mark.fast
+def test_setup_py_is_the_only_place_for_metadata():
+    assert "project" not in tomllib.loads((ROOT / "pyproject.toml").read_text())
+    assert not (ROOT / "setup.cfg").exists()
+
+
+@pytest.mark.slow
+def test_the_wheel_holds_every_module_the_weights_and_the_types_marker_and_gives_the_command(tmp_path):
+    subprocess.run([sys.executable, "-m", "pip", "wheel", ".", "--no-deps", "-q", "-w", tmp_path], cwd=ROOT, check=True)
+    [wheel] = tmp_path.glob("*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        held = set(archive.namelist())
+        scripts = next(archive.read(name).decode() for name in held if name.endswith("entry_points.txt"))
+    package = ROOT / "sr3_jax"
+    for path in [*package.rglob("*.py"), *package.glob("weights/*.safetensors"), package / "py.typed"]:
+        assert path.relative_to(ROOT).as_posix() in held
+    assert "sr3 = sr3_jax.cli:main" in scripts
+    assert not [name for name in held if name.startswith(("tests/", "configs/", "runs/"))]
