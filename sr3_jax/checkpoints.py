@@ -10,7 +10,6 @@ a checkpoint can resume, evaluate or upscale: the config is inside.
 
 import json
 import logging
-import os
 import sys
 import traceback
 from collections.abc import Iterator, Mapping
@@ -29,6 +28,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.flax import load_file, save_file
 
 from sr3_jax import config as config_lib
+from sr3_jax.atomic import replacing
 from sr3_jax.errors import UserError
 from sr3_jax.method import Method
 
@@ -97,7 +97,7 @@ class Checkpoints:
             ema=ocp.args.StandardRestore(abstract.ema),
             meta=ocp.args.JsonRestore(),
         )
-        with _damage(self.workdir / "checkpoints" / str(step), abstract):
+        with _damage(self.workdir / "checkpoints" / str(step)):
             restored = self._manager.restore(step, args=items)
         return restored.state._replace(ema=restored.ema), restored.meta["position"]
 
@@ -140,16 +140,8 @@ def read_config(path: Path) -> ConfigDict:
 
 def write_text(path: Path, text: str) -> None:
     """Writes a text file that appears whole, by rename."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".sr3-{os.getpid()}-{path.name}")
-    try:
-        with temporary.open("w") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with replacing(path) as temporary:
+        temporary.write_text(text)
 
 
 def complete_steps(workdir: Path) -> list[int]:
@@ -188,14 +180,8 @@ def export(checkpoint: Checkpoint, path: Path, metadata: Mapping[str, str] | Non
     """Writes EMA and config to one .safetensors file, which appears by rename."""
     flat = {SEPARATOR.join(keys): np.asarray(leaf, dtype=np.dtype(dtype)) for keys, leaf in _leaves(checkpoint.params)}
     about = {"config": config_lib.to_json(checkpoint.config), "step": str(checkpoint.step)} | dict(metadata or {})
-    with disk_errors(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".sr3-{os.getpid()}-{path.name}")
-        try:
-            save_file({name: jax.numpy.asarray(leaf) for name, leaf in flat.items()}, temporary, metadata=about)
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
+    with disk_errors(path), replacing(path) as temporary:
+        save_file({name: jax.numpy.asarray(leaf) for name, leaf in flat.items()}, temporary, metadata=about)
 
 
 def best_psnr(path: Path) -> float:
@@ -271,7 +257,7 @@ def _load_workdir(path: Path) -> Checkpoint:
     abstract = jax.eval_shape(Method(config).init, jax.random.key(0))
     device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     abstract = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=device), abstract)
-    with _damage(step_dir, abstract):
+    with _damage(step_dir):
         params = ocp.Checkpointer(ocp.StandardCheckpointHandler()).restore(
             step_dir / "ema", args=ocp.args.StandardRestore(abstract)
         )
@@ -279,7 +265,7 @@ def _load_workdir(path: Path) -> Checkpoint:
 
 
 @contextmanager
-def _damage(where: Path, abstract: PyTree = None) -> Iterator[None]:
+def _damage(where: Path) -> Iterator[None]:
     """Turns whatever reading a damaged or foreign checkpoint raises into one sentence."""
     try:
         yield

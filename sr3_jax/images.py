@@ -1,8 +1,6 @@
 """Image files in, uint8 arrays out, and back. Pillow does the work; what it did to a file is said in words."""
 
 import io
-import os
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,6 +10,7 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
+from sr3_jax.atomic import replacing
 from sr3_jax.errors import UserError
 
 Pixels = UInt8[np.ndarray, "h w c"]
@@ -110,21 +109,11 @@ def write(path: Path | str, pixels: Pixels) -> None:
         raise UserError(f"{path}: images cannot be written with the suffix {path.suffix!r}; use .png, .jpg, .webp or .tiff")
     image = Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels)
     options: dict[str, Any] = {"quality": 95} if suffix in (".jpg", ".jpeg", ".webp") else {}
-    temporary = None
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(suffix=suffix, prefix=".sr3-", dir=path.parent)
-        os.close(handle)
-        temporary = Path(name)
-        image.save(temporary, **options)
-        temporary.chmod(0o666 & ~_umask())
-        temporary.replace(path)
-    except BaseException as error:
-        if temporary:
-            temporary.unlink(missing_ok=True)
-        if isinstance(error, OSError | ValueError):
-            raise UserError(f"{path} cannot be written: {_first_line(error)}") from error
-        raise
+        with replacing(path) as temporary:
+            image.save(temporary, **options)
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} cannot be written: {_first_line(error)}") from error
 
 
 def _open(source: Path | str | io.BytesIO, name: str) -> Image.Image:
@@ -163,12 +152,6 @@ def _to_8_bits(levels: np.ndarray, full: float | None) -> np.ndarray:
     highest = levels.max(initial=0)
     full = full or next((scale for scale in (1.0, 255.0, 65535.0) if highest <= scale), highest)
     return np.round(np.clip(levels / full, 0, 1) * 255).astype(np.uint8)
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
 
 
 def _first_line(error: BaseException) -> str:

@@ -153,6 +153,6 @@ def sampling_schedule(config: ConfigDict, steps: int) -> NoiseSchedule:
         raise ConfigError(f"sample.schedule = {sample.schedule!r} cannot give {steps} steps: {error}") from error
 
 
-def image_key(seed: int, image_id: int, sample: int = 0) -> Key[Array, ""]:
+def image_key(seed: int | Array, image_id: int | Array, sample: int | Array = 0) -> Key[Array, ""]:
     """The key of one sample of one image: fold_in(fold_in(seed, image id), sample), and of nothing else."""
     return jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), image_id), sample)

@@ -1,5 +1,6 @@
 """`sr3 check-data` reads everything, says what would be dropped and why, and shows what the network will see."""
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from PIL import Image
@@ -54,7 +55,7 @@ def test_orl_is_three_hundred_and_a_hundred_images_and_the_sheet_shows_lr_condit
     lr, condition, hr = (sheet[24:152, 128 * i : 128 * i + 128] for i in range(3))
     lr, condition, hr = lr[4::8, 4::8], condition[2::4, 2::4], hr[2::4, 2::4]  # the pixels are shown enlarged
     assert (lr.shape, condition.shape, hr.shape) == ((16, 16, 1), (32, 32, 1), (32, 32, 1))
-    floats = degradations.degrade(degradations.to_float(hr[None]), 16)
+    floats = degradations.degrade(degradations.to_float(jnp.asarray(hr[None])), 16)
     np.testing.assert_array_equal(degradations.to_uint8(floats)[0], lr)
     np.testing.assert_array_equal(degradations.to_uint8(degradations.upsample(floats, 32))[0], condition)
 

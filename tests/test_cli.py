@@ -4,8 +4,11 @@
 """
 
 import json
+import os
+import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,8 +17,11 @@ from PIL import Image
 from skimage import data as photographs
 
 from sr3_jax import cli, images, parallel
+from sr3_jax.checkpoints import export, load_checkpoint
 from sr3_jax.data.sources import OrlFaces
 from sr3_jax.training import overfit
+
+pytestmark = pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")  # ml_collections'
 
 CONFIGS = Path(__file__).parent.parent / "configs"
 
@@ -92,7 +98,8 @@ def run(capsys, *arguments):
 
 def in_a_new_process(*arguments, **options):
     command = [sys.executable, "-m", "sr3_jax", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, **options)
+    environment = os.environ | {"JAX_NUM_CPU_DEVICES": "1"}
+    return subprocess.run(command, capture_output=True, text=True, env=environment, **options)
 
 
 # -- help
@@ -182,6 +189,7 @@ def check_bad(code, out, err, words):
     assert len(line) < 1500
 
 
+@pytest.mark.fast
 @pytest.mark.parametrize("change", CHANGED)
 def test_a_wrong_field_is_one_sentence_before_anything_is_allocated_or_written(place, tmp_path, capsys, change):
     config = [f"--config={place / 'tiny.py'}", f"--config.{change}"]
@@ -217,7 +225,10 @@ COMMAND_LINES = {
     "no workdir": ("train --config={p}/tiny.py", ("train needs --workdir",)),
     "an empty workdir": ("train --config={p}/tiny.py --workdir=", ("train needs --workdir",)),
     "a file as workdir": ("train --config={p}/tiny.py --workdir={p}/file.txt", ("file.txt",)),
-    "a missing folder": ("train --config={p}/tiny.py --workdir={w} {folder}{p}/none", ("data.folder = ", "none' is not a folder")),
+    "a missing folder": (
+        "train --config={p}/tiny.py --workdir={w} {folder}{p}/none",
+        ("data.folder = ", "none' is not a folder"),
+    ),
     "an empty folder": ("train --config={p}/tiny.py --workdir={w} {folder}{p}/empty", ("empty' holds no images", ".png")),
     "too many bad images": (
         "train --config={p}/tiny.py --workdir={w} {folder}{p}/bad --config.data.eval_folder={p}/good",
@@ -251,6 +262,7 @@ COMMAND_LINES = {
 }
 
 
+@pytest.mark.fast
 @pytest.mark.parametrize(("line", "words"), COMMAND_LINES.values(), ids=COMMAND_LINES)
 def test_a_wrong_command_line_is_one_sentence_and_nothing_is_touched(place, tmp_path, capsys, monkeypatch, line, words):
     monkeypatch.chdir(tmp_path)
@@ -330,7 +342,11 @@ def test_check_data_reports_orl_and_prints_where_the_contact_sheet_is(place, tmp
 
 
 def test_check_data_lists_every_bad_file_of_a_folder_before_it_fails(place, tmp_path, capsys):
-    data = ["--config.data.source=folder", f"--config.data.folder={place / 'bad'}", f"--config.data.eval_folder={place / 'good'}"]
+    data = [
+        "--config.data.source=folder",
+        f"--config.data.folder={place / 'bad'}",
+        f"--config.data.eval_folder={place / 'good'}",
+    ]
     command = ["check-data", f"--config={place / 'tiny.py'}", f"--output={tmp_path / 'sheet.png'}", *data]
     code, out, err = run(capsys, *command)
     check_bad(code, out, err, ())
@@ -344,9 +360,11 @@ def test_check_data_lists_every_bad_file_of_a_folder_before_it_fails(place, tmp_
 
 @pytest.fixture(scope="module")
 def workdir(place, tmp_path_factory):
-    """Two steps of training."""
+    """Two steps of training, as a user starts it."""
     workdir = tmp_path_factory.mktemp("whole") / "run"
-    assert cli.main(["train", f"--config={place / 'tiny.py'}", f"--workdir={workdir}"]) == 0
+    done = in_a_new_process("train", f"--config={place / 'tiny.py'}", f"--workdir={workdir}")
+    assert done.returncode == 0, done.stderr
+    assert "step 2/2" in done.stdout
     return workdir
 
 
@@ -385,13 +403,13 @@ def test_evaluate_export_and_upscale_follow_from_the_workdir_alone(workdir, plac
     assert list(json.loads((results / "results.json").read_text())["methods"]) == ["bicubic", "SR3"]
     assert (results / "table.md").exists()
 
-    export = tmp_path / "tiny.safetensors"
-    assert run(capsys, "export", f"--checkpoint={workdir}", f"--output={export}")[:2] == (0, f"{export}\n")
-    check_bad(*run(capsys, "export", f"--checkpoint={workdir}", f"--output={export}"), ("exists", "--overwrite"))
-    assert run(capsys, "export", f"--checkpoint={export}", f"--output={tmp_path / 'half.safetensors'}", "--dtype=bfloat16")[0] == 0
-    assert (tmp_path / "half.safetensors").stat().st_size < 0.75 * export.stat().st_size
+    exported, half = tmp_path / "tiny.safetensors", tmp_path / "half.safetensors"
+    assert run(capsys, "export", f"--checkpoint={workdir}", f"--output={exported}")[:2] == (0, f"{exported}\n")
+    check_bad(*run(capsys, "export", f"--checkpoint={workdir}", f"--output={exported}"), ("exists", "--overwrite"))
+    assert run(capsys, "export", f"--checkpoint={exported}", f"--output={half}", "--dtype=bfloat16")[0] == 0
+    assert half.stat().st_size < 0.75 * exported.stat().st_size
 
-    # Elsewhere, on one device: from a face to a face four times as large, and a bad file beside it.
+    # Elsewhere: from a face to a face twice as wide, and a bad file beside it.
     (tmp_path / "in").mkdir()
     (tmp_path / "in" / "face.png").write_bytes((place / "face.png").read_bytes())
     images.write(tmp_path / "in" / "large.png", np.zeros((17, 16, 1), np.uint8))
@@ -410,10 +428,28 @@ def test_results_that_cannot_be_written_are_an_error_before_the_work(workdir, pl
 
 
 @pytest.mark.parametrize("damage", ["cut", "empty", "other bytes"])
-def test_a_damaged_checkpoint_is_named(workdir, tmp_path, capsys, place, damage):
-    export = tmp_path / "tiny.safetensors"
-    assert run(capsys, "export", f"--checkpoint={workdir}", f"--output={export}")[0] == 0
-    data = export.read_bytes()
-    export.write_bytes({"cut": data[: len(data) // 2], "empty": b"", "other bytes": b"x" * 1000}[damage])
-    check_bad(*run(capsys, "upscale", place / "face.png", f"--output={tmp_path / 'o.png'}", f"--checkpoint={export}"), (str(export),))
-    assert not (tmp_path / "o.png").exists()
+def test_a_damaged_export_is_named(workdir, place, tmp_path, capsys, damage):
+    exported, output = tmp_path / "tiny.safetensors", tmp_path / "o.png"
+    export(load_checkpoint(workdir), exported)
+    data = exported.read_bytes()
+    exported.write_bytes({"cut": data[: len(data) // 2], "empty": b"", "other bytes": b"x" * 1000}[damage])
+    check_bad(*run(capsys, "upscale", place / "face.png", f"--output={output}", f"--checkpoint={exported}"), (str(exported),))
+    assert not output.exists()
+
+
+def test_a_damaged_checkpoint_of_a_workdir_is_named(workdir, tmp_path, capsys):
+    shutil.copytree(workdir, tmp_path / "run")
+    for file in (tmp_path / "run" / "checkpoints" / "2").rglob("*"):
+        if file.is_file():
+            file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+    words = (str(tmp_path / "run" / "checkpoints" / "2"), "damaged or of another network", "remove that folder")
+    check_bad(*run(capsys, "evaluate", f"--workdir={tmp_path / 'run'}"), words)
+
+
+def test_an_export_whose_config_is_another_networks_is_named_with_the_parameter_and_both_shapes(workdir, tmp_path, capsys):
+    checkpoint = load_checkpoint(workdir)
+    config = checkpoint.config.copy_and_resolve_references()
+    config.model.channels = 16
+    export(replace(checkpoint, config=config), tmp_path / "other.safetensors")
+    words = ("other.safetensors is of another network", "down_0_0", "(8,)", "(16,)")
+    check_bad(*run(capsys, "evaluate", f"--checkpoint={tmp_path / 'other.safetensors'}"), words)

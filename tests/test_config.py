@@ -139,7 +139,9 @@ def test_a_field_added_since_gets_its_default():
     assert again == with_fields({"model.channels": 32})
 
 
-@pytest.mark.parametrize("change", [{"model": {"colour": 1}}, {"flavour": "mint"}, {"model": {"channels": "many"}}, {"model": 1}])
+@pytest.mark.parametrize(
+    "change", [{"model": {"colour": 1}}, {"flavour": "mint"}, {"model": {"channels": "many"}}, {"model": 1}]
+)
 def test_json_with_a_field_that_is_not_known_is_refused_by_its_name(change):
     name = "flavour" if "flavour" in change else "model"
     with pytest.raises(ConfigError, match=rf"{name}.* = .*does not know"):

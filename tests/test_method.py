@@ -162,7 +162,9 @@ def test_blur_and_dropout_are_for_training_only():
     for blur, train in ((0.0, True), (2.0, True), (2.0, False)):
         method = Method(tiny_config(objective="regression", data__blur=blur))
         object.__setattr__(method, "model", SimpleNamespace(apply=apply))
-        losses[blur, train] = jax.jit(method.loss, static_argnames="train")({}, jnp.asarray(FACES), jax.random.key(0), train=train)
+        losses[blur, train] = jax.jit(method.loss, static_argnames="train")(
+            {}, jnp.asarray(FACES), jax.random.key(0), train=train
+        )
     assert told == [True, True, False]
     np.testing.assert_array_equal(losses[2.0, False], losses[0.0, True])
     assert 0 < (losses[2.0, True] > losses[0.0, True] + 1e-4).sum() < 8  # about half of the images

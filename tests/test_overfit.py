@@ -1,10 +1,18 @@
 """`sr3 overfit`: whether the loss of one small batch falls, and below what."""
 
+import jax
 import numpy as np
 import pytest
 
 from sr3_jax import config as config_lib
 from sr3_jax.training.overfit import Outcome, overfit
+
+
+@pytest.fixture(autouse=True)
+def _optax_promotes():
+    """Adam multiplies its step count, an integer, with floats."""
+    with jax.numpy_dtype_promotion("standard"):
+        yield
 
 
 def tiny_config(objective, goal, steps):

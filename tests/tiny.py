@@ -1,2 +1,85 @@
-"""The smallest experiment: faces 8×8 to 16×16, seconds to compile. It is a config file as well: `sr3 train --config=tests/tiny.py`."""
-x = 1
+"""The smallest experiment, faces 8×8 to 16×16: for tests, and for `sr3 train --config=tests/tiny.py`."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import jax
+import numpy as np
+from jax.sharding import AxisType, Mesh
+from jaxtyping import PyTree
+from ml_collections import ConfigDict
+
+import sr3_jax.config
+from sr3_jax import parallel
+from sr3_jax.checkpoints import Checkpoints, read_config
+from sr3_jax.method import Method
+from sr3_jax.training.state import TrainState, init_state, make_optimizer
+
+
+def get_config() -> ConfigDict:
+    config = sr3_jax.config.base()
+    data, model, train = config.data, config.model, config.train
+    data.source, data.hr_size, data.lr_size, data.crop_jitter, data.threads = "orl", 16, 8, 0.15, 1
+    model.image_channels, model.space_to_depth = 1, 2
+    model.channels, model.multipliers, model.blocks, model.attention = 8, (1,), 1, ()
+    config.sample.steps = 2
+    train.batch_size, train.steps, train.learning_rate, train.warmup_steps = 8, 6, 1e-3, 4
+    train.log_every, train.checkpoint_every, train.keep_checkpoints = 1, 3, 1000
+    train.evaluate_every, train.evaluate_images, train.sample_images = 1_000_000, 2, 1
+    return config
+
+
+def mesh_of(devices: Sequence[jax.Device], fsdp: int = 1) -> Mesh:
+    shape = (len(devices) // fsdp, fsdp)
+    return jax.make_mesh(shape, ("data", "fsdp"), devices=devices, axis_types=(AxisType.Auto,) * 2)
+
+
+def abstract_state(config: ConfigDict, mesh: Mesh) -> TrainState:
+    """Shapes and shardings of a train state."""
+    shapes = jax.eval_shape(lambda: init_state(Method(config), make_optimizer(config)))
+    shardings = parallel.shardings(shapes, mesh)
+    return jax.tree.map(lambda leaf, s: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=s), shapes, shardings)
+
+
+def random_state(config: ConfigDict, mesh: Mesh, step: int) -> TrainState:
+    """A train state in which every number is random, but for its step; nothing is compiled."""
+    rng = np.random.default_rng(step)
+
+    def draw(leaf: jax.ShapeDtypeStruct) -> jax.Array:
+        return jax.device_put((9 * rng.normal(size=leaf.shape)).astype(leaf.dtype), leaf.sharding)
+
+    abstract = abstract_state(config, mesh)
+    return jax.tree.map(draw, abstract)._replace(step=jax.device_put(np.int32(step), abstract.step.sharding))
+
+
+def save(workdir: Path, config: ConfigDict, *states: TrainState) -> None:
+    """Checkpoints of a workdir, without training."""
+    checkpoints = Checkpoints(workdir, config)
+    for state in states:
+        checkpoints.save(state, position=int(state.step))
+    checkpoints.close()
+
+
+def read_state(workdir: Path, step: int | None = None) -> TrainState:
+    """The whole train state of a workdir, on one device."""
+    config = read_config(workdir / "config.json")
+    checkpoints = Checkpoints(workdir, config)
+    state, position = checkpoints.restore(abstract_state(config, mesh_of(jax.devices()[:1])), step)
+    checkpoints.close()
+    assert position == int(state.step)
+    return state
+
+
+def assert_same_bits(found: PyTree, expected: PyTree) -> None:
+    """Two trees of arrays are one another's copies, to the bit."""
+    assert jax.tree.structure(found) == jax.tree.structure(expected)
+    for (path, leaf), other in zip(jax.tree_util.tree_leaves_with_path(found), jax.tree.leaves(expected), strict=True):
+        leaf, other = np.asarray(leaf), np.asarray(other)
+        assert (leaf.dtype, leaf.shape) == (other.dtype, other.shape), jax.tree_util.keystr(path)
+        assert leaf.tobytes() == other.tobytes(), jax.tree_util.keystr(path)
+
+
+def contents(folder: Path) -> dict[str, tuple[bytes, int]]:
+    """Every file below a folder, with its bytes and the time of its last change."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    return {str(path.relative_to(folder)): (path.read_bytes(), path.stat().st_mtime_ns) for path in files}

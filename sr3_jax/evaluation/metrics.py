@@ -14,10 +14,11 @@ from jaxtyping import Array, Float, UInt8
 from sr3_jax.data.degradations import resize
 
 Batch = UInt8[np.ndarray, "n h w c"] | UInt8[Array, "n h w c"]
+LowResolution = UInt8[np.ndarray, "n l k c"] | UInt8[Array, "n l k c"]
 PerImage = Float[np.ndarray, " n"]
 
 
-def scores(images: Batch, references: Batch, lr: Batch) -> dict[str, PerImage]:
+def scores(images: Batch, references: Batch, lr: LowResolution) -> dict[str, PerImage]:
     """All of them: psnr and consistency_db in dB, ssim in [-1, 1], consistency_mse_1e5 as in the paper's table 1."""
     mse = consistency_mse(images, lr)
     return {
@@ -44,7 +45,7 @@ def ssim(images: Batch, references: Batch) -> PerImage:
     return np.asarray(_ssim(jnp.asarray(images), jnp.asarray(references)), np.float64)
 
 
-def consistency_mse(images: Batch, lr: Batch) -> PerImage:
+def consistency_mse(images: Batch, lr: LowResolution) -> PerImage:
     """Mean squared error, of values in [0, 1], between the LR image and the output down-sampled to its size, in float."""
     return np.asarray(_consistency_mse(jnp.asarray(images), jnp.asarray(lr)), np.float64)
 

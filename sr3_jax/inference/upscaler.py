@@ -83,7 +83,7 @@ class Upscaler:
 
     def image(
         self, pixels: UInt8[np.ndarray, "h w c"], name: str, *, seed: int = 0, sample: int = 0, steps: int | None = None
-    ) -> UInt8[np.ndarray, "h2 w2 c"]:
+    ) -> UInt8[np.ndarray, "h2 w2 c2"]:
         """One image of the network's LR size, grey or RGB, enlarged; `name` stands for it in the random key.
 
         A one-channel network upscales the luma of a colour image; its chroma is enlarged by bicubic. A grey image given to a

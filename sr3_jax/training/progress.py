@@ -5,7 +5,7 @@ import math
 import time
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -63,7 +63,7 @@ class Reporter:
         if main:
             self._forget_after(start)
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> "Reporter":
         self._bar.start()
         return self
 

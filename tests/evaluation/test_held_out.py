@@ -64,7 +64,12 @@ def test_the_held_out_people_are_those_after_thirty_and_their_lr_is_8_bits():
     split = held_out.load(tiny_config())
     assert len(split.ids) == len(set(split.ids)) == 100
     assert {int(re.match(r"s(\d+)/", name)[1]) for name in split.names} == set(range(31, 41))
-    assert (split.hr.shape, split.hr.dtype, split.lr.shape, split.lr.dtype) == ((100, 16, 16, 1), np.uint8, (100, 8, 8, 1), np.uint8)
+    assert (split.hr.shape, split.hr.dtype, split.lr.shape, split.lr.dtype) == (
+        (100, 16, 16, 1),
+        np.uint8,
+        (100, 8, 8, 1),
+        np.uint8,
+    )
     face = Image.fromarray(OrlFaces(range(31, 41))[0].pixels[14:106, :, 0]).resize((16, 16), Image.Resampling.BOX)
     np.testing.assert_array_equal(split.hr[0, ..., 0], face)
 
@@ -78,7 +83,13 @@ def test_the_limit_is_spread_over_the_split():
 def test_results_have_the_agreed_keys(evaluated):
     _, results, _ = evaluated
     assert set(results) >= {"protocol", "source", "n", "step", "seed", "versions", "methods", "network_evaluations"}
-    assert (results["protocol"], results["source"], results["n"], results["step"], results["seed"]) == ("held_out", "orl", N, 3, 5)
+    assert (results["protocol"], results["source"], results["n"], results["step"], results["seed"]) == (
+        "held_out",
+        "orl",
+        N,
+        3,
+        5,
+    )
     assert list(results["methods"]) == ["bicubic", "regression", "SR3", "SR3, mean of 2"]
     for values in results["methods"].values():
         assert set(values) - {"step"} == METRICS
@@ -101,7 +112,9 @@ def test_every_row_is_the_mean_of_the_metrics_of_the_upscalers_pictures(evaluate
     for name, batch in pictures.items():
         wanted = {metric: values.mean() for metric, values in metrics.scores(batch, split.hr, split.lr).items()}
         assert {metric: results["methods"][name][metric] for metric in METRICS} == pytest.approx(wanted, rel=1e-6)
-    assert results["methods"]["SR3"]["psnr"] < results["methods"]["SR3, mean of 2"]["psnr"] < results["methods"]["bicubic"]["psnr"]
+    assert (
+        results["methods"]["SR3"]["psnr"] < results["methods"]["SR3, mean of 2"]["psnr"] < results["methods"]["bicubic"]["psnr"]
+    )
 
 
 def test_the_picture_has_a_row_an_image_and_a_column_each_for_lr_bicubic_regression_three_samples_and_hr(evaluated):

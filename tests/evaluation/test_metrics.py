@@ -1,5 +1,6 @@
 """The metrics equal scikit-image's and Pillow's on real images, one value per image."""
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from PIL import Image
@@ -95,5 +96,5 @@ def test_on_orl_the_truth_is_consistent_with_its_lr_image_to_8_bits_and_bicubic_
     bicubic = metrics.consistency_mse(split.bicubic, split.lr)
     assert bicubic.min() > 2 * truth.max()
     assert 0 < metrics.psnr(split.bicubic, split.hr).min() < metrics.psnr(split.bicubic, split.hr).mean() < 30
-    upsampled = np.asarray(degradations.to_uint8(degradations.upsample(degradations.to_float(split.lr), 64)))
+    upsampled = np.asarray(degradations.to_uint8(degradations.upsample(degradations.to_float(jnp.asarray(split.lr)), 64)))
     np.testing.assert_array_equal(split.bicubic, upsampled)

@@ -61,7 +61,10 @@ REFUSED = {
     "a missing input": (lambda t: ([t / "no.png"], t / "out"), "no.png does not exist"),
     "a missing input beside a good one": (lambda t: ([*make(t, "a.png"), t / "no.png"], t / "out"), "no.png does not exist"),
     "an empty folder": (lambda t: ((t / "in").mkdir() or [t / "in"], t / "out"), "in holds no images"),
-    "two of one name": (lambda t: (make(t, "x/a.png", "y/a.png"), t / "out"), "x/a.png and .*y/a.png would both become .*a.png"),
+    "two of one name": (
+        lambda t: (make(t, "x/a.png", "y/a.png"), t / "out"),
+        "x/a.png and .*y/a.png would both become .*a.png",
+    ),
     "two that differ in the suffix": (lambda t: (make(t, "in/a.png", "in/a.jpg")[:0] or [t / "in"], t / "out"), "both become"),
     "the same input twice": (lambda t: (make(t, "a.png") * 2, t / "out"), "both become"),
     "samples that meet another image": (lambda t: (make(t, "a.png", "a-1.png"), t / "out"), None),
@@ -71,7 +74,10 @@ REFUSED = {
     "the input's folder": (lambda t: ([make(t, "in/a.png")[0].parent], t / "in"), "a.png is an input"),
     "the input by another name": (lambda t: (make(t, "a.png"), t / "x" / ".." / "a.png"), "a.png is an input"),
     "a suffix of no image": (lambda t: (make(t, "a.png"), t / "b.txt"), "no image format has the suffix '.txt'; use .png"),
-    "a file for a folder's images": (lambda t: ([make(t, "in/a.png")[0].parent], make(t, "b.png")[0]), "is a file; .* give a folder"),
+    "a file for a folder's images": (
+        lambda t: ([make(t, "in/a.png")[0].parent], make(t, "b.png")[0]),
+        "is a file; .* give a folder",
+    ),
 }
 
 
@@ -116,7 +122,9 @@ def test_one_bad_file_does_not_stop_the_others_and_the_exit_code_says_so(tmp_pat
     assert captured.out.split() == [str(tmp_path / "out" / name) for name in written]
     assert {images.read_size(path) for path in (tmp_path / "out").iterdir()} == {(16, 16)}
     errors = [line for line in captured.err.splitlines() if line.startswith("sr3: ")]
-    assert [bool(re.search(name, error)) for name, error in zip(("cut", "fake", "large", "3 of 6"), errors, strict=True)] == [True] * 4
+    assert [bool(re.search(name, error)) for name, error in zip(("cut", "fake", "large", "3 of 6"), errors, strict=True)] == [
+        True
+    ] * 4
     assert "clear.png: alpha flattened onto white" in captured.err
     assert "Traceback" not in captured.err
 

@@ -74,18 +74,22 @@ def start(cache):
     """start(workdir, **overrides) runs the tiny `sr3 train` in a process of its own, as a user does."""
     running = []
 
-    def run(workdir, devices=1, command="train", **overrides):
+    def run(workdir, code="from sr3_jax.cli import main; import sys; sys.exit(main())", **overrides):
         fields = TINY | {name.replace("__", "."): value for name, value in overrides.items()}
-        arguments = [f"--config={CONFIG}", f"--workdir={workdir}", *(f"--config.{name}={value}" for name, value in fields.items())]
+        arguments = [
+            f"--config={CONFIG}",
+            f"--workdir={workdir}",
+            *(f"--config.{name}={value}" for name, value in fields.items()),
+        ]
         settings = {
             "JAX_PLATFORMS": "cpu",
-            "JAX_NUM_CPU_DEVICES": str(devices),
+            "JAX_NUM_CPU_DEVICES": "1",
             "JAX_COMPILATION_CACHE_DIR": str(cache),
             "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
             "PYTHONUNBUFFERED": "1",
         }
         process = subprocess.Popen(
-            [sys.executable, "-m", "sr3_jax", command, *arguments],
+            [sys.executable, "-c", code, "train", *arguments],
             env=os.environ | settings,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,

@@ -1,0 +1,66 @@
+"""stats.jsonl: one JSON a line, whatever happened to the process that wrote it."""
+
+import json
+import math
+
+import pytest
+
+from sr3_jax.errors import UserError
+from sr3_jax.training import progress
+from sr3_jax.training.progress import Reporter
+
+pytestmark = pytest.mark.fast
+
+
+@pytest.fixture(autouse=True)
+def _without_tensorboard(monkeypatch):
+    monkeypatch.setattr(progress, "_tensorboard", lambda workdir: None)
+
+
+def read_stats(workdir):
+    def refuse(name):
+        raise ValueError(f"{name} is not JSON")
+
+    return [json.loads(line, parse_constant=refuse) for line in (workdir / "stats.jsonl").read_text().splitlines()]
+
+
+def test_a_restart_drops_an_undone_future_and_a_half_written_line_and_goes_on_below(tmp_path):
+    lines = [json.dumps({"step": step, "value": step / 3}) for step in (1, 2, 2, 3, 4)]
+    (tmp_path / "stats.jsonl").write_text("\n".join(lines) + '\n{"step": 2, "val')
+    with Reporter(tmp_path, 10, 2, True) as report:
+        report.log(3, {"value": -1.0})
+    assert read_stats(tmp_path) == [{"step": s, "value": s / 3} for s in (1, 2, 2)] + [{"step": 3, "value": -1.0}]
+    assert [path.name for path in tmp_path.iterdir()] == ["stats.jsonl"]
+
+
+def test_what_json_does_not_know_is_null(tmp_path):
+    with Reporter(tmp_path, 10, 0, True) as report:
+        report.log(1, {"loss_of_a_bad_step": math.nan, "psnr_of_a_copy": math.inf, "worst": -math.inf, "fine": 1.5})
+    assert read_stats(tmp_path) == [{"step": 1, "loss_of_a_bad_step": None, "psnr_of_a_copy": None, "worst": None, "fine": 1.5}]
+
+
+def test_a_full_disk_is_one_sentence(tmp_path):
+    with Reporter(tmp_path, 10, 0, True) as report:
+        (tmp_path / "stats.jsonl").symlink_to("/dev/full")
+        with pytest.raises(UserError, match=r"stats\.jsonl cannot be written: No space left on device"):
+            report.log(1, {"value": 1.0})
+
+
+def test_where_there_is_no_terminal_each_interval_is_a_plain_line(tmp_path, capsys):
+    metrics = {"loss": 0.5, "seconds_per_step": 2.0, "images_per_second": 4.0, "data_wait": 0.25}
+    with Reporter(tmp_path, 100, 0, True) as report:
+        report.advance(40)
+        report.log(40, metrics)
+        report.log(40, {"eval_psnr": 20.0})
+        report.say("a [word] in brackets")
+    first, second = capsys.readouterr().out.splitlines()
+    assert first == "step 40/100 · loss 0.5000 · 2 s/step · 4 images/s · data 25% · ETA 00:02:00"
+    assert second == "a [word] in brackets"
+
+
+def test_only_the_main_process_writes_and_speaks(tmp_path, capsys):
+    with Reporter(tmp_path, 10, 0, False) as report:
+        report.say("hello")
+        report.log(1, {"value": 1.0})
+    assert capsys.readouterr().out == ""
+    assert list(tmp_path.iterdir()) == []
