@@ -1,6 +1,7 @@
 """Time of a training step and of a sampling step, ours against PyTorch, on the same network with equal outputs.
 
     python benchmarks/step.py --config=configs/orl_16_64.py [--batch=16] [--repeats=20] [--dtype=bfloat16]
+    taskset -c 0 python benchmarks/step.py --config=configs/orl_16_64.py --cpu-time  # one core; for a machine that is not idle
 
 First the outputs of both networks are compared at the same parameters (float32; above 1e-4 the command fails). Then the two
 take turns, round by round, so that whatever else the machine does meets both, and medians are printed.
@@ -20,7 +21,6 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 # before the libraries start: stay off the network; on a GPU, leave memory to the other library
@@ -46,7 +46,8 @@ Run = Callable[[], Any]  # does the work once, and returns when it is done
 
 def load_method(path: str, dtype: str) -> Method:
     spec = importlib.util.spec_from_file_location("benchmarked_config", path)
-    assert spec is not None and spec.loader is not None, f"{path} is not a Python file"
+    assert spec, f"{path} is not a Python file"
+    assert spec.loader
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     config = module.get_config()
@@ -171,7 +172,7 @@ def torch_sampling_chain(method: Method, network: Any, lr: jax.Array) -> Run:
 
 
 class Diffusers(nn.Module):
-    """`diffusers.UNet2DModel` of about `parameters` parameters, behind the same arguments and on the same grid as our network."""
+    """`diffusers.UNet2DModel` of about `parameters` parameters, with our network's arguments and on its grid."""
 
     def __init__(self, method: Method, parameters: int):
         from diffusers import UNet2DModel
@@ -214,14 +215,14 @@ def count(parameters: Iterator[Tensor]) -> int:
 # -- measuring
 
 
-def in_turns(runs: dict[str, Run], repeats: int) -> dict[str, list[float]]:
+def in_turns(runs: dict[str, Run], repeats: int, clock: Callable[[], float]) -> dict[str, list[float]]:
     """Seconds of each run, `repeats` times, one after the other; the first round, which compiles, is not counted."""
     seconds: dict[str, list[float]] = {name: [] for name in runs}
     for i in range(repeats + 1):
         for name, run in runs.items():
-            start = time.perf_counter()
+            start = clock()
             run()
-            seconds[name].append(time.perf_counter() - start)
+            seconds[name].append(clock() - start)
         print(f"round {i} of {repeats}", end="\r", file=sys.stderr, flush=True)
     return {name: values[1:] for name, values in seconds.items()}
 
@@ -243,11 +244,14 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--repeats", type=int, default=20, help="rounds, at least 2")
     parser.add_argument("--dtype", choices=["float32", "bfloat16"], default="float32")
+    parser.add_argument("--cpu-time", action="store_true", help="count processor time, on one core; not on a GPU")
     args = parser.parse_args()
     cores = len(os.sched_getaffinity(0))
     load = os.getloadavg()[0]
     torch.set_num_threads(cores)
     torch.set_float32_matmul_precision("high")  # on a GPU: TF32, which is XLA's default as well
+    if args.cpu_time and (cores > 1 or DEVICE.type == "cuda"):
+        raise SystemExit("--cpu-time would count threads that only wait; it needs one core: `taskset -c 0 python …`")
     if (jax.default_backend() == "gpu") != (DEVICE.type == "cuda"):
         raise SystemExit(f"JAX runs on {jax.default_backend()} and PyTorch on {DEVICE.type}: nothing to compare")
 
@@ -284,11 +288,17 @@ def main() -> None:
         runs["diffusers, sampling"] = torch_sampling_chain(method, ready(other), lr)
         packages.append("diffusers")
         note = f"; diffusers' UNet2DModel {count(other.parameters()) / 1e6:.2f} M"
-    seconds = in_turns(runs, args.repeats)
+    seconds = in_turns(runs, args.repeats, time.process_time if args.cpu_time else time.perf_counter)
 
-    print(f"{args.config}, {parameters / 1e6:.2f} M parameters{note}; batch {args.batch}, {args.dtype}, {args.repeats} rounds")
+    if load > 0.5 and not args.cpu_time:
+        print("WARNING: other programs are running; that slows PyTorch's threads, which wait for one another, more than ours\n")
+
+    clock = "processor" if args.cpu_time else "wall"
     print(
-        f"{datetime.date.today()}, {', '.join(map(version, packages))}; {DEVICE.type}, {cores} cores, load {load:.1f} before\n"
+        f"{args.config}, {parameters / 1e6:.2f} M parameters{note}; batch {args.batch}, {args.dtype}, {args.repeats} rounds of {clock} time"
+    )
+    print(
+        f"{datetime.date.today()}, {', '.join(map(version, packages))}; {DEVICE.type}, {cores} cores, load {load:.1f} before; {args.repeats} rounds, {clock} time\n"
     )
     print("| | sr3_jax, ms per image | other, ms per image | other / sr3_jax (quartiles) |\n|---|---|---|---|")
     for step, size in (("training", args.batch), ("sampling", args.batch * CHAIN)):

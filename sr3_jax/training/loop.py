@@ -14,6 +14,7 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
+from clu import parameter_overview
 from jaxtyping import PyTree, UInt8
 from ml_collections import ConfigDict
 
@@ -28,6 +29,7 @@ from sr3_jax.checkpoints import (
     export,
     load_checkpoint,
     open_workdir,
+    write_text,
 )
 from sr3_jax.data.pipeline import Batches
 from sr3_jax.data.sources import open_source
@@ -81,6 +83,9 @@ def train(config: ConfigDict, workdir: Path, evaluate: Evaluate | None = None) -
         start = checkpoints.latest() or 0
         report = stack.enter_context(Reporter(workdir, config.train.steps, start, parallel.is_main()))
         report.say(describe(config, abstract, mesh))
+        if parallel.is_main():
+            overview = parameter_overview.get_parameter_overview(abstract.params, include_stats=False)
+            write_text(workdir / "parameters.txt", overview + "\n")
         for dropped in source.dropped:
             report.say(f"dropped: {dropped.id} {dropped.reason}")
         if start >= config.train.steps:
@@ -152,7 +157,7 @@ def describe(config: ConfigDict, abstract: TrainState, mesh: jax.sharding.Mesh) 
     data, batch = config.data, config.train.batch_size
     return (
         f"devices: {kind}, mesh data={mesh.shape['data']} fsdp={mesh.shape['fsdp']}\n"
-        f"network: {count / 1e6:.2f} M parameters, {config.objective}, predicts {config.model.predict}, {config.model.dtype}\n"
+        f"network: {count / 1e6:.2f} M parameters (parameters.txt), {config.objective}, predicts {config.model.predict}, {config.model.dtype}\n"
         f"data: {data.source} {data.folder or data.name}".rstrip()
         + f", {data.lr_size}² → {data.hr_size}², batch {batch}"
     )

@@ -1,43 +1,30 @@
-"""A network that compiles in seconds, and runs of it."""
+"""Runs of the tiny config, in this process and in processes of their own; what one of them compiled the others find."""
 
-import hashlib
-import importlib.util
 import os
 import subprocess
 import sys
-from pathlib import Path
+from types import SimpleNamespace
 
 import jax
 import numpy as np
 import pytest
+from jax.experimental.compilation_cache import compilation_cache
 
-ROOT = Path(__file__).parents[2]
-CONFIG = ROOT / "configs" / "orl_16_64.py"
-TINY = {
-    "model.channels": 8,
-    "model.multipliers": (1, 2),
-    "model.blocks": 1,
-    "train.batch_size": 8,
-    "train.steps": 6,
-    "train.log_every": 1,
-    "train.checkpoint_every": 3,
-    "train.evaluate_every": 1_000_000,
-    "train.warmup_steps": 2,
-}
+from sr3_jax import parallel
+from sr3_jax.training import loop, progress
+from tests import tiny
 
 
-def _tiny(**overrides):
-    spec = importlib.util.spec_from_file_location("orl", CONFIG)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    config = module.get_config()
-    for field, value in (TINY | {name.replace("__", "."): value for name, value in overrides.items()}).items():
-        node = config
-        *parents, last = field.split(".")
-        for parent in parents:
-            node = node[parent]
-        node[last] = value
-    return config
+@pytest.fixture(scope="session")
+def cache(tmp_path_factory):
+    """The folder of compiled programs: one for all processes of a test session."""
+    root = tmp_path_factory.getbasetemp()
+    folder = (root.parent if "PYTEST_XDIST_WORKER" in os.environ else root) / "compiled"
+    folder.mkdir(exist_ok=True)
+    jax.config.update("jax_compilation_cache_dir", str(folder))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
+    compilation_cache.reset_cache()  # JAX looks at these once
+    return folder
 
 
 @pytest.fixture(autouse=True)
@@ -47,58 +34,68 @@ def _optax_promotes():
         yield
 
 
-@pytest.fixture
-def tiny():
-    """tiny(train__steps=3) is the tiny config with train.steps = 3."""
-    return _tiny
+def _run(workdir, fields=(), *, mesh=None, scores=()):
+    """Trains in this process; returns the state, the image ids seen, and the parameters given to each evaluation.
 
+    `mesh` replaces the config's, for some of the devices; `scores` are the PSNRs that the evaluations find.
+    """
+    config = tiny.get_config()
+    config.update_from_flattened_dict(dict(fields))
+    found = SimpleNamespace(workdir=workdir, config=config, ids=[], evaluated=[])
+    psnr = iter(scores)
 
-@pytest.fixture
-def digest():
-    """A fingerprint of all arrays of a tree, to the bit."""
+    class Recorded(loop.Batches):
+        def __next__(self):
+            batch = super().__next__()
+            found.ids.append(batch["index"].tolist())
+            return batch
 
-    def of(tree):
-        return hashlib.sha256(b"".join(np.asarray(leaf).tobytes() for leaf in jax.tree.leaves(tree))).hexdigest()
+    def evaluate(params):
+        found.evaluated.append(jax.device_get(params))
+        return {"psnr": next(psnr, 10.0)}, np.full((4, 4, 1), 10 * len(found.evaluated), np.uint8)
 
-    return of
+    with pytest.MonkeyPatch.context() as patch, jax.numpy_dtype_promotion("standard"):
+        patch.setattr(loop, "Batches", Recorded)
+        patch.setattr(progress, "_tensorboard", lambda workdir: None)  # TensorFlow takes seconds to import
+        if mesh:
+            patch.setattr(parallel, "make_mesh", lambda config: mesh)
+        found.state = loop.train(config, workdir, evaluate)
+    return found
 
 
 @pytest.fixture(scope="session")
-def cache(tmp_path_factory):
-    """Compiled programs, shared by the processes that the tests start."""
-    return tmp_path_factory.mktemp("cache")
+def run(cache):
+    return _run
+
+
+@pytest.fixture(scope="session")
+def six(run, tmp_path_factory):
+    """Six steps on eight devices, checkpoints at 3 and 6, evaluations at 2, 4 and 6. Copy the workdir before you change it."""
+    return run(tmp_path_factory.mktemp("six") / "workdir", {"train.evaluate_every": 2})
 
 
 @pytest.fixture
-def start(cache):
-    """start(workdir, **overrides) runs the tiny `sr3 train` in a process of its own, as a user does."""
+def start(cache, tmp_path_factory):
+    """start(workdir, *flags) is `sr3 train` of the tiny config on one device, in a process of its own."""
+    without_tensorboard = tmp_path_factory.mktemp("path")
+    (without_tensorboard / "tensorflow.py").write_text('raise ImportError("seconds, for nothing")')
+    environment = os.environ | {
+        "JAX_NUM_CPU_DEVICES": "1",
+        "JAX_COMPILATION_CACHE_DIR": str(cache),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+        "PYTHONPATH": str(without_tensorboard),
+    }
     running = []
 
-    def run(workdir, code="from sr3_jax.cli import main; import sys; sys.exit(main())", **overrides):
-        fields = TINY | {name.replace("__", "."): value for name, value in overrides.items()}
-        arguments = [
-            f"--config={CONFIG}",
-            f"--workdir={workdir}",
-            *(f"--config.{name}={value}" for name, value in fields.items()),
-        ]
-        settings = {
-            "JAX_PLATFORMS": "cpu",
-            "JAX_NUM_CPU_DEVICES": "1",
-            "JAX_COMPILATION_CACHE_DIR": str(cache),
-            "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-            "PYTHONUNBUFFERED": "1",
-        }
+    def begin(workdir, *flags, **options):
+        command = [sys.executable, "-m", "sr3_jax", "train", f"--config={tiny.__file__}", f"--workdir={workdir}", *flags]
         process = subprocess.Popen(
-            [sys.executable, "-c", code, "train", *arguments],
-            env=os.environ | settings,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
+            command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options
         )
         running.append(process)
         return process
 
-    yield run
+    yield begin
     for process in running:
         process.kill()
-        process.wait()
+        process.communicate()

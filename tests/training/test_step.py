@@ -1,5 +1,7 @@
 """The update rule, on a network of three numbers whose loss and gradient are known by heart."""
 
+import itertools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -69,7 +71,7 @@ def test_the_cosine_starts_at_the_learning_rate_after_the_warm_up_and_ends_at_ze
     config.train.learning_rate_schedule, config.train.steps = "cosine", 20
     rates = [float(learning_rate(config)(n)) for n in range(21)]
     np.testing.assert_allclose(rates[:5], np.linspace(0, 1e-3, 5), rtol=1e-6)
-    assert all(a > b for a, b in zip(rates[4:], rates[5:], strict=False))
+    assert all(a > b for a, b in itertools.pairwise(rates[4:]))
     np.testing.assert_allclose([rates[12], rates[20]], [5e-4, 0], rtol=1e-6)
 
 

@@ -1,0 +1,197 @@
+"""Real runs of a tiny network on eight devices."""
+
+import json
+import shutil
+
+import jax
+import numpy as np
+import pytest
+from safetensors import safe_open
+
+from sr3_jax import images, parallel
+from sr3_jax.checkpoints import CheckpointError, complete_steps, export, load_checkpoint
+from sr3_jax.training.loop import TrainingDiverged
+from tests.tiny import assert_same_bits, contents, mesh_of, read_state
+
+
+def read_stats(workdir):
+    return [json.loads(line) for line in (workdir / "stats.jsonl").read_text().splitlines()]
+
+
+def assert_close(found, expected, atol):
+    for leaf, other in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
+        np.testing.assert_allclose(leaf, other, rtol=0, atol=atol)
+
+
+def adam(state):
+    return state.opt_state[1][0]
+
+
+# -- restarts
+
+
+def test_six_steps_equal_three_and_three_after_a_restart_to_the_bit(run, six, tmp_path):
+    first = run(tmp_path, {"train.steps": 3})
+    second = run(tmp_path, {"train.steps": 6, "train.log_every": 5, "train.checkpoint_every": 2, "train.keep_checkpoints": 2})
+    assert int(first.state.step) == 3
+    assert_same_bits(second.state, six.state)
+    assert_same_bits(read_state(tmp_path), read_state(six.workdir))
+    assert first.ids + second.ids == six.ids
+    assert complete_steps(tmp_path) == [4, 6]
+    assert len({tuple(ids) for ids in six.ids}) == 6  # six different batches
+
+
+def test_a_run_that_is_done_stays_as_it_is_and_says_so(run, six, tmp_path, capsys):
+    workdir = shutil.copytree(six.workdir, tmp_path / "copy")
+    again = run(workdir, {"train.steps": 4})
+    assert_same_bits(again.state, six.state)
+    assert again.ids == again.evaluated == []
+    assert f"{workdir} is already at step 6; raise train.steps" in capsys.readouterr().out
+    assert complete_steps(workdir) == [3, 6]
+
+
+def test_another_experiment_is_refused_naming_field_and_both_values_and_nothing_is_touched(run, six):
+    before = contents(six.workdir)
+    with pytest.raises(CheckpointError, match=r"train\.learning_rate: 0\.5 here, 0\.001 there; use another --workdir"):
+        run(six.workdir, {"train.learning_rate": 0.5, "train.steps": 9})
+    assert contents(six.workdir) == before
+
+
+# -- devices
+
+
+@pytest.mark.parametrize(("fields", "devices"), [({}, 1), ({"mesh.data": 2, "mesh.fsdp": 4}, 8)])
+def test_eight_devices_equal_one_and_two_times_four_with_everything_sharded(run, six, tmp_path, monkeypatch, fields, devices):
+    monkeypatch.setattr(parallel, "SMALLEST_SHARDED", 64)
+    other = run(tmp_path, fields, mesh=mesh_of(jax.devices()[:1]) if devices == 1 else None)
+    assert other.ids == six.ids
+    assert_close(other.state, six.state, atol=1e-6)
+    for ours, theirs in zip(read_stats(six.workdir), read_stats(tmp_path), strict=False):
+        assert ours.get("loss") == pytest.approx(theirs.get("loss"), abs=1e-6)
+    state = other.state
+    for tree in (state.params, state.ema, adam(state).mu, adam(state).nu):
+        for leaf in jax.tree.leaves(tree):
+            assert len(leaf.sharding.device_set) == devices
+            # a large enough array of which some side divides by four is in four parts
+            split = devices == 8 and leaf.size >= 64 and any(side % 4 == 0 for side in leaf.shape)
+            assert {shard.data.size for shard in leaf.addressable_shards} == {leaf.size // (4 if split else 1)}
+
+
+def test_the_loop_moves_nothing_between_host_and_devices_behind_our_back(run, tmp_path, monkeypatch):
+    monkeypatch.setattr(parallel, "to_devices", lambda batch, mesh: batch)  # leaves it to the compiled step
+    with pytest.raises(Exception, match="Disallowed host-to-device transfer"):
+        run(tmp_path, {"train.steps": 1})
+
+
+# -- what it leaves behind
+
+
+def test_stats_are_one_json_a_line_in_order(six):
+    steps = [line["step"] for line in read_stats(six.workdir) if "loss" in line]
+    assert steps == [2, 3, 4, 5, 6]  # fetched one step late, so that the loop never waits
+    for line in read_stats(six.workdir):
+        assert all(np.isfinite(value) for value in line.values())
+
+
+def test_after_a_restart_the_stats_hold_no_line_of_the_undone_future(run, six, tmp_path):
+    workdir = shutil.copytree(six.workdir, tmp_path / "copy")
+    shutil.rmtree(workdir / "checkpoints" / "6")
+    with (workdir / "stats.jsonl").open("a") as file:
+        file.write('{"step": 7, "lo')
+    run(workdir, {"train.steps": 4, "train.evaluate_every": 2}, scores=[20.0])
+    assert [line["step"] for line in read_stats(workdir)] == [2, 2, 3, 4, 4]
+    assert read_stats(workdir)[-1] == {"step": 4, "eval_psnr": 20.0}
+    assert read_stats(workdir)[:3] == read_stats(six.workdir)[:3]
+
+
+def test_held_out_evaluation_gets_the_average_at_its_intervals_and_leaves_numbers_and_pictures(six):
+    assert len(six.evaluated) == 3
+    assert_same_bits(six.evaluated[-1], jax.device_get(six.state.ema))
+    assert any((a != b).any() for a, b in zip(*map(jax.tree.leaves, (six.evaluated[-1], six.state.params)), strict=True))
+    found = {line["step"]: line["eval_psnr"] for line in read_stats(six.workdir) if "eval_psnr" in line}
+    assert found == {2: 10.0, 4: 10.0, 6: 10.0}
+    pictures = {path.name: int(images.read(path, 1).pixels.max()) for path in (six.workdir / "samples").iterdir()}
+    assert pictures == {"00000002.png": 10, "00000004.png": 20, "00000006.png": 30}
+
+
+def test_sr3_is_not_chosen_by_psnr(six):
+    assert not (six.workdir / "best.safetensors").exists()
+
+
+REGRESSION = {
+    "objective": "regression",
+    "model.dropout": 0.0,
+    "train.batch_size": 16,
+    "train.clip_norm": 0.0,
+    "train.evaluate_every": 1,
+    "train.steps": 3,
+}
+
+
+def test_regression_keeps_the_average_of_the_best_psnr_also_over_restarts(run, tmp_path):
+    best = tmp_path / "best.safetensors"
+    first = run(tmp_path, REGRESSION, scores=[10.0, 30.0, 20.0])
+
+    def assert_kept(evaluated, step, psnr):
+        with safe_open(best, framework="numpy") as file:
+            assert float(file.metadata()["psnr"]) == psnr
+        assert load_checkpoint(best).step == step
+        assert_same_bits(jax.device_get(load_checkpoint(best).params), evaluated)
+
+    assert_kept(first.evaluated[1], 2, 30.0)
+    second = run(tmp_path, REGRESSION | {"train.steps": 5}, scores=[29.0, 31.0])
+    assert len(second.evaluated) == 2
+    assert_kept(second.evaluated[1], 5, 31.0)
+
+
+def test_a_batch_in_two_parts_has_the_loss_and_gradient_of_the_whole(run, tmp_path):
+    """Of the regression network without dropout, whose loss knows no chance."""
+    whole = run(tmp_path / "whole", REGRESSION | {"train.steps": 1})
+    parts = run(tmp_path / "parts", REGRESSION | {"train.steps": 1, "train.accumulate": 2})
+    gradients = [jax.tree.map(lambda moment: moment / 0.1, adam(found.state).mu) for found in (parts, whole)]
+    assert_close(*gradients, atol=1e-6)
+    assert max(float(np.abs(leaf).max()) for leaf in jax.tree.leaves(gradients[1])) > 1e-2
+    losses = [read_stats(tmp_path / name)[0]["loss"] for name in ("whole", "parts")]
+    assert losses[0] == pytest.approx(losses[1], abs=1e-6)
+
+
+# -- where it starts
+
+
+@pytest.mark.parametrize("kind", ["workdir", "export"])
+def test_training_starts_from_given_weights_and_needs_them_only_once(run, six, tmp_path, kind):
+    given = shutil.copytree(six.workdir, tmp_path / "given")
+    if kind == "export":
+        export(load_checkpoint(given), tmp_path / "given.safetensors")
+        given = tmp_path / "given.safetensors"
+    fields = {"train.init_from": str(given), "train.steps": 1}
+    found = run(tmp_path / "new", fields)  # the learning rate of the first step is zero
+    assert_same_bits(found.state.params, six.state.ema)
+    assert_close(found.state.ema, six.state.ema, atol=1e-7)
+    given.rename(tmp_path / "gone")
+    run(tmp_path / "new", fields)
+
+
+def test_weights_of_another_network_are_refused_by_parameter_and_nothing_is_written(run, six, tmp_path):
+    with pytest.raises(CheckpointError, match=r"parameter \S+ has shape \(.*8.*\), the config's network needs \(.*16.*\)"):
+        run(tmp_path / "new", {"train.init_from": str(six.workdir), "model.channels": 16})
+    assert list(tmp_path.iterdir()) == []
+
+
+# -- numbers that are not finite
+
+
+def test_training_stops_after_too_many_bad_updates_and_the_last_checkpoint_is_good(run, six, tmp_path):
+    """Finite weights whose loss overflows float32."""
+    good = load_checkpoint(six.workdir)
+    good.params["out_conv" if "out_conv" in good.params else sorted(good.params)[0]]
+    largest = max(jax.tree.leaves(good.params), key=lambda leaf: leaf.size)
+    params = jax.tree.map(lambda leaf: leaf * np.float32(1e30) if leaf is largest else leaf, good.params)
+    export(type(good)(good.config, params, 0, "explosive"), tmp_path / "explosive.safetensors")
+    fields = {"train.init_from": str(tmp_path / "explosive.safetensors"), "train.steps": 50, "train.max_bad_steps": 3}
+    with pytest.raises(TrainingDiverged, match=r"3 updates in a row.*train\.max_bad_steps = 3.*lower train\.learning_rate"):
+        run(tmp_path / "new", fields | {"train.checkpoint_every": 1})
+    last = load_checkpoint(tmp_path / "new")
+    assert last.step == complete_steps(tmp_path / "new")[-1] >= 2
+    assert_same_bits(read_state(tmp_path / "new").params, params)
+    assert read_stats(tmp_path / "new")[0]["loss"] is None
