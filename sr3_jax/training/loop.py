@@ -125,10 +125,8 @@ def train(config: ConfigDict, workdir: Path, evaluate: Evaluate | None = None) -
             last = step == config.train.steps
             stopping = stop.requested or checkpoints.reached_preemption(step)
             if step % config.train.log_every == 0 or last or stopping:
-                fetched = jax.device_get(
-                    pending if last or stopping else pending[:-1]
-                )  # one step late: never waits for this one
-                pending = [] if last or stopping else pending[-1:]
+                done = len(pending) if last or stopping else len(pending) - 1  # one step late: never waits for the current one
+                fetched, pending = jax.device_get(pending[:done]), pending[done:]
                 if fetched:
                     report.log(step, _mean(fetched) | clock.read())
                     _check_finite(fetched, step, config)
@@ -157,7 +155,7 @@ def describe(config: ConfigDict, abstract: TrainState, mesh: jax.sharding.Mesh) 
     data, batch = config.data, config.train.batch_size
     return (
         f"devices: {kind}, mesh data={mesh.shape['data']} fsdp={mesh.shape['fsdp']}\n"
-        f"network: {count / 1e6:.2f} M parameters (parameters.txt), {config.objective}, predicts {config.model.predict}, {config.model.dtype}\n"
+        f"network: {count / 1e6:.2f} M parameters (parameters.txt), {config.objective}, {config.model.dtype}\n"
         f"data: {data.source} {data.folder or data.name}".rstrip()
         + f", {data.lr_size}² → {data.hr_size}², batch {batch}"
     )
@@ -174,6 +172,7 @@ def _memory(compiled: jax.stages.Compiled) -> str:
 
 def _with_params(state: TrainState, params: PyTree, sharding: TrainState) -> TrainState:
     """The state with these parameters, and an EMA of its own (two copies: the state will be donated)."""
+    params = jax.device_get(params)  # a checkpoint is read onto one device, and jit does not move what has a place
 
     def copy(where: PyTree) -> PyTree:
         return jax.jit(lambda tree: jax.tree.map(jnp.copy, tree), out_shardings=where)(params)
