@@ -293,13 +293,10 @@ def main() -> None:
     if load > 0.5 and not args.cpu_time:
         print("WARNING: other programs are running; that slows PyTorch's threads, which wait for one another, more than ours\n")
 
+    where = f"{DEVICE.type}, {cores} core{'s' * (cores > 1)}, load {load:.1f} before"
     clock = "processor" if args.cpu_time else "wall"
-    print(
-        f"{args.config}, {parameters / 1e6:.2f} M parameters{note}; batch {args.batch}, {args.dtype}, {args.repeats} rounds of {clock} time"
-    )
-    print(
-        f"{datetime.date.today()}, {', '.join(map(version, packages))}; {DEVICE.type}, {cores} cores, load {load:.1f} before; {args.repeats} rounds, {clock} time\n"
-    )
+    print(f"{args.config}, {parameters / 1e6:.2f} M parameters{note}; batch {args.batch}, {args.dtype}")
+    print(f"{datetime.date.today()}, {', '.join(map(version, packages))}; {where}; {args.repeats} rounds, {clock} time\n")
     print("| | sr3_jax, ms per image | other, ms per image | other / sr3_jax (quartiles) |\n|---|---|---|---|")
     for step, size in (("training", args.batch), ("sampling", args.batch * CHAIN)):
         print(row(f"{step} step", seconds[f"ours, {step}"], seconds[f"PyTorch, {step}"], size))

@@ -1,4 +1,4 @@
-"""Strict settings for every test: shapes checked, no silent promotion, warnings of our own modules are errors, 8 CPU devices."""
+"""Strict settings for every test: shapes checked, no silent promotion, our own warnings are errors, 8 CPU devices."""
 
 import os
 import sys

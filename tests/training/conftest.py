@@ -87,11 +87,13 @@ def start(cache, tmp_path_factory):
     }
     running = []
 
-    def begin(workdir, *flags, **options):
-        command = [sys.executable, "-m", "sr3_jax", "train", f"--config={tiny.__file__}", f"--workdir={workdir}", *flags]
-        process = subprocess.Popen(
-            command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options
-        )
+    def begin(workdir, *flags, largest_file=0):
+        command = ["-m", "sr3_jax"]
+        if largest_file:  # in bytes, as if the disk took no more
+            limit = f"resource.setrlimit(resource.RLIMIT_FSIZE, ({largest_file}, {largest_file}))"
+            command = ["-c", f"import resource, sys, sr3_jax.cli; {limit}; sys.exit(sr3_jax.cli.main())"]
+        command = [sys.executable, *command, "train", f"--config={tiny.__file__}", f"--workdir={workdir}", *flags]
+        process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         running.append(process)
         return process
 

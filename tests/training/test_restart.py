@@ -1,6 +1,5 @@
 """Whatever stops `sr3 train`, the same command goes on as if nothing had happened. Real processes, really stopped."""
 
-import resource
 import shutil
 import signal
 import subprocess
@@ -94,11 +93,7 @@ def assert_told_in_one_sentence(process, reason):
 def test_a_disk_that_takes_no_more_is_told_in_one_sentence_and_keeps_the_earlier_checkpoints(start, six, tmp_path):
     """A limit on the size of files stands in for the disk; the save under way fails in a thread of its own."""
     workdir = shutil.copytree(six.workdir, tmp_path / "workdir")
-
-    def limit():
-        resource.setrlimit(resource.RLIMIT_FSIZE, (12_000, 12_000))
-
-    process = start(workdir, ENDLESS, "--config.train.checkpoint_every=2", preexec_fn=limit)
+    process = start(workdir, ENDLESS, "--config.train.checkpoint_every=2", largest_file=12_000)
     assert_told_in_one_sentence(process, "File too large")
     assert complete_steps(workdir) == [3, 6]
     assert_same_bits(load_checkpoint(workdir).params, six.state.ema)  # saved on eight devices, read on one

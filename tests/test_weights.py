@@ -1,0 +1,52 @@
+"""The shipped weights keep their promises, on people they have never seen."""
+
+from importlib import resources
+
+import numpy as np
+import pytest
+
+from sr3_jax.checkpoints import load_checkpoint, shipped
+from sr3_jax.evaluation import held_out
+from sr3_jax.inference.upscaler import Upscaler
+
+NAMES = ["faces-16-64", "faces-16-64-regression"]
+
+
+def upscaled(name, data, sample=0):
+    return Upscaler.load(name).batch(data.lr, data.ids, sample=sample)
+
+
+@pytest.mark.fast
+def test_each_is_there_by_name_small_and_carries_its_config():
+    assert shipped() == NAMES
+    for name, objective in zip(NAMES, ("sr3", "regression"), strict=True):
+        checkpoint = load_checkpoint(name)
+        assert (checkpoint.config.objective, checkpoint.config.data.source) == (objective, "orl")
+        assert len((resources.files("sr3_jax") / "weights" / f"{name}.safetensors").read_bytes()) <= 10e6
+
+
+def test_regression_beats_a_fitted_linear_filter_and_a_sample_agrees_with_its_input():
+    """A 5×5 linear filter fitted on the training people reaches 25.25 dB on all 100 images."""
+    data = held_out.load(load_checkpoint(NAMES[0]).config)
+    regression = held_out.mean_scores(held_out.uint8(upscaled(NAMES[1], data)), data)
+    assert regression["psnr"] >= 25.5
+
+    few = held_out.load(load_checkpoint(NAMES[0]).config, limit=10)
+    sample = held_out.mean_scores(held_out.uint8(upscaled(NAMES[0], few)), few)
+    best = held_out.mean_scores(held_out.uint8(upscaled(NAMES[1], few)), few)
+    assert sample["psnr"] >= best["psnr"] - 3
+    assert sample["consistency_db"] >= 40
+
+
+@pytest.mark.slow
+def test_the_mean_of_eight_samples_approaches_the_regression_without_a_shift_of_brightness():
+    data = held_out.load(load_checkpoint(NAMES[0]).config)
+    samples = np.stack([upscaled(NAMES[0], data, sample) for sample in range(8)])
+    regression, one, mean = (
+        held_out.mean_scores(held_out.uint8(images), data) for images in (upscaled(NAMES[1], data), samples[0], samples.mean(0))
+    )
+    assert one["psnr"] >= regression["psnr"] - 3
+    assert mean["psnr"] >= regression["psnr"] - 0.8
+    assert one["consistency_db"] >= 40
+    shift = (samples[0] - data.hr / 127.5 + 1).mean((1, 2, 3)) * 127.5
+    assert np.abs(shift).max() < 2  # levels of 255, image by image
