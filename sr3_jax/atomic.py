@@ -17,6 +17,8 @@ def replacing(path: Path) -> Iterator[Path]:
     try:
         yield temporary
         temporary.chmod(0o666 & ~_umask())  # mkstemp's files are their owner's alone
+        with temporary.open("r+b") as file:
+            os.fsync(file.fileno())  # else a power cut can leave the new name with nothing in it
         temporary.replace(path)
     except BaseException:
         temporary.unlink(missing_ok=True)

@@ -149,7 +149,6 @@ def validate(config: ConfigDict) -> None:
     for field in ("data.blur", "train.clip_norm", "train.warmup_steps", "model.head_channels"):
         _need(get(config, field) >= 0, f"{field} = {get(config, field)} must not be negative")
     _need(0 <= config.seed < 2**31, f"seed = {config.seed} must lie between 0 and {2**31 - 1}")
-    _need(config.data.blur <= 4, f"data.blur = {config.data.blur} must be at most 4, in LR pixels")
     _need(config.data.blur <= 4, f"data.blur = {config.data.blur} must be at most 4 LR pixels, as far as the kernel reaches")
     _need(config.train.learning_rate > 0, f"train.learning_rate = {config.train.learning_rate} must be positive")
     _need(config.model.residual_scale > 0, f"model.residual_scale = {config.model.residual_scale} must be positive")
