@@ -26,8 +26,10 @@ $(VENV)/.test: setup.py $(VENV)/.demo
 
 demo: $(VENV)/.demo
 	rm -rf demo
+	@echo "1. Two minutes of training, to see it work; a network worth using takes half an hour."
 	$(BIN)/sr3 train --config=configs/orl_16_64.py --workdir=demo/training --config.train.steps=120 \
 	  --config.train.log_every=10 --config.train.evaluate_images=9
+	@echo "2. People it has never seen, enlarged 4x with the weights in the package."
 	$(BIN)/sr3 evaluate --checkpoint=faces-16-64-regression --checkpoint=faces-16-64 --output=demo
 
 test: lint

@@ -9,6 +9,7 @@ import os
 import re
 import sys
 import traceback
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -231,6 +232,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     # Before JAX and TensorFlow are imported: their start-up chatter is not for our users.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
+    warnings.filterwarnings("ignore", module="PIL")  # about files that it reads all the same, or that we name ourselves
     try:
         if not arguments or arguments[0] in ("--help", "-h", "help"):
             print(_overview())
