@@ -5,6 +5,7 @@ The mesh has two axes. The batch is split over both; parameters, EMA and optimiz
 """
 
 import os
+from collections.abc import Sequence
 
 import jax
 import numpy as np
@@ -38,20 +39,20 @@ def start() -> None:
             raise
 
 
-def make_mesh(config: ConfigDict) -> Mesh:
-    """The mesh of config.mesh over all devices; raises ConfigError when they or the batch do not divide."""
-    devices, fsdp, data = jax.device_count(), config.mesh.fsdp, config.mesh.data
-    data = devices // fsdp if data == -1 else data
-    if data < 1 or data * fsdp != devices:
+def make_mesh(config: ConfigDict, devices: Sequence[jax.Device] | None = None) -> Mesh:
+    """The mesh of config.mesh over the devices, by default all; raises ConfigError when they or the batch do not divide."""
+    count, fsdp, data = len(devices or jax.devices()), config.mesh.fsdp, config.mesh.data
+    data = count // fsdp if data == -1 else data
+    if data < 1 or data * fsdp != count:
         raise ConfigError(
-            f"mesh.data = {config.mesh.data} and mesh.fsdp = {fsdp}: their product must be {devices}, the number of devices"
+            f"mesh.data = {config.mesh.data} and mesh.fsdp = {fsdp}: their product must be {count}, the number of devices"
         )
     micro_batch = config.train.batch_size // config.train.accumulate
-    if micro_batch % devices:
+    if micro_batch % count:
         raise ConfigError(
-            f"train.batch_size / train.accumulate = {micro_batch} must be divisible by the number of devices, {devices}"
+            f"train.batch_size / train.accumulate = {micro_batch} must be divisible by the number of devices, {count}"
         )
-    return jax.make_mesh((data, fsdp), ("data", "fsdp"), axis_types=(AxisType.Auto,) * 2)
+    return jax.make_mesh((data, fsdp), ("data", "fsdp"), axis_types=(AxisType.Auto,) * 2, devices=devices)
 
 
 def fsdp_spec(shape: tuple[int, ...], size: int) -> PartitionSpec:

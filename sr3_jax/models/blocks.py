@@ -12,7 +12,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-Features = Float[Array, "b _h _w _c"]  # sizes vary within a function: only the batch is checked
+from sr3_jax.models.dropout import Dropout
+from sr3_jax.models.platform import Features, downsample, upsample
+
 Embedding = Float[Array, "b e"]
 DType = Any
 
@@ -30,18 +32,6 @@ def conv(x: Features, channels: int, dtype: DType, name: str, size: int = 3, ini
     """A convolution that keeps the size (or divides it by `stride`)."""
     init = init or nn.initializers.variance_scaling(1.0, "fan_avg", "uniform")
     return nn.Conv(channels, (size, size), strides=stride, padding=size // 2, kernel_init=init, dtype=dtype, name=name)(x)
-
-
-def downsample(x: Features) -> Features:
-    """Halves height and width by averaging 2×2 pixels. A reshape: its gradient is cheap where strided convolutions' is not."""
-    b, h, w, c = x.shape
-    return x.reshape(b, h // 2, 2, w // 2, 2, c).mean((2, 4))
-
-
-def upsample(x: Features) -> Features:
-    """Doubles height and width by repeating pixels. Broadcasting: `jax.image.resize` has a slow gradient on CPU."""
-    b, h, w, c = x.shape
-    return jnp.broadcast_to(x[:, :, None, :, None, :], (b, h, 2, w, 2, c)).reshape(b, 2 * h, 2 * w, c)
 
 
 def space_to_depth(x: Features, factor: int) -> Features:
@@ -115,7 +105,7 @@ class ResBlock(nn.Module):
             h = group_norm(h, self.dtype, "norm_1") * (1 + scale) + shift
         else:
             h = group_norm(h if shift is None else h + shift, self.dtype, "norm_1")
-        h = nn.Dropout(self.dropout)(nn.silu(h), deterministic=not train)
+        h = Dropout(self.dropout)(nn.silu(h), train)
         h = conv(h, self.channels, self.dtype, "conv_1", init=ZERO)
         x = change(x)
         if x.shape[-1] != self.channels:

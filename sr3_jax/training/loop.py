@@ -34,10 +34,9 @@ from sr3_jax.checkpoints import (
 from sr3_jax.data.pipeline import Batches
 from sr3_jax.data.sources import open_source
 from sr3_jax.errors import UserError
-from sr3_jax.method import Method
 from sr3_jax.training.progress import Clock, Reporter
-from sr3_jax.training.state import TrainState, init_state, make_optimizer
-from sr3_jax.training.step import make_train_step
+from sr3_jax.training.state import TrainState
+from sr3_jax.training.step import training_program
 
 # Held-out evaluation, handed in by the caller: EMA parameters -> (metrics, a picture).
 Evaluate = Callable[[PyTree], tuple[dict[str, float], UInt8[np.ndarray, "h w c"]]]
@@ -63,51 +62,39 @@ def train(config: ConfigDict, workdir: Path, evaluate: Evaluate | None = None) -
     if parallel.is_main():
         open_workdir(workdir, config)
 
-    # -- shapes, shardings, compilation
-    method, optimizer = Method(config), make_optimizer(config)
-
-    def init() -> TrainState:
-        return init_state(method, optimizer)
-
-    abstract = jax.eval_shape(init)
-    sharding = parallel.shardings(abstract, mesh)
-    size = config.train.batch_size
-    batch = jax.ShapeDtypeStruct((size, *method.shape), jnp.uint8, sharding=parallel.batch_sharding(mesh))
-    abstract = jax.tree.map(lambda leaf, s: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=s), abstract, sharding)
-    outputs = (sharding, parallel.replicated(mesh))
-    step_function = jax.jit(make_train_step(method, optimizer), donate_argnums=0, out_shardings=outputs)
+    program = training_program(config, mesh)
 
     with contextlib.ExitStack() as stack:
         stop = stack.enter_context(_stop_signals())
         checkpoints = stack.enter_context(contextlib.closing(Checkpoints(workdir, config)))  # closing waits for saves under way
         start = checkpoints.latest() or 0
         report = stack.enter_context(Reporter(workdir, config.train.steps, start, parallel.is_main()))
-        report.say(describe(config, abstract, mesh))
+        report.say(describe(config, program.state, mesh))
         if parallel.is_main():
-            overview = parameter_overview.get_parameter_overview(abstract.params, include_stats=False)
+            overview = parameter_overview.get_parameter_overview(program.state.params, include_stats=False)
             write_text(workdir / "parameters.txt", overview + "\n")
         for dropped in source.dropped:
             report.say(f"dropped: {dropped.id} {dropped.reason}")
         if start >= config.train.steps:
             report.say(f"{workdir} is already at step {start}; raise train.steps to go on")
         started = time.perf_counter()
-        compiled = step_function.lower(abstract, batch).compile()
+        compiled = program.lower().compile()
         report.say(f"compiled in {time.perf_counter() - started:.1f} s{_memory(compiled)}")
 
         # -- state: restored or new
         position = start
         if start:
-            state, position = checkpoints.restore(abstract)
+            state, position = checkpoints.restore(program.state)
             report.say(f"resuming from step {start}")
         else:
-            state = jax.jit(init, out_shardings=sharding)()
+            state = program.init()
             if initial:
-                state = _with_params(state, initial.params, sharding)
+                state = _with_params(state, initial.params, program.state)
                 report.say(f"starting from the weights of {config.train.init_from}")
         batches = Batches(source, config, position=position, process=jax.process_index(), processes=jax.process_count())
 
         # -- the loop
-        clock, pending, named = Clock(size), [], 0
+        clock, pending, named = Clock(config.train.batch_size), [], 0
         step = start
         while step < config.train.steps:
             waiting = time.perf_counter()
@@ -170,14 +157,15 @@ def _memory(compiled: jax.stages.Compiled) -> str:
     return f"; memory per device, estimated by the compiler: {peak / 2**20:,.0f} MiB (state and batch {state / 2**20:,.0f})"
 
 
-def _with_params(state: TrainState, params: PyTree, sharding: TrainState) -> TrainState:
+def _with_params(state: TrainState, params: PyTree, shapes: TrainState) -> TrainState:
     """The state with these parameters, and an EMA of its own (two copies: the state will be donated)."""
     params = jax.device_get(params)  # a checkpoint is read onto one device, and jit does not move what has a place
 
-    def copy(where: PyTree) -> PyTree:
+    def copy(like: PyTree) -> PyTree:
+        where = jax.tree.map(lambda leaf: leaf.sharding, like)
         return jax.jit(lambda tree: jax.tree.map(jnp.copy, tree), out_shardings=where)(params)
 
-    return state._replace(params=copy(sharding.params), ema=copy(sharding.ema))
+    return state._replace(params=copy(shapes.params), ema=copy(shapes.ema))
 
 
 def _mean(fetched: list[dict[str, np.ndarray]]) -> dict[str, float]:

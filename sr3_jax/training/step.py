@@ -1,14 +1,18 @@
-"""One update: loss, gradient, Adam, EMA. Pure, to be jitted with the state donated."""
+"""One update: loss, gradient, Adam, EMA. Pure, jitted with the state donated."""
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
+from jax.sharding import Mesh
 from jaxtyping import Array, Float, PyTree
+from ml_collections import ConfigDict
 
+from sr3_jax import parallel
 from sr3_jax.method import Method
-from sr3_jax.training.state import TrainState, learning_rate
+from sr3_jax.training.state import TrainState, init_state, learning_rate, make_optimizer
 
 Metrics = dict[str, Float[Array, ""]]
 
@@ -76,3 +80,31 @@ def make_train_step(method: Method, optimizer: optax.GradientTransformation) -> 
         return state, metrics
 
     return step
+
+
+class Program(NamedTuple):
+    """Training on a mesh, before anything is allocated or compiled."""
+
+    init: Callable[[], TrainState]  # jitted: the state before step 1, sharded
+    step: jax.stages.Wrapped  # jitted: (state, batch) -> (state, metrics), the state donated
+    state: TrainState  # shapes and shardings
+    batch: jax.ShapeDtypeStruct
+
+    def lower(self) -> jax.stages.Lowered:
+        return self.step.lower(self.state, self.batch)
+
+
+def training_program(config: ConfigDict, mesh: Mesh) -> Program:
+    """What `sr3 train` runs, and what `sr3 compile` compiles for devices that are not there."""
+    method, optimizer = Method(config), make_optimizer(config)
+
+    def init() -> TrainState:
+        return init_state(method, optimizer)
+
+    shapes = jax.eval_shape(init)
+    sharding = parallel.shardings(shapes, mesh)
+    state = jax.tree.map(lambda leaf, s: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=s), shapes, sharding)
+    batch = jax.ShapeDtypeStruct((config.train.batch_size, *method.shape), jnp.uint8, sharding=parallel.batch_sharding(mesh))
+    outputs = (sharding, parallel.replicated(mesh))
+    step = jax.jit(make_train_step(method, optimizer), donate_argnums=0, out_shardings=outputs)
+    return Program(jax.jit(init, out_shardings=sharding), step, state, batch)

@@ -1,0 +1,55 @@
+"""What is computed in another way on another kind of device: the same function, the fastest form of it.
+
+`jax.lax.platform_dependent` chooses when a program is compiled, so a TPU program compiled on a CPU is the TPU's.
+benchmarks/tpu.md and benchmarks/README.md have the measurements.
+"""
+
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, Float
+
+Features = Float[Array, "b _h _w _c"]  # sizes vary within a function: only the batch is checked
+LAYOUT = ("NHWC", "HWIO", "NHWC")
+EXACT = lax.Precision.HIGHEST  # where the default would round float32 to bfloat16
+
+
+def downsample(x: Features) -> Features:
+    """Halves height and width by averaging 2×2 pixels."""
+    return lax.platform_dependent(x, tpu=_downsample_matrix, default=_downsample)
+
+
+def upsample(x: Features) -> Features:
+    """Doubles height and width by repeating pixels."""
+    return lax.platform_dependent(x, tpu=_upsample_matrix, default=_upsample)
+
+
+def _downsample(x: Features) -> Features:
+    # A reshape: its gradient is cheap where strided convolutions' is not.
+    b, h, w, c = x.shape
+    return x.reshape(b, h // 2, 2, w // 2, 2, c).mean((2, 4))
+
+
+def _upsample(x: Features) -> Features:
+    # Broadcasting: `jax.image.resize` has a slow gradient on CPU.
+    b, h, w, c = x.shape
+    return jnp.broadcast_to(x[:, :, None, :, None, :], (b, h, 2, w, 2, c)).reshape(b, 2 * h, 2 * w, c)
+
+
+# A TPU moves pixels faster through its matrix unit, multiplied by the identity, than by reshaping: its compiler takes
+# broadcasts and reductions of the middle axes one tile at a time.
+
+
+def _identity(x: Features, scale: float) -> Array:
+    c = x.shape[-1]
+    return jnp.broadcast_to(scale * jnp.eye(c, dtype=x.dtype), (2, 2, c, c))
+
+
+def _downsample_matrix(x: Features) -> Features:
+    return lax.conv_general_dilated(
+        x, _identity(x, 0.25), (2, 2), "VALID", dimension_numbers=LAYOUT, precision=lax.Precision.HIGHEST
+    )
+
+
+def _upsample_matrix(x: Features) -> Features:
+    dilated: Any = {"lhs_dilation": (2, 2), "padding": ((1, 1), (1, 1)), "precision": EXACT}
+    return lax.conv_general_dilated(x, _identity(x, 1.0), (1, 1), dimension_numbers=LAYOUT, **dilated)

@@ -1,0 +1,93 @@
+"""TPU chips that are not here: their published figures, and the topologies that the TPU compiler knows."""
+
+import os
+import re
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import NamedTuple
+
+from sr3_jax.errors import UserError
+
+GIB = 2**30
+
+
+class Chip(NamedTuple):
+    """Peaks of one chip. Source: Google's pages on each TPU version; the clock follows from the peak and the matrix units."""
+
+    flops: float  # dense bfloat16, per second
+    hbm_bytes: int
+    hbm_bandwidth: float  # bytes per second
+    link_bandwidth: float  # bytes per second, all links to other chips together
+    clock: float  # Hz: what the compiler's estimated cycles are cycles of
+    options: dict[str, str]  # of the topology
+
+
+CHIPS = {
+    "v4": Chip(275e12, 32 * GIB, 1228e9, 300e9, 1.05e9, {"chip_config_name": "megacore"}),
+    "v5e": Chip(197e12, 16 * GIB, 819e9, 200e9, 1.5e9, {}),
+    "v5p": Chip(459e12, 95 * GIB, 2765e9, 600e9, 1.75e9, {}),
+    "v6e": Chip(918e12, 32 * GIB, 1640e9, 448e9, 1.75e9, {}),
+}
+
+
+def parse(topology: str) -> tuple[Chip, int]:
+    """The chip of a topology such as "v5e:4x8", and how many; raises UserError."""
+    name, _, layout = topology.partition(":")
+    if name not in CHIPS or not re.fullmatch(r"\d+(x\d+){1,2}", layout):
+        examples = '"v5e:4x8", "v6e:16x16", "v4:2x2x4" or "v5p:4x4x4"'
+        raise UserError(f"--topology={topology} is not known; it can be one of {', '.join(CHIPS)} with its layout: {examples}")
+    count = 1
+    for size in layout.split("x"):
+        count *= int(size)
+    return CHIPS[name], count
+
+
+def prepare_environment() -> None:
+    """Before JAX starts: this machine computes on its CPU, and the TPU compiler looks for no TPU.
+
+    Raises UserError without the extra [aot].
+    """
+    from importlib.util import find_spec
+
+    if find_spec("libtpu") is None:
+        raise UserError("the TPU compiler is not installed: pip install 'sr3_jax[aot]'")
+    settings = {
+        "JAX_PLATFORMS": "cpu",
+        "TPU_SKIP_MDS_QUERY": "1",
+        "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",  # else a lock file stops a second process
+        "TPU_ACCELERATOR_TYPE": "",
+        "TPU_WORKER_HOSTNAMES": "localhost",
+        "TPU_STDERR_LOG_LEVEL": "3",
+        "TPU_MIN_LOG_LEVEL": "3",
+    }
+    for name, value in settings.items():
+        os.environ.setdefault(name, value)
+
+
+def devices(topology: str) -> list:
+    """The devices of a topology, to compile for; raises UserError when there is no such slice."""
+    from jax.experimental import topologies
+
+    chip, count = parse(topology)
+    options: dict = dict(chip.options)
+    if count == 1:
+        options["chips_per_host_bounds"] = (1,) * (topology.count("x") + 1)
+    try:
+        with _silence():
+            return list(topologies.get_topology_desc(topology, "tpu", **options).devices)
+    except Exception as error:  # XLA's own, not exported under a stable name
+        raise UserError(f"--topology={topology}: {' '.join(str(error).split())[:200]}") from error
+
+
+@contextmanager
+def _silence() -> Iterator[None]:
+    """Drops what libtpu writes to file descriptor 2 while it starts: complaints that no TPU is attached."""
+    keep = os.dup(2)
+    with tempfile.TemporaryFile() as file:
+        os.dup2(file.fileno(), 2)
+        try:
+            yield
+        finally:
+            os.dup2(keep, 2)
+            os.close(keep)

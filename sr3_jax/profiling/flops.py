@@ -1,0 +1,51 @@
+"""The arithmetic that a function needs, counted from its jaxpr: what a model FLOPs utilisation (MFU) is measured against."""
+
+from collections.abc import Callable
+from math import prod
+from typing import Any
+
+import jax
+import numpy as np
+
+
+def matrix_flops(function: Callable, *args: Any) -> int:
+    """FLOPs (a multiplication and an addition are two) of the convolutions and matrix products in function(*args).
+
+    `args` may be shapes. Taps that fall on padding are not counted, nor is anything that a compiler recomputes.
+    """
+    return _count(jax.make_jaxpr(function)(*args).jaxpr)
+
+
+def _count(jaxpr: Any) -> int:
+    total = 0
+    for equation in jaxpr.eqns:
+        name, params = equation.primitive.name, equation.params
+        if name == "conv_general_dilated":
+            total += _convolution(equation)
+        elif name == "dot_general":
+            (contracting, _), _ = params["dimension_numbers"]
+            shape = equation.invars[0].aval.shape
+            total += 2 * equation.outvars[0].aval.size * prod(shape[axis] for axis in contracting)
+        elif name == "scan":
+            total += params["length"] * _count(params["jaxpr"].jaxpr)
+        elif name == "cond":
+            # Branches differ by platform (models/platform.py) only: the fewest FLOPs are those of the mathematics.
+            total += min(_count(branch.jaxpr) for branch in params["branches"])
+        else:
+            inner = [value for value in params.values() if hasattr(value, "eqns") or hasattr(value, "jaxpr")]
+            total += sum(_count(getattr(value, "jaxpr", value)) for value in inner)
+    return total
+
+
+def _convolution(equation: Any) -> int:
+    lhs, rhs = (variable.aval.shape for variable in equation.invars)
+    out, params = equation.outvars[0].aval.shape, equation.params
+    numbers = params["dimension_numbers"]
+    taps = 1
+    for axis, (low, _) in enumerate(params["padding"]):
+        size, kernel = lhs[numbers.lhs_spec[2 + axis]], rhs[numbers.rhs_spec[2 + axis]]
+        stride, base, window = (params[name][axis] for name in ("window_strides", "lhs_dilation", "rhs_dilation"))
+        positions = np.arange(out[numbers.out_spec[2 + axis]])[:, None] * stride - low + np.arange(kernel) * window
+        taps *= int(((positions >= 0) & (positions < (size - 1) * base + 1) & (positions % base == 0)).sum())
+    batch, channels = out[numbers.out_spec[0]], out[numbers.out_spec[1]]
+    return 2 * batch * channels * taps * rhs[numbers.rhs_spec[1]] // params["batch_group_count"]

@@ -1,0 +1,155 @@
+"""Reads a compiled program: the text of optimised HLO, as `jax.stages.Compiled.as_text()` gives it for a TPU.
+
+The TPU compiler writes `estimated_cycles` beside each instruction that it schedules. An instruction counts as often as it
+runs: bodies of loops by their trip count, fused computations through the fusion alone.
+"""
+
+import re
+from collections import Counter, defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass
+from math import prod
+from typing import NamedTuple
+
+BYTES = {"pred": 1, "s8": 1, "u8": 1, "s16": 2, "u16": 2, "bf16": 2, "f16": 2, "s32": 4, "u32": 4, "f32": 4, "s64": 8, "u64": 8}
+COLLECTIVES = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute")
+# Names for memory that is already there: nothing is read or written.
+FREE = {
+    "parameter", "constant", "tuple", "get-tuple-element", "bitcast", "while", "conditional", "call", "partition-id",
+    "after-all", "copy-done", "slice-done", "async-done", "async-update",
+}  # fmt: skip
+
+_HEADER = re.compile(r"^(ENTRY )?%?([\w.\-]+) \(.*\{$")
+_INSTRUCTION = re.compile(r"^\s+(?:ROOT )?%?([\w.\-]+) = (.*?) ([a-z][a-z\-]*)\((.*)$")
+_ARRAY = re.compile(r"\b([a-z]+\d*)\[([\d,]*)\](?:\{([^}]*)\})?")
+
+
+class Instruction(NamedTuple):
+    name: str
+    opcode: str
+    shape: str  # with layout and memory space
+    operands: tuple[str, ...]
+    rest: str  # attributes, metadata, backend config
+
+
+@dataclass(frozen=True)
+class Program:
+    """The computations of a program, and how often each runs: on its own, not counting through fusions."""
+
+    computations: dict[str, list[Instruction]]
+    runs: dict[str, int]
+    inside: dict[str, int]  # the same for computations that are inlined into an instruction: fusions, reducers
+
+    @classmethod
+    def parse(cls, text: str, trips: int = 1) -> "Program":
+        """`trips` is for loops whose trip count the compiler does not state."""
+        computations: dict[str, list[Instruction]] = {}
+        entry, current = "", []
+        for line in text.splitlines():
+            if header := _HEADER.match(line):
+                current = computations.setdefault(header[2], [])
+                entry = header[2] if header[1] else entry
+            elif found := _INSTRUCTION.match(line):
+                name, shape, opcode, rest = found.groups()
+                operands = tuple(re.findall(r"%([\w.\-]+)", rest.partition(")")[0]))
+                current.append(Instruction(name, opcode, shape, operands, rest))
+        runs: Counter[str] = Counter()
+        inside: Counter[str] = Counter()
+
+        def visit(name: str, times: int, counter: Counter[str]) -> None:
+            counter[name] += times
+            for instruction in computations.get(name, ()):
+                for callee, count, inlined in _callees(instruction, trips):
+                    visit(callee, times * count, inside if inlined else counter)
+
+        visit(entry, 1, runs)
+        return cls(computations, dict(runs), dict(inside))
+
+    def scheduled(self) -> Iterator[tuple[Instruction, int]]:
+        """Every instruction that the program runs as such, and how often."""
+        for name, times in self.runs.items():
+            for instruction in self.computations[name]:
+                yield instruction, times
+
+    @property
+    def cycles(self) -> int:
+        """The compiler's estimate, for one run of the program on one chip, of everything but collectives."""
+        return sum(cycles(instruction) * times for instruction, times in self.scheduled())
+
+    @property
+    def hbm_bytes(self) -> int:
+        """Operands and results of all instructions, as laid out and padded, that live in HBM rather than in on-chip memory."""
+        total = 0
+        for name, times in self.runs.items():
+            shapes = {instruction.name: instruction.shape for instruction in self.computations[name]}
+            for instruction in self.computations[name]:
+                if instruction.opcode not in FREE:
+                    touched = [instruction.shape, *(shapes.get(operand, "") for operand in instruction.operands)]
+                    total += times * sum(map(hbm_bytes, touched))
+        return total
+
+    @property
+    def collective_bytes(self) -> dict[str, int]:
+        """Bytes of the results of each kind of collective, wherever it sits."""
+        totals: Counter[str] = Counter()
+        for counter in (self.runs, self.inside):
+            for name, times in counter.items():
+                for instruction in self.computations.get(name, ()):
+                    kind = instruction.opcode.removesuffix("-start")
+                    if kind in COLLECTIVES:
+                        size = logical_bytes(instruction.shape)
+                        # the result of a started all-gather is the pair (operand, result)
+                        totals[kind] += times * (size if kind == instruction.opcode or kind == "all-reduce" else size // 2)
+        return dict(totals)
+
+    def by_operation(self) -> list[tuple[str, int]]:
+        """Estimated cycles by the operation's name in our source, the most expensive first."""
+        totals: defaultdict[str, int] = defaultdict(int)
+        for instruction, times in self.scheduled():
+            name = re.search(r'op_name="([^"]*)"', instruction.rest)
+            totals[name[1] if name else instruction.opcode] += cycles(instruction) * times
+        return sorted(((name, total) for name, total in totals.items() if total), key=lambda pair: -pair[1])
+
+
+def _callees(instruction: Instruction, unknown: int) -> Iterator[tuple[str, int, bool]]:
+    """The computations that an instruction runs: name, how often, whether they are part of the instruction itself."""
+    rest = instruction.rest
+    if instruction.opcode == "while":
+        known = re.search(r'"known_trip_count":\{"n":"(\d+)"', rest)
+        for name in re.findall(r"(?:condition|body)=%?([\w.\-]+)", rest):
+            yield name, int(known[1]) if known else unknown, False
+    elif instruction.opcode == "conditional":
+        branches = re.search(r"branch_computations=\{([^}]*)\}", rest)
+        names = re.findall(r"%?([\w.\-]+)", branches[1]) if branches else re.findall(r"_computation=%?([\w.\-]+)", rest)
+        for name in names:  # all of them: an upper bound
+            yield name, 1, False
+    else:
+        for name in re.findall(r"(?:calls|to_apply)=%?([\w.\-]+)", rest):
+            yield name, 1, instruction.opcode not in ("call", "async-start")
+
+
+def cycles(instruction: Instruction) -> int:
+    found = re.search(r'"estimated_cycles":"(\d+)"', instruction.rest)
+    return int(found[1]) if found else 0
+
+
+def logical_bytes(shape: str) -> int:
+    """The bytes of a shape, or of all in a tuple."""
+    return sum(BYTES.get(kind, 4) * prod(map(int, filter(None, sizes.split(",")))) for kind, sizes, _ in _ARRAY.findall(shape))
+
+
+def hbm_bytes(shape: str) -> int:
+    """The bytes that a shape, or all in a tuple, takes in HBM: with the padding of its tiles, 0 if it lives on the chip."""
+    total = 0
+    for kind, sizes, layout in _ARRAY.findall(shape):
+        if re.search(r"S\([1-9]\)", layout):
+            continue
+        dimensions = [int(size) for size in sizes.split(",") if size]
+        order, _, tiling = layout.partition(":")
+        tile = re.search(r"T\(([\d,]+)\)", tiling)
+        if tile and order:
+            minor = [int(index) for index in order.split(",")]
+            for index, multiple in zip(minor, reversed([int(size) for size in tile[1].split(",")]), strict=False):
+                dimensions[index] = -(-dimensions[index] // multiple) * multiple
+        total += BYTES.get(kind, 4) * prod(dimensions)
+    return total
