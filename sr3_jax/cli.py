@@ -159,6 +159,38 @@ def export(args: Arguments, _: list[str]) -> None:
     print(output)
 
 
+def compile_(args: Arguments, _: list[str]) -> int:
+    """Compiles for a TPU slice that is not here: memory, time and utilisation, estimated by the TPU compiler.
+
+    Runs on any machine with the extra [aot]. Exit code 1 if it does not fit; then it says what would make it fit.
+    """
+    from sr3_jax.config import validate
+    from sr3_jax.profiling import chips
+
+    if args.what not in ("train", "sample"):
+        raise UserError(f"--what={args.what} can be train or sample")
+    validate(args.config)
+    chips.parse(args.topology)
+    chips.prepare_environment()
+    from sr3_jax.profiling import aot, report
+
+    estimate, program = aot.estimate(args.config, args.topology, args.what)
+    report.show(estimate)
+    if program and args.operations:
+        clock = chips.parse(args.topology)[0].clock
+        print("the most expensive operations, estimated by the compiler:")
+        for name, cycles in program.by_operation()[: args.operations]:
+            print(f"{1000 * cycles / clock:9.3f} ms  {name}")
+    if args.json:
+        import json
+
+        from sr3_jax.checkpoints import write_text
+
+        write_text(Path(args.json), json.dumps(estimate.to_dict(), indent=2) + "\n")
+        print(args.json)
+    return 0 if estimate.fits else 1
+
+
 # -- their flags
 
 
@@ -212,6 +244,14 @@ def _export_flags(fv: flags.FlagValues, argv: list[str]) -> None:
     flags.DEFINE_boolean("overwrite", False, "Replace a file that exists.", flag_values=fv)
 
 
+def _compile_flags(fv: flags.FlagValues, argv: list[str]) -> None:
+    _config_flag(fv, argv)
+    flags.DEFINE_string("topology", None, "Chip and layout of the slice: v5e:4x8, v6e:16x16, v4:2x2x4.", flag_values=fv)
+    flags.DEFINE_string("what", "train", "train: a training step; sample: a batch of images.", flag_values=fv)
+    flags.DEFINE_string("json", None, "Also write all numbers to this file.", flag_values=fv)
+    flags.DEFINE_integer("operations", 0, "Also list this many of the most expensive operations.", flag_values=fv)
+
+
 COMMANDS = {
     "train": Command(_train_flags, train, needs=("config", "workdir")),
     "evaluate": Command(_evaluate_flags, evaluate),
@@ -219,6 +259,7 @@ COMMANDS = {
     "overfit": Command(_config_flag, overfit, needs=("config",)),
     "check-data": Command(_check_data_flags, check_data, needs=("config",)),
     "params": Command(_config_flag, params, needs=("config",)),
+    "compile": Command(_compile_flags, compile_, needs=("config", "topology")),
     "export": Command(_export_flags, export, needs=("checkpoint", "output")),
 }
 

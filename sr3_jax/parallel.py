@@ -6,6 +6,7 @@ The mesh has two axes. The batch is split over both; parameters, EMA and optimiz
 
 import os
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 import numpy as np
@@ -67,6 +68,42 @@ def fsdp_spec(shape: tuple[int, ...], size: int) -> PartitionSpec:
 def shardings(abstract: PyTree, mesh: Mesh) -> PyTree:
     """The sharding of every array of a tree of shapes, by `fsdp_spec`."""
     return jax.tree.map(lambda leaf: NamedSharding(mesh, fsdp_spec(leaf.shape, mesh.shape["fsdp"])), abstract)
+
+
+def gather_params(params: PyTree, mesh: Mesh, dtype: Any) -> PyTree:
+    """Sharded parameters whole on every device, in `dtype`, for one use; their gradients come back sharded.
+
+    Left to itself, the compiler may rather keep the parameters split and gather the activations, which are far larger.
+    """
+
+    def gather(leaf: jax.Array) -> jax.Array:
+        sharding = NamedSharding(mesh, fsdp_spec(leaf.shape, mesh.shape["fsdp"]))
+        if sharding.is_fully_replicated:
+            return leaf
+
+        @jax.custom_vjp
+        def whole(leaf: jax.Array) -> jax.Array:
+            # narrowed before it travels
+            return jax.lax.with_sharding_constraint(
+                jax.lax.with_sharding_constraint(leaf.astype(dtype), sharding), replicated(mesh)
+            )
+
+        def backward(_: None, gradient: jax.Array) -> tuple[jax.Array]:
+            return (jax.lax.with_sharding_constraint(gradient, sharding).astype(leaf.dtype),)
+
+        whole.defvjp(lambda leaf: (whole(leaf), None), backward)
+        return whole(leaf)
+
+    return jax.tree.map(gather, params)
+
+
+def compiler_options(mesh: Mesh) -> dict[str, str]:
+    """What the compiler of the mesh's devices must be told."""
+    if mesh.devices.flat[0].platform != "tpu":
+        return {}
+    # With fsdp, it would split weight gradients into one convolution per shard, overlapped with their communication: made for
+    # matrix products of language models, it copies every feature map and doubles the memory (benchmarks/tpu.md).
+    return {"xla_jf_spmd_threshold_for_windowed_einsum_mib": "1000000"}
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:

@@ -113,14 +113,17 @@ def estimate(config: ConfigDict, topology: str, what: str = "train") -> tuple[Es
         return result, None
     result.compile_seconds = time.perf_counter() - started
 
-    program = Program.parse(compiled.as_text(), trips)
-    memory = compiled.memory_analysis()
+    text, memory, cost = compiled.as_text(), compiled.memory_analysis(), compiled.cost_analysis()
+    assert text, "the TPU compiler gives all three"
+    assert memory
+    assert cost
+    program = Program.parse(text, trips)
     result.argument_bytes, result.code_bytes = memory.argument_size_in_bytes, memory.generated_code_size_in_bytes
     result.temporary_bytes = memory.temp_size_in_bytes
     new_outputs = memory.output_size_in_bytes - memory.alias_size_in_bytes
     result.peak_bytes = result.argument_bytes + result.temporary_bytes + new_outputs + result.code_bytes
     result.model_flops = model_flops(config, what, evaluations) // count
-    result.compiled_flops = compiled.cost_analysis()["flops"]
+    result.compiled_flops = cost["flops"]
     result.hbm_traffic, result.collective_bytes = program.hbm_bytes, program.collective_bytes
     result.matrix_seconds = result.model_flops / chip.flops
     result.memory_seconds = program.hbm_bytes / chip.hbm_bandwidth

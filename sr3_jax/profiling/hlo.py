@@ -90,16 +90,20 @@ class Program:
 
     @property
     def collective_bytes(self) -> dict[str, int]:
-        """Bytes of the results of each kind of collective, wherever it sits."""
+        """Bytes of the results of each kind of collective, wherever it sits: a channel counts once, in however many parts."""
         totals: Counter[str] = Counter()
+        channels = set()
         for counter in (self.runs, self.inside):
             for name, times in counter.items():
                 for instruction in self.computations.get(name, ()):
                     kind = instruction.opcode.removesuffix("-start")
-                    if kind in COLLECTIVES:
-                        size = logical_bytes(instruction.shape)
-                        # the result of a started all-gather is the pair (operand, result)
-                        totals[kind] += times * (size if kind == instruction.opcode or kind == "all-reduce" else size // 2)
+                    channel = re.search(r"channel_id=(\d+)", instruction.rest)
+                    if kind not in COLLECTIVES or (channel and channel[1] in channels):
+                        continue
+                    channels.add(channel[1] if channel else instruction.name)
+                    size = logical_bytes(instruction.shape)
+                    # the result of a started all-gather is the pair (operand, result)
+                    totals[kind] += times * (size if kind == instruction.opcode or kind == "all-reduce" else size // 2)
         return dict(totals)
 
     def by_operation(self) -> list[tuple[str, int]]:

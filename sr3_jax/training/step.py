@@ -17,7 +17,7 @@ from sr3_jax.training.state import TrainState, init_state, learning_rate, make_o
 Metrics = dict[str, Float[Array, ""]]
 
 
-def make_train_step(method: Method, optimizer: optax.GradientTransformation) -> Callable:
+def make_train_step(method: Method, optimizer: optax.GradientTransformation, mesh: Mesh | None = None) -> Callable:
     """step(state, uint8 images (b, s, s, c)) -> (state, metrics).
 
     All randomness is a function of (config.seed, step): a restart draws the same. An update whose loss or gradient is not
@@ -28,6 +28,8 @@ def make_train_step(method: Method, optimizer: optax.GradientTransformation) -> 
     rate = learning_rate(config)
 
     def mean_loss(params: PyTree, images: Array, key: Array) -> Array:
+        if mesh is not None:
+            params = parallel.gather_params(params, mesh, config.model.dtype)
         return method.loss(params, images, key).mean()
 
     def loss_and_gradient(params: PyTree, images: Array, key: Array) -> tuple[Array, PyTree]:
@@ -106,5 +108,10 @@ def training_program(config: ConfigDict, mesh: Mesh) -> Program:
     state = jax.tree.map(lambda leaf, s: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=s), shapes, sharding)
     batch = jax.ShapeDtypeStruct((config.train.batch_size, *method.shape), jnp.uint8, sharding=parallel.batch_sharding(mesh))
     outputs = (sharding, parallel.replicated(mesh))
-    step = jax.jit(make_train_step(method, optimizer), donate_argnums=0, out_shardings=outputs)
+    step = jax.jit(
+        make_train_step(method, optimizer, mesh),
+        donate_argnums=0,
+        out_shardings=outputs,
+        compiler_options=parallel.compiler_options(mesh),
+    )
     return Program(jax.jit(init, out_shardings=sharding), step, state, batch)
