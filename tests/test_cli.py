@@ -122,6 +122,7 @@ TEACHES = {
     "check-data": ("--config", "--output", "data.folder", "contact sheet"),
     "params": ("--config", "without allocating"),
     "export": ("--checkpoint", "--output", ".safetensors", "bfloat16"),
+    "compile": ("--topology", "v5e:4x8", "--what", "--json", "estimated", "[aot]", "Exit code 1"),
 }
 
 
