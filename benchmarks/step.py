@@ -27,6 +27,10 @@ from typing import Any
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
 
+from sr3_jax import allocator
+
+allocator.keep_memory()  # as `sr3` does; PyTorch gains from it as well
+
 import jax
 import jax.numpy as jnp
 import numpy as np

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 from absl import flags
 
+from sr3_jax import allocator
 from sr3_jax.errors import UserError
 
 Arguments = Any  # absl's FlagValues: flags are attributes
@@ -274,6 +275,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
     warnings.filterwarnings("ignore", module="PIL")  # about files that it reads all the same, or that we name ourselves
+    warnings.filterwarnings("ignore", message="coroutine .* was never awaited")  # Orbax, when a save fails; we tell why
     try:
         if not arguments or arguments[0] in ("--help", "-h", "help"):
             print(_overview())
@@ -290,6 +292,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(_help(name))
             return 0
         fv, positional = _parse(name, rest)
+        allocator.keep_memory()
         return COMMANDS[name].run(fv, positional) or 0
     except UserError as error:
         print(f"sr3: {error}", file=sys.stderr)

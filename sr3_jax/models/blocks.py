@@ -4,7 +4,6 @@ Feature maps are (b, h, w, c). Parameters are float32; `dtype` is that of the co
 """
 
 import math
-from typing import Any
 
 import flax.linen as nn
 import jax
@@ -13,19 +12,12 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from sr3_jax.models.dropout import Dropout
-from sr3_jax.models.platform import Features, downsample, upsample
+from sr3_jax.models.normalization import GroupNorm
+from sr3_jax.models.platform import DType, Features, downsample, upsample
 
 Embedding = Float[Array, "b e"]
-DType = Any
 
 ZERO = nn.initializers.zeros_init()
-
-
-def group_norm(x: Features, dtype: DType, name: str) -> Features:
-    """GroupNorm, statistics in float32, output in `dtype`: at most 32 groups (as DDPM), at least 4 channels in each."""
-    channels = x.shape[-1]
-    groups = next(g for g in range(min(32, max(1, channels // 4)), 0, -1) if channels % g == 0)
-    return nn.GroupNorm(num_groups=groups, epsilon=1e-5, dtype=dtype, name=name)(x)
 
 
 def conv(x: Features, channels: int, dtype: DType, name: str, size: int = 3, init=None, stride: int = 1) -> Features:
@@ -95,17 +87,17 @@ class ResBlock(nn.Module):
     @nn.compact
     def __call__(self, x: Features, embedding: Embedding | None, train: bool) -> Features:
         change = {"none": lambda features: features, "down": downsample, "up": upsample}[self.resample]
-        h = conv(change(nn.silu(group_norm(x, self.dtype, "norm_0"))), self.channels, self.dtype, "conv_0")
+        h = conv(change(GroupNorm(self.dtype, silu=True, name="norm_0")(x)), self.channels, self.dtype, "conv_0")
         shift = None
         if embedding is not None:
             width = self.channels * (2 if self.scale_shift else 1)
             shift = nn.Dense(width, dtype=self.dtype, name="embedding")(nn.silu(embedding))[:, None, None, :]
         if shift is not None and self.scale_shift:
             scale, shift = jnp.split(shift, 2, axis=-1)
-            h = group_norm(h, self.dtype, "norm_1") * (1 + scale) + shift
+            h = nn.silu(GroupNorm(self.dtype, name="norm_1")(h) * (1 + scale) + shift)
         else:
-            h = group_norm(h if shift is None else h + shift, self.dtype, "norm_1")
-        h = Dropout(self.dropout)(nn.silu(h), train)
+            h = GroupNorm(self.dtype, silu=True, name="norm_1")(h if shift is None else h + shift)
+        h = Dropout(self.dropout)(h, train)
         h = conv(h, self.channels, self.dtype, "conv_1", init=ZERO)
         x = change(x)
         if x.shape[-1] != self.channels:
@@ -124,7 +116,7 @@ class SelfAttention(nn.Module):
     def __call__(self, x: Features) -> Features:
         b, height, width, c = x.shape
         heads = c // (self.head_channels or c)
-        qkv = conv(group_norm(x, self.dtype, "norm"), 3 * c, self.dtype, "qkv", size=1)
+        qkv = conv(GroupNorm(self.dtype, name="norm")(x), 3 * c, self.dtype, "qkv", size=1)
         q, k, v = jnp.split(qkv.reshape(b, height * width, heads, 3 * c // heads), 3, axis=-1)
         h = jax.nn.dot_product_attention(q, k, v).reshape(b, height, width, c)
         h = conv(h, c, self.dtype, "out", size=1, init=ZERO)

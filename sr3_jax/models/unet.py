@@ -13,11 +13,11 @@ from sr3_jax.models.blocks import (
     DType,
     Features,
     GammaEmbedding,
+    GroupNorm,
     ResBlock,
     SelfAttention,
     conv,
     depth_to_space,
-    group_norm,
     space_to_depth,
     upsample,
 )
@@ -109,7 +109,7 @@ class UNet(nn.Module):
                     x = conv(upsample(x), channels, self.dtype, f"up_{level}_resample")
                 size *= 2
 
-        x = nn.silu(group_norm(x, self.dtype, "out_norm"))
+        x = GroupNorm(self.dtype, silu=True, name="out_norm")(x)
         # the last convolution in float32: its output is an image
         x = conv(x.astype(jnp.float32), self.out_channels * self.space_to_depth**2, jnp.float32, "out", init=ZERO)
         return depth_to_space(x, self.space_to_depth)
