@@ -13,4 +13,5 @@ import sr3_jax.config
 def get_config():
     config = sr3_jax.config.base()  # the base is this experiment
     config.data.source = "folder"
+    config.model.dtype, config.mesh.data, config.mesh.fsdp = "bfloat16", 1, -1  # see benchmarks/tpu.md
     return config

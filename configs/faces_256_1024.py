@@ -15,4 +15,5 @@ def get_config():
     config.data.blur = 0.6
     config.model.channels, config.model.multipliers = 16, (1, 2, 4, 8, 16, 32, 32, 32)
     config.model.blocks, config.model.dropout = 2, 0.0
+    config.model.dtype, config.mesh.data, config.mesh.fsdp = "bfloat16", 1, -1  # see benchmarks/tpu.md
     return config

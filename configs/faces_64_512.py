@@ -10,4 +10,5 @@ def get_config():
     config = sr3_jax.config.base()
     config.data.source, config.data.hr_size, config.data.lr_size = "folder", 512, 64
     config.model.channels, config.model.multipliers, config.model.dropout = 64, (1, 2, 4, 8, 8, 16, 16), 0.0
+    config.model.dtype, config.mesh.data, config.mesh.fsdp = "bfloat16", 1, -1  # see benchmarks/tpu.md
     return config

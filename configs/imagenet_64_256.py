@@ -16,4 +16,5 @@ def get_config():
     config.data.hr_size, config.data.lr_size = 256, 64
     config.data.max_bad_fraction = 1.0  # small images are part of ImageNet
     config.model.multipliers, config.model.dropout = (1, 2, 4, 4, 8, 8), 0.0
+    config.model.dtype, config.mesh.data, config.mesh.fsdp = "bfloat16", 1, -1  # see benchmarks/tpu.md
     return config

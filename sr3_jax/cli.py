@@ -44,7 +44,7 @@ def train(args: Arguments, _: list[str]) -> None:
     from sr3_jax.training import loop
 
     validate(args.config)
-    parallel.start()
+    parallel.start(args.config)
     parallel.make_mesh(args.config)  # what does not fit fails before the data are read
     loop.train(args.config, Path(args.workdir), held_out.during_training(args.config))
 
@@ -55,6 +55,7 @@ def evaluate(args: Arguments, _: list[str]) -> None:
     Several --checkpoint share one table. The files go to --output, by default WORKDIR/evaluation/held_out, or
     evaluation/NAME/held_out for shipped weights.
     """
+    from sr3_jax import parallel
     from sr3_jax.checkpoints import load_checkpoint
     from sr3_jax.evaluation import held_out, report
 
@@ -65,6 +66,7 @@ def evaluate(args: Arguments, _: list[str]) -> None:
     _between(args, "steps", 0)
     _between(args, "seed", 0)
     _between(args, "limit", 0)
+    parallel.start()
     checkpoints = [load_checkpoint(place) for place in places]
     folder = Path(places[0]) if Path(places[0]).is_dir() else Path("evaluation") / Path(places[0]).stem
     if folder.parent.name == "checkpoints":  # a step: the results belong to its workdir
@@ -78,6 +80,8 @@ def evaluate(args: Arguments, _: list[str]) -> None:
         seed=args.seed,
         limit=args.limit,
     )
+    if not parallel.is_main():
+        return
     report.save(output, results, picture)
     print(f"{results['n']} held-out images, {results['source']}")
     report.show(results["methods"])
@@ -90,12 +94,14 @@ def upscale(args: Arguments, inputs: list[str]) -> int:
     With one input file and an --output that has an image suffix, that file is written; otherwise --output is a folder, and each
     image appears in it as its name, .png. Nothing is overwritten without --overwrite.
     """
+    from sr3_jax import parallel
     from sr3_jax.checkpoints import load_checkpoint
     from sr3_jax.inference import files
 
     _between(args, "samples", 1)
     _between(args, "steps", 0)
     _between(args, "seed", 0)
+    parallel.start()
     jobs = files.plan([Path(name) for name in inputs], Path(args.output), args.samples, args.overwrite)
     return files.upscale_all(
         load_checkpoint(args.checkpoint), jobs, samples=args.samples, steps=args.steps or None, seed=args.seed

@@ -126,8 +126,8 @@ def base() -> ConfigDict:
     train.overfit_loss = 0.5  # ... after which the loss must be below this fraction of its first value
 
     c.mesh = mesh = ConfigDict()
-    mesh.data = -1  # devices along the batch; -1: all that are left
-    mesh.fsdp = 1  # devices over which parameters, optimizer and EMA are sharded as well
+    mesh.data = -1  # devices that each hold all parameters; -1: all that are left
+    mesh.fsdp = 1  # devices over which parameters, optimizer and EMA are split; -1: all that are left
     return c.lock()
 
 
@@ -141,9 +141,14 @@ def validate(config: ConfigDict) -> None:
         "data.hr_size data.lr_size data.threads model.channels model.blocks model.space_to_depth model.image_channels "
         "schedule.steps sample.steps train.steps train.batch_size train.accumulate train.log_every train.checkpoint_every "
         "train.evaluate_every train.evaluate_images train.sample_images train.keep_checkpoints train.max_bad_steps "
-        "train.overfit_steps train.overfit_batch mesh.fsdp"
+        "train.overfit_steps train.overfit_batch"
     ).split():
         _need(get(config, field) >= 1, f"{field} = {get(config, field)} must be at least 1")
+    data, fsdp = config.mesh.data, config.mesh.fsdp
+    _need(
+        all(size == -1 or size >= 1 for size in (data, fsdp)) and (data, fsdp) != (-1, -1),
+        f"mesh.data = {data} and mesh.fsdp = {fsdp} must be at least 1, or one of them -1 for all devices that are left",
+    )
     for field in ("data.crop_jitter", "data.max_bad_fraction", "model.dropout", "train.ema_decay"):
         _need(0 <= get(config, field) <= 1, f"{field} = {get(config, field)} must lie between 0 and 1")
     for field in ("data.blur", "train.clip_norm", "train.warmup_steps", "model.head_channels"):

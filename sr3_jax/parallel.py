@@ -4,6 +4,7 @@ The mesh has two axes. The batch is split over both; parameters, EMA and optimiz
 "data". Everything else is left to the compiler.
 """
 
+import contextlib
 import os
 from collections.abc import Sequence
 from typing import Any
@@ -19,13 +20,15 @@ from sr3_jax.config import ConfigError
 BATCH = PartitionSpec(("data", "fsdp"))
 # Below this size a parameter is cheaper to keep whole than to gather.
 SMALLEST_SHARDED = 2**16
+# Each holds its own copy of the parameters.
+MOST_CPU_DEVICES = 8
 
 
-def start() -> None:
+def start(config: ConfigDict | None = None) -> None:
     """Joins the cluster's other processes, when there is one; must run before anything else touches JAX.
 
     Cloud TPU pods, SLURM, Open MPI and Kubernetes are found by JAX itself; SR3_COORDINATOR, SR3_PROCESSES and SR3_PROCESS name
-    any other. With none, this is a single process.
+    any other. With none, this is a single process, and its CPU becomes as many devices as the config's mesh and batch allow.
     """
     if jax.distributed.is_initialized():
         return
@@ -38,13 +41,31 @@ def start() -> None:
     except ValueError as error:  # what JAX raises when it finds no cluster
         if "coordinator_address" not in str(error):
             raise
+        _split_cpu(config)
 
 
-def make_mesh(config: ConfigDict, devices: Sequence[jax.Device] | None = None) -> Mesh:
-    """The mesh of config.mesh over the devices, by default all; raises ConfigError when they or the batch do not divide."""
-    count, fsdp, data = len(devices or jax.devices()), config.mesh.fsdp, config.mesh.data
-    data = count // fsdp if data == -1 else data
-    if data < 1 or data * fsdp != count:
+def _split_cpu(config: ConfigDict | None) -> None:
+    """A device a core, since one device leaves all cores but one idle in most convolutions (benchmarks/README.md)."""
+    if "JAX_NUM_CPU_DEVICES" in os.environ or "host_platform_device_count" in os.environ.get("XLA_FLAGS", ""):
+        return
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+    def possible(count: int) -> bool:
+        try:
+            return config is None or bool(mesh_shape(config, count))
+        except ConfigError:
+            return False
+
+    count = next((n for n in range(min(cores, MOST_CPU_DEVICES), 1, -1) if possible(n)), 1)
+    with contextlib.suppress(RuntimeError):  # JAX has started: it stays as it is
+        jax.config.update("jax_num_cpu_devices", count)
+
+
+def mesh_shape(config: ConfigDict, count: int) -> tuple[int, int]:
+    """(data, fsdp) for `count` devices; raises ConfigError when they or the batch do not divide."""
+    fsdp, data = config.mesh.fsdp, config.mesh.data
+    data, fsdp = (count // fsdp if data == -1 else data), (count // data if fsdp == -1 else fsdp)
+    if data * fsdp != count:
         raise ConfigError(
             f"mesh.data = {config.mesh.data} and mesh.fsdp = {fsdp}: their product must be {count}, the number of devices"
         )
@@ -53,7 +74,22 @@ def make_mesh(config: ConfigDict, devices: Sequence[jax.Device] | None = None) -
         raise ConfigError(
             f"train.batch_size / train.accumulate = {micro_batch} must be divisible by the number of devices, {count}"
         )
-    return jax.make_mesh((data, fsdp), ("data", "fsdp"), axis_types=(AxisType.Auto,) * 2, devices=devices)
+    return data, fsdp
+
+
+def make_mesh(config: ConfigDict, devices: Sequence[jax.Device] | None = None) -> Mesh:
+    """The mesh of config.mesh over the devices, by default all; raises ConfigError when they or the batch do not divide."""
+    return _mesh(mesh_shape(config, len(devices or jax.devices())), devices)
+
+
+def local_mesh(count: int | None = None) -> Mesh:
+    """This process's own devices, at most `count` of them, for work that the processes share out among them."""
+    devices = jax.local_devices()[:count]
+    return _mesh((len(devices), 1), devices)
+
+
+def _mesh(shape: tuple[int, int], devices: Sequence[jax.Device] | None) -> Mesh:
+    return jax.make_mesh(shape, ("data", "fsdp"), axis_types=(AxisType.Auto,) * 2, devices=devices)
 
 
 def fsdp_spec(shape: tuple[int, ...], size: int) -> PartitionSpec:
@@ -127,6 +163,30 @@ def is_main() -> bool:
     return jax.process_index() == 0
 
 
+def share(count: int) -> np.ndarray:
+    """Which of `count` pieces of work are this process's."""
+    return np.arange(jax.process_index(), count, jax.process_count())
+
+
+def combine(mine: np.ndarray, where: np.ndarray, count: int) -> np.ndarray:
+    """`count` rows, on every process, of which this one brings `mine` as rows `where` and others bring the rest; bits kept."""
+    mine = np.ascontiguousarray(mine)
+    whole = np.zeros((count, *mine.shape[1:]), mine.dtype)
+    whole[where] = mine
+    if jax.process_count() == 1:
+        return whole
+    from jax.experimental import multihost_utils
+
+    # As bytes: JAX would narrow float64. Each row is zero in all processes but one.
+    parts = multihost_utils.process_allgather(whole.reshape(count, -1).view(np.uint8))
+    return np.bitwise_or.reduce(parts, axis=0).view(mine.dtype).reshape(whole.shape)
+
+
+def worst(code: int) -> int:
+    """The highest exit code of all processes, on each of them."""
+    return int(combine(np.array([code]), np.array([jax.process_index()]), jax.process_count()).max())
+
+
 def gather(tree: PyTree) -> PyTree:
     """Arrays sharded over all processes as NumPy arrays on each of them."""
     if jax.process_count() == 1:
@@ -134,3 +194,13 @@ def gather(tree: PyTree) -> PyTree:
     from jax.experimental import multihost_utils
 
     return multihost_utils.process_allgather(tree, tiled=True)
+
+
+def whole_on(mesh: Mesh, tree: PyTree) -> PyTree:
+    """Arrays, however sharded over all processes, whole on each device of a local mesh."""
+    leaves = jax.tree.leaves(tree)
+    if all(leaf.is_fully_addressable for leaf in leaves if isinstance(leaf, jax.Array)):
+        return jax.device_put(tree, replicated(mesh))
+    everywhere = jax.tree.map(lambda leaf: NamedSharding(leaf.sharding.mesh, PartitionSpec()), tree)
+    whole = jax.jit(lambda tree: tree, out_shardings=everywhere)(tree)
+    return jax.device_put(jax.tree.map(lambda leaf: leaf.addressable_data(0), whole), replicated(mesh))

@@ -94,6 +94,7 @@ BAD = {
         "schedule.steps = 2000",
     ),
     "no device": ({"mesh.fsdp": 0}, "mesh.fsdp = 0", "at least 1"),
+    "all devices twice": ({"mesh.fsdp": -1}, "mesh.data = -1 and mesh.fsdp = -1", "one of them"),
     "not a number": ({"train.learning_rate": math.nan}, "train.learning_rate = nan", "positive"),
 }
 
@@ -183,7 +184,9 @@ def test_every_config_is_valid_and_its_docstring_gives_the_command_that_trains_i
 
 @pytest.mark.parametrize(("name", "paper"), PAPER.items())
 def test_the_papers_configs_have_its_parameter_counts_within_2_5_percent(name, paper):
-    method = Method(load(next(path for path in CONFIGS if path.stem == name)).get_config())
+    config = load(next(path for path in CONFIGS if path.stem == name)).get_config()
+    config.model.dtype = "float32"  # JAX's attention promotes bfloat16 by itself, which the tests' strict settings refuse
+    method = Method(config)
     shapes = jax.eval_shape(method.init, jax.random.key(0))
     count = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(shapes)) / 1e6
     assert count == pytest.approx(paper, rel=2.5e-2)

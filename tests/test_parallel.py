@@ -12,7 +12,10 @@ from tests.tiny import abstract_state, get_config, mesh_of
 pytestmark = pytest.mark.fast
 
 
-@pytest.mark.parametrize(("data", "fsdp", "shape"), [(-1, 1, (8, 1)), (-1, 4, (2, 4)), (2, 4, (2, 4)), (1, 8, (1, 8))])
+@pytest.mark.parametrize(
+    ("data", "fsdp", "shape"),
+    [(-1, 1, (8, 1)), (-1, 4, (2, 4)), (2, 4, (2, 4)), (1, 8, (1, 8)), (1, -1, (1, 8)), (2, -1, (2, 4))],
+)
 def test_the_mesh_takes_all_devices(data, fsdp, shape):
     config = get_config()
     config.mesh.data, config.mesh.fsdp = data, fsdp

@@ -15,6 +15,7 @@ from jaxtyping import Int, UInt8
 from ml_collections import ConfigDict
 from PIL import Image as PillowImage
 
+from sr3_jax import parallel
 from sr3_jax.data.sources import Box, DataError, Dropped, Image, Source, check_budget, image_id
 from sr3_jax.images import ImageError
 
@@ -143,10 +144,12 @@ class Batches:
 
 
 class Evaluation(NamedTuple):
-    """Images for evaluation, whole in memory."""
+    """This process's share of the images for evaluation, whole in memory."""
 
     images: UInt8[np.ndarray, "n s s c"]
     names: list[str]
+    rows: Int[np.ndarray, " n"]  # their places among all
+    total: int  # of all processes
 
     @property
     def ids(self) -> Int[np.ndarray, " n"]:
@@ -157,16 +160,22 @@ class Evaluation(NamedTuple):
 def load_evaluation(source: Source, config: ConfigDict, limit: int = 0) -> Evaluation:
     """`limit` images of `source` (0: all), spread evenly over it, as the evaluation crop; unreadable ones are left out.
 
-    Raises DataError above data.max_bad_fraction.
+    Each process reads every P-th. Raises DataError above data.max_bad_fraction.
     """
     count = min(limit, len(source)) if limit else len(source)
-    kept, names, bad = [], [], list[Dropped]()
-    for index in np.linspace(0, len(source), count, endpoint=False).astype(int):
+    size, channels = config.data.hr_size, config.model.image_channels
+    mine, spread = parallel.share(count).tolist(), np.linspace(0, len(source), count, endpoint=False).astype(int)
+    kept, names, bad = [], [], dict[int, Dropped]()
+    for row in mine:
         try:
-            image = source[int(index)]
+            image = source[int(spread[row])]
             kept.append(fit(image, config))
             names.append(image.id)
         except ImageError as error:
-            bad.append(Dropped("", str(error)))
-    check_budget(bad, count, config.data.max_bad_fraction, "evaluation data")
-    return Evaluation(np.stack(kept), names)
+            bad[row] = Dropped("", str(error))
+    good = parallel.combine(np.array([row not in bad for row in mine], bool), np.array(mine, int), count)
+    dropped = [bad.get(row, Dropped("", "an image of another process")) for row in np.flatnonzero(~good).tolist()]
+    check_budget(dropped, count, config.data.max_bad_fraction, "evaluation data")
+    places = np.cumsum(good) - 1
+    images = np.stack(kept) if kept else np.zeros((0, size, size, channels), np.uint8)
+    return Evaluation(images, names, places[[row for row in mine if row not in bad]], int(good.sum()))

@@ -5,13 +5,13 @@ from typing import NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, PyTree, UInt8
+from jaxtyping import Array, Int, PyTree, UInt8
 from ml_collections import ConfigDict
 from rich.console import Console
 from rich.progress import Progress, TaskID
 
 from sr3_jax import config as config_lib
-from sr3_jax import sheet
+from sr3_jax import parallel, sheet
 from sr3_jax.checkpoints import Checkpoint
 from sr3_jax.data import degradations
 from sr3_jax.data.pipeline import load_evaluation
@@ -22,17 +22,35 @@ from sr3_jax.inference.upscaler import Upscaler
 
 
 class HeldOut(NamedTuple):
-    """Images that no network was trained on, with their LR versions as 8-bit files would hold them."""
+    """Images that no network was trained on, this process's share; their LR versions are as 8-bit files would hold them."""
 
     hr: UInt8[np.ndarray, "n h h c"]
     lr: UInt8[np.ndarray, "n l l c"]
     names: list[str]
     ids: list[int]
+    rows: Int[np.ndarray, " n"]  # their places in the whole split
+    total: int  # of the whole split
 
     @property
     def bicubic(self) -> UInt8[np.ndarray, "n h h c"]:
         """The baseline: LR enlarged by bicubic, rounded."""
         return uint8(degradations.upsample(degradations.to_float(jnp.asarray(self.lr)), self.hr.shape[1]))
+
+    def mean(self, values: np.ndarray) -> float:
+        """The mean over the whole split of one value an image."""
+        return float(parallel.combine(values, self.rows, self.total).mean())
+
+    def shown(self, count: int) -> Int[np.ndarray, " k"]:
+        """Which of this process's images are among `count` spread over the whole split."""
+        return np.flatnonzero(np.isin(self.rows, self._spread(count)))
+
+    def collect(self, images: np.ndarray, count: int) -> np.ndarray:
+        """The `count` images shown, in order, from this process's `images` of them."""
+        spread = self._spread(count)
+        return parallel.combine(images, np.searchsorted(spread, self.rows[self.shown(count)]), len(spread))
+
+    def _spread(self, count: int) -> np.ndarray:
+        return np.linspace(0, self.total, min(count, self.total), endpoint=False).astype(int)
 
 
 def uint8(images: np.ndarray | Array) -> np.ndarray:
@@ -46,26 +64,27 @@ def load(config: ConfigDict, limit: int = 0) -> HeldOut:
         raise UserError(f"data.hr_size = {config.data.hr_size} must be at least 11 to be evaluated: that is the window of SSIM")
     data = load_evaluation(open_source(config, "eval"), config, limit)
     lr = degradations.degrade(degradations.to_float(jnp.asarray(data.images)), config.data.lr_size)
-    return HeldOut(data.images, uint8(lr), data.names, data.ids.tolist())
+    return HeldOut(data.images, uint8(lr), data.names, data.ids.tolist(), data.rows, data.total)
 
 
 def mean_scores(images: np.ndarray, held_out: HeldOut) -> dict[str, float]:
-    """The mean of each metric over the images."""
-    values = metrics.scores(images, held_out.hr, held_out.lr)
-    return {name: float(value.mean()) for name, value in values.items()}
+    """The mean of each metric over the whole split, from this process's images."""
+    return {name: held_out.mean(values) for name, values in metrics.scores(images, held_out.hr, held_out.lr).items()}
 
 
 def during_training(config: ConfigDict) -> Callable[[PyTree], tuple[dict[str, float], np.ndarray]]:
     """The function that training calls with its EMA parameters: held-out metrics, and a grid of pictures."""
-    held_out = load(config, config.train.evaluate_images)
-    upscaler = Upscaler(Checkpoint(config, {}, 0, "training"), batch_size=min(16, len(held_out.ids)))
+    held_out, count = load(config, config.train.evaluate_images), config.train.sample_images
+    empty = Checkpoint(config, {}, 0, "training")
+    upscaler = Upscaler(empty, batch_size=max(1, min(16, len(held_out.ids))))
 
     def evaluate(params: PyTree) -> tuple[dict[str, float], np.ndarray]:
-        upscaler.params = params  # same shapes: no compilation but the first
-        sr = uint8(upscaler.batch(held_out.lr, held_out.ids))
+        upscaler.set_params(params)  # same shapes: no compilation but the first
+        sr, shown = uint8(upscaler.batch(held_out.lr, held_out.ids)), held_out.shown(count)
         columns = {"LR": held_out.lr, "bicubic": held_out.bicubic, "output": sr, "HR": held_out.hr}
-        shown = config.train.sample_images
-        return mean_scores(sr, held_out), sheet.grid({title: batch[:shown] for title, batch in columns.items()})
+        return mean_scores(sr, held_out), sheet.grid(
+            {title: held_out.collect(batch[shown], count) for title, batch in columns.items()}
+        )
 
     return evaluate
 
@@ -91,7 +110,7 @@ def evaluate(
             if ours != theirs:
                 raise UserError(f"{checkpoints[0].name} and {other.name} cannot share a table: {field} is {ours} and {theirs}")
     held_out = load(config, limit)
-    rows = np.linspace(0, len(held_out.ids), min(shown, len(held_out.ids)), endpoint=False).astype(int)
+    rows = held_out.shown(shown)
     methods = {"bicubic": mean_scores(held_out.bicubic, held_out)}
     columns = {"LR": held_out.lr[rows], "bicubic": held_out.bicubic[rows]}
     steps_of = {}
@@ -103,7 +122,7 @@ def evaluate(
             name = f"{name} ({checkpoint.name})"
         draws = 1 if regression else samples
         batches = []
-        with Progress(console=Console(stderr=True), transient=True) as progress:
+        with Progress(console=Console(stderr=True), transient=True, disable=not parallel.is_main()) as progress:
             task = progress.add_task(name, total=draws * len(held_out.ids))
 
             def advance(count: int, progress: Progress = progress, task: TaskID = task) -> None:
@@ -128,11 +147,15 @@ def evaluate(
     results = {
         "protocol": "held_out",
         "source": config.data.source,
-        "n": len(held_out.ids),
+        "n": held_out.total,
         "step": checkpoints[0].step,
         "seed": seed,
         "network_evaluations": steps_of,
         "versions": report.versions(),
         "methods": methods,
     }
-    return results, sheet.grid(columns, names=[held_out.names[i] for i in rows])
+    labels = np.array([held_out.names[i].encode() for i in rows], "S256")
+    return results, sheet.grid(
+        {title: held_out.collect(batch, shown) for title, batch in columns.items()},
+        names=[label.decode(errors="replace") for label in held_out.collect(labels, shown)],
+    )

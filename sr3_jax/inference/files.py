@@ -1,14 +1,15 @@
 """Files and folders of images through an Upscaler: what is read, where it goes, what failed."""
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+import jax
 from rich.console import Console
 from rich.progress import Progress
 
-from sr3_jax import images
+from sr3_jax import images, parallel
 from sr3_jax.checkpoints import Checkpoint
 from sr3_jax.errors import UserError
 from sr3_jax.inference.upscaler import Upscaler
@@ -61,24 +62,45 @@ def _expand(given: Path) -> list[tuple[Path, Path]]:
 
 
 def upscale_all(checkpoint: Checkpoint, jobs: Sequence[Job], *, samples: int, steps: int | None, seed: int) -> int:
-    """Runs the jobs; one bad file does not stop the others. Says what was converted, lists failures; returns the exit code."""
-    upscaler = Upscaler(checkpoint, batch_size=1)
-    failed = []
-    with Progress(console=Console(stderr=True), transient=True) as progress:
-        task = progress.add_task("upscaling", total=len(jobs) * samples)
-        for job in jobs:
-            try:
-                pixels, notes = images.read(job.source, None)
-                for note in notes:
-                    print(f"{job.source}: {note}", file=sys.stderr)
-                for sample, output in enumerate(job.outputs):
-                    images.write(output, upscaler.image(pixels, str(job.source.name), seed=seed, sample=sample, steps=steps))
-                    progress.advance(task)
-                    print(output)
-            except UserError as error:
-                failed.append(str(error))
+    """Runs this process's share of the jobs. Says what was converted, lists failures; returns the worst process's exit code.
+
+    One bad file does not stop the others.
+    """
+    mine = [jobs[i] for i in parallel.share(len(jobs))]
+    # On a CPU a larger batch is no faster, and the first picture comes later.
+    batch_size = max(1, min(len(mine), jax.local_device_count() if jax.default_backend() == "cpu" else 16))
+    upscaler = Upscaler(checkpoint, batch_size=batch_size)
+    failed: list[str] = []
+    with Progress(console=Console(stderr=True), transient=True, disable=not parallel.is_main()) as progress:
+        task = progress.add_task("upscaling", total=len(mine) * samples)
+        for start in range(0, len(mine), batch_size):
+            ready = list(_read(mine[start : start + batch_size], upscaler, failed))
+            for sample in range(samples if ready else 0):
+                names = [job.source.name for job, _ in ready]
+                results = upscaler.images([pixels for _, pixels in ready], names, seed=seed, sample=sample, steps=steps)
+                for (job, _), result in zip(ready, results, strict=True):
+                    try:
+                        images.write(job.outputs[sample], result)
+                        print(job.outputs[sample])
+                    except UserError as error:
+                        failed.append(str(error))
+                progress.advance(task, len(ready))
     for sentence in failed:
         print(f"sr3: {sentence}", file=sys.stderr)
     if failed and len(jobs) > 1:
-        print(f"sr3: {len(failed)} of {len(jobs)} images failed", file=sys.stderr)
-    return 2 if failed else 0
+        print(f"sr3: {len(failed)} of {len(mine)} images failed", file=sys.stderr)
+    return parallel.worst(2 if failed else 0)
+
+
+def _read(jobs: Sequence[Job], upscaler: Upscaler, failed: list[str]) -> Iterator[tuple[Job, images.Pixels]]:
+    """The images that can be upscaled; why the others cannot goes to `failed`."""
+    for job in jobs:
+        try:
+            pixels, notes = images.read(job.source, None)
+            upscaler.check_size(pixels, job.source.name)
+        except UserError as error:
+            failed.append(str(error))
+            continue
+        for note in notes:
+            print(f"{job.source}: {note}", file=sys.stderr)
+        yield job, pixels

@@ -12,9 +12,10 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import PyTree, UInt8
 from PIL import Image
 
+from sr3_jax import parallel
 from sr3_jax.checkpoints import Checkpoint, load_checkpoint
 from sr3_jax.data import degradations
 from sr3_jax.data.sources import image_id
@@ -23,20 +24,29 @@ from sr3_jax.method import image_key, sampling_schedule
 
 
 class Upscaler:
-    """Upscales images of the network's own size. The compiled program is kept for each number of steps."""
+    """Upscales images of the network's own size, on all devices of this process.
+
+    A batch is `batch_size` images, rounded up to a multiple of the devices; devices beyond `batch_size` stay idle. The
+    compiled program is kept for each number of steps.
+    """
 
     def __init__(self, checkpoint: Checkpoint, batch_size: int = 16):
-        self.checkpoint, self.batch_size = checkpoint, batch_size
+        self.checkpoint, self.mesh = checkpoint, parallel.local_mesh(batch_size)
+        self.batch_size = -(-batch_size // self.mesh.size) * self.mesh.size
         self.method = checkpoint.method
         if not self.method.regression:
             sampling_schedule(checkpoint.config, checkpoint.config.sample.steps)  # raises here rather than at the first image
-        self.params = jax.device_put(checkpoint.params)
+        self.set_params(checkpoint.params)
         self._compiled = functools.lru_cache(self._compile)
 
     @classmethod
     def load(cls, place: str | Path, batch_size: int = 16) -> "Upscaler":
         """From whatever `load_checkpoint` takes; raises CheckpointError."""
         return cls(load_checkpoint(place), batch_size)
+
+    def set_params(self, params: PyTree) -> None:
+        """Other weights of the same network, wherever they are."""
+        self.params = parallel.whole_on(self.mesh, params)
 
     @property
     def lr_size(self) -> int:
@@ -51,7 +61,8 @@ class Upscaler:
             keys = jax.vmap(lambda i: image_key(seed, i, sample))(ids)
             return self.method.super_resolve(params, degradations.to_float(lr), keys, steps)
 
-        return jax.jit(run)
+        whole, split = parallel.replicated(self.mesh), parallel.batch_sharding(self.mesh)
+        return jax.jit(run, in_shardings=(whole, split, split, whole, whole), out_shardings=split)
 
     def batch(
         self,
@@ -75,34 +86,57 @@ class Upscaler:
         for start in range(0, len(lr), size):
             rows = np.arange(start, start + size).clip(max=len(lr) - 1)  # the last batch is padded: one shape, one compilation
             numbers = np.asarray(ids, np.int32)[rows]
-            out = run(self.params, jnp.asarray(lr[rows]), jnp.asarray(numbers), seed, sample)
+            out = run(self.params, lr[rows], numbers, seed, sample)
             count = min(size, len(lr) - start)
             outputs.append(np.asarray(out)[:count])
             on_batch(count)
-        return np.concatenate(outputs)
+        return np.concatenate(outputs) if outputs else np.zeros((0, *self.method.shape), np.float32)
 
     def image(
         self, pixels: UInt8[np.ndarray, "h w c"], name: str, *, seed: int = 0, sample: int = 0, steps: int | None = None
     ) -> UInt8[np.ndarray, "h2 w2 c2"]:
-        """One image of the network's LR size, grey or RGB, enlarged; `name` stands for it in the random key.
+        """As `images`, for one."""
+        return self.images([pixels], [name], seed=seed, sample=sample, steps=steps)[0]
+
+    def images(
+        self,
+        pictures: Sequence[UInt8[np.ndarray, "_ _ _"]],
+        names: Sequence[str],
+        *,
+        seed: int = 0,
+        sample: int = 0,
+        steps: int | None = None,
+    ) -> list[UInt8[np.ndarray, "_ _ _"]]:
+        """Images (h, w, 1 or 3) of the network's LR size enlarged; a name stands for its image in the random key.
 
         A one-channel network upscales the luma of a colour image; its chroma is enlarged by bicubic. A grey image given to a
         colour network comes back in colour channels. Raises UserError for any other size.
         """
-        height, width, channels = pixels.shape
+        for pixels, name in zip(pictures, names, strict=True):
+            self.check_size(pixels, name)
+        lr = np.stack([_as_channels(pixels, self.channels) for pixels in pictures])
+        batch = self.batch(lr, [image_id(name) for name in names], seed=seed, sample=sample, steps=steps)
+        return [self._finish(hr, pixels) for hr, pixels in zip(batch, pictures, strict=True)]
+
+    def check_size(self, pixels: UInt8[np.ndarray, "h w c"], name: str) -> None:
+        """Raises UserError unless the image has the network's LR size."""
+        height, width, _ = pixels.shape
         if (height, width) != (self.lr_size, self.lr_size):
             raise UserError(
                 f"{name} is {width}×{height}; {self.checkpoint.name} takes images of {self.lr_size}×{self.lr_size} only, "
                 "resize it to that first"
             )
-        chroma = None
-        if channels == 3 and self.channels == 1:
-            luma = np.asarray(Image.fromarray(pixels).convert("L"))[..., None]
-            chroma = (pixels.astype(np.float32) - luma.astype(np.float32)) / 127.5  # R - Y, G - Y, B - Y
-            pixels = luma
-        if channels == 1 and self.channels == 3:
-            pixels = np.repeat(pixels, 3, axis=-1)
-        hr = jnp.asarray(self.batch(pixels[None], [image_id(name)], seed=seed, sample=sample, steps=steps))
-        if chroma is not None:
+
+    def _finish(self, output: np.ndarray, pixels: np.ndarray) -> np.ndarray:
+        hr = jnp.asarray(output[None])
+        if pixels.shape[-1] == 3 and self.channels == 1:
+            chroma = (pixels.astype(np.float32) - _as_channels(pixels, 1).astype(np.float32)) / 127.5  # R - Y, G - Y, B - Y
             hr = jnp.repeat(hr, 3, axis=-1) + degradations.resize(jnp.asarray(chroma[None]), *hr.shape[1:3])
         return np.asarray(degradations.to_uint8(hr))[0]
+
+
+def _as_channels(pixels: UInt8[np.ndarray, "h w c"], channels: int) -> UInt8[np.ndarray, "h w c2"]:
+    """Grey repeated, or the luma of colour, as many channels as the network has."""
+    if pixels.shape[-1] == 3 and channels == 1:
+        return np.asarray(Image.fromarray(pixels).convert("L"))[..., None]
+    return np.repeat(pixels, channels // pixels.shape[-1], axis=-1)

@@ -189,8 +189,8 @@ def _advice(config: ConfigDict, result: Estimate, state: int, count: int) -> Ite
     def verdict(peak: float) -> str:
         return f"about {peak / chips.GIB:.1f} GiB, {'would fit' if peak < limit else 'not enough alone'} (estimated by scaling)"
 
-    full_fsdp = state * config.mesh.fsdp / count
-    if config.mesh.fsdp < count:
+    full_fsdp = state * result.mesh["fsdp"] / count
+    if result.mesh["fsdp"] < count:
         yield f"mesh.fsdp={count}: {verdict(full_fsdp + temporary)}"
     if result.what == "sample":
         smaller = max(config.train.batch_size // 2, count)

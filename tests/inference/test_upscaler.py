@@ -1,11 +1,14 @@
 """A picture depends on its pixels, its id, the seed and the sample number, and on nothing else."""
 
+import re
+
 import numpy as np
 import pytest
 from PIL import Image
 from skimage import data as photographs
 
 from sr3_jax.errors import UserError
+from sr3_jax.inference.upscaler import Upscaler
 
 RNG = np.random.default_rng(0)
 LR = RNG.integers(0, 256, (6, 8, 8, 1), np.uint8)
@@ -21,6 +24,29 @@ def test_an_image_is_the_same_alone_in_any_batch_in_any_place_and_beside_any_pad
         np.testing.assert_allclose(grey.batch(LR[i : i + 1], IDS[i : i + 1])[0], together[i], atol=1e-5)
     order = np.array([4, 2, 5, 0, 3, 1])
     np.testing.assert_allclose(grey.batch(LR[order], [IDS[i] for i in order]), together[order], atol=1e-5)
+
+
+def test_the_devices_share_a_batch_say_nothing_to_each_other_and_need_no_more_memory_for_more_steps(grey):
+    assert grey.mesh.size == grey.batch_size == 4
+    arguments = (grey.params, LR[:4], np.array(IDS[:4], np.int32), 0, 0)
+    few, many = (grey._compile(steps).lower(*arguments).compile() for steps in (2, 50))
+    text = few.as_text()
+    assert "u8[1,8,8,1]" in text  # one image on each device
+    assert not re.search(r"all-reduce|all-gather|all-to-all|collective-permute|reduce-scatter", text)
+    temporary = [program.memory_analysis().temp_size_in_bytes for program in (few, many)]
+    assert temporary[1] < temporary[0] + 10_000
+
+
+@pytest.mark.parametrize(("batch_size", "rounded", "devices"), [(1, 1, 1), (3, 3, 3), (9, 16, 8), (16, 16, 8)])
+def test_a_batch_is_rounded_up_to_the_devices_and_gives_the_same_pictures(grey, batch_size, rounded, devices):
+    other = Upscaler(grey.checkpoint, batch_size=batch_size)
+    assert (other.batch_size, other.mesh.size) == (rounded, devices)
+    if batch_size in (3, 9):
+        np.testing.assert_allclose(other.batch(LR, IDS), grey.batch(LR, IDS), atol=1e-5)
+
+
+def test_nothing_to_do_gives_nothing(grey):
+    assert grey.batch(LR[:0], []).shape == (0, 16, 16, 1)
 
 
 def test_the_same_arguments_give_the_same_bits(grey):
