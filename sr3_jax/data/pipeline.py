@@ -1,8 +1,8 @@
 """Source → batches, by Grain: deterministic, per process, with a state of one number.
 
 Everything about an example (which image, which crop, mirrored or not) is a function of (seed, position in the stream). Batch
-number n holds positions n·B ... (n+1)·B - 1 of the stream, and process p of P takes every P-th of them; so a run resumes at
-batch n by starting there, on any number of processes.
+number n holds positions n·B ... (n+1)·B - 1 of the stream, and process p of P takes the p-th of P equal runs of them, which are
+its rows of the global batch; so a run resumes at batch n by starting there, on any number of processes.
 """
 
 import threading
@@ -125,7 +125,7 @@ class Batches:
             return {"image": fit(image, config, rng), "index": np.int64(index)}
 
         dataset = grain.MapDataset.source(self.survivors).seed(config.seed).shuffle().repeat(None).random_map(prepare)
-        dataset = dataset[process::processes].batch(config.train.batch_size // processes)
+        dataset = dataset.batch(config.train.batch_size // processes)[process::processes]
         # The buffer counts whole batches; a thread makes one at a time.
         options = grain.ReadOptions(num_threads=config.data.threads, prefetch_buffer_size=2 * config.data.threads)
         self._iterator = iter(dataset.to_iter_dataset(options))

@@ -86,7 +86,8 @@ class Upscaler:
         for start in range(0, len(lr), size):
             rows = np.arange(start, start + size).clip(max=len(lr) - 1)  # the last batch is padded: one shape, one compilation
             numbers = np.asarray(ids, np.int32)[rows]
-            out = run(self.params, lr[rows], numbers, seed, sample)
+            inputs = jax.device_put((lr[rows], numbers), parallel.batch_sharding(self.mesh))
+            out = run(self.params, *inputs, seed, sample)
             count = min(size, len(lr) - start)
             outputs.append(np.asarray(out)[:count])
             on_batch(count)

@@ -56,13 +56,13 @@ def prepare_environment() -> None:
         "JAX_PLATFORMS": "cpu",
         "TPU_SKIP_MDS_QUERY": "1",
         "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",  # else a lock file stops a second process
-        "TPU_ACCELERATOR_TYPE": "",
         "TPU_WORKER_HOSTNAMES": "localhost",
         "TPU_STDERR_LOG_LEVEL": "3",
         "TPU_MIN_LOG_LEVEL": "3",
     }
     for name, value in settings.items():
         os.environ.setdefault(name, value)
+    os.environ["TPU_ACCELERATOR_TYPE"] = ""  # the topology says it
 
 
 def devices(topology: str) -> list:

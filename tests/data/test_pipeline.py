@@ -57,7 +57,7 @@ def test_processes_together_see_what_one_would(config, processes):
     whole = take(7, FACES, config, position=2)
     for process in range(processes):
         part = take(7, FACES, config, position=2, process=process, processes=processes)
-        assert_equal(part, [{key: value[process::processes] for key, value in batch.items()} for batch in whole])
+        assert_equal(part, [{key: np.split(value, processes)[process] for key, value in batch.items()} for batch in whole])
 
 
 @pytest.mark.parametrize("threads", [1, 2, 8])
@@ -153,7 +153,7 @@ def test_processes_replace_a_broken_image_by_the_same_one(config, folder):
     whole = take(20, source, config)
     for process in (0, 1):
         part = take(20, source, config, process=process, processes=2)
-        assert_equal(part, [{key: value[process::2] for key, value in batch.items()} for batch in whole])
+        assert_equal(part, [{key: np.split(value, 2)[process] for key, value in batch.items()} for batch in whole])
 
 
 @pytest.mark.parametrize("threads", [1, 4])

@@ -75,8 +75,8 @@ def six(run, tmp_path_factory):
 
 
 @pytest.fixture
-def start(cache, tmp_path_factory):
-    """start(workdir, *flags) is `sr3 train` of the tiny config on one device, in a process of its own."""
+def sr3(cache, tmp_path_factory):
+    """sr3(*arguments, **variables) is that command in a process of its own, with one device and these environment variables."""
     without_tensorboard = tmp_path_factory.mktemp("path")
     (without_tensorboard / "tensorflow.py").write_text('raise ImportError("seconds, for nothing")')
     environment = os.environ | {
@@ -87,13 +87,15 @@ def start(cache, tmp_path_factory):
     }
     running = []
 
-    def begin(workdir, *flags, largest_file=0):
+    def begin(*arguments, largest_file=0, **variables):
         command = ["-m", "sr3_jax"]
         if largest_file:  # in bytes, as if the disk took no more
             limit = f"resource.setrlimit(resource.RLIMIT_FSIZE, ({largest_file}, {largest_file}))"
             command = ["-c", f"import resource, sys, sr3_jax.cli; {limit}; sys.exit(sr3_jax.cli.main())"]
-        command = [sys.executable, *command, "train", f"--config={tiny.__file__}", f"--workdir={workdir}", *flags]
-        process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        command = [sys.executable, *command, *map(str, arguments)]
+        process = subprocess.Popen(
+            command, env=environment | variables, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
         running.append(process)
         return process
 
@@ -101,3 +103,13 @@ def start(cache, tmp_path_factory):
     for process in running:
         process.kill()
         process.communicate()
+
+
+@pytest.fixture
+def start(sr3):
+    """start(workdir, *flags) is `sr3 train` of the tiny config."""
+
+    def begin(workdir, *flags, **options):
+        return sr3("train", f"--config={tiny.__file__}", f"--workdir={workdir}", *flags, **options)
+
+    return begin

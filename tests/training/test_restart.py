@@ -9,25 +9,10 @@ import pytest
 
 from sr3_jax.checkpoints import complete_steps, load_checkpoint
 from tests.tiny import assert_same_bits, read_state
+from tests.training.runs import finish, wait_for
 
 ENDLESS = "--config.train.steps=1000000"
 ONLY_WHEN_STOPPED = "--config.train.checkpoint_every=1000000"
-
-
-def wait_for(process, text):
-    """Reads what the process prints up to the line that begins with `text`; returns that line."""
-    for line in process.stdout:
-        if line.startswith(text):
-            return line
-    raise AssertionError(f"it ended before {text!r}: {process.stderr.read()}")
-
-
-def finish(process):
-    """Waits for the process, which must end well; returns what it printed."""
-    output, errors = process.communicate()
-    assert process.returncode == 0, errors
-    assert "Traceback" not in errors
-    return output
 
 
 def test_sigterm_and_ctrl_c_save_and_exit_with_0_and_the_run_goes_on_to_the_bit(start, tmp_path):

@@ -1,0 +1,262 @@
+"""The launch scripts: clean, honest about what they would do, and tried with stand-ins for what they start."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import kubernetes_validate
+import pytest
+import yaml
+
+ROOT = Path(__file__).parent.parent.parent
+LAUNCH = ROOT / "launch"
+SCRIPTS = sorted(path for path in LAUNCH.rglob("*") if path.suffix in (".sh", ".sbatch"))
+LOCAL, TPU, SLURM, SUBMIT = (LAUNCH / name for name in ("local.sh", "tpu_vm.sh", "slurm.sbatch", "kubernetes/submit.sh"))
+COMMAND = ["sr3", "train", "--config=my config.py", "--workdir=$HOME"]
+PLACE = ["--name=sr3", "--zone=us-west4-a", "--type=v5litepod-32"]
+IMAGE = ["--image=registry/sr3:1", "--hosts=4"]
+
+
+def run(script, *arguments, **variables):
+    return subprocess.run(
+        [script, *map(str, arguments)], env=os.environ | variables, capture_output=True, text=True, timeout=60, check=False
+    )
+
+
+@pytest.mark.fast
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.name)
+def test_shellcheck_finds_nothing_and_the_script_can_be_run(script):
+    result = subprocess.run([Path(sys.executable).parent / "shellcheck", script], capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stdout
+    assert os.access(script, os.X_OK)
+
+
+@pytest.mark.fast
+def test_the_readme_has_a_command_for_each_script():
+    text = (LAUNCH / "README.md").read_text()
+    for script in SCRIPTS:
+        assert str(script.relative_to(ROOT)) in text or script.name == "test_newest.sh"
+
+
+DRY_RUNS = {
+    "local": (LOCAL, ["--dry-run", "2", *COMMAND]),
+    "tpu_vm": (TPU, ["--dry-run", *PLACE, "--", *COMMAND]),
+    "slurm": (SLURM, ["--dry-run", *COMMAND[1:]]),
+    "kubernetes": (SUBMIT, ["--dry-run", *IMAGE, "--", *COMMAND]),
+}
+
+
+@pytest.mark.fast
+@pytest.mark.parametrize(("script", "arguments"), DRY_RUNS.values(), ids=DRY_RUNS)
+def test_a_dry_run_starts_nothing_and_quotes_what_has_spaces_or_dollars(script, arguments, tmp_path):
+    result = run(script, *arguments, PATH=with_stand_ins(tmp_path, "gcloud", "srun", "kubectl", "sr3", "scontrol"))
+    assert result.returncode == 0, result.stderr
+    assert not (tmp_path / "calls").exists()
+    shown = result.stdout + result.stderr
+    assert r"my\ config.py" in shown or '"--config=my config.py"' in shown or r"my\\\ config.py" in shown
+    assert os.environ["HOME"] not in shown.replace(str(ROOT), "")  # not interpolated here
+
+
+REFUSED = {
+    "local without a number": (LOCAL, ["sr3", "train"], "the number of processes must come first"),
+    "local without a command": (LOCAL, ["2"], "give the command"),
+    "local with a bad number": (LOCAL, ["--restarts=x", "2", "true"], "--restarts=x must be a whole number"),
+    "local with an unknown option": (LOCAL, ["--what", "2", "true"], "no option --what"),
+    "tpu without a zone": (TPU, ["--name=a", "--type=b", "--", "sr3"], "--zone=… is missing"),
+    "tpu without a command": (TPU, PLACE, "give the command"),
+    "tpu with a bad name": (TPU, ["--name=A b", *PLACE[1:], "--", "sr3"], "--name=A b must be"),
+    "slurm without arguments": (SLURM, [], "give the arguments of sr3"),
+    "kubernetes without an image": (SUBMIT, ["--hosts=2", "--", "sr3"], "--image=… is missing"),
+    "kubernetes without hosts": (SUBMIT, ["--image=a", "--", "sr3"], "--hosts= must be a whole number"),
+    "kubernetes without a command": (SUBMIT, IMAGE, "give the command"),
+}
+
+
+@pytest.mark.fast
+@pytest.mark.parametrize(("script", "arguments", "sentence"), REFUSED.values(), ids=REFUSED)
+def test_a_bad_call_is_refused_in_one_sentence_with_exit_code_2(script, arguments, sentence):
+    result = run(script, *arguments)
+    assert (result.returncode, len(result.stderr.splitlines())) == (2, 1)
+    assert sentence in result.stderr
+
+
+def with_stand_ins(folder, *names, script="exit 0"):
+    """A PATH on which these programs only note how they were called, in folder/calls, and then do `script`."""
+    (folder / "bin").mkdir(exist_ok=True)
+    for name in names:
+        path = folder / "bin" / name
+        path.write_text(f'#!/usr/bin/env bash\necho "{name} $*" >>"{folder}/calls"\n{script}\n')
+        path.chmod(0o755)
+    return f"{folder / 'bin'}:{os.environ['PATH']}"
+
+
+def calls(folder):
+    return (folder / "calls").read_text().splitlines()
+
+
+# -- local.sh
+
+
+def bash(text):
+    return ["bash", "-c", text]
+
+
+def test_local_gives_each_process_its_number_and_the_same_coordinator():
+    names = ("SR3_PROCESS", "SR3_PROCESSES", "SR3_COORDINATOR", "JAX_NUM_CPU_DEVICES", "CUDA_VISIBLE_DEVICES")
+    shown = " ".join(f"{name}=${name}" for name in names)
+    result = run(LOCAL, "--devices=2", "--gpu-each", "3", *bash(f"echo {shown}"))
+    assert result.returncode == 0
+    found = [dict(word.split("=") for word in line.split()) for line in result.stdout.splitlines()]
+    assert sorted(process["SR3_PROCESS"] for process in found) == ["0", "1", "2"]
+    assert {process["SR3_PROCESSES"] for process in found} == {"3"}
+    assert {process["JAX_NUM_CPU_DEVICES"] for process in found} == {"2"}
+    assert len({process["SR3_COORDINATOR"] for process in found}) == 1
+    assert all(process["CUDA_VISIBLE_DEVICES"] == process["SR3_PROCESS"] for process in found)
+
+
+def test_local_starts_all_again_after_one_was_killed_and_says_which_and_how(tmp_path):
+    script = f"[[ -e {tmp_path}/again ]] && exit 0; ((SR3_PROCESS)) || exec sleep 100; touch {tmp_path}/again; kill -KILL $$"
+    began = time.monotonic()
+    result = run(LOCAL, "2", *bash(script))
+    assert result.returncode == 0
+    told = result.stderr.splitlines()
+    assert told == ["launch/local.sh: process 1 of 2 was killed by SIGKILL; starting all 2 again, restart 1 of 3"]
+    assert 14 < time.monotonic() - began < 40  # the other one was given its fifteen seconds, no more
+
+
+def test_local_gives_up_after_the_restarts_and_never_restarts_what_was_refused():
+    result = run(LOCAL, "--restarts=1", "2", *bash("exit 7"))
+    assert result.returncode == 1
+    assert "process 0 of 2 ended with exit code 7; given up after 1 restarts" in result.stderr
+    result = run(LOCAL, "2", *bash("echo why >&2; exit 2"))
+    assert result.returncode == 2
+    assert "[1] why" in result.stderr
+    assert result.stderr.count("refused") == 1
+
+
+def test_local_hands_sigterm_to_all_and_exits_as_they_do(tmp_path):
+    script = f"trap 'touch {tmp_path}/$SR3_PROCESS; exit 0' TERM; touch {tmp_path}/up$SR3_PROCESS; while :; do sleep 0.1; done"
+    launcher = subprocess.Popen([LOCAL, "2", *bash(script)])
+    while len(list(tmp_path.glob("up?"))) < 2:
+        time.sleep(0.05)
+    launcher.send_signal(signal.SIGTERM)
+    assert launcher.wait(30) == 0
+    assert sorted(path.name for path in tmp_path.glob("?")) == ["0", "1"]
+
+
+# -- tpu_vm.sh, against a gcloud that keeps one TPU in a file
+
+GCLOUD = """
+cd "{folder}"
+case "$4" in
+  describe) cat state 2>/dev/null || exit 1 ;;
+  create) echo READY >state ;;
+  delete) rm -f state ;;
+  ssh)
+    [[ $* == *pkill* ]] || exit 0
+    echo x >>runs
+    if (($(wc -l <runs) == 1)) && [[ -e preempt ]]; then echo PREEMPTED >state; exit 255; fi
+    [[ ! -e refuse ]] || exit 2
+    ;;
+esac
+"""
+
+
+def tpu(tmp_path, *arguments):
+    path = with_stand_ins(tmp_path, "gcloud", script=GCLOUD.format(folder=tmp_path))
+    result = run(TPU, *PLACE, *arguments, "--", *COMMAND, PATH=path, SR3_RETRY_SECONDS="0")
+    return result, [line.split()[4] for line in calls(tmp_path) if " describe " not in line]
+
+
+def test_tpu_creates_copies_installs_and_runs_on_all_hosts(tmp_path):
+    result, done = tpu(tmp_path, "--spot", "--project=mine")
+    assert result.returncode == 0, result.stderr
+    assert done == ["create", "scp", "ssh", "ssh"]
+    noted = calls(tmp_path)
+    [create] = [line for line in noted if " create " in line]
+    assert "sr3 --zone=us-west4-a --project=mine --accelerator-type=v5litepod-32" in create
+    assert create.endswith("--spot")
+    assert all("--worker=all" in line for line in noted if " ssh " in line or " scp " in line)
+    assert r"sr3 train --config=my\ config.py --workdir=\$HOME" in noted[-1]
+
+
+def test_tpu_reuses_one_that_is_ready_and_deletes_it_only_when_asked(tmp_path):
+    (tmp_path / "state").write_text("READY")
+    assert tpu(tmp_path)[1] == ["scp", "ssh", "ssh"]
+    assert (tmp_path / "state").exists()
+    assert tpu(tmp_path, "--delete")[1][-1] == "delete"
+
+
+def test_tpu_comes_back_after_a_preemption(tmp_path):
+    (tmp_path / "preempt").touch()
+    result, done = tpu(tmp_path)
+    assert result.returncode == 0
+    assert done == ["create", "scp", "ssh", "ssh", "delete", "create", "scp", "ssh", "ssh"]
+    assert "exit code 255, sr3 is PREEMPTED; retry 1 of 100" in result.stderr
+
+
+def test_tpu_does_not_repeat_what_was_refused(tmp_path):
+    (tmp_path / "refuse").touch()
+    result, done = tpu(tmp_path)
+    assert result.returncode == 2
+    assert done == ["create", "scp", "ssh", "ssh"]
+
+
+# -- slurm.sbatch
+
+
+@pytest.mark.parametrize(("code", "seconds", "requeued"), [(0, 0, False), (0, 10, True), (2, 0, False), (9, 0, False)])
+def test_slurm_requeues_what_the_time_limit_stopped_and_nothing_that_fails_at_once(tmp_path, code, seconds, requeued):
+    with_stand_ins(tmp_path, "srun", script=f"exit {code}")
+    path = with_stand_ins(tmp_path, "scontrol")
+    end = {"SLURM_JOB_END_TIME": str(int(time.time()) + seconds)} if seconds else {}
+    result = run(SLURM, "train", "--config=a b", PATH=path, SLURM_JOB_ID="17", **end)
+    assert result.returncode == code
+    assert calls(tmp_path)[0] == "srun --kill-on-bad-exit=1 sr3 train --config=a b"
+    assert ("scontrol requeue 17" in calls(tmp_path)) == requeued
+
+
+# -- kubernetes
+
+
+def manifests(*arguments):
+    result = run(SUBMIT, "--dry-run", *arguments)
+    assert result.returncode == 0, result.stderr
+    return list(yaml.safe_load_all(result.stdout))
+
+
+@pytest.mark.fast
+def test_the_manifest_as_it_is_and_as_filled_in_is_what_kubernetes_takes():
+    for documents in (list(yaml.safe_load_all((SUBMIT.parent / "job.yaml").read_text())), manifests(*IMAGE, "--", *COMMAND)):
+        for document in documents:
+            kubernetes_validate.validate(document, "1.30", strict=True)
+
+
+@pytest.mark.fast
+def test_name_hosts_chips_and_command_reach_their_places():
+    service, job = manifests(
+        *IMAGE, "--name=faces", "--chips=8", "--topology=2x2", "--accelerator=tpu-v6e-slice", "--", *COMMAND
+    )
+    spec = job["spec"]
+    pod = spec["template"]["spec"]
+    [container] = pod["containers"]
+    environment = {variable["name"]: variable.get("value") for variable in container["env"]}
+    assert spec["completionMode"] == "Indexed"
+    assert spec["completions"] == spec["parallelism"] == int(environment["SR3_PROCESSES"]) == 4
+    assert service["metadata"]["name"] == job["metadata"]["name"] == pod["subdomain"] == "faces"
+    assert service["spec"]["selector"] == spec["template"]["metadata"]["labels"]
+    assert environment["SR3_COORDINATOR"].startswith("faces-0.faces:")
+    assert container["image"] == "registry/sr3:1"
+    assert container["command"] == COMMAND
+    assert container["resources"]["limits"] == {"google.com/tpu": "8"}
+    assert set(pod["nodeSelector"].values()) == {"tpu-v6e-slice", "2x2"}
+
+
+def test_submitting_hands_the_manifest_to_kubectl(tmp_path):
+    path = with_stand_ins(tmp_path, "kubectl", script=f'cat >"{tmp_path}/given"')
+    assert run(SUBMIT, *IMAGE, "--", *COMMAND, PATH=path).returncode == 0
+    assert calls(tmp_path) == ["kubectl apply -f -"]
+    assert list(yaml.safe_load_all((tmp_path / "given").read_text())) == manifests(*IMAGE, "--", *COMMAND)
