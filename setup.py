@@ -16,6 +16,7 @@ REQUIRES = [
     "ml-collections>=1.1",  # typed configs and their flags
     "absl-py>=2.1",  # command-line flags
     "clu>=0.0.12",  # parameter overview; TensorBoard writers when the extra is installed
+    "filelock>=3.12",  # JAX needs it to bound its cache of compiled programs
     "numpy>=2.0",  # float64 tables, images at the borders
     "pillow>=11.0",  # image files
     "rich>=13.7",  # progress bar and tables in the terminal (flax brings it anyway)

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 from absl import flags
 
-from sr3_jax import allocator
+from sr3_jax import startup
 from sr3_jax.errors import UserError
 
 Arguments = Any  # absl's FlagValues: flags are attributes
@@ -297,13 +297,6 @@ def _one_of_many() -> bool:
 
 def _main(argv: Sequence[str] | None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
-    # Before JAX and TensorFlow are imported: their start-up chatter is not for our users.
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
-    if not any(Path("/dev").glob("accel*")) and not Path("/dev/vfio").exists():  # no TPU, but perhaps libtpu, which complains
-        os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
-        os.environ.setdefault("TPU_ACCELERATOR_TYPE", "v5litepod-1")
-        os.environ.setdefault("TPU_WORKER_HOSTNAMES", "localhost")
     warnings.filterwarnings("ignore", module="PIL")  # about files that it reads all the same, or that we name ourselves
     warnings.filterwarnings("ignore", message="coroutine .* was never awaited")  # Orbax, when a save fails; we tell why
     try:
@@ -321,8 +314,8 @@ def _main(argv: Sequence[str] | None) -> int:
         if {"--help", "-h", "--helpfull"} & set(rest):
             print(_help(name))
             return 0
+        startup.prepare()
         fv, positional = _parse(name, rest)
-        allocator.keep_memory()
         return COMMANDS[name].run(fv, positional) or 0
     except UserError as error:
         print(f"sr3: {error}", file=sys.stderr)

@@ -1,0 +1,37 @@
+"""What must be settled before JAX is imported, by `sr3` alone: as a library we leave the process as we find it.
+
+All of it gives way to what the user has set in the environment.
+"""
+
+import contextlib
+import os
+from pathlib import Path
+
+from sr3_jax import allocator
+
+CACHE_BYTES = 4 * 2**30  # the programs used longest ago are dropped
+
+
+def prepare() -> None:
+    """Quiet libraries, memory that is kept, compiled programs that outlast the process."""
+    defaults = {"TF_CPP_MIN_LOG_LEVEL": "3", "TF_ENABLE_ONEDNN_OPTS": "0"}  # start-up chatter is not for our users
+    if not any(Path("/dev").glob("accel*")) and not Path("/dev/vfio").exists():  # no TPU, but perhaps libtpu, which complains
+        defaults |= {"TPU_SKIP_MDS_QUERY": "1", "TPU_ACCELERATOR_TYPE": "v5litepod-1", "TPU_WORKER_HOSTNAMES": "localhost"}
+    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+        with contextlib.suppress(OSError, RuntimeError):  # no home, or one that cannot be written to: no cache
+            folder = cache_folder()
+            folder.mkdir(parents=True, exist_ok=True)
+            defaults |= {
+                "JAX_COMPILATION_CACHE_DIR": str(folder),
+                "JAX_COMPILATION_CACHE_MAX_SIZE": str(CACHE_BYTES),
+                "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.2",
+            }
+    for name, value in defaults.items():
+        os.environ.setdefault(name, value)
+    allocator.keep_memory()
+
+
+def cache_folder() -> Path:
+    """Where compiled programs are kept."""
+    root = os.environ.get("XDG_CACHE_HOME")
+    return (Path(root) if root else Path.home() / ".cache") / "sr3_jax" / "compiled"
