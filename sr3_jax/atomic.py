@@ -1,4 +1,4 @@
-"""Files that appear whole, by rename, or not at all."""
+"""Files that appear whole, by rename or upload, or not at all."""
 
 import os
 import tempfile
@@ -6,10 +6,20 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from sr3_jax.errors import UserError
+from sr3_jax.paths import AnyPath
+
 
 @contextmanager
-def replacing(path: Path) -> Iterator[Path]:
+def replacing(path: AnyPath) -> Iterator[Path]:
     """Gives a temporary file beside `path` to write to; it takes the place of `path` when the block ends well."""
+    if not isinstance(path, Path):  # an object appears whole when its upload ends
+        with tempfile.TemporaryDirectory(prefix="sr3-") as folder:
+            local = Path(folder) / path.name
+            yield local
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(local.read_bytes())
+        return
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(suffix=path.suffix, prefix=".sr3-", dir=path.parent)
     os.close(handle)
@@ -23,6 +33,29 @@ def replacing(path: Path) -> Iterator[Path]:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+@contextmanager
+def disk_errors(where: AnyPath) -> Iterator[None]:
+    """Turns a full or read-only disk into one sentence."""
+    try:
+        yield
+    except Exception as error:  # each library has its own: tensorstore's are ValueErrors
+        detail = str(error).lower()
+        signs = (
+            "No space left on device",
+            "File too large",
+            "Disk quota exceeded",
+            "Read-only file system",
+            "Permission denied",
+            "Not a directory",
+            "File exists",
+            "RESOURCE_EXHAUSTED",
+        )
+        sign = next((sign for sign in signs if sign.lower() in detail), None)
+        if sign is None or isinstance(error, UserError):
+            raise
+        raise UserError(f"{where} cannot be written: {sign}; what was there before is untouched") from error
 
 
 def _umask() -> int:

@@ -16,7 +16,6 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import resources
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -28,9 +27,11 @@ from safetensors import SafetensorError, safe_open
 from safetensors.flax import load_file, save_file
 
 from sr3_jax import config as config_lib
-from sr3_jax.atomic import replacing
+from sr3_jax import paths
+from sr3_jax.atomic import disk_errors, replacing
 from sr3_jax.errors import UserError
 from sr3_jax.method import Method
+from sr3_jax.paths import AnyPath
 
 SEPARATOR = "."  # between the names of nested parameters in an exported file
 
@@ -56,9 +57,9 @@ class Checkpoint:
 class Checkpoints:
     """The checkpoints of one workdir, for training: asynchronous saves, the latest few kept."""
 
-    def __init__(self, workdir: Path, config: ConfigDict):
+    def __init__(self, workdir: AnyPath, config: ConfigDict):
         _quieten_orbax()
-        self.workdir, self.config = Path(workdir).absolute(), config
+        self.workdir, self.config = paths.absolute(workdir), config
         options = ocp.CheckpointManagerOptions(
             preservation_policy=ocp.checkpoint_managers.LatestN(config.train.keep_checkpoints),
             # We decide when to save; orbax must not skip one.
@@ -115,7 +116,7 @@ class Checkpoints:
             self._manager.close()
 
 
-def open_workdir(workdir: Path, config: ConfigDict) -> None:
+def open_workdir(workdir: AnyPath, config: ConfigDict) -> None:
     """Writes config.json, or checks that the workdir belongs to this experiment; raises CheckpointError if not."""
     path = workdir / "config.json"
     if path.exists():
@@ -130,7 +131,7 @@ def open_workdir(workdir: Path, config: ConfigDict) -> None:
         write_text(path, config_lib.to_json(config))
 
 
-def read_config(path: Path) -> ConfigDict:
+def read_config(path: AnyPath) -> ConfigDict:
     """The config in a JSON file."""
     try:
         return config_lib.from_json(path.read_text())
@@ -138,16 +139,20 @@ def read_config(path: Path) -> ConfigDict:
         raise CheckpointError(f"{path} is not a readable config: {error}") from error
 
 
-def write_text(path: Path, text: str) -> None:
+def write_text(path: AnyPath, text: str) -> None:
     """Writes a text file that appears whole, by rename."""
     with replacing(path) as temporary:
         temporary.write_text(text)
 
 
-def complete_steps(workdir: Path) -> list[int]:
+def complete_steps(workdir: AnyPath) -> list[int]:
     """The steps of which a workdir holds a complete checkpoint, in order."""
     folder = workdir / "checkpoints"
-    return sorted(int(path.name) for path in folder.iterdir() if path.name.isdigit()) if folder.is_dir() else []
+    if not folder.is_dir():
+        return []
+    # In an object store, which cannot rename, an incomplete one has its name already.
+    names = [path.name for path in folder.iterdir() if path.name.isdigit() and ocp.utils.is_checkpoint_finalized(path)]
+    return sorted(map(int, names))
 
 
 def shipped() -> list[str]:
@@ -156,12 +161,12 @@ def shipped() -> list[str]:
     return sorted(entry.name.removesuffix(".safetensors") for entry in folder.iterdir() if entry.name.endswith(".safetensors"))
 
 
-def load_checkpoint(place: str | Path) -> Checkpoint:
+def load_checkpoint(place: str | AnyPath) -> Checkpoint:
     """The weights at a workdir (its latest), a step of it, an exported file or a folder of one, or a shipped name.
 
     Raises CheckpointError when there are none, or they are damaged, naming what was looked for.
     """
-    path = Path(place)
+    path = paths.parse(place)
     if str(place) in shipped() and not path.exists():
         with resources.as_file(resources.files("sr3_jax") / "weights" / f"{place}.safetensors") as file:
             return _load_export(file, str(place))
@@ -176,7 +181,7 @@ def load_checkpoint(place: str | Path) -> Checkpoint:
     )
 
 
-def export(checkpoint: Checkpoint, path: Path, metadata: Mapping[str, str] | None = None, dtype: str = "float32") -> None:
+def export(checkpoint: Checkpoint, path: AnyPath, metadata: Mapping[str, str] | None = None, dtype: str = "float32") -> None:
     """Writes EMA and config to one .safetensors file, which appears by rename."""
     flat = {SEPARATOR.join(keys): np.asarray(leaf, dtype=np.dtype(dtype)) for keys, leaf in _leaves(checkpoint.params)}
     about = {"config": config_lib.to_json(checkpoint.config), "step": str(checkpoint.step)} | dict(metadata or {})
@@ -184,10 +189,10 @@ def export(checkpoint: Checkpoint, path: Path, metadata: Mapping[str, str] | Non
         save_file({name: jax.numpy.asarray(leaf) for name, leaf in flat.items()}, temporary, metadata=about)
 
 
-def best_psnr(path: Path) -> float:
+def best_psnr(path: AnyPath) -> float:
     """The held-out PSNR noted in an export, in dB; -inf without one."""
     try:
-        with safe_open(path, framework="numpy") as file:
+        with paths.local_copy(path) as local, safe_open(local, framework="numpy") as file:
             return float((file.metadata() or {}).get("psnr", "-inf"))
     except (OSError, SafetensorError):
         return -float("inf")
@@ -225,11 +230,12 @@ def check_params(params: PyTree, config: ConfigDict, where: str) -> None:
             )
 
 
-def _load_export(path: Path, name: str) -> Checkpoint:
+def _load_export(path: AnyPath, name: str) -> Checkpoint:
     try:
-        with safe_open(path, framework="numpy") as file:
-            metadata = file.metadata() or {}
-        flat = load_file(path)
+        with paths.local_copy(path) as local:
+            with safe_open(local, framework="numpy") as file:
+                metadata = file.metadata() or {}
+            flat = load_file(local)
     except (SafetensorError, OSError, ValueError) as error:
         raise CheckpointError(f"{path} is not a complete .safetensors file: {error}") from error
     if "config" not in metadata:
@@ -240,9 +246,9 @@ def _load_export(path: Path, name: str) -> Checkpoint:
     return Checkpoint(config, params, int(metadata.get("step", 0)), name)
 
 
-def _load_workdir(path: Path) -> Checkpoint:
+def _load_workdir(path: AnyPath) -> Checkpoint:
     """From a workdir, its latest step; or from WORKDIR/checkpoints/STEP itself. Reads the EMA only: a quarter of the bytes."""
-    step_dir = path.absolute()
+    step_dir = paths.absolute(path)
     if not (step_dir.name.isdigit() and step_dir.parent.name == "checkpoints"):
         steps = complete_steps(path)
         if not steps:
@@ -265,7 +271,7 @@ def _load_workdir(path: Path) -> Checkpoint:
 
 
 @contextmanager
-def _damage(where: Path) -> Iterator[None]:
+def _damage(where: AnyPath) -> Iterator[None]:
     """Turns whatever reading a damaged or foreign checkpoint raises into one sentence."""
     try:
         yield
@@ -277,29 +283,6 @@ def _damage(where: Path) -> Iterator[None]:
             f"{where} is damaged or of another network: {detail[:300]}{'…' if len(detail) > 300 else ''}; "
             "remove that folder to use the checkpoint before it"
         ) from error
-
-
-@contextmanager
-def disk_errors(where: Path) -> Iterator[None]:
-    """Turns a full or read-only disk into one sentence."""
-    try:
-        yield
-    except (OSError, ValueError, SafetensorError) as error:  # tensorstore's are ValueErrors
-        detail = str(error).lower()
-        signs = (
-            "No space left on device",
-            "File too large",
-            "Disk quota exceeded",
-            "Read-only file system",
-            "Permission denied",
-            "Not a directory",
-            "File exists",
-            "RESOURCE_EXHAUSTED",
-        )
-        sign = next((sign for sign in signs if sign.lower() in detail), None)
-        if sign is None:
-            raise
-        raise UserError(f"{where} cannot be written: {sign}; earlier checkpoints are untouched") from error
 
 
 def _quieten_orbax() -> None:

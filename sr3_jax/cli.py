@@ -38,7 +38,7 @@ def train(args: Arguments, _: list[str]) -> None:
     WORKDIR gets config.json, checkpoints/, stats.jsonl, samples/ and, where TensorBoard is installed, tensorboard/. SIGTERM or
     Ctrl-C saves first; the same command goes on from there.
     """
-    from sr3_jax import parallel
+    from sr3_jax import parallel, paths
     from sr3_jax.config import validate
     from sr3_jax.evaluation import held_out
     from sr3_jax.training import loop
@@ -46,7 +46,7 @@ def train(args: Arguments, _: list[str]) -> None:
     validate(args.config)
     parallel.start(args.config)
     parallel.make_mesh(args.config)  # what does not fit fails before the data are read
-    loop.train(args.config, Path(args.workdir), held_out.during_training(args.config))
+    loop.train(args.config, paths.parse(args.workdir), held_out.during_training(args.config))
 
 
 def evaluate(args: Arguments, _: list[str]) -> None:
@@ -55,7 +55,7 @@ def evaluate(args: Arguments, _: list[str]) -> None:
     Several --checkpoint share one table. The files go to --output, by default WORKDIR/evaluation/held_out, or
     evaluation/NAME/held_out for shipped weights.
     """
-    from sr3_jax import parallel
+    from sr3_jax import parallel, paths
     from sr3_jax.checkpoints import load_checkpoint
     from sr3_jax.evaluation import held_out, report
 
@@ -68,10 +68,11 @@ def evaluate(args: Arguments, _: list[str]) -> None:
     _between(args, "limit", 0)
     parallel.start()
     checkpoints = [load_checkpoint(place) for place in places]
-    folder = Path(places[0]) if Path(places[0]).is_dir() else Path("evaluation") / Path(places[0]).stem
+    place = paths.parse(places[0])
+    folder = place if place.is_dir() else Path("evaluation") / place.stem
     if folder.parent.name == "checkpoints":  # a step: the results belong to its workdir
         folder = folder.parent.parent
-    output = Path(args.output) if args.output else folder / "evaluation" / "held_out"
+    output = paths.parse(args.output) if args.output else folder / "evaluation" / "held_out"
     output.mkdir(parents=True, exist_ok=True)  # what cannot be written fails before the work
     results, picture = held_out.evaluate(
         checkpoints,
@@ -138,6 +139,45 @@ def check_data(args: Arguments, _: list[str]) -> None:
     print(output)
 
 
+def prepare(args: Arguments, places: list[str]) -> None:
+    """Decodes, crops and resizes images once, into a few large files that training reads without waiting.
+
+    SOURCE is a folder of images, of any depth, or tfds:NAME[:SPLIT], or orl. DIR gets ArrayRecord files and manifest.json; use
+    it as data.source=records, data.folder=DIR. Each image keeps its largest central square. A stopped run goes on.
+    """
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
+
+    from sr3_jax import paths
+    from sr3_jax.data import prepare as preparation
+
+    if len(places) != 1:
+        raise UserError(f"prepare takes one SOURCE, not {len(places)} (sr3 prepare --help)")
+    _between(args, "size", 1)
+    _between(args, "workers", 0)
+    if args.encoding not in preparation.ENCODINGS:
+        raise UserError(f"--encoding={args.encoding} can be {' or '.join(preparation.ENCODINGS)}")
+    if args.resample not in ("area", "bicubic"):
+        raise UserError(f"--resample={args.resample} can be area or bicubic")
+    columns = (BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        task = progress.add_task("preparing")
+        done = preparation.prepare(
+            places[0],
+            paths.parse(args.output),
+            size=args.size,
+            method=args.resample,
+            encoding=args.encoding,
+            workers=args.workers or None,
+            on_start=lambda total, before: progress.update(task, total=total, completed=before),
+            on_image=lambda count: progress.advance(task, count),
+        )
+    for dropped in done.dropped[:20]:
+        print(f"dropped: {dropped.id} {dropped.reason}")
+    print(f"{done.images} images of {args.size}² in {done.shards} files, {len(done.dropped)} dropped")
+    print(f"--config.data.source=records --config.data.folder={args.output}")
+
+
 def params(args: Arguments, _: list[str]) -> None:
     """Lists the network's parameters and their number, without allocating them."""
     import jax
@@ -153,9 +193,9 @@ def params(args: Arguments, _: list[str]) -> None:
 
 def export(args: Arguments, _: list[str]) -> None:
     """Writes a checkpoint's EMA weights and config to one .safetensors file, for sharing and for --checkpoint."""
-    from sr3_jax import checkpoints
+    from sr3_jax import checkpoints, paths
 
-    output = Path(args.output)
+    output = paths.parse(args.output)
     if output.suffix != ".safetensors":
         raise UserError(f"--output={output} must end in .safetensors")
     if args.dtype not in ("float32", "bfloat16"):
@@ -244,6 +284,14 @@ def _check_data_flags(fv: flags.FlagValues, argv: list[str]) -> None:
     flags.DEFINE_string("output", "check-data.png", "The contact sheet.", flag_values=fv)
 
 
+def _prepare_flags(fv: flags.FlagValues, argv: list[str]) -> None:
+    flags.DEFINE_integer("size", 0, "Height and width in pixels, at least the config's data.hr_size.", flag_values=fv)
+    flags.DEFINE_string("output", None, "The folder to write.", flag_values=fv)
+    flags.DEFINE_string("resample", "area", "area, as the paper's; or bicubic.", flag_values=fv)
+    flags.DEFINE_string("encoding", "png", "png; or raw: larger, and read without decoding.", flag_values=fv)
+    flags.DEFINE_integer("workers", 0, "Processes; 0: one a core.", flag_values=fv)
+
+
 def _export_flags(fv: flags.FlagValues, argv: list[str]) -> None:
     flags.DEFINE_string("checkpoint", None, "A workdir, a step of it, or another export.", flag_values=fv)
     flags.DEFINE_string("output", None, "The .safetensors file to write.", flag_values=fv)
@@ -265,6 +313,7 @@ COMMANDS = {
     "upscale": Command(_upscale_flags, upscale, positional="IN…", needs=("output",)),
     "overfit": Command(_config_flag, overfit, needs=("config",)),
     "check-data": Command(_check_data_flags, check_data, needs=("config",)),
+    "prepare": Command(_prepare_flags, prepare, positional="SOURCE", needs=("size", "output")),
     "params": Command(_config_flag, params, needs=("config",)),
     "compile": Command(_compile_flags, compile_, needs=("config", "topology")),
     "export": Command(_export_flags, export, needs=("checkpoint", "output")),

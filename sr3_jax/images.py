@@ -10,8 +10,10 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
+from sr3_jax import paths
 from sr3_jax.atomic import replacing
 from sr3_jax.errors import UserError
+from sr3_jax.paths import AnyPath
 
 Pixels = UInt8[np.ndarray, "h w c"]
 
@@ -29,12 +31,12 @@ class Decoded(NamedTuple):
     notes: tuple[str, ...]  # what had to be converted, e.g. ("alpha flattened onto white",)
 
 
-def is_image_name(path: Path) -> bool:
+def is_image_name(path: AnyPath) -> bool:
     """Whether the name looks like an image's: hidden files and other suffixes do not."""
     return path.suffix.lower() in SUFFIXES and not path.name.startswith(".")
 
 
-def read_size(path: Path | str) -> tuple[int, int]:
+def read_size(path: AnyPath | str) -> tuple[int, int]:
     """(width, height) after EXIF orientation, from the header alone; raises ImageError when there is none."""
     with _open(path, str(path)) as image, _named(f"{path} cannot be opened as an image"):
         # Not asked for: a TIFF's size is that after turning, and a PNG without EXIF in front would be decoded in search of it.
@@ -42,7 +44,7 @@ def read_size(path: Path | str) -> tuple[int, int]:
         return image.size if upright or _orientation(image) < 5 else image.size[::-1]
 
 
-def read(path: Path | str, channels: int | None) -> Decoded:
+def read(path: AnyPath | str, channels: int | None) -> Decoded:
     """The whole image as uint8, EXIF orientation applied: 3 channels (RGB), 1 (luma) or its own (None); raises ImageError."""
     with _open(path, str(path)) as image:
         return convert(image, channels, str(path))
@@ -92,22 +94,34 @@ def _convert(image: Image.Image, channels: int | None) -> Decoded:
     return Decoded(np.ascontiguousarray(pixels if pixels.ndim == 3 else pixels[..., None]), tuple(notes))
 
 
-def can_write(path: Path) -> bool:
+def to_pillow(pixels: Pixels) -> Image.Image:
+    """(h, w, 1 or 3) uint8 as a Pillow image."""
+    return Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels)
+
+
+def as_channels(pixels: Pixels, channels: int) -> UInt8[np.ndarray, "h w c2"]:
+    """Grey repeated, or the luma of colour, in 1 or 3 channels."""
+    if pixels.shape[-1] == 3 and channels == 1:
+        return np.asarray(to_pillow(pixels).convert("L"))[..., None]
+    return np.repeat(pixels, channels // pixels.shape[-1], axis=-1)
+
+
+def can_write(path: AnyPath) -> bool:
     """Whether the suffix names a format that can be written."""
     Image.init()
     return Image.registered_extensions().get(path.suffix.lower()) in Image.SAVE
 
 
-def write(path: Path | str, pixels: Pixels) -> None:
+def write(path: AnyPath | str, pixels: Pixels) -> None:
     """Writes (h, w, 1 or 3) uint8 to `path` in the format of its suffix; the file appears whole, by rename, or not at all.
 
     Raises UserError for a suffix that cannot be written, a folder that cannot be written to, a size the format cannot hold.
     """
-    path = Path(path)
+    path = paths.parse(path)
     suffix = path.suffix.lower()
     if Image.registered_extensions().get(suffix) not in Image.SAVE:
         raise UserError(f"{path}: images cannot be written with the suffix {path.suffix!r}; use .png, .jpg, .webp or .tiff")
-    image = Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels)
+    image = to_pillow(pixels)
     options: dict[str, Any] = {"quality": 95} if suffix in (".jpg", ".jpeg", ".webp") else {}
     try:
         with replacing(path) as temporary:
@@ -116,9 +130,11 @@ def write(path: Path | str, pixels: Pixels) -> None:
         raise UserError(f"{path} cannot be written: {_first_line(error)}") from error
 
 
-def _open(source: Path | str | io.BytesIO, name: str) -> Image.Image:
+def _open(source: AnyPath | str | io.BytesIO, name: str) -> Image.Image:
     try:
         with _named(f"{name} cannot be opened as an image"):
+            if not isinstance(source, io.BytesIO | str | Path):
+                source = io.BytesIO(source.read_bytes())
             return Image.open(source)
     except ImageError as error:
         if isinstance(error.__cause__, FileNotFoundError):

@@ -343,7 +343,7 @@ def test_a_save_that_fails_on_the_disk_is_one_sentence_and_keeps_the_earlier_che
         patch.setattr("orbax.checkpoint.CheckpointManager.wait_until_finished", fail)  # where asynchronous saves fail
         with pytest.raises(UserError) as raised:
             writer.wait()
-    assert str(raised.value) == f"{workdir} cannot be written: {reason}; earlier checkpoints are untouched"
+    assert str(raised.value) == f"{workdir} cannot be written: {reason}; what was there before is untouched"
     with monkeypatch.context() as patch:
         patch.setattr("orbax.checkpoint.CheckpointManager.save", fail)
         with pytest.raises(UserError, match=reason):

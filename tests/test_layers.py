@@ -13,7 +13,7 @@ pytestmark = pytest.mark.fast
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "sr3_jax"
 SOURCES = sorted(PACKAGE.rglob("*.py"))
-ROOMS = ("diffusion", "models", "data", "training", "inference", "evaluation")
+ROOMS = ("diffusion", "models", "data", "training", "inference", "evaluation", "profiling")
 # What the rooms may import of the other rooms. `method` is where diffusion, models and data meet.
 MAY_SEE = {
     "diffusion": set(),
@@ -22,9 +22,10 @@ MAY_SEE = {
     "training": {"data"},
     "inference": {"data"},
     "evaluation": {"data", "inference"},
+    "profiling": {"data", "training"},
 }
 # ... and of the modules beside them.
-SERVANTS = {"errors", "config", "checkpoints", "parallel", "images", "sheet", "method"}
+SERVANTS = {"errors", "paths", "atomic", "config", "checkpoints", "parallel", "images", "sheet", "method"}
 OF_METHOD = {"method", "checkpoints"}  # these two see diffusion and models, so that those below must not see them
 
 

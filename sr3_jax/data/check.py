@@ -10,7 +10,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from sr3_jax import images, sheet
-from sr3_jax.data import degradations, pipeline
+from sr3_jax.data import crops, degradations, pipeline
 from sr3_jax.data.sources import Dropped, Folder, Source, check_budget, open_source, scan_folder
 from sr3_jax.images import ImageError
 
@@ -41,7 +41,7 @@ def _describe(name: str, source: Source, config: ConfigDict, bad: list[Dropped])
     for index in range(len(source)):
         try:
             image = source[index]
-            pipeline.check_size(image, config.data.hr_size)
+            crops.check_size(image, config.data.hr_size)
         except ImageError as error:
             bad.append(Dropped("", str(error)))
             continue
@@ -68,7 +68,7 @@ def contact_sheet(source: Source, config: ConfigDict) -> np.ndarray:
     rng = np.random.default_rng(config.seed)
     rows = np.linspace(0, len(source), min(SHOWN, len(source)), endpoint=False).astype(int)
     survivors = pipeline.Survivors(source, 1.0, config.data.hr_size)
-    hr = np.stack([pipeline.fit(survivors[int(i)][1], config, rng) for i in rows])
+    hr = np.stack([crops.fit(survivors[int(i)][1], config, rng) for i in rows])
     lr = degradations.degrade(degradations.to_float(jnp.asarray(hr)), config.data.lr_size, quantize_lr=config.data.quantize_lr)
     lr = degradations.augment_blur(lr, jax.random.key(config.seed), config.data.blur)
     condition = degradations.upsample(lr, config.data.hr_size)

@@ -18,9 +18,10 @@ import numpy as np
 from jaxtyping import UInt8
 from ml_collections import ConfigDict
 
-from sr3_jax import images
+from sr3_jax import images, paths
 from sr3_jax.config import get as config_get
 from sr3_jax.errors import UserError
+from sr3_jax.paths import AnyPath
 
 Box = tuple[int, int, int, int]  # left, upper, right, lower
 
@@ -60,6 +61,10 @@ def open_source(config: ConfigDict, split: str) -> Source:
         from sr3_jax.data.tfds_source import TfdsSource
 
         return TfdsSource(data.name, data.train_split if split == "train" else data.eval_split, data.tfds_dir, channels)
+    if data.source == "records":
+        from sr3_jax.data.records import open_records
+
+        return open_records(config, split)
     return open_folder(config, split)
 
 
@@ -92,9 +97,9 @@ class OrlFaces:
 class Folder:
     """Some image files below `root`, in sorted order."""
 
-    root: Path
+    root: AnyPath
     names: list[str]
-    channels: int
+    channels: int | None  # None: each image's own
     dropped: Sequence[Dropped] = ()
 
     def __len__(self) -> int:
@@ -122,16 +127,15 @@ def scan_folder(config: ConfigDict, split: str, decode: bool = False) -> Folder:
     data = config.data
     separate = bool(data.eval_folder)
     field = "data.eval_folder" if separate and split == "eval" else "data.folder"
-    root = Path(config_get(config, field))
+    root = paths.parse(str(config_get(config, field)))
     if not config_get(config, field):
         raise DataError(f'data.source = "folder" needs {field}: --config.{field}=FOLDER')
     if not root.is_dir():
         raise DataError(f"{field} = {str(root)!r} is not a folder")
-    names = sorted(p.relative_to(root).as_posix() for p in root.rglob("*") if images.is_image_name(p) and p.is_file())
-    names = [name for name in names if "/." not in f"/{name}"]  # nor in hidden folders
+    names = sorted(name for name in paths.files_below(root) if images.is_image_name(Path(name)))
     if separate:  # when one of the two folders lies within the other, its images are its own
-        other = Path(data.folder if split == "eval" else data.eval_folder)
-        inner = Path(os.path.relpath(other.resolve(), root.resolve())).as_posix()
+        other = data.folder if split == "eval" else data.eval_folder
+        inner = Path(os.path.relpath(_resolved(other), _resolved(str(root)))).as_posix()
         names = [name for name in names if not name.startswith(f"{inner}/")]
     if not names:
         raise DataError(f"{field} = {str(root)!r} holds no images; known suffixes are {' '.join(sorted(images.SUFFIXES))}")
@@ -154,6 +158,10 @@ def scan_folder(config: ConfigDict, split: str, decode: bool = False) -> Folder:
     if not names:
         raise DataError(f"{field} = {str(root)!r} has too few images to train on and to hold one out")
     return Folder(root, usable, config.model.image_channels, tuple(dropped))
+
+
+def _resolved(folder: str) -> str:
+    return folder if "://" in folder else str(Path(folder).resolve())
 
 
 def is_held_out(name: str) -> bool:

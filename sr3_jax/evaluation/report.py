@@ -4,7 +4,6 @@ import json
 import platform
 from collections.abc import Mapping
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,6 +14,7 @@ from rich.table import Table
 
 from sr3_jax import images
 from sr3_jax.checkpoints import write_text
+from sr3_jax.paths import AnyPath
 
 Results = dict[str, Any]
 COLUMNS = {
@@ -58,7 +58,7 @@ def show(methods: Mapping[str, Mapping[str, float]]) -> None:
     Console().print(table)
 
 
-def save(folder: Path, results: Results, picture: UInt8[np.ndarray, "h w c"]) -> None:
+def save(folder: AnyPath, results: Results, picture: UInt8[np.ndarray, "h w c"]) -> None:
     """Writes results.json, table.md and grid.png into `folder`."""
     write_text(folder / "results.json", json.dumps(results, indent=2) + "\n")
     write_text(folder / "table.md", markdown(results["methods"]))

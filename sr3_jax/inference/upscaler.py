@@ -13,13 +13,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import PyTree, UInt8
-from PIL import Image
 
 from sr3_jax import parallel
 from sr3_jax.checkpoints import Checkpoint, load_checkpoint
 from sr3_jax.data import degradations
 from sr3_jax.data.sources import image_id
 from sr3_jax.errors import UserError
+from sr3_jax.images import as_channels
 from sr3_jax.method import image_key, sampling_schedule
 
 
@@ -115,7 +115,7 @@ class Upscaler:
         """
         for pixels, name in zip(pictures, names, strict=True):
             self.check_size(pixels, name)
-        lr = np.stack([_as_channels(pixels, self.channels) for pixels in pictures])
+        lr = np.stack([as_channels(pixels, self.channels) for pixels in pictures])
         batch = self.batch(lr, [image_id(name) for name in names], seed=seed, sample=sample, steps=steps)
         return [self._finish(hr, pixels) for hr, pixels in zip(batch, pictures, strict=True)]
 
@@ -131,13 +131,6 @@ class Upscaler:
     def _finish(self, output: np.ndarray, pixels: np.ndarray) -> np.ndarray:
         hr = jnp.asarray(output[None])
         if pixels.shape[-1] == 3 and self.channels == 1:
-            chroma = (pixels.astype(np.float32) - _as_channels(pixels, 1).astype(np.float32)) / 127.5  # R - Y, G - Y, B - Y
+            chroma = (pixels.astype(np.float32) - as_channels(pixels, 1).astype(np.float32)) / 127.5  # R - Y, G - Y, B - Y
             hr = jnp.repeat(hr, 3, axis=-1) + degradations.resize(jnp.asarray(chroma[None]), *hr.shape[1:3])
         return np.asarray(degradations.to_uint8(hr))[0]
-
-
-def _as_channels(pixels: UInt8[np.ndarray, "h w c"], channels: int) -> UInt8[np.ndarray, "h w c2"]:
-    """Grey repeated, or the luma of colour, as many channels as the network has."""
-    if pixels.shape[-1] == 3 and channels == 1:
-        return np.asarray(Image.fromarray(pixels).convert("L"))[..., None]
-    return np.repeat(pixels, channels // pixels.shape[-1], axis=-1)

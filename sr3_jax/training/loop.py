@@ -9,7 +9,6 @@ import contextlib
 import signal
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -34,6 +33,7 @@ from sr3_jax.checkpoints import (
 from sr3_jax.data.pipeline import Batches
 from sr3_jax.data.sources import open_source
 from sr3_jax.errors import UserError
+from sr3_jax.paths import AnyPath
 from sr3_jax.training.progress import Clock, Reporter
 from sr3_jax.training.state import TrainState
 from sr3_jax.training.step import training_program
@@ -46,7 +46,7 @@ class TrainingDiverged(UserError):
     """Too many updates in a row were not finite."""
 
 
-def train(config: ConfigDict, workdir: Path, evaluate: Evaluate | None = None) -> TrainState:
+def train(config: ConfigDict, workdir: AnyPath, evaluate: Evaluate | None = None) -> TrainState:
     """Trains until config.train.steps, starting or resuming from `workdir`; returns the last state.
 
     SIGTERM and the first Ctrl-C save and return early.
@@ -186,7 +186,7 @@ def _check_finite(fetched: list[dict[str, np.ndarray]], step: int, config: Confi
         )
 
 
-def _evaluate(evaluate: Evaluate, ema: PyTree, step: int, config: ConfigDict, workdir: Path, report: Reporter) -> None:
+def _evaluate(evaluate: Evaluate, ema: PyTree, step: int, config: ConfigDict, workdir: AnyPath, report: Reporter) -> None:
     metrics, picture = evaluate(ema)
     report.log(step, {f"eval_{name}": value for name, value in metrics.items()})
     report.say(f"step {step} held-out: " + " · ".join(f"{name} {value:.4g}" for name, value in metrics.items()))

@@ -3,14 +3,15 @@
 import json
 import math
 import time
-from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from sr3_jax.checkpoints import disk_errors, write_text
+from sr3_jax.atomic import disk_errors
+from sr3_jax.checkpoints import write_text
+from sr3_jax.paths import AnyPath, is_remote
 
 
 class Clock:
@@ -45,7 +46,7 @@ class Clock:
 class Reporter:
     """Shows and records metrics. A context manager; silent and idle unless `main`."""
 
-    def __init__(self, workdir: Path, total: int, start: int, main: bool):
+    def __init__(self, workdir: AnyPath, total: int, start: int, main: bool):
         self._main, self._total = main, total
         self._console = Console(quiet=not main, highlight=False, soft_wrap=True)
         self._path = workdir / "stats.jsonl"
@@ -60,8 +61,9 @@ class Reporter:
         )
         self._task = self._bar.add_task("", total=total, completed=start, text="")
         self._writer = _tensorboard(workdir) if main else None
+        self._remote, self._lines, self._written = is_remote(workdir), list[str](), time.monotonic()
         if main:
-            self._forget_after(start)
+            self._lines = self._forget_after(start)
 
     def __enter__(self) -> "Reporter":
         self._bar.start()
@@ -69,6 +71,8 @@ class Reporter:
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self._bar.stop()
+        if self._main and self._remote:
+            write_text(self._path, "".join(self._lines))
         if self._writer:
             self._writer.flush()
 
@@ -84,8 +88,7 @@ class Reporter:
         if not self._main:
             return
         line = {"step": step} | {name: value if math.isfinite(value) else None for name, value in metrics.items()}
-        with disk_errors(self._path), self._path.open("a") as file:
-            file.write(json.dumps(line) + "\n")
+        self._record(json.dumps(line) + "\n")
         if self._writer:
             self._writer.write_scalars(step, metrics)
         if show and "loss" in metrics:
@@ -98,10 +101,21 @@ class Reporter:
                 left = (self._total - step) * metrics["seconds_per_step"]
                 self.say(f"step {step}/{self._total} · {text} · ETA {time.strftime('%H:%M:%S', time.gmtime(left))}")
 
-    def _forget_after(self, step: int) -> None:
-        """Drops lines of a future that a restart undid, and one that a kill left half-written."""
+    def _record(self, line: str) -> None:
+        """Appends to stats.jsonl; in an object store the whole file is written anew, once a minute and at the end."""
+        if not self._remote:
+            with disk_errors(self._path), self._path.open("a") as file:
+                file.write(line)
+            return
+        self._lines.append(line)
+        if time.monotonic() - self._written > 60:
+            write_text(self._path, "".join(self._lines))
+            self._written = time.monotonic()
+
+    def _forget_after(self, step: int) -> list[str]:
+        """Drops lines of a future that a restart undid, and one that a kill left half-written; returns those left."""
+        kept: list[str] = []
         if self._path.exists():
-            kept = []
             for line in self._path.read_text().splitlines():
                 try:
                     if json.loads(line)["step"] <= step:
@@ -110,9 +124,10 @@ class Reporter:
                     continue
             with disk_errors(self._path):
                 write_text(self._path, "".join(kept))
+        return kept
 
 
-def _tensorboard(workdir: Path) -> Any:
+def _tensorboard(workdir: AnyPath) -> Any:
     try:  # clu's writers import TensorFlow and TensorBoard, both of the extra [tensorboard]
         from clu import metric_writers
     except ImportError:

@@ -9,7 +9,7 @@ from PIL import Image as PillowImage
 from skimage import data as photographs
 
 import sr3_jax.config
-from sr3_jax.data import pipeline
+from sr3_jax.data import crops
 from sr3_jax.data.pipeline import Batches, load_evaluation
 from sr3_jax.data.sources import DataError, Image, OrlFaces, image_id, open_source
 from sr3_jax.images import ImageError
@@ -100,14 +100,14 @@ def test_half_of_the_images_are_mirrored_and_none_when_flip_is_off(config):
     mirrored = []
     for batch in take(40, FACES, config):
         for index, image in zip(batch["index"], batch["image"], strict=True):
-            upright = pipeline.fit(FACES[int(index)], config)
+            upright = crops.fit(FACES[int(index)], config)
             np.testing.assert_array_equal(image[:, ::-1] if (flipped := (image != upright).any()) else image, upright)
             mirrored.append(flipped)
     assert 0.4 < np.mean(mirrored) < 0.6
     config.data.flip = False
     for batch in take(5, FACES, config):
         for index, image in zip(batch["index"], batch["image"], strict=True):
-            np.testing.assert_array_equal(image, pipeline.fit(FACES[int(index)], config))
+            np.testing.assert_array_equal(image, crops.fit(FACES[int(index)], config))
 
 
 @pytest.fixture
@@ -219,8 +219,8 @@ def test_crops_are_unscaled_and_reach_every_corner(config):
 @pytest.mark.parametrize("fit", ["crop", "resize"])
 def test_without_a_generator_the_fit_is_central_and_deterministic(config, fit):
     config.data.fit, config.data.hr_size = fit, 32
-    pixels = pipeline.fit(Coordinates(96, 64)[0], config)
-    np.testing.assert_array_equal(pixels, pipeline.fit(Coordinates(96, 64)[0], config))
+    pixels = crops.fit(Coordinates(96, 64)[0], config)
+    np.testing.assert_array_equal(pixels, crops.fit(Coordinates(96, 64)[0], config))
     if fit == "crop":
         np.testing.assert_array_equal(pixels, Coordinates(96, 64).pixels[16:48, 32:64])
     else:  # the central 64×64, in blocks of 2×2
@@ -234,7 +234,7 @@ def test_resize_takes_the_box_of_the_data_set(config, resample):
     face = FACES[3]
     box = PillowImage.fromarray(face.pixels[14:106, 0:92, 0])
     method = {"area": PillowImage.Resampling.BOX, "bicubic": PillowImage.Resampling.BICUBIC}[resample]
-    ours, cut = pipeline.fit(face, config)[..., 0], np.asarray(box.resize((64, 64), method))
+    ours, cut = crops.fit(face, config)[..., 0], np.asarray(box.resize((64, 64), method))
     edge = 0 if resample == "area" else 3  # bicubic looks a little beyond the box
     np.testing.assert_array_equal(ours[edge : 64 - edge, edge : 64 - edge], cut[edge : 64 - edge, edge : 64 - edge])
     np.testing.assert_allclose(ours, cut.astype(float), atol=2)
@@ -248,12 +248,12 @@ def test_jittered_squares_stay_inside_the_image(config, jitter, width, height, b
     rng = np.random.default_rng(0)
     corners, sides = [], []
     for _ in range(300):
-        pixels = pipeline.fit(image, config, rng).astype(int)  # Pillow raises for a box that leaves the image
+        pixels = crops.fit(image, config, rng).astype(int)  # Pillow raises for a box that leaves the image
         assert (np.diff(pixels[..., 0], axis=1) >= 0).all()
         corners.append(pixels[0, 0, :2])
         sides.append(np.ptp(pixels[..., 0]))
     side = min(width, height)
-    moved = np.abs(np.array(corners) - pipeline.square(image)[:2])
+    moved = np.abs(np.array(corners) - crops.square(image)[:2])
     assert moved.max() <= 1.5 * jitter * side + side / 32  # the shift, and the centre of the first cell
     assert np.ptp(corners, axis=0).max() > 0.3 * jitter * side
     assert min(sides) >= (1 - jitter) * side * 31 / 32 - 2
@@ -262,13 +262,13 @@ def test_jittered_squares_stay_inside_the_image(config, jitter, width, height, b
 
 def test_an_image_too_small_for_the_config_is_an_image_error(config):
     with pytest.raises(ImageError, match=r"0 is 31×40, smaller than data\.hr_size = 32"):
-        pipeline.fit(Coordinates(31, 40)[0], config)
+        crops.fit(Coordinates(31, 40)[0], config)
 
 
 def test_evaluation_takes_all_images_or_some_spread_evenly(config):
     whole = load_evaluation(FACES, config)
     assert whole.names == [FACES[index].id for index in range(30)]
-    np.testing.assert_array_equal(whole.images, [pipeline.fit(FACES[index], config) for index in range(30)])
+    np.testing.assert_array_equal(whole.images, [crops.fit(FACES[index], config) for index in range(30)])
     np.testing.assert_array_equal(whole.ids, [image_id(name) for name in whole.names])
     some = load_evaluation(FACES, config, limit=6)
     assert some.names == whole.names[::5]

@@ -1,0 +1,206 @@
+"""`sr3 prepare`: images of any size and place → square ones of one size in records.py's format, once.
+
+Worker processes decode, crop (the largest central square), resize and encode; this process writes. A shard appears by rename
+when it is whole, with the list of its images beside it; the manifest comes last. So a stopped run goes on with the next shard.
+"""
+
+import hashlib
+import itertools
+import json
+import os
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from multiprocessing import get_context
+from typing import NamedTuple
+
+from array_record.python.array_record_module import ArrayRecordWriter
+
+from sr3_jax import images, paths
+from sr3_jax.atomic import disk_errors, replacing
+from sr3_jax.data import records
+from sr3_jax.data.crops import resample, square
+from sr3_jax.data.sources import DataError, Dropped, Folder, OrlFaces, Source
+from sr3_jax.errors import UserError
+from sr3_jax.paths import AnyPath
+
+ENCODINGS = ("png", "raw")
+SHARD_BYTES = 256 * 2**20
+STATE = "prepare.json"  # what an unfinished folder is being made of
+
+
+class Prepared(NamedTuple):
+    images: int
+    shards: int
+    dropped: Sequence[Dropped]
+
+
+class Settings(NamedTuple):
+    """What the records depend on; a folder is gone on with only if all of it is the same."""
+
+    source: str
+    images: str  # number and digest of the ids
+    size: int
+    resample: str
+    encoding: str
+
+
+def open_images(place: str) -> tuple[Source, list[str]]:
+    """The images at `place`, and their ids: a folder, "orl", or "tfds:NAME[:SPLIT]" of ArrayRecord; raises DataError."""
+    if place == "orl":
+        faces = OrlFaces(range(1, 41))
+        return faces, [f"s{person}/{number}" for person in faces.people for number in range(1, 11)]
+    if place.startswith("tfds:"):
+        from sr3_jax.data.tfds_source import TfdsSource
+
+        name, _, split = place.removeprefix("tfds:").partition(":")
+        prepared = TfdsSource(name, split or "train", "", 3)
+        return prepared, [f"{name}/{split or 'train'}/{index}" for index in range(len(prepared))]
+    root = paths.parse(place)
+    if not root.is_dir():
+        raise DataError(f"{place} is not a folder (nor orl, nor tfds:NAME)")
+    names = sorted(name for name in paths.files_below(root) if images.is_image_name(root / name))
+    if not names:
+        raise DataError(f"{place} holds no images; known suffixes are {' '.join(sorted(images.SUFFIXES))}")
+    return Folder(root, names, None), names
+
+
+def prepare(
+    place: str,
+    output: AnyPath,
+    *,
+    size: int,
+    method: str = "area",
+    encoding: str = "png",
+    workers: int | None = None,
+    on_image: Callable[[int], object] = lambda done: None,
+    on_start: Callable[[int, int], object] = lambda total, done: None,
+) -> Prepared:
+    """Writes or completes `output`; raises UserError when it holds something else, or when no image can be used.
+
+    `on_start(total, done)` is called once, `on_image(count)` after every few images.
+    """
+    source, ids = open_images(place)
+    digest = hashlib.sha256("\n".join(ids).encode()).hexdigest()[:16]
+    settings = Settings(place, f"{len(ids)} images, {digest}", size, method, encoding)
+    _claim(output, settings)
+    per_shard = max(64, SHARD_BYTES // (3 * size * size))
+    shards = [range(start, min(start + per_shard, len(ids))) for start in range(0, len(ids), per_shard)]
+    names = [f"images-{k:05d}-of-{len(shards):05d}.array_record" for k in range(len(shards))]
+    left = [k for k, name in enumerate(names) if not _note(output, name).exists()]
+    on_start(len(ids), len(ids) - sum(len(shards[k]) for k in left))
+    if left:
+        workers = workers or _cores()
+        with ProcessPoolExecutor(
+            workers, mp_context=get_context("spawn"), initializer=_begin, initargs=(source, ids, size, method, encoding)
+        ) as pool:
+            try:
+                # the next shard is under way while one is written
+                results = (pool.map(_one, shards[k], chunksize=4) for k in left)
+                for k, result in zip(left, _one_ahead(results), strict=True):
+                    _write_shard(output, names[k], result, on_image)
+            except BrokenProcessPool as error:
+                raise UserError(
+                    f"a worker process was killed, probably for memory; give --workers={max(1, workers // 2)}; "
+                    "the same command goes on where it stopped"
+                ) from error
+            except BaseException:
+                pool.shutdown(wait=False, cancel_futures=True)
+                raise
+    return _finish(output, names, settings)
+
+
+def _claim(output: AnyPath, settings: Settings) -> None:
+    """Notes what the folder is for, or checks that it is for the same; raises UserError if not."""
+    state = output / STATE
+    if state.exists():
+        theirs = json.loads(state.read_text())
+        differing = [
+            f"{name}: {value!r} here, {theirs.get(name)!r} there"
+            for name, value in settings._asdict().items()
+            if theirs.get(name) != value
+        ]
+        if differing:
+            raise UserError(f"{output} was begun with other settings ({'; '.join(differing)}); use another --output")
+        for left_behind in output.glob(".sr3-*"):  # by a kill
+            left_behind.unlink()
+        return
+    if output.exists() and (not output.is_dir() or any(output.iterdir())):
+        raise UserError(f"{output} is not empty and not of `sr3 prepare`; use another --output")
+    with disk_errors(output), replacing(state) as temporary:
+        temporary.write_text(json.dumps(settings._asdict(), indent=2) + "\n")
+
+
+def _note(output: AnyPath, shard: str) -> AnyPath:
+    return output / shard.replace(".array_record", ".json")
+
+
+def _write_shard(
+    output: AnyPath, name: str, results: Iterator[tuple[str, bytes | str]], on_image: Callable[[int], object]
+) -> None:
+    ids, dropped = [], []
+    with disk_errors(output), replacing(output / name) as temporary:
+        writer = ArrayRecordWriter(str(temporary), "group_size:1")
+        try:
+            for id, outcome in results:
+                on_image(1)
+                if isinstance(outcome, str):
+                    dropped.append((id, outcome))
+                else:
+                    writer.write(outcome)
+                    ids.append(id)
+        finally:
+            writer.close()
+    with disk_errors(output), replacing(_note(output, name)) as temporary:
+        temporary.write_text(json.dumps({"ids": ids, "dropped": dropped}))
+
+
+def _finish(output: AnyPath, names: Sequence[str], settings: Settings) -> Prepared:
+    notes = {name: json.loads(_note(output, name).read_text()) for name in names}
+    dropped = [Dropped(*entry) for note in notes.values() for entry in note["dropped"]]
+    shards = {name: note["ids"] for name, note in notes.items()}
+    count = sum(map(len, shards.values()))
+    if not count:
+        raise DataError(
+            f"{settings.source}: none of its {len(dropped)} images can be used ({dropped[0].id} {dropped[0].reason})"
+        )
+    manifest = {"source": settings.source, "size": settings.size, "shards": shards, "dropped": dropped}
+    with disk_errors(output), replacing(output / records.MANIFEST) as temporary:
+        temporary.write_text(json.dumps(manifest))
+    return Prepared(count, len(names), dropped)
+
+
+def _one_ahead(iterators: Iterator) -> Iterator:
+    """The same, each begun while the one before is in use."""
+    first = list(itertools.islice(iterators, 1))
+    for following in iterators:
+        yield first.pop()
+        first.append(following)
+    yield from first
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+# -- in a worker
+
+_job: tuple[Source, Sequence[str], int, str, str]
+
+
+def _begin(*job: object) -> None:
+    global _job
+    _job = job  # type: ignore[assignment]
+
+
+def _one(index: int) -> tuple[str, bytes | str]:
+    """(id, record), or (id, why there is none)."""
+    source, ids, size, method, encoding = _job
+    try:
+        image = source[index]
+        height, width, _ = image.pixels.shape
+        if min(height, width) < size:
+            return ids[index], f"is {width}×{height}, smaller than {size}"
+        return ids[index], records.encode(resample(image.pixels, square(image), size, method), encoding)
+    except images.ImageError as error:
+        return ids[index], str(error)

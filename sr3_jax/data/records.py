@@ -1,0 +1,133 @@
+"""Images prepared once: square, of one size, in a few large files that are read at random.
+
+    DIR/manifest.json                              size, shards with the ids of their images, what was dropped and why
+    DIR/images-00000-of-00016.array_record         a record an image: its pixels as PNG or as .npy
+
+`sr3 prepare` writes them (prepare.py). Held out for evaluation: the images of data.eval_folder, another such folder, or else
+5 % by a hash of the id.
+"""
+
+import io
+import json
+import tempfile
+import threading
+import zlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import grain.python as grain
+import numpy as np
+from ml_collections import ConfigDict
+
+from sr3_jax import images, paths
+from sr3_jax.data.sources import DataError, Dropped, Image, check_budget, image_id, is_held_out
+from sr3_jax.paths import AnyPath
+
+MANIFEST = "manifest.json"
+
+
+class Records:
+    """The images of a prepared folder whose ids `wanted` picks; raises DataError. Files are opened when first read."""
+
+    def __init__(self, root: AnyPath, channels: int, part: str = "all"):
+        self.root, self.channels, self.part = root, channels, part
+        manifest = read_manifest(root)
+        self.size: int = manifest["size"]
+        self.dropped: Sequence[Dropped] = tuple(Dropped(*entry) for entry in manifest["dropped"])
+        self._shards = list(manifest["shards"])
+        self.ids: list[str] = []
+        places: list[tuple[int, int]] = []  # (shard, record)
+        ids = [id for members in manifest["shards"].values() for id in members]
+        held_out = {id for id in ids if is_held_out(id)} or {min(ids, key=image_id)} if part != "all" else set()
+        for shard, members in enumerate(manifest["shards"].values()):
+            for record, id in enumerate(members):
+                if part == "all" or (id in held_out) == (part == "eval"):
+                    places.append((shard, record))
+                    self.ids.append(id)
+        self._places = np.array(places, np.int64).reshape(-1, 2)
+        self._open: dict[int, grain.ArrayRecordDataSource] = {}
+        self._lock = threading.Lock()
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def __getitem__(self, index: int) -> Image:
+        (shard, record), id = self._places[index].tolist(), self.ids[index]
+        try:
+            data = self._shard(shard)[record]
+        except Exception as error:  # a damaged or missing shard: ArrayRecord raises errors of many kinds
+            first = (str(error).splitlines() or [type(error).__name__])[0]
+            raise images.ImageError(f"{id} cannot be read from {self._shards[shard]}: {first}") from error
+        return Image(_decode(data, self.channels, id), id)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Records, (self.root, self.channels, self.part)  # files are opened anew
+
+    def _shard(self, number: int) -> grain.ArrayRecordDataSource:
+        with self._lock:
+            if number not in self._open:
+                self._open[number] = grain.ArrayRecordDataSource([str(self._local(self.root / self._shards[number]))])
+            return self._open[number]
+
+    def _local(self, path: AnyPath) -> Path:
+        """ArrayRecord reads local files only: a remote shard is copied once, and stays for the next run on this machine."""
+        if isinstance(path, Path):
+            return path
+        folder = Path(tempfile.gettempdir()) / f"sr3-records-{zlib.crc32(str(self.root).encode()):08x}-{self.size}"
+        copy = folder / path.name
+        if not copy.exists() or copy.stat().st_size != path.stat().length:
+            folder.mkdir(exist_ok=True)
+            partial = copy.with_suffix(f".{threading.get_ident()}")
+            partial.write_bytes(path.read_bytes())
+            partial.replace(copy)
+        return copy
+
+
+def open_records(config: ConfigDict, split: str) -> Records:
+    """The config's split, "train" or "eval", of the prepared folder or folders; raises DataError."""
+    data, channels = config.data, config.model.image_channels
+    field = "data.eval_folder" if data.eval_folder and split == "eval" else "data.folder"
+    place = data.eval_folder if field == "data.eval_folder" else data.folder
+    if not place:
+        raise DataError(f'data.source = "records" needs {field}: --config.{field}=FOLDER, as `sr3 prepare` wrote it')
+    records = Records(paths.parse(place), channels, "all" if data.eval_folder else split)
+    check_budget(records.dropped, len(records.ids) + len(records.dropped), data.max_bad_fraction, place)
+    if records.size < data.hr_size:
+        raise DataError(f"{field} = {place!r} holds images of {records.size}², smaller than data.hr_size = {data.hr_size}")
+    if not records.ids:
+        raise DataError(f"{field} = {place!r} has too few images to train on and to hold one out")
+    return records
+
+
+def read_manifest(root: AnyPath) -> dict[str, Any]:
+    """The manifest of a prepared folder; raises DataError without one."""
+    if not (root / MANIFEST).exists():
+        raise DataError(f"{root} has no {MANIFEST}: it was not written by `sr3 prepare`, or not to the end (run that again)")
+    try:
+        manifest = json.loads((root / MANIFEST).read_text())
+        if not any(manifest["shards"].values()):
+            raise ValueError("it lists no images")
+        return {name: manifest[name] for name in ("size", "shards", "dropped")}
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise DataError(f"{root / MANIFEST} is damaged: {error}") from error
+
+
+def encode(pixels: np.ndarray, encoding: str) -> bytes:
+    """(h, w, 1 or 3) uint8 as the bytes of a record: "png", or "raw" (.npy), which is larger and needs no decoding."""
+    buffer = io.BytesIO()
+    if encoding == "raw":
+        np.save(buffer, pixels)
+    else:
+        images.to_pillow(pixels).save(buffer, "PNG", compress_level=1)  # a tenth larger than at 6, four times as fast
+    return buffer.getvalue()
+
+
+def _decode(data: bytes, channels: int, id: str) -> np.ndarray:
+    if data.startswith(b"\x93NUMPY"):
+        try:
+            pixels = np.load(io.BytesIO(data), allow_pickle=False)
+        except ValueError as error:
+            raise images.ImageError(f"{id} cannot be decoded: {error}") from error
+        return images.as_channels(pixels, channels)
+    return images.decode(data, channels, id).pixels

@@ -1,0 +1,207 @@
+"""`sr3 prepare` and what training reads back from it: the same pixels, whatever was stopped, lost or damaged between."""
+
+import json
+import os
+import pickle
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from sr3_jax import config as config_lib
+from sr3_jax import images
+from sr3_jax.data import prepare, records
+from sr3_jax.data.crops import fit
+from sr3_jax.data.pipeline import Batches, load_evaluation
+from sr3_jax.data.sources import DataError, open_source
+from sr3_jax.errors import UserError
+
+SIZE, COUNT = 16, 100
+
+
+def write_photographs(folder, count=COUNT):
+    rng = np.random.default_rng(0)
+    for i in range(count):
+        height, width = rng.integers(SIZE, 3 * SIZE, 2)
+        images.write(folder / f"{i % 7}" / f"{i}.png", rng.integers(0, 256, (height, width, 3 if i % 5 else 1), np.uint8))
+    return folder
+
+
+def get_config(place, **data):
+    config = config_lib.base()
+    config.data.source, config.data.folder = "records", str(place)
+    config.data.hr_size, config.data.lr_size, config.data.threads = SIZE, 4, 1
+    config.model.multipliers, config.model.attention = (1, 2), ()
+    config.train.batch_size = 8
+    config.data.update(data)
+    config_lib.validate(config)
+    return config
+
+
+def make(place, output, **options):
+    return prepare.prepare(str(place), output, **({"size": SIZE, "workers": 2} | options))
+
+
+@pytest.fixture(scope="module")
+def photographs(tmp_path_factory):
+    return write_photographs(tmp_path_factory.mktemp("photographs"))
+
+
+@pytest.fixture(scope="module")
+def prepared(photographs, tmp_path_factory):
+    output = tmp_path_factory.mktemp("prepared") / "out"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(prepare, "SHARD_BYTES", 1)  # 64 images a shard
+        result = make(photographs, output)
+    assert (result.images, result.shards, len(result.dropped)) == (COUNT, 2, 0)
+    return output
+
+
+@pytest.mark.parametrize("split", ["train", "eval"])
+def test_training_sees_the_very_pixels_that_it_would_see_from_the_folder(photographs, prepared, split):
+    ours = open_source(get_config(prepared), split)
+    config = get_config(photographs, source="folder")
+    theirs = open_source(config, split)
+    assert ours.ids == theirs.names
+    assert len(ours) > 0
+    for index in range(len(theirs)):
+        image = ours[index]
+        assert image.id == theirs.names[index]
+        np.testing.assert_array_equal(image.pixels, fit(theirs[index], config))
+    assert len(open_source(get_config(prepared), "train")) + len(open_source(get_config(prepared), "eval")) == COUNT
+
+
+def test_batches_and_evaluation_are_those_of_the_folder_to_the_bit(photographs, prepared):
+    ours, theirs = (
+        next(Batches(open_source(config, "train"), config))
+        for config in (get_config(prepared), get_config(photographs, source="folder"))
+    )
+    np.testing.assert_array_equal(ours["image"], theirs["image"])
+    config = get_config(prepared)
+    assert load_evaluation(open_source(config, "eval"), config).total == len(open_source(config, "eval"))
+
+
+def test_a_folder_of_its_own_is_held_out_whole(prepared, photographs, tmp_path):
+    make(photographs / "3", tmp_path / "out")
+    config = get_config(prepared, eval_folder=str(tmp_path / "out"))
+    assert len(open_source(config, "train")) == COUNT
+    assert len(open_source(config, "eval")) == len(list((photographs / "3").iterdir()))
+
+
+def test_raw_and_png_hold_the_same_pixels_and_grey_and_colour_are_what_the_network_wants(photographs, prepared, tmp_path):
+    make(photographs, tmp_path / "raw", encoding="raw")
+    for channels in (1, 3):
+        png, raw = records.Records(prepared, channels), records.Records(tmp_path / "raw", channels)
+        assert [raw[i].pixels.shape for i in range(COUNT)] == [(SIZE, SIZE, channels)] * COUNT
+        for i in range(COUNT):
+            np.testing.assert_array_equal(raw[i].pixels, png[i].pixels)
+
+
+def test_a_source_can_be_pickled_after_reading(prepared):
+    source = records.Records(prepared, 3, "train")
+    first = source[0]
+    again = pickle.loads(pickle.dumps(source))
+    np.testing.assert_array_equal(again[0].pixels, first.pixels)
+    assert again.ids == source.ids
+
+
+def test_what_cannot_be_used_is_dropped_named_and_counted_in_trainings_budget(photographs, tmp_path):
+    folder = shutil.copytree(photographs, tmp_path / "in")
+    (folder / "bad.png").write_text("no image")
+    Image.new("RGB", (SIZE - 1, 99)).save(folder / "small.png")
+    result = make(folder, tmp_path / "out")
+    assert result.images == COUNT
+    assert [(bad.id, bad.reason) for bad in result.dropped] == [
+        ("bad.png", f"{folder / 'bad.png'} is not an image, whatever its name says"),
+        ("small.png", "is 15×99, smaller than 16"),
+    ]
+    config = get_config(tmp_path / "out", max_bad_fraction=0.03)
+    assert len(open_source(config, "train").dropped) == 2
+    with pytest.raises(DataError, match=r"2 of \d+ images cannot be used"):
+        open_source(get_config(tmp_path / "out", max_bad_fraction=0.01), "train")
+
+
+def test_a_stopped_run_goes_on_and_ends_as_one_that_was_not_stopped(photographs, prepared, tmp_path, monkeypatch):
+    monkeypatch.setattr(prepare, "SHARD_BYTES", 1)
+    output, done = tmp_path / "out", []
+
+    def stop(count):
+        done.append(count)
+        if sum(done) > 70:  # in the second shard
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        make(photographs, output, on_image=stop)
+    assert not (output / records.MANIFEST).exists()
+    with pytest.raises(DataError, match=r"no manifest\.json.*not to the end"):
+        open_source(get_config(output), "train")
+    first = next(output.glob("*.array_record"))
+    before = first.stat().st_mtime_ns
+    starts = []
+    make(photographs, output, on_start=lambda *counts: starts.append(counts))
+    assert starts == [(COUNT, 64)]
+    assert first.stat().st_mtime_ns == before
+    assert sorted(path.name for path in output.iterdir()) == sorted(path.name for path in prepared.iterdir())
+    assert json.loads((output / records.MANIFEST).read_text()) == json.loads((prepared / records.MANIFEST).read_text())
+    for path in prepared.glob("*.array_record"):
+        assert (output / path.name).read_bytes() == path.read_bytes()
+
+
+def test_kill_9_leaves_nothing_half_written_under_a_final_name(photographs, tmp_path):
+    command = [sys.executable, "-m", "sr3_jax", "prepare", str(photographs), f"--size={SIZE}", f"--output={tmp_path / 'out'}"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    while process.poll() is None and not any((tmp_path / "out").glob(".sr3-*.array_record")):
+        time.sleep(0.001)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+    assert not (tmp_path / "out" / records.MANIFEST).exists()
+    result = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert f"{COUNT} images of 16² in 1 files, 0 dropped" in result.stdout
+    assert not any((tmp_path / "out").glob(".sr3-*"))
+
+
+REFUSED = {
+    "other settings": (lambda t, p: (p, None, {"size": 8}), r"begun with other settings \(size: 8 here, 16 there\)"),
+    "a folder with something in it": (lambda t, p: (write_photographs(t / "mine", 2), "mine", {}), "mine is not empty"),
+    "no folder": (lambda t, p: (t / "no", "out", {}), "no is not a folder"),
+    "an empty folder": (lambda t, p: ((t / "in").mkdir() or t / "in", "out", {}), "in holds no images"),
+    "only small images": (lambda t, p: (write_photographs(t / "in", 2), "out", {"size": 99}), "none of its 2 images"),
+}
+
+
+@pytest.mark.parametrize(("arrange", "message"), REFUSED.values(), ids=REFUSED)
+def test_what_cannot_be_done_is_refused_and_nothing_is_lost(photographs, prepared, tmp_path, arrange, message):
+    place, output, options = arrange(tmp_path, photographs)
+    output = tmp_path / output if output else prepared
+    before = {path: path.read_bytes() for path in output.rglob("*") if path.is_file()} if output.exists() else {}
+    with pytest.raises(UserError, match=message):
+        make(place, output, **options)
+    assert {path: path.read_bytes() for path in before} == before
+
+
+def test_damage_is_named(prepared, tmp_path):
+    damaged = shutil.copytree(prepared, tmp_path / "damaged")
+    shard = sorted(damaged.glob("*.array_record"))[0]
+    shard.write_bytes(shard.read_bytes()[: shard.stat().st_size // 2])
+    source = records.Records(damaged, 3)
+    with pytest.raises(images.ImageError, match=rf"{source.ids[0]} cannot be read from {shard.name}"):
+        source[0]
+    (damaged / records.MANIFEST).write_text("{")
+    with pytest.raises(DataError, match=r"manifest\.json is damaged"):
+        records.Records(damaged, 3)
+
+
+def test_records_smaller_than_the_network_wants_are_refused(prepared):
+    with pytest.raises(DataError, match=r"holds images of 16², smaller than data\.hr_size = 32"):
+        open_source(get_config(prepared, hr_size=32), "train")
+
+
+def test_the_known_sets_can_be_prepared_too(tmp_path):
+    source, ids = prepare.open_images("orl")
+    assert len(source) == len(ids) == 400
+    assert [source[i].id for i in (0, 399)] == [ids[0], ids[-1]]
