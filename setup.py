@@ -37,7 +37,6 @@ EXTRAS["test"] = [
     *EXTRAS["tensorboard"],  # TensorFlow also prepares the small tfds set that the tests read back
     *EXTRAS["aot"],
     *EXTRAS["gcs"],
-    "gcp-storage-emulator>=2024.8",  # a bucket on this machine
     "pytest>=8.3",
     "pytest-xdist>=3.6",  # two cores
     "beartype>=0.20",  # checks the shape annotations, under pytest only

@@ -22,7 +22,7 @@ def parse(place: str | AnyPath) -> AnyPath:
     try:
         path = epath.Path(place)
         path.exists()
-    except (ImportError, ValueError) as error:  # no such scheme, or no driver for it
+    except (ImportError, KeyError, ValueError) as error:  # no such scheme, or no driver for it
         first = (str(error).splitlines() or [type(error).__name__])[0]
         raise UserError(f"{place} cannot be reached: {first}; for gs:// install 'sr3_jax[gcs]'") from error
     return path

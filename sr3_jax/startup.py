@@ -15,6 +15,7 @@ CACHE_BYTES = 4 * 2**30  # the programs used longest ago are dropped
 def prepare() -> None:
     """Quiet libraries, memory that is kept, compiled programs that outlast the process."""
     defaults = {"TF_CPP_MIN_LOG_LEVEL": "3", "TF_ENABLE_ONEDNN_OPTS": "0"}  # start-up chatter is not for our users
+    defaults["EPATH_USE_TF"] = "false"  # one driver for buckets, that of the extra [gcs]
     if not any(Path("/dev").glob("accel*")) and not Path("/dev/vfio").exists():  # no TPU, but perhaps libtpu, which complains
         defaults |= {"TPU_SKIP_MDS_QUERY": "1", "TPU_ACCELERATOR_TYPE": "v5litepod-1", "TPU_WORKER_HOSTNAMES": "localhost"}
     if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
