@@ -5,6 +5,7 @@ Exit codes: 0 done (also --help), 1 our fault or a goal missed, 2 the user can m
 
 import difflib
 import inspect
+import json
 import os
 import re
 import sys
@@ -222,20 +223,39 @@ def compile_(args: Arguments, _: list[str]) -> int:
     from sr3_jax.profiling import aot, report
 
     estimate, program = aot.estimate(args.config, args.topology, args.what)
+    if args.json:
+        print(json.dumps(estimate.to_dict(), indent=2))
+        return 0 if estimate.fits else 1
     report.show(estimate)
     if program and args.operations:
         clock = chips.parse(args.topology)[0].clock
         print("the most expensive operations, estimated by the compiler:")
         for name, cycles in program.by_operation()[: args.operations]:
             print(f"{1000 * cycles / clock:9.3f} ms  {name}")
-    if args.json:
-        import json
-
-        from sr3_jax.checkpoints import write_text
-
-        write_text(Path(args.json), json.dumps(estimate.to_dict(), indent=2) + "\n")
-        print(args.json)
     return 0 if estimate.fits else 1
+
+
+def profile(args: Arguments, _: list[str]) -> None:
+    """Traces a few training steps: a table of where the time goes, and a trace to look at.
+
+    Below DIR/plugins/profile: perfetto_trace.json.gz for ui.perfetto.dev, and what TensorBoard's profiler plugin reads
+    (tensorboard --logdir=DIR). Trains from scratch on the config's data; keeps nothing else.
+    """
+    from sr3_jax import parallel
+
+    _between(args, "steps", 1, 100)
+    _between(args, "operations", 0)
+    parallel.start(args.config)
+    from sr3_jax.profiling import report, trace
+
+    found = trace.profile(args.config, Path(args.output), args.steps)
+    if not parallel.is_main():
+        return
+    if args.json:
+        print(json.dumps(found.to_dict(), indent=2))
+        return
+    report.show_profile(found, args.operations)
+    print(found.trace)
 
 
 # -- their flags
@@ -303,8 +323,16 @@ def _compile_flags(fv: flags.FlagValues, argv: list[str]) -> None:
     _config_flag(fv, argv)
     flags.DEFINE_string("topology", None, "Chip and layout of the slice: v5e:4x8, v6e:16x16, v4:2x2x4.", flag_values=fv)
     flags.DEFINE_string("what", "train", "train: a training step; sample: a batch of images.", flag_values=fv)
-    flags.DEFINE_string("json", None, "Also write all numbers to this file.", flag_values=fv)
+    flags.DEFINE_boolean("json", False, "Print all numbers as JSON instead.", flag_values=fv)
     flags.DEFINE_integer("operations", 0, "Also list this many of the most expensive operations.", flag_values=fv)
+
+
+def _profile_flags(fv: flags.FlagValues, argv: list[str]) -> None:
+    _config_flag(fv, argv)
+    flags.DEFINE_string("output", "profile", "The folder for the trace.", flag_values=fv)
+    flags.DEFINE_integer("steps", 5, "Training steps to trace, after two to warm up.", flag_values=fv)
+    flags.DEFINE_integer("operations", 10, "List this many of the longest operations.", flag_values=fv)
+    flags.DEFINE_boolean("json", False, "Print all numbers as JSON instead.", flag_values=fv)
 
 
 COMMANDS = {
@@ -316,6 +344,7 @@ COMMANDS = {
     "prepare": Command(_prepare_flags, prepare, positional="SOURCE", needs=("size", "output")),
     "params": Command(_config_flag, params, needs=("config",)),
     "compile": Command(_compile_flags, compile_, needs=("config", "topology")),
+    "profile": Command(_profile_flags, profile, needs=("config",)),
     "export": Command(_export_flags, export, needs=("checkpoint", "output")),
 }
 

@@ -204,7 +204,8 @@ def _advice(config: ConfigDict, result: Estimate, state: int, count: int) -> Ite
         more.model.remat = levels
         ratio = residual_bytes(more, per_chip) / residual_bytes(config, per_chip)
         yield f"model.remat={levels}: {verdict(state + temporary * ratio)}"
-        yield f"model.remat={levels} and mesh.fsdp={count}: {verdict(full_fsdp + temporary * ratio)}"
+        if result.mesh["fsdp"] < count:
+            yield f"model.remat={levels} and mesh.fsdp={count}: {verdict(full_fsdp + temporary * ratio)}"
     parts = 2
     while parts <= per_chip:
         yield f"train.accumulate={config.train.accumulate * parts}: {verdict(state + temporary / parts)}"

@@ -110,9 +110,23 @@ class Program:
         """Estimated cycles by the operation's name in our source, the most expensive first."""
         totals: defaultdict[str, int] = defaultdict(int)
         for instruction, times in self.scheduled():
-            name = re.search(r'op_name="([^"]*)"', instruction.rest)
-            totals[name[1] if name else instruction.opcode] += cycles(instruction) * times
+            totals[self.source(instruction) or instruction.opcode] += cycles(instruction) * times
         return sorted(((name, total) for name, total in totals.items() if total), key=lambda pair: -pair[1])
+
+    def heaviest(self, instruction: Instruction) -> Instruction:
+        """The part of a fusion that costs most: a convolution, a matrix product or a reduction, else the last; or itself."""
+        inner = [part for name, _, _ in _callees(instruction, 1) for part in self.computations.get(name, ())]
+        if instruction.opcode != "fusion" or not inner:
+            return instruction
+        heavy = ("convolution", "dot", "reduce")
+        return min(reversed(inner), key=lambda part: heavy.index(part.opcode) if part.opcode in heavy else len(heavy))
+
+    def source(self, instruction: Instruction) -> str:
+        """The operation's name in our source, of a fusion without one that of its heaviest part; "" if there is none."""
+        for named in (instruction, self.heaviest(instruction)):
+            if found := re.search(r'op_name="([^"]*)"', named.rest):
+                return found[1]
+        return ""
 
 
 def _callees(instruction: Instruction, unknown: int) -> Iterator[tuple[str, int, bool]]:

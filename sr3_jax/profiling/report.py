@@ -1,9 +1,10 @@
-"""An estimate as a table for the terminal."""
+"""Estimates and profiles as tables for the terminal."""
 
 from rich.console import Console
 from rich.table import Table
 
 from sr3_jax.profiling.aot import Estimate
+from sr3_jax.profiling.trace import BACKWARD, FORWARD, ONCE, Profile
 
 
 def show(estimate: Estimate) -> None:
@@ -56,6 +57,28 @@ def _rows(e: Estimate) -> list[tuple[str, str, str]]:
         ("MFU", f"{e.mfu:.1%}", "matrix units / step"),
         ("compilation", f"{e.compile_seconds:.0f} s", "measured here"),
     ]
+
+
+def show_profile(profile: Profile, operations: int) -> None:
+    """Prints it: where the time of a step goes, by part of the network and by kind of layer, and the longest operations."""
+    console, p = Console(highlight=False), profile
+    console.print(
+        f"{p.step:.1f} ms a step of {p.batch} images, mean of {p.steps}; waiting for data {p.input / p.step:.1%}; "
+        f"operations {p.total:.1f} ms per device ({p.devices}), summed over its threads",
+        soft_wrap=True,
+    )
+    for title, rows in (("part", p.parts), ("layer", p.layers)):
+        table = Table(title, "forward, ms", "backward, ms", "once, ms", "share")
+        for column in table.columns[1:]:
+            column.justify = "right"
+        for name, phases in sorted(rows.items(), key=lambda row: -sum(row[1].values())):
+            cells = [f"{phases[phase]:.1f}" if phases[phase] else "" for phase in (FORWARD, BACKWARD, ONCE)]
+            table.add_row(name, *cells, f"{sum(phases.values()) / p.total:.1%}" if p.total else "")
+        console.print(table)
+    if operations:
+        console.print("the longest operations:")
+    for opcode, source, spent in p.operations[:operations]:
+        console.print(f"{spent:9.2f} ms  {opcode}  {source[:100]}", soft_wrap=True, markup=False)
 
 
 def _gib(size: int) -> str:
