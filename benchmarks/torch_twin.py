@@ -149,7 +149,8 @@ class Twin(nn.ModuleDict):
 
         x = levels[-1]
         self["middle_0"], self["middle_1"] = ResBlock(unet, x, x), ResBlock(unet, x, x)
-        self["middle_attention"] = SelfAttention(unet, x)
+        if unet.middle_attention:
+            self["middle_attention"] = SelfAttention(unet, x)
 
         for level, channels in reversed(list(enumerate(levels))):
             for i in range(self.blocks + 1):
@@ -175,7 +176,9 @@ class Twin(nn.ModuleDict):
             if level < self.last:
                 x = block(f"down_{level}_resample", x)
                 skips.append(x)
-        x = self["middle_1"](self["middle_attention"](self["middle_0"](x, embedding)), embedding)
+        x = self["middle_0"](x, embedding)
+        x = self["middle_attention"](x) if "middle_attention" in self else x
+        x = self["middle_1"](x, embedding)
         for level in reversed(range(self.last + 1)):
             for i in range(self.blocks + 1):
                 x = block(f"up_{level}_{i}", torch.cat([x, skips.pop()], dim=1))
@@ -240,7 +243,7 @@ VARIANTS: list[dict] = [
     {"gamma_embedding": "sqrt_gamma", "rescale_skip": False},
     {"gamma_embedding": "none"},
     {"gamma_injection": "scale_shift", "head_channels": 8},
-    {"resample": "plain", "space_to_depth": 2},
+    {"resample": "plain", "space_to_depth": 2, "middle_attention": False},
 ]
 
 

@@ -144,7 +144,8 @@ def prepare(args: Arguments, places: list[str]) -> None:
     """Decodes, crops and resizes images once, into a few large files that training reads without waiting.
 
     SOURCE is a folder of images, of any depth, or tfds:NAME[:SPLIT], or orl. DIR gets ArrayRecord files and manifest.json; use
-    it as data.source=records, data.folder=DIR. Each image keeps its largest central square. A stopped run goes on.
+    it as data.source=records, data.folder=DIR. Each image keeps its largest central square; with --tiles it is cut into as many
+    squares as it has room for. A stopped run goes on.
     """
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
@@ -156,6 +157,11 @@ def prepare(args: Arguments, places: list[str]) -> None:
         raise UserError(f"prepare takes one SOURCE, not {len(places)} (sr3 prepare --help)")
     _between(args, "size", 1)
     _between(args, "workers", 0)
+    factors = [int(factor) for factor in args.tiles if factor.isdecimal() and 1 <= int(factor) <= 64]
+    if len(factors) < len(args.tiles):
+        raise UserError(f"--tiles={','.join(args.tiles)} must be factors between 1 and 64, such as 2,4")
+    if args.detail and not factors:
+        raise UserError("--detail is for --tiles")
     if args.encoding not in preparation.ENCODINGS:
         raise UserError(f"--encoding={args.encoding} can be {' or '.join(preparation.ENCODINGS)}")
     if args.resample not in ("area", "bicubic"):
@@ -169,6 +175,8 @@ def prepare(args: Arguments, places: list[str]) -> None:
             size=args.size,
             method=args.resample,
             encoding=args.encoding,
+            tiles=factors,
+            detail=args.detail,
             workers=args.workers or None,
             on_start=lambda total, before: progress.update(task, total=total, completed=before),
             on_image=lambda count: progress.advance(task, count),
@@ -309,6 +317,10 @@ def _prepare_flags(fv: flags.FlagValues, argv: list[str]) -> None:
     flags.DEFINE_string("output", None, "The folder to write.", flag_values=fv)
     flags.DEFINE_string("resample", "area", "area, as the paper's; or bicubic.", flag_values=fv)
     flags.DEFINE_string("encoding", "png", "png; or raw: larger, and read without decoding.", flag_values=fv)
+    flags.DEFINE_list(
+        "tiles", [], "Cut large images into squares, reduced by each of these factors first: 2,4.", flag_values=fv
+    )
+    flags.DEFINE_float("detail", 0.0, "Leave out tiles that 4x bicubic restores to within this many levels.", flag_values=fv)
     flags.DEFINE_integer("workers", 0, "Processes; 0: one a core.", flag_values=fv)
 
 

@@ -72,7 +72,8 @@ def base() -> ConfigDict:
     model.channels = 128
     model.multipliers = (1, 2, 4, 8, 8)
     model.blocks = 3  # residual blocks per level
-    model.attention = (16,)  # grid sizes with self-attention; the middle always has it
+    model.attention = (16,)  # grid sizes with self-attention
+    model.middle_attention = True  # between the two middle blocks; off for a network of convolutions alone
     model.resample = "biggan"  # "biggan": residual blocks that resample; "plain": DDPM's strided convolutions
     model.rescale_skip = True  # residual sums are scaled by 1/√2
     model.dropout = 0.2
@@ -185,7 +186,7 @@ def _validate_sizes(config: ConfigDict) -> None:
     if model.head_channels:
         for size, multiplier in zip(sizes, model.multipliers, strict=True):
             channels = model.channels * multiplier
-            has_attention = size in model.attention or size == sizes[-1]
+            has_attention = size in model.attention or (model.middle_attention and size == sizes[-1])
             _need(
                 not has_attention or channels % model.head_channels == 0,
                 f"model.head_channels = {model.head_channels} must divide the {channels} channels of level size {size}",

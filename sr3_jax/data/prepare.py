@@ -21,6 +21,7 @@ from sr3_jax.atomic import disk_errors, replacing
 from sr3_jax.data import records
 from sr3_jax.data.crops import resample, square
 from sr3_jax.data.sources import DataError, Dropped, Folder, OrlFaces, Source
+from sr3_jax.data.tiles import Tiles, detail
 from sr3_jax.errors import UserError
 from sr3_jax.paths import AnyPath
 
@@ -43,6 +44,8 @@ class Settings(NamedTuple):
     size: int
     resample: str
     encoding: str
+    tiles: list[int]  # none: one square an image; else many, of the image reduced by each of these factors
+    detail: float  # tiles with less are left out
 
 
 def open_images(place: str) -> tuple[Source, list[str]]:
@@ -65,6 +68,17 @@ def open_images(place: str) -> tuple[Source, list[str]]:
     return Folder(root, names, None), names
 
 
+def open_tiles(place: str, size: int, factors: Sequence[int]) -> tuple[Source, list[str]]:
+    """The squares in the images of a folder, and their ids; raises DataError."""
+    source, _ = open_images(place)
+    if not isinstance(source, Folder):
+        raise DataError(f"--tiles is for a folder of large images, not for {place}")
+    tiles = Tiles(source, size, factors)
+    if not len(tiles):
+        raise DataError(f"{place}: no image has room for a square of --size={size}, reduced by {min(factors)} (--tiles)")
+    return tiles, tiles.ids
+
+
 def prepare(
     place: str,
     output: AnyPath,
@@ -72,6 +86,8 @@ def prepare(
     size: int,
     method: str = "area",
     encoding: str = "png",
+    tiles: Sequence[int] = (),
+    detail: float = 0.0,
     workers: int | None = None,
     on_image: Callable[[int], object] = lambda done: None,
     on_start: Callable[[int, int], object] = lambda total, done: None,
@@ -80,9 +96,9 @@ def prepare(
 
     `on_start(total, done)` is called once, `on_image(count)` after every few images.
     """
-    source, ids = open_images(place)
+    source, ids = open_tiles(place, size, tiles) if tiles else open_images(place)
     digest = hashlib.sha256("\n".join(ids).encode()).hexdigest()[:16]
-    settings = Settings(place, f"{len(ids)} images, {digest}", size, method, encoding)
+    settings = Settings(place, f"{len(ids)} images, {digest}", size, method, encoding, [*tiles], detail)
     _claim(output, settings)
     per_shard = max(64, SHARD_BYTES // (3 * size * size))
     shards = [range(start, min(start + per_shard, len(ids))) for start in range(0, len(ids), per_shard)]
@@ -92,7 +108,7 @@ def prepare(
     if left:
         workers = workers or _cores()
         with ProcessPoolExecutor(
-            workers, mp_context=get_context("spawn"), initializer=_begin, initargs=(source, ids, size, method, encoding)
+            workers, mp_context=get_context("spawn"), initializer=_begin, initargs=(source, ids, settings)
         ) as pool:
             try:
                 # the next shard is under way while one is written
@@ -107,7 +123,7 @@ def prepare(
             except BaseException:
                 pool.shutdown(wait=False, cancel_futures=True)
                 raise
-    return _finish(output, names, settings)
+    return _finish(output, names, settings, source.dropped)
 
 
 def _claim(output: AnyPath, settings: Settings) -> None:
@@ -146,7 +162,7 @@ def _write_shard(
                 on_image(1)
                 if isinstance(outcome, str):
                     dropped.append((id, outcome))
-                else:
+                elif outcome:
                     writer.write(outcome)
                     ids.append(id)
         finally:
@@ -155,9 +171,9 @@ def _write_shard(
         temporary.write_text(json.dumps({"ids": ids, "dropped": dropped}))
 
 
-def _finish(output: AnyPath, names: Sequence[str], settings: Settings) -> Prepared:
+def _finish(output: AnyPath, names: Sequence[str], settings: Settings, unusable: Sequence[Dropped]) -> Prepared:
     notes = {name: json.loads(_note(output, name).read_text()) for name in names}
-    dropped = [Dropped(*entry) for note in notes.values() for entry in note["dropped"]]
+    dropped = [*unusable] + [Dropped(*entry) for note in notes.values() for entry in note["dropped"]]
     shards = {name: note["ids"] for name, note in notes.items()}
     count = sum(map(len, shards.values()))
     if not count:
@@ -185,7 +201,7 @@ def _cores() -> int:
 
 # -- in a worker
 
-_job: tuple[Source, Sequence[str], int, str, str]
+_job: tuple[Source, Sequence[str], Settings]
 
 
 def _begin(*job: object) -> None:
@@ -194,13 +210,17 @@ def _begin(*job: object) -> None:
 
 
 def _one(index: int) -> tuple[str, bytes | str]:
-    """(id, record), or (id, why there is none)."""
-    source, ids, size, method, encoding = _job
+    """(id, record), or (id, why there is none); an empty record for a tile without detail."""
+    source, ids, settings = _job
+    size = settings.size
     try:
         image = source[index]
         height, width, _ = image.pixels.shape
         if min(height, width) < size:
             return ids[index], f"is {width}×{height}, smaller than {size}"
-        return ids[index], records.encode(resample(image.pixels, square(image), size, method), encoding)
+        if settings.detail and detail(image.pixels) < settings.detail:
+            return ids[index], b""
+        pixels = image.pixels if settings.tiles else resample(image.pixels, square(image), size, settings.resample)
+        return ids[index], records.encode(pixels, settings.encoding)
     except images.ImageError as error:
         return ids[index], str(error)

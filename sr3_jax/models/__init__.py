@@ -14,6 +14,7 @@ def build_model(model: Any, size: int, regression: bool = False) -> UNet:
         multipliers=tuple(model.multipliers),
         blocks=model.blocks,
         attention=tuple(model.attention),
+        middle_attention=model.middle_attention,
         out_channels=model.image_channels,
         size=size,
         gamma_embedding="none" if regression else model.gamma_embedding,

@@ -43,6 +43,7 @@ class UNet(nn.Module):
     dropout: float = 0.0
     head_channels: int = 0
     space_to_depth: int = 1
+    middle_attention: bool = True
     remat: tuple[int, ...] = ()  # levels whose activations are recomputed in the backward pass
     dtype: DType = jnp.float32
 
@@ -94,7 +95,8 @@ class UNet(nn.Module):
                 size //= 2
 
         x = self._block(last, "middle_0", levels[-1])(x, embedding, train)
-        x = SelfAttention(self.head_channels, self.rescale_skip, self.dtype, name="middle_attention")(x)
+        if self.middle_attention:
+            x = SelfAttention(self.head_channels, self.rescale_skip, self.dtype, name="middle_attention")(x)
         x = self._block(last, "middle_1", levels[-1])(x, embedding, train)
 
         for level, channels in reversed(list(enumerate(levels))):

@@ -49,6 +49,7 @@ VARIANTS = {
     "grey": {"out_channels": 1},
     "recomputed": {"remat": (0, 1), "dropout": 0.1},
     "attention everywhere": {"attention": (8, 4)},
+    "convolutions alone": {"attention": (), "middle_attention": False},
     "three levels": {"multipliers": (1, 1, 2), "blocks": 2},
     "odd channels": {"channels": 12, "multipliers": (1, 3)},
 }

@@ -1,0 +1,29 @@
+"""Colour photographs, 4×, for a CPU: convolutions alone, so that pictures of any size go through in tiles. 5.0 M parameters.
+
+apt-get download lomiri-wallpapers-16.04 lomiri-wallpapers-20.04 mate-backgrounds
+for package in *.deb; do dpkg-deb -x $package packages; done
+mkdir -p runs/photos
+cp packages/usr/share/backgrounds/*.jpg packages/usr/share/backgrounds/mate/nature/*.jpg runs/photos
+sr3 prepare runs/photos --size=160 --tiles=2,3,4 --detail=2.5 --output=runs/photos-160    # 31 photographs, 1,716 squares
+sr3 train --config=configs/photos_4x.py --workdir=runs/photos-4x
+"""
+
+import sr3_jax.config
+
+
+def get_config():
+    config = sr3_jax.config.base()
+    data, model, schedule, sample, train = config.data, config.model, config.schedule, config.sample, config.train
+    data.source, data.folder, data.hr_size, data.lr_size, data.fit = "records", "runs/photos-160", 128, 32, "crop"
+
+    # The network works on the LR image's own grid, and diffuses what bicubic misses, scaled to unit variance.
+    model.space_to_depth, model.predict, model.predict_residual, model.residual_scale = 4, "v", True, 0.08
+    model.channels, model.multipliers, model.blocks, model.dropout = 64, (1, 2), 2, 0.0
+    model.attention, model.middle_attention = (), False
+    schedule.name, schedule.log_snr_end = "cosine", -6.0
+    sample.schedule, sample.variance, sample.steps = "log_snr", "posterior", 16
+
+    train.loss, train.learning_rate, train.warmup_steps = "l2", 4e-4, 200
+    train.batch_size, train.steps, train.ema_decay = 16, 20_000, 0.999
+    train.log_every, train.checkpoint_every, train.evaluate_every, train.evaluate_images = 25, 100, 500, 16
+    return config

@@ -1,0 +1,76 @@
+"""Large photographs as many squares: a folder of forty holds enough to train on.
+
+Each photograph is reduced first, by averaging whole blocks of pixels: what a camera's sensor and its JPEG leave of the finest
+detail is not worth learning. Sky and defocus teach nothing either, so squares without detail can be left out.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import PIL.Image
+from jaxtyping import UInt8
+
+from sr3_jax import images
+from sr3_jax.data.sources import Dropped, Folder, Image
+
+
+@dataclass
+class Tiles:
+    """The squares of `size` pixels that fit into each image of a folder, side by side from its middle, at each reduction.
+
+    A square's id is its photograph's and its place, "name#factor,row,column". Photographs without room for one are `dropped`.
+    """
+
+    folder: Folder
+    size: int
+    factors: Sequence[int] = (1,)
+    places: list[tuple[int, int, int, int]] = field(default_factory=list)  # (image, factor, row, column)
+    dropped: Sequence[Dropped] = ()
+
+    def __post_init__(self):
+        dropped = list(self.folder.dropped)
+        self._last: tuple[tuple[int, int], UInt8[np.ndarray, "h w c"]] | None = None  # consecutive squares share a photograph
+        for index, name in enumerate(self.folder.names):
+            try:
+                width, height = images.read_size(self.folder.root / name)
+            except images.ImageError as error:
+                dropped.append(Dropped(name, str(error)))
+                continue
+            if min(height, width) < self.size * min(self.factors):
+                dropped.append(Dropped(name, f"is {width}×{height}, smaller than {self.size * min(self.factors)}"))
+            for factor in self.factors:
+                rows, columns = (side // factor // self.size for side in (height, width))
+                self.places += [(index, factor, row, column) for row in range(rows) for column in range(columns)]
+        self.dropped = tuple(dropped)
+
+    def __len__(self) -> int:
+        return len(self.places)
+
+    @property
+    def ids(self) -> list[str]:
+        return [f"{self.folder.names[index]}#{factor},{row},{column}" for index, factor, row, column in self.places]
+
+    def __getitem__(self, index: int) -> Image:
+        image, factor, row, column = self.places[index]
+        if self._last is None or self._last[0] != (image, factor):
+            self._last = (image, factor), self._reduced(image, factor)
+        pixels = self._last[1]
+        (top, left) = ((side - side // self.size * self.size) // 2 for side in pixels.shape[:2])
+        top, left = top + row * self.size, left + column * self.size
+        id = f"{self.folder.names[image]}#{factor},{row},{column}"
+        return Image(pixels[top : top + self.size, left : left + self.size], id)
+
+    def _reduced(self, image: int, factor: int) -> UInt8[np.ndarray, "h w c"]:
+        pixels = self.folder[image].pixels
+        height, width = (side // factor for side in pixels.shape[:2])
+        blocks = pixels[: height * factor, : width * factor].reshape(height, factor, width, factor, -1)
+        return np.rint(blocks.mean((1, 3), dtype=np.float32)).astype(np.uint8)
+
+
+def detail(pixels: UInt8[np.ndarray, "h w c"]) -> float:
+    """What is lost when an image is reduced to a quarter and enlarged again by bicubic: root mean square, in levels of 255."""
+    image = images.to_pillow(pixels)
+    small = image.resize((image.width // 4, image.height // 4), PIL.Image.Resampling.BICUBIC)
+    again = np.asarray(small.resize(image.size, PIL.Image.Resampling.BICUBIC), np.float32)
+    return float(np.sqrt(np.square(again.reshape(pixels.shape) - pixels).mean()))

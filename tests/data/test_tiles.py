@@ -1,0 +1,73 @@
+"""Large photographs cut into squares: `sr3 prepare --tiles`."""
+
+import pickle
+
+import numpy as np
+import pytest
+
+from sr3_jax import images
+from sr3_jax.data import prepare
+from sr3_jax.data.records import Records
+from sr3_jax.data.sources import DataError, Folder, is_held_out
+from sr3_jax.data.tiles import Tiles, detail
+
+pytestmark = pytest.mark.fast
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """One photograph of 50×37, whose pixels are their own places, a flat one, and one too small."""
+    rows, columns = np.mgrid[:37, :50].astype(np.uint8)
+    images.write(tmp_path / "place.png", np.stack([rows, columns, rows], -1))
+    images.write(tmp_path / "sky.png", np.full((32, 32, 3), 200, np.uint8))
+    images.write(tmp_path / "small.png", np.zeros((15, 60, 3), np.uint8))
+    return tmp_path
+
+
+def test_squares_lie_side_by_side_around_the_middle_and_none_is_left_out(folder):
+    tiles = Tiles(Folder(folder, ["place.png"], 3), 16)
+    assert tiles.ids == [f"place.png#1,{row},{column}" for row in (0, 1) for column in (0, 1, 2)]
+    for tile, (row, column) in zip((tiles[i] for i in range(6)), np.ndindex(2, 3), strict=True):
+        assert tile.pixels.shape == (16, 16, 3)
+        assert tuple(tile.pixels[0, 0, :2]) == ((37 - 32) // 2 + 16 * row, (50 - 48) // 2 + 16 * column)
+    again = pickle.loads(pickle.dumps(tiles))
+    np.testing.assert_array_equal(again[4].pixels, tiles[4].pixels)
+
+
+def test_reducing_averages_blocks_of_pixels(folder):
+    tiles = Tiles(Folder(folder, ["place.png"], 3), 8, (2,))
+    block = np.arange(2) + (18 - 16) // 2 * 2  # the first two rows of the first square
+    assert tiles[0].pixels[0, 0, 0] == np.rint(block.mean())
+    assert [place.partition("#")[2][0] for place in Tiles(Folder(folder, ["place.png"], 3), 8, (2, 4)).ids] == ["2"] * 6 + ["4"]
+
+
+def test_photographs_without_room_are_dropped_and_named(folder):
+    tiles = Tiles(Folder(folder, ["place.png", "small.png"], 3), 16)
+    assert [(bad.id, bad.reason) for bad in tiles.dropped] == [("small.png", "is 60×15, smaller than 16")]
+    with pytest.raises(DataError, match=r"--size=40.*reduced by 2"):
+        prepare.open_tiles(str(folder), 40, (2,))
+    with pytest.raises(DataError, match="--tiles is for a folder"):
+        prepare.open_tiles("orl", 40, (2,))
+
+
+def test_detail_is_what_a_quarter_of_the_size_loses():
+    rng = np.random.default_rng(0)
+    assert detail(np.full((32, 32, 3), 77, np.uint8)) == 0
+    assert detail(np.broadcast_to(np.arange(32, dtype=np.uint8)[:, None, None] * 4, (32, 32, 3)).copy()) < 2
+    assert detail(rng.integers(0, 256, (32, 32, 1), np.uint8)) > 50
+
+
+def test_tiles_without_detail_are_not_written_and_are_no_faults(folder, tmp_path_factory):
+    output = tmp_path_factory.mktemp("tiles") / "out"
+    result = prepare.prepare(str(folder), output, size=16, tiles=[1], detail=0.5, workers=1)
+    assert [bad.id for bad in result.dropped] == ["small.png"]
+    records = Records(output, 3)
+    assert len(records) == result.images > 0
+    assert {id.partition("#")[0] for id in records.ids} == {"place.png"}
+
+
+def test_squares_of_a_photograph_are_held_out_together():
+    names = [f"{number}.jpg" for number in range(200)]
+    for name in names:
+        assert is_held_out(f"{name}#2,0,1") == is_held_out(name)
+    assert 0 < sum(map(is_held_out, names)) < 30
