@@ -6,6 +6,7 @@ The mesh has two axes. The batch is split over both; parameters, EMA and optimiz
 
 import contextlib
 import os
+import zlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -30,26 +31,56 @@ MOST_CPU_DEVICES = 8
 def start(config: ConfigDict | None = None) -> None:
     """Joins the cluster's other processes, when there is one; must run before anything else touches JAX.
 
-    Cloud TPU pods, SLURM, Open MPI and Kubernetes are found by JAX itself; SR3_COORDINATOR, SR3_PROCESSES and SR3_PROCESS name
-    any other. With none, this is a single process, and its CPU becomes as many devices as the config's mesh and batch allow.
+    Cloud TPU pods, SLURM and Open MPI are found. Anything else, Kubernetes too, names itself by SR3_COORDINATOR (host:port of
+    process 0), SR3_PROCESSES and SR3_PROCESS; Open MPI 5 on several hosts by the first of them. A process that SLURM or Open
+    MPI has started alone on its host takes all GPUs there; several take one each. With no cluster, this is a single process,
+    and its CPU becomes as many devices as the config's mesh and batch allow.
     """
     if jax.distributed.is_initialized():
         return
-    coordinator = os.environ.get("SR3_COORDINATOR")
+    place: dict[str, Any] = {"local_device_ids": _gpus(), "heartbeat_timeout_seconds": PATIENCE}
+    coordinator = os.environ.get("SR3_COORDINATOR") or _open_mpi_coordinator()
     if coordinator:
-        processes, process = _whole_number("SR3_PROCESSES"), _whole_number("SR3_PROCESS")
-        jax.distributed.initialize(coordinator, processes, process, heartbeat_timeout_seconds=PATIENCE)
-        return
+        place["coordinator_address"] = coordinator
+        place["num_processes"] = _whole_number("SR3_PROCESSES", "OMPI_COMM_WORLD_SIZE")
+        place["process_id"] = _whole_number("SR3_PROCESS", "OMPI_COMM_WORLD_RANK")
+        place["cluster_detection_method"] = "deactivate"  # a cluster around this one is not ours, nor are its numbers
     try:
-        jax.distributed.initialize(heartbeat_timeout_seconds=PATIENCE)
+        jax.distributed.initialize(**place)
     except ValueError as error:  # what JAX raises when it finds no cluster
         if "coordinator_address" not in str(error):
             raise
         _split_cpu(config)
 
 
-def _whole_number(variable: str) -> int:
-    value = os.environ.get(variable, "")
+def _gpus() -> list[int] | None:
+    """The host's GPUs for this process: none named means all of them, None what JAX thinks.
+
+    Under SLURM and Open MPI that is the one of the process's number on its host, even where it is the only process there.
+    """
+    if "JAX_LOCAL_DEVICE_IDS" in os.environ:
+        return None
+    if "OMPI_COMM_WORLD_LOCAL_SIZE" in os.environ:
+        alone = os.environ["OMPI_COMM_WORLD_LOCAL_SIZE"] == "1"
+        return [] if alone else [int(os.environ["OMPI_COMM_WORLD_LOCAL_RANK"])]
+    tasks = os.environ.get("SLURM_NTASKS")
+    return [] if tasks and tasks == os.environ.get("SLURM_STEP_NUM_NODES") else None
+
+
+def _open_mpi_coordinator() -> str | None:
+    """Where process 0 of Open MPI 5 listens. JAX knows the older ones only, or from some version on needs mpi4py."""
+    processes = os.environ.get("OMPI_COMM_WORLD_SIZE")
+    if processes is None or "OMPI_MCA_orte_hnp_uri" in os.environ:
+        return None
+    if os.environ.get("OMPI_COMM_WORLD_LOCAL_SIZE") != processes:
+        raise UserError("Open MPI 5 on several hosts needs a free port on process 0's: mpirun -x SR3_COORDINATOR=HOST:PORT …")
+    # All must know the port without asking, and the next job should have another: the job's name, in the range that JAX uses.
+    job = zlib.crc32(os.environ.get("PMIX_NAMESPACE", "").encode())
+    return f"localhost:{61440 + job % 4096}"
+
+
+def _whole_number(variable: str, open_mpi: str) -> int:
+    value = os.environ.get(variable) or os.environ.get(open_mpi, "")
     if not value.isdecimal():
         raise UserError(f"SR3_COORDINATOR is set, so {variable} must be a whole number, not {value!r}")
     return int(value)
@@ -78,7 +109,8 @@ def mesh_shape(config: ConfigDict, count: int) -> tuple[int, int]:
     data, fsdp = (count // fsdp if data == -1 else data), (count // data if fsdp == -1 else fsdp)
     if data * fsdp != count:
         raise ConfigError(
-            f"mesh.data = {config.mesh.data} and mesh.fsdp = {fsdp}: their product must be {count}, the number of devices"
+            f"mesh.data = {config.mesh.data} and mesh.fsdp = {config.mesh.fsdp}: their product must be {count}, the number of "
+            "devices (-1: all that the other leaves)"
         )
     micro_batch = config.train.batch_size // config.train.accumulate
     if micro_batch % count:

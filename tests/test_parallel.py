@@ -1,4 +1,6 @@
-"""Who holds what: the mesh, and how a parameter is split."""
+"""Who holds what: the mesh, how a parameter is split, and which processes are one run."""
+
+import os
 
 import jax
 import numpy as np
@@ -7,6 +9,7 @@ from jax.sharding import PartitionSpec
 
 from sr3_jax import parallel
 from sr3_jax.config import ConfigError
+from sr3_jax.errors import UserError
 from tests.tiny import abstract_state, get_config, mesh_of
 
 pytestmark = pytest.mark.fast
@@ -83,3 +86,89 @@ def test_the_rows_of_a_batch_go_to_the_devices_in_order_and_come_back():
     rows = [np.asarray(shard.data) for shard in sorted(shards, key=lambda shard: shard.index[0].start)]
     np.testing.assert_array_equal(np.concatenate(rows), batch["image"])
     np.testing.assert_array_equal(parallel.gather(placed)["image"], batch["image"])
+
+
+# -- start: which cluster, and which of the host's GPUs
+
+SLURM = {
+    "SLURM_JOB_ID": "17",
+    "SLURM_STEP_NODELIST": "node[3-6]",
+    "SLURM_STEP_NUM_NODES": "4",
+    "SLURM_NTASKS": "4",
+    "SLURM_PROCID": "2",
+    "SLURM_LOCALID": "0",
+}
+OPEN_MPI_5 = {
+    "OMPI_COMM_WORLD_SIZE": "2",
+    "OMPI_COMM_WORLD_RANK": "1",
+    "OMPI_COMM_WORLD_LOCAL_SIZE": "2",
+    "OMPI_COMM_WORLD_LOCAL_RANK": "1",
+    "PMIX_NAMESPACE": "prterun-node3-18242@1",
+}
+NAMED = {"SR3_COORDINATOR": "node3:1234", "SR3_PROCESSES": "4", "SR3_PROCESS": "3"}
+
+
+@pytest.fixture
+def started(monkeypatch):
+    """started(variables) is what `start` asks of JAX in this environment."""
+
+    def begin(variables):
+        for name in list(os.environ):
+            if name.startswith(("SLURM_", "OMPI_", "PMIX_", "SR3_")) or name == "JAX_LOCAL_DEVICE_IDS":
+                monkeypatch.delenv(name)
+        for name, value in variables.items():
+            monkeypatch.setenv(name, value)
+        asked = {}
+        monkeypatch.setattr(jax.distributed, "is_initialized", lambda: False)
+        monkeypatch.setattr(jax.distributed, "initialize", lambda **place: asked.update(place))
+        parallel.start()
+        return asked
+
+    return begin
+
+
+def test_one_task_a_node_takes_all_gpus_and_the_rest_is_left_to_jax(started):
+    asked = started(SLURM)
+    assert asked["local_device_ids"] == []
+    assert asked.keys() == {"local_device_ids", "heartbeat_timeout_seconds"}
+
+
+@pytest.mark.parametrize(
+    "variables",
+    [SLURM | {"SLURM_NTASKS": "8"}, SLURM | {"JAX_LOCAL_DEVICE_IDS": "2,3"}, {}],
+    ids=["two tasks", "told", "alone"],
+)
+def test_otherwise_jax_chooses_the_gpus(started, variables):
+    assert started(variables)["local_device_ids"] is None
+
+
+def test_two_ranks_of_open_mpi_5_on_one_host_meet_there_with_a_gpu_each(started):
+    one, other = started(OPEN_MPI_5), started(OPEN_MPI_5 | {"OMPI_COMM_WORLD_RANK": "0", "OMPI_COMM_WORLD_LOCAL_RANK": "0"})
+    assert (one["num_processes"], one["process_id"], one["local_device_ids"]) == (2, 1, [1])
+    assert (other["num_processes"], other["process_id"], other["local_device_ids"]) == (2, 0, [0])
+    assert one["coordinator_address"] == other["coordinator_address"]
+    host, port = one["coordinator_address"].split(":")
+    assert host == "localhost"
+    assert 61440 <= int(port) <= 65535
+    assert started(OPEN_MPI_5 | {"PMIX_NAMESPACE": "prterun-node3-18243@1"})["coordinator_address"] != f"localhost:{port}"
+
+
+def test_open_mpi_5_on_several_hosts_is_told_the_coordinator_or_refused(started):
+    spread = OPEN_MPI_5 | {"OMPI_COMM_WORLD_LOCAL_SIZE": "1", "OMPI_COMM_WORLD_LOCAL_RANK": "0"}
+    with pytest.raises(UserError, match="mpirun -x SR3_COORDINATOR=HOST:PORT"):
+        started(spread)
+    asked = started(spread | {"SR3_COORDINATOR": "node3:1234"})
+    assert asked["coordinator_address"] == "node3:1234"
+    assert (asked["num_processes"], asked["process_id"], asked["local_device_ids"]) == (2, 1, [])
+
+
+def test_open_mpi_4_is_left_to_jax(started):
+    assert "coordinator_address" not in started(OPEN_MPI_5 | {"OMPI_MCA_orte_hnp_uri": "1531576320.0;tcp://10.96.0.1:34911"})
+
+
+def test_what_the_variables_name_goes_before_a_cluster_around_it(started):
+    asked = started(SLURM | NAMED)
+    assert (asked["coordinator_address"], asked["num_processes"], asked["process_id"]) == ("node3:1234", 4, 3)
+    assert asked["cluster_detection_method"] == "deactivate"
+    with pytest.raises(UserError, match="SR3_PROCESS must be a whole number, not 'x'"):
+        started(NAMED | {"SR3_PROCESS": "x"})
