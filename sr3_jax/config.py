@@ -33,6 +33,7 @@ CHOICES = {
     "train.loss": ("l1", "l2"),
     "train.learning_rate_schedule": ("constant", "cosine"),
     "sample.schedule": ("linear", "log_snr", "respaced"),
+    "sample.sampler": ("ancestral", "ddim", "dpm_solver", "heun"),
     "sample.variance": ("beta", "posterior"),
 }
 
@@ -41,6 +42,21 @@ MAY_CHANGE = (
     "train.steps train.log_every train.checkpoint_every train.evaluate_every train.evaluate_images train.sample_images "
     "train.keep_checkpoints train.max_bad_steps mesh.data mesh.fsdp data.threads data.max_bad_fraction"
 ).split()
+
+# The sizes of arrays, and what is counted out, at most; whether that fits in memory is another matter.
+MOST = {
+    "data.hr_size": 2**15,
+    "data.threads": 1024,
+    "model.channels": 2**15,  # of any level
+    "model.blocks": 256,
+    "model.space_to_depth": 64,
+    "schedule.steps": 100_000,
+    "sample.steps": 100_000,
+    "train.batch_size": 2**20,
+    "train.sample_images": 1024,
+    "train.overfit_batch": 2**20,
+}
+LARGEST = 2**31 - 1  # of any whole number: steps are counted in int32
 
 
 def base() -> ConfigDict:
@@ -97,11 +113,14 @@ def base() -> ConfigDict:
     schedule.log_snr_end = -10.0
 
     c.sample = sample = ConfigDict()
-    sample.steps = 100
+    sample.steps = 100  # network evaluations
     sample.schedule = "linear"  # beta linear from beta_start to where training ended; "log_snr"; "respaced": every n-th level
     sample.beta_start = 1e-4
     sample.log_snr_start = 7.0  # log_snr: the last, cleanest level visited
-    sample.variance = "beta"  # 1 - alpha_t (Algorithm 2), or the "posterior" variance
+    sample.rho = 0.0  # log_snr: above 0, levels are equally spaced in s^(1/rho), s the noise relative to the signal
+    sample.sampler = "ancestral"  # Algorithm 2; or "ddim", "dpm_solver" (both with eta), "heun" (two evaluations a step)
+    sample.variance = "beta"  # ancestral: 1 - alpha_t (Algorithm 2), or the "posterior" variance
+    sample.eta = 0.0  # ddim and dpm_solver: 0 without noise, 1 with as much as the posterior
     sample.clip = True  # clip the predicted image to [-1, 1] at every step
 
     c.train = train = ConfigDict()
@@ -138,26 +157,34 @@ def validate(config: ConfigDict) -> None:
         value = get(config, field)
         if value not in allowed:
             raise ConfigError(f"{field} = {value!r} is not known; it can be {', '.join(map(repr, allowed))}")
+    for field in flatten(base()):  # a config takes None for anything
+        _need(get(config, field) is not None, f"{field} = None must have a value, such as {get(base(), field)!r}")
     for field in (
         "data.hr_size data.lr_size data.threads model.channels model.blocks model.space_to_depth model.image_channels "
         "schedule.steps sample.steps train.steps train.batch_size train.accumulate train.log_every train.checkpoint_every "
         "train.evaluate_every train.evaluate_images train.sample_images train.keep_checkpoints train.max_bad_steps "
         "train.overfit_steps train.overfit_batch"
     ).split():
-        _need(get(config, field) >= 1, f"{field} = {get(config, field)} must be at least 1")
+        value, most = get(config, field), MOST.get(field, LARGEST)
+        _need(value >= 1, f"{field} = {value} must be at least 1")
+        _need(value <= most, f"{field} = {value} must be at most {most}")
+    _need(config.model.channels >= 2, f"model.channels = {config.model.channels} must be at least 2, for a sine and a cosine")
     data, fsdp = config.mesh.data, config.mesh.fsdp
     _need(
         all(size == -1 or size >= 1 for size in (data, fsdp)) and (data, fsdp) != (-1, -1),
         f"mesh.data = {data} and mesh.fsdp = {fsdp} must be at least 1, or one of them -1 for all devices that are left",
     )
-    for field in ("data.crop_jitter", "data.max_bad_fraction", "model.dropout", "train.ema_decay"):
+    for field in ("data.crop_jitter", "data.max_bad_fraction", "model.dropout", "train.ema_decay", "train.overfit_loss"):
         _need(0 <= get(config, field) <= 1, f"{field} = {get(config, field)} must lie between 0 and 1")
     for field in ("data.blur", "train.clip_norm", "train.warmup_steps", "model.head_channels"):
-        _need(get(config, field) >= 0, f"{field} = {get(config, field)} must not be negative")
+        value = get(config, field)
+        _need(value >= 0, f"{field} = {value} must not be negative")
+        _need(value <= LARGEST, f"{field} = {value} must be at most {LARGEST}")
     _need(0 <= config.seed < 2**31, f"seed = {config.seed} must lie between 0 and {2**31 - 1}")
     _need(config.data.blur <= 4, f"data.blur = {config.data.blur} must be at most 4 LR pixels, as far as the kernel reaches")
-    _need(config.train.learning_rate > 0, f"train.learning_rate = {config.train.learning_rate} must be positive")
-    _need(config.model.residual_scale > 0, f"model.residual_scale = {config.model.residual_scale} must be positive")
+    for field in ("train.learning_rate", "model.residual_scale"):
+        value = get(config, field)
+        _need(1e-12 <= value <= 1e6, f"{field} = {value} must be positive, between 1e-12 and 1e6")
     for field in ("model.multipliers", "model.attention", "model.remat"):
         whole = all(isinstance(value, int) for value in get(config, field))
         _need(whole, f"{field} = {tuple(get(config, field))} must be a list of whole numbers, such as (1, 2, 4)")
@@ -171,7 +198,13 @@ def _validate_sizes(config: ConfigDict) -> None:
     _need(hr % lr == 0, f"data.lr_size = {lr} must divide data.hr_size = {hr}")
     _need(model.image_channels in (1, 3), f"model.image_channels = {model.image_channels} must be 1 (grey) or 3 (RGB)")
     _need(len(model.multipliers) >= 1, "model.multipliers needs at least one level")
-    _need(all(m >= 1 for m in model.multipliers), f"model.multipliers = {tuple(model.multipliers)} must all be at least 1")
+    for multiplier in model.multipliers:
+        possible = 1 <= multiplier <= MOST["model.channels"] // model.channels
+        _need(
+            possible,
+            f"model.multipliers = {tuple(model.multipliers)} must all be at least 1, and no level wider than "
+            f"{MOST['model.channels']} channels",
+        )
     factor = model.space_to_depth * 2 ** (len(model.multipliers) - 1)
     _need(
         hr % factor == 0,
@@ -199,9 +232,15 @@ def _validate_schedules(config: ConfigDict) -> None:
     schedule, sample = config.schedule, config.sample
     start, end = schedule.beta_start, schedule.beta_end
     _need(0 < start <= end < 1, f"schedule.beta_start = {start} and beta_end = {end} must satisfy 0 < start <= end < 1")
+    # Beyond, and closer together, neighbouring levels of the finest schedule are one float.
+    for field in ("schedule.log_snr_start", "schedule.log_snr_end", "sample.log_snr_start"):
+        value = get(config, field)
+        _need(-20 <= value <= 20, f"{field} = {value} must lie between -20 and 20")
     start, end = schedule.log_snr_start, schedule.log_snr_end
-    _need(start > end, f"schedule.log_snr_start = {start} must be above log_snr_end = {end}")
+    _need(start >= end + 1, f"schedule.log_snr_start = {start} must be above log_snr_end = {end}, by 1 or more")
     _need(0 < sample.beta_start < 1, f"sample.beta_start = {sample.beta_start} must lie between 0 and 1")
+    _need(0 <= sample.eta <= 1, f"sample.eta = {sample.eta} must lie between 0 and 1")
+    _need(0 <= sample.rho <= 100, f"sample.rho = {sample.rho} must lie between 0 and 100")
     if sample.schedule == "respaced":
         _need(
             sample.steps <= schedule.steps,

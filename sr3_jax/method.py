@@ -6,6 +6,7 @@ This is the only place where the three meet. Training asks it for losses, infere
 """
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,9 +16,10 @@ import numpy as np
 from jaxtyping import Array, Float, Key, PyTree
 from ml_collections import ConfigDict
 
-from sr3_jax.config import ConfigError
+from sr3_jax.config import ConfigError, validate
 from sr3_jax.data import degradations
 from sr3_jax.diffusion import losses, process, samplers, schedules
+from sr3_jax.diffusion.samplers import Steps
 from sr3_jax.diffusion.schedules import NoiseSchedule
 from sr3_jax.diffusion.types import Denoiser, Images, Keys
 from sr3_jax.models import build_model
@@ -101,28 +103,28 @@ class Method:
     # -- inference
 
     def denoiser(self, params: PyTree) -> Denoiser:
-        """The network as `diffusion` sees it: (condition, y_t, gamma) -> (y_0, epsilon), the image clipped if sample.clip."""
+        """The network as `diffusion` sees it: (condition, y_t, gamma) -> y_0, the image clipped if sample.clip."""
 
-        def denoise(condition: Array, y_t: Array, gamma: Array) -> tuple[Array, Array]:
+        def denoise(condition: Array, y_t: Array, gamma: Array) -> Array:
             output = self.model.apply({"params": params}, condition, y_t, gamma)
-            y_0, epsilon = process.to_y_0_and_epsilon(self.config.model.predict, output, y_t, gamma)
+            y_0, _ = process.to_y_0_and_epsilon(self.config.model.predict, output, y_t, gamma)
             if self.config.sample.clip:
                 y_0 = self.encode(jnp.clip(self.decode(y_0, condition), -1, 1), condition)
-                epsilon = process.epsilon_from_y_0(y_0, y_t, gamma)  # so that the two still agree
-            return y_0, epsilon
+            return y_0
 
         return denoise
 
-    def super_resolve(self, params: PyTree, lr: LowResolution, keys: Keys, steps: int | None = None) -> Images:
-        """HR images, in [-1, 1], from LR images in [-1, 1]: by Algorithm 2, or the regression's single evaluation."""
+    def super_resolve(self, params: PyTree, lr: LowResolution, keys: Keys, steps: Steps | int | None = None) -> Images:
+        """HR images, in [-1, 1], from LR images in [-1, 1]: by a sampler, or the regression's single evaluation.
+
+        `steps` is a number of evaluations for config.sample's sampler, by default its own, or any table of samplers.py.
+        """
         condition = self.upsample(lr)
         if self.regression:
             y_0 = self.model.apply({"params": params}, condition)
         else:
-            schedule = sampling_schedule(self.config, steps or self.config.sample.steps)
-            y_0 = samplers.ancestral(
-                self.denoiser(params), condition, keys, schedule, shape=condition.shape, variance=self.config.sample.variance
-            )
+            table = steps if isinstance(steps, Steps) else sampling_steps(self.config, steps)
+            y_0 = samplers.sample(self.denoiser(params), condition, keys, table, shape=condition.shape)
         return jnp.clip(self.decode(y_0, condition), -1, 1)
 
 
@@ -136,6 +138,24 @@ def training_schedule(config: ConfigDict) -> NoiseSchedule:
     return schedules.log_snr(c.steps, c.log_snr_start, c.log_snr_end)
 
 
+def sampling_steps(config: ConfigDict, evaluations: int | None = None, changes: Mapping[str, Any] | None = None) -> Steps:
+    """The table of config.sample's sampler for at most that many network evaluations, by default sample.steps.
+
+    `changes` replaces fields of config.sample. Raises ConfigError when it cannot give that many.
+    """
+    config = config.copy_and_resolve_references()
+    config.sample.update(changes or {})
+    validate(config)
+    sample = config.sample
+    count = sample.steps if evaluations is None else evaluations
+    if sample.sampler == "heun":
+        return samplers.heun(sampling_schedule(config, (count + 1) // 2))  # two evaluations a step, but for the last
+    schedule = sampling_schedule(config, count)
+    if sample.sampler == "ancestral":
+        return samplers.ancestral(schedule, sample.variance)
+    return {"ddim": samplers.ddim, "dpm_solver": samplers.dpm_solver}[sample.sampler](schedule, sample.eta)
+
+
 def sampling_schedule(config: ConfigDict, steps: int) -> NoiseSchedule:
     """`steps` levels for sampling, whatever the training schedule: they end where training ended, at the same gamma_T.
 
@@ -147,7 +167,7 @@ def sampling_schedule(config: ConfigDict, steps: int) -> NoiseSchedule:
         if sample.schedule == "linear":
             return schedules.linear_to(steps, gamma_end, sample.beta_start)
         if sample.schedule == "log_snr":
-            return schedules.log_snr(steps, sample.log_snr_start, math.log(gamma_end / one_minus))
+            return schedules.log_snr(steps, sample.log_snr_start, math.log(gamma_end / one_minus), sample.rho)
         return schedules.respaced(training, steps)
     except ValueError as error:
         raise ConfigError(f"sample.schedule = {sample.schedule!r} cannot give {steps} steps: {error}") from error

@@ -183,7 +183,7 @@ def test_regressions_loss_is_the_mean_squared_error_of_its_one_output_and_knows_
 
 @pytest.mark.parametrize("fields", [{}, RESIDUAL], ids=["images", "residuals"])
 @pytest.mark.parametrize("predict", CHOICES["model.predict"])
-def test_the_denoiser_clips_the_image_and_tells_the_noise_that_belongs_to_it(hr, predict, fields):
+def test_the_denoiser_clips_the_image(hr, predict, fields):
     def loud(params, condition, y_t, gamma):
         return 60 * condition + 0.1 * y_t
 
@@ -194,11 +194,9 @@ def test_the_denoiser_clips_the_image_and_tells_the_noise_that_belongs_to_it(hr,
     gamma = jnp.linspace(0.05, 0.95, len(hr))
     y_t = process.q_sample(free.encode(hr, condition), gamma, jax.random.normal(jax.random.key(2), hr.shape))
     clipped, raw = (method.denoiser({})(condition, y_t, gamma) for method in (clipping, free))
-    image, unclipped = clipping.decode(clipped[0], condition), free.decode(raw[0], condition)
+    image, unclipped = clipping.decode(clipped, condition), free.decode(raw, condition)
     assert np.abs(image).max() <= 1 + 1e-6 < 1.1 < np.abs(unclipped).max()
     np.testing.assert_allclose(image, np.clip(unclipped, -1, 1), atol=1e-5)
-    for y_0, epsilon in (clipped, raw):
-        np.testing.assert_allclose(process.q_sample(y_0, gamma, epsilon), y_t, atol=1e-3)
 
 
 @pytest.fixture(scope="module")

@@ -1,23 +1,134 @@
-"""Samplers: from noise y_T to an image y_0. One signature, pure, for `jit`.
+"""Samplers: from noise y_T to an image y_0.
 
-A sampler is `sample(denoise, condition, keys, schedule, *, shape, ...) -> y_0`. `keys` holds one random key per image, and
-the noise of image i at step t depends on keys[i] and t alone: batch size, position in the batch, padding and the number of
-devices never enter. The loop carries only the image, so memory does not grow with the number of steps.
+All of them are linear in what they have seen. With D the network's estimate of y_0 at the current y and gamma, D' the estimate
+before, and z ~ N(0, I), one network evaluation takes y to
+
+    (1)  keep · y + predicted · D + previous · D' + noise · z
+
+so a sampler is a table of four numbers a row, a row an evaluation, computed once in float64, and `sample` runs any table.
+Below, gamma and gamma' are the levels before and after a step from t to t - 1, and s = √((1 - gamma) / gamma) is the noise
+relative to the signal.
+
+`keys` holds one random key per image, and the noise of image i at a row depends on keys[i] and the row alone: batch size,
+position in the batch, padding and the number of devices never enter. Memory does not grow with the number of rows.
 """
 
-from collections.abc import Callable
-from typing import Literal, get_args
+from typing import Literal, NamedTuple, get_args
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, PyTree
 
-from sr3_jax.diffusion.process import q_posterior
 from sr3_jax.diffusion.schedules import NoiseSchedule
 from sr3_jax.diffusion.types import Denoiser, Images, Keys
 
 Variance = Literal["beta", "posterior"]
 VARIANCES: tuple[str, ...] = get_args(Variance)
+Table = np.ndarray | Array
+
+
+class Steps(NamedTuple):
+    """The table of one sampler, eq. (1): float32 arrays of shape (evaluations,), noisiest level first. A pytree."""
+
+    gamma: Table  # the level of y, told to the network
+    keep: Table
+    predicted: Table
+    previous: Table
+    noise: Table
+
+    @property
+    def evaluations(self) -> int:
+        """How often the network is asked."""
+        return self.gamma.shape[0]
+
+
+class _Levels(NamedTuple):
+    """A schedule's tables for steps t = T ... 1 in float64; `_next` is that of t - 1."""
+
+    gamma: np.ndarray
+    gamma_next: np.ndarray
+    one_minus: np.ndarray  # 1 - gamma
+    one_minus_next: np.ndarray
+    alpha: np.ndarray
+    beta: np.ndarray
+
+
+def _levels(schedule: NoiseSchedule) -> _Levels:
+    gamma, one_minus, alpha, beta = (np.asarray(table, np.float64)[::-1] for table in schedule)
+    return _Levels(gamma[:-1], gamma[1:], one_minus[:-1], one_minus[1:], alpha[:-1], beta[:-1])
+
+
+def _table(*columns: Table) -> Steps:
+    return Steps(*(np.asarray(column, np.float32) for column in columns))
+
+
+def ancestral(schedule: NoiseSchedule, variance: Variance = "beta") -> Steps:
+    """Algorithm 2 of the paper (section 2.3).
+
+    y_{t-1} = (y_t - (1 - alpha_t) / √(1 - gamma_t) · epsilon) / √alpha_t + √variance · z,   z = 0 at t = 1.
+
+    The fraction is the mean of the posterior q(y_{t-1} | y_0, y_t) at the predicted y_0 (section 2.3), which is how it stands
+    here: the same number, and a y_0 that was clipped is respected. variance = "beta" is the paper's, 1 - alpha_t, right when
+    y_0 is itself N(0, I); "posterior" is that of q, right when y_0 is known. With few steps "beta" leaves visible grain.
+    """
+    c = _levels(schedule)
+    keep = np.sqrt(c.alpha) * c.one_minus_next / c.one_minus
+    predicted = np.sqrt(c.gamma_next) * c.beta / c.one_minus
+    noise = np.sqrt(c.beta if variance == "beta" else c.one_minus_next * c.beta / c.one_minus)
+    noise[-1] = 0
+    return _table(c.gamma, keep, predicted, 0 * keep, noise)
+
+
+def ddim(schedule: NoiseSchedule, eta: float = 0.0) -> Steps:
+    """Denoising diffusion implicit models (Song et al. 2021, eq. 12). First order.
+
+    y_{t-1} = √gamma' D + √(1 - gamma' - sigma²) epsilon + sigma z,   sigma² = eta² (1 - gamma') / (1 - gamma) · beta_t.
+
+    eta = 0 is deterministic; eta = 1 is `ancestral` with the posterior's variance.
+    """
+    c = _levels(schedule)
+    # 1 - gamma' - sigma², without its cancellation
+    direction = np.sqrt(c.one_minus_next * ((1 - eta**2) + eta**2 * c.alpha * c.one_minus_next / c.one_minus))
+    keep = direction / np.sqrt(c.one_minus)  # epsilon = (y - √gamma D) / √(1 - gamma)
+    predicted = np.sqrt(c.gamma_next) - np.sqrt(c.gamma) * keep
+    noise = eta * np.sqrt(c.one_minus_next * c.beta / c.one_minus)
+    return _table(c.gamma, keep, predicted, 0 * keep, noise)
+
+
+def dpm_solver(schedule: NoiseSchedule, eta: float = 0.0) -> Steps:
+    """DPM-Solver++(2M) (Lu et al. 2022, algorithm 2): `ddim` with D extrapolated along the log-SNR from the estimate before.
+
+    D + (D - D') / (2 r), r = h_before / h, h the steps in log(1 / s). Second order at eta = 0; eta = 1 is its stochastic form,
+    SDE-DPM-Solver++(2M). The first step has no D', and the last, whose h is infinite, is plain.
+    """
+    c = _levels(schedule)
+    base = ddim(schedule, eta)
+    with np.errstate(divide="ignore"):
+        h = np.log(c.one_minus / c.gamma) / 2 - np.log(c.one_minus_next / c.gamma_next) / 2
+    share = np.zeros_like(h)
+    share[1:-1] = h[1:-1] / (2 * h[:-2])
+    predicted = np.asarray(base.predicted, np.float64)
+    return _table(c.gamma, base.keep, predicted * (1 + share), -predicted * share, base.noise)
+
+
+def heun(schedule: NoiseSchedule) -> Steps:
+    """Heun's method on the probability flow (Karras et al. 2022, algorithm 1, without noise). Second order.
+
+    Each step but the last is a `ddim` step, then a second evaluation where it ended, and a correction by the trapezoidal rule
+    in s: y + √gamma' · (s / s' - 1) / 2 · (D - D'). 2 T - 1 evaluations for T steps.
+    """
+    c = _levels(schedule)
+    base = ddim(schedule)
+    ratio = np.sqrt(c.one_minus[:-1] / c.gamma[:-1] / (c.one_minus_next[:-1] / c.gamma_next[:-1]))  # s / s'
+    correction = np.sqrt(c.gamma_next[:-1]) * (ratio - 1) / 2
+    rows = 2 * schedule.steps - 1
+    columns = [np.zeros(rows) for _ in range(5)]
+    for column, values in zip(columns, (c.gamma, base.keep, base.predicted, base.previous, base.noise), strict=True):
+        column[::2] = values
+    for column, values in zip(columns, (c.gamma_next[:-1], np.ones_like(ratio), correction, -correction), strict=False):
+        column[1::2] = values
+    return _table(*columns)
 
 
 def noise_like(images: Images, keys: Keys, t: int | Array) -> Images:
@@ -25,37 +136,21 @@ def noise_like(images: Images, keys: Keys, t: int | Array) -> Images:
     return jax.vmap(lambda key: jax.random.normal(jax.random.fold_in(key, t), images.shape[1:], images.dtype))(keys)
 
 
-def run(step: Callable[[Array, Array], Array], keys: Keys, schedule: NoiseSchedule, shape: tuple[int, ...]) -> Images:
-    """Draws y_T ~ N(0, I), of shape (b, h, w, c), and applies y_{t-1} = step(y_t, t) for t = T ... 1."""
-    steps = schedule.steps
-    y_T = noise_like(jnp.zeros(shape), keys, steps + 1)  # t = T + 1 is a number that no step uses
-    return jax.lax.fori_loop(0, steps, lambda i, y_t: step(y_t, steps - i), y_T)
+def sample(denoise: Denoiser, condition: PyTree, keys: Keys, steps: Steps, *, shape: tuple[int, ...]) -> Images:
+    """Draws y_T ~ N(0, I), of shape (b, h, w, c), and applies eq. (1) row by row; pure, for `jit`.
 
-
-def ancestral(
-    denoise: Denoiser,
-    condition: PyTree,
-    keys: Keys,
-    schedule: NoiseSchedule,
-    *,
-    shape: tuple[int, ...],
-    variance: Variance = "beta",
-) -> Images:
-    """Algorithm 2 of the paper (section 2.3).
-
-    y_{t-1} = (y_t - (1 - alpha_t) / √(1 - gamma_t) · epsilon) / √alpha_t + √variance · z,   z = 0 at t = 1.
-
-    The fraction is the mean of the posterior q(y_{t-1} | y_0, y_t) at the predicted y_0 (section 2.3), which is how it is
-    computed here: the same number, and a y_0 that was clipped by `denoise` is respected. variance = "beta" is the paper's,
-    1 - alpha_t, right when y_0 is itself N(0, I); "posterior" is that of q, right when y_0 is known. With few steps
-    "beta" leaves visible grain, "posterior" does not.
+    Noise is numbered by the evaluations that are left, y_T's by one more than there are.
     """
+    count = steps.evaluations
+    quiet = isinstance(steps.noise, np.ndarray) and not steps.noise.any()
+    table = Steps(*map(jnp.asarray, steps))
 
-    def step(y_t: Array, t: Array) -> Array:
-        gamma = jnp.broadcast_to(schedule.gamma[t], y_t.shape[:1])
-        y_0, _ = denoise(condition, y_t, gamma)
-        mean, posterior_variance = q_posterior(y_0, y_t, schedule, t)
-        sigma = jnp.sqrt(schedule.beta[t] if variance == "beta" else posterior_variance)
-        return mean + jnp.where(t > 1, sigma, 0.0) * noise_like(y_t, keys, t)
+    def step(row: Array, carry: tuple[Array, Array]) -> tuple[Array, Array]:
+        y, before = carry
+        gamma, keep, predicted, previous, noise = (column[row] for column in table)
+        found = denoise(condition, y, jnp.broadcast_to(gamma, y.shape[:1]))
+        y = keep * y + predicted * found + previous * before
+        return (y if quiet else y + noise * noise_like(y, keys, count - row)), found
 
-    return run(step, keys, schedule, shape)
+    y_T = noise_like(jnp.zeros(shape), keys, count + 1)
+    return jax.lax.fori_loop(0, count, step, (y_T, jnp.zeros(shape)))[0]

@@ -91,12 +91,18 @@ def cosine(steps: int, log_snr_start: float = 10.0, log_snr_end: float = -10.0) 
     return from_log_gamma(2 * np.log(np.cos(np.linspace(start, end, steps) if steps != 1 else np.array([end]))))
 
 
-def log_snr(steps: int, log_snr_start: float = 10.0, log_snr_end: float = -10.0) -> NoiseSchedule:
-    """Levels equally spaced in the log-SNR, from lambda_1 = log_snr_start down to lambda_T = log_snr_end.
+def log_snr(steps: int, log_snr_start: float = 10.0, log_snr_end: float = -10.0, rho: float = 0.0) -> NoiseSchedule:
+    """Levels from lambda_1 = log_snr_start down to lambda_T = log_snr_end, equally spaced in the log-SNR.
 
-    One step goes straight to lambda_T. Good for few steps: each removes the same factor of noise.
+    With rho > 0 they are equally spaced in s^(1/rho), s = √((1 - gamma) / gamma) (Karras et al. 2022, eq. 5; there 7): the
+    smaller, the more of them in the noise; 0 stands for its limit, infinity. One step goes straight to lambda_T. Good for few
+    steps: each removes about the same factor of noise.
     """
-    levels = np.linspace(log_snr_start, log_snr_end, steps) if steps != 1 else np.array([log_snr_end])
+    levels = np.linspace(log_snr_start, log_snr_end, steps)
+    if rho:
+        levels = -2 * rho * np.log(np.linspace(*(np.exp(-level / 2 / rho) for level in (log_snr_start, log_snr_end)), steps))
+    if steps == 1:
+        levels = np.array([log_snr_end])
     return from_log_gamma(-np.logaddexp(0.0, -levels))  # log sigmoid(lambda)
 
 

@@ -181,3 +181,14 @@ def test_gamma_depends_on_the_key_alone():
     np.testing.assert_array_equal(draw(0), draw(0))
     np.testing.assert_array_equal(draw(0), jax.jit(draw, static_argnums=0)(0))
     assert not np.any(draw(0) == draw(1))
+
+
+@pytest.mark.parametrize("rho", [1.0, 7.0])
+def test_log_snr_with_rho_is_equally_spaced_in_that_root_of_the_relative_noise(rho):
+    schedule = schedules.log_snr(9, 6.0, -8.0, rho)
+    gamma, one_minus = (np.asarray(table, np.float64)[1:] for table in (schedule.gamma, schedule.one_minus_gamma))
+    roots = np.sqrt(one_minus / gamma) ** (1 / rho)
+    np.testing.assert_allclose(np.diff(roots), np.diff(roots).mean(), rtol=1e-3)
+    np.testing.assert_allclose(np.log(gamma / one_minus)[[0, -1]], [6.0, -8.0], rtol=1e-5)
+    limit = schedules.log_snr(9, 6.0, -8.0, 1e5)
+    np.testing.assert_allclose(limit.gamma, schedules.log_snr(9, 6.0, -8.0).gamma, rtol=1e-3)
