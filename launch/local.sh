@@ -9,8 +9,9 @@ launch/local.sh [--dry-run] [--restarts=3] [--devices=D] [--gpu-each] N COMMAND.
   launch/local.sh 2 sr3 train --config=configs/orl_16_64.py --workdir=runs/orl
 
 Runs N processes of COMMAND as one job; what all but the first one complain of has their number in front. When a process
-dies, the others end (or are killed after 15 s) and all are started again, at most --restarts times; a command that was
-refused (exit code 2) is not. SIGTERM and Ctrl-C go to all processes, which save and stop.
+dies, or a signal sent to it alone stops all of them, the others end (or are killed after 15 s) and all are started again, at
+most --restarts times; a command that was refused (exit code 2) is not. SIGTERM, Ctrl-C or a closed terminal asks all to save
+and stop; a second Ctrl-C kills them.
 
   --dry-run     print what would be run
   --devices=D   CPU devices per process (default: 1)
@@ -45,18 +46,35 @@ free_port() {
   python3 -c 'import socket; s = socket.socket(); s.bind(("localhost", 0)); print(s.getsockname()[1])'
 }
 
+# The exit codes of a training that a signal stopped: what is expected of this script, and what it has the processes give.
+expected=${SR3_STOPPED_EXIT:-0}
+stopped=$((expected ? expected : 75))
+
 pids=()
 stopping=false
-forward() {
-  stopping=true
-  kill -"$1" "${pids[@]}" 2>/dev/null
+stop() {
+  if ! $stopping; then
+    stopping=true
+    kill -TERM "${pids[@]}" 2>/dev/null
+  elif [[ $1 == INT ]]; then
+    kill -KILL "${pids[@]}" 2>/dev/null
+  fi
 }
-trap 'forward TERM' TERM
-trap 'forward INT' INT
+for signal in TERM INT HUP; do
+  # shellcheck disable=SC2064 # the name as it is now
+  trap "stop $signal" "$signal"
+done
+
+# A session of their own for the processes: Ctrl-C in the terminal is for this script, which tells each of them once. (Where
+# there is no such command they get that too, and ours.)
+session=(setsid)
+command -v setsid >/dev/null || session=()
 
 # What ended a process, in words.
 describe() {
-  if (($1 > 128)); then
+  if (($1 == stopped)); then
+    echo "was stopped by a signal"
+  elif (($1 > 128)); then
     echo "was killed by SIG$(kill -l $(($1 - 128)))"
   else
     echo "ended with exit code $1"
@@ -71,14 +89,16 @@ run_once() {
   for ((i = 0; i < processes; i++)); do
     (
       export SR3_COORDINATOR="localhost:$port" SR3_PROCESSES=$processes SR3_PROCESS=$i JAX_NUM_CPU_DEVICES=$devices
+      export SR3_STOPPED_EXIT=$stopped
       if $gpu_each; then export CUDA_VISIBLE_DEVICES=$i; fi
       if ((i)); then
-        exec "$@" 2> >(sed -u "s/^/[$i] /" >&2)
+        exec ${session[@]+"${session[@]}"} "$@" 2> >(sed -u "s/^/[$i] /" >&2)
       fi
-      exec "$@"
+      exec ${session[@]+"${session[@]}"} "$@"
     ) &
     pids+=($!)
   done
+  if $stopping; then kill -TERM "${pids[@]}" 2>/dev/null; fi # asked while not all were there
   code=0 story="" deadline=0
   exec 3>&2 2>/dev/null # bash would tell of a kill in its own words
   local waiting=("${!pids[@]}") left status
@@ -94,7 +114,7 @@ run_once() {
       if ((status)) && ! ((code)); then
         code=$status
         story="process $i of $processes $(describe "$status")"
-        deadline=$((SECONDS + 15))
+        if ((status != stopped)); then deadline=$((SECONDS + 15)); fi # else the others are saving too
       fi
     done
     waiting=(${left[@]+"${left[@]}"})
@@ -104,6 +124,7 @@ run_once() {
     ((${#waiting[@]})) && sleep 0.3
   done
   exec 2>&3 3>&-
+  pids=()
 }
 
 if $dry_run; then
@@ -119,6 +140,9 @@ fi
 
 for ((attempt = 0; ; attempt++)); do
   run_once "$@"
+  if $stopping && ((code == stopped)); then
+    exit "$expected"
+  fi
   if ! ((code)) || $stopping; then
     exit "$code"
   fi
@@ -132,4 +156,5 @@ for ((attempt = 0; ; attempt++)); do
   fi
   echo "launch/local.sh: $story; starting all $processes again, restart $((attempt + 1)) of $restarts" >&2
   sleep 1
+  if $stopping; then exit "$expected"; fi
 done

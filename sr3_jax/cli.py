@@ -3,6 +3,7 @@
 Exit codes: 0 done (also --help), 1 our fault or a goal missed, 2 the user can mend it (one sentence, no traceback).
 """
 
+import contextlib
 import difflib
 import inspect
 import json
@@ -21,6 +22,7 @@ from sr3_jax import startup
 from sr3_jax.errors import UserError
 
 Arguments = Any  # absl's FlagValues: flags are attributes
+STOPPED_EXIT = "SR3_STOPPED_EXIT"  # of the environment
 
 
 class Command(NamedTuple):
@@ -33,11 +35,11 @@ class Command(NamedTuple):
 # -- the commands; the first line of each docstring is its help
 
 
-def train(args: Arguments, _: list[str]) -> None:
+def train(args: Arguments, _: list[str]) -> int:
     """Trains a network, or resumes from the workdir by itself.
 
     WORKDIR gets config.json, checkpoints/, stats.jsonl, samples/ and, where TensorBoard is installed, tensorboard/. SIGTERM or
-    Ctrl-C saves first; the same command goes on from there.
+    Ctrl-C saves first; the same command goes on from there. The exit code then is 0, or SR3_STOPPED_EXIT of the environment.
     """
     from sr3_jax import parallel, paths
     from sr3_jax.config import validate
@@ -45,9 +47,11 @@ def train(args: Arguments, _: list[str]) -> None:
     from sr3_jax.training import loop
 
     validate(args.config)
+    stopped = _stopped_exit()
     parallel.start(args.config)
     parallel.make_mesh(args.config)  # what does not fit fails before the data are read
-    loop.train(args.config, paths.parse(args.workdir), held_out.during_training(args.config))
+    state = loop.train(args.config, paths.parse(args.workdir), held_out.during_training(args.config))
+    return stopped if int(state.step) < args.config.train.steps else 0
 
 
 def evaluate(args: Arguments, _: list[str]) -> None:
@@ -368,21 +372,31 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command; returns the exit code."""
     try:
         code = _main(argv)
-    except Exception:
+    except (Exception, SystemExit):  # rich ends the program when nobody reads what it prints any more
         if not _one_of_many():
             raise
-        traceback.print_exc()
+        with contextlib.suppress(OSError):
+            traceback.print_exc()
         code = 1
-    if code and _one_of_many():
-        # At a usual exit JAX waits for the other processes, which wait for this one.
-        sys.stdout.flush()
-        sys.stderr.flush()
+    if code and str(code) != os.environ.get(STOPPED_EXIT) and _one_of_many():
+        # At a usual exit JAX waits for the other processes, which wait for this one. (When a signal stops one, all stop.)
+        for stream in (sys.stdout, sys.stderr):
+            with contextlib.suppress(OSError):
+                stream.flush()
         os._exit(code)
     return code
 
 
 def _one_of_many() -> bool:
     return "jax" in sys.modules and sys.modules["jax"].distributed.is_initialized()
+
+
+def _stopped_exit() -> int:
+    """The exit code of a training that a signal stopped: whatever launched it may have to tell that from a finished one."""
+    value = os.environ.get(STOPPED_EXIT, "0")
+    if value != "0" and not (value.isdecimal() and 3 <= int(value) <= 125):
+        raise UserError(f"{STOPPED_EXIT}={value} must be 0, or a whole number between 3 and 125")
+    return int(value)
 
 
 def _main(argv: Sequence[str] | None) -> int:

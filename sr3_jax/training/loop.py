@@ -6,6 +6,7 @@ data position always belong together. Since the data position is the step and al
 """
 
 import contextlib
+import os
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -208,13 +209,16 @@ class _Stop:
 def _stop_signals() -> Iterator[_Stop]:
     """Turns SIGTERM and the first Ctrl-C into a request to stop; a second Ctrl-C interrupts as usual.
 
-    With several processes JAX's own preemption service takes SIGTERM, so that all agree on a step.
+    With several processes JAX's own preemption service takes SIGTERM, so that all agree on a step; Ctrl-C becomes one.
     """
     stop = _Stop()
 
     def request(number: int, _: object) -> None:
-        stop.requested = True
         signal.signal(signal.SIGINT, signal.default_int_handler)
+        if jax.distributed.is_initialized():
+            os.kill(os.getpid(), signal.SIGTERM)
+        else:
+            stop.requested = True
 
     try:
         old = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}

@@ -137,14 +137,75 @@ def test_local_gives_up_after_the_restarts_and_never_restarts_what_was_refused()
     assert result.stderr.count("refused") == 1
 
 
-def test_local_hands_sigterm_to_all_and_exits_as_they_do(tmp_path):
-    script = f"trap 'touch {tmp_path}/$SR3_PROCESS; exit 0' TERM; touch {tmp_path}/up$SR3_PROCESS; while :; do sleep 0.1; done"
-    launcher = subprocess.Popen([LOCAL, "2", *bash(script)])
-    while len(list(tmp_path.glob("up?"))) < 2:
+# Takes signals until SIGTERM, and notes them in FOLDER/NUMBER.
+PATIENT = """
+import os, pathlib, signal, sys
+folder, number, names = pathlib.Path(sys.argv[1]), os.environ["SR3_PROCESS"], []
+signals = {signal.SIGINT, signal.SIGTERM}
+signal.pthread_sigmask(signal.SIG_BLOCK, signals)
+(folder / f"up{number}").touch()
+while "SIGTERM" not in names:
+    names.append(signal.Signals(signal.sigwait(signals)).name)
+(folder / number).write_text(" ".join(names))
+sys.exit(int(sys.argv[2] if len(sys.argv) > 2 else os.environ["SR3_STOPPED_EXIT"]))
+"""
+
+
+def begin_local(folder, *code, **variables):
+    """local.sh with two patient processes, which are up, in a process group of its own as in a terminal."""
+    command = [LOCAL, "2", sys.executable, "-c", PATIENT, folder, *code]
+    launcher = subprocess.Popen(command, env=os.environ | variables, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    while len(list(folder.glob("up?"))) < 2:
         time.sleep(0.05)
+    return launcher
+
+
+def came(folder):
+    return [(folder / number).read_text() for number in "01"]
+
+
+@pytest.mark.parametrize("code", [0, 7])
+def test_local_hands_sigterm_to_all_and_exits_as_they_do(tmp_path, code):
+    launcher = begin_local(tmp_path, str(code))
     launcher.send_signal(signal.SIGTERM)
+    assert launcher.wait(30) == code
+    assert came(tmp_path) == ["SIGTERM", "SIGTERM"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP])
+def test_local_asks_each_once_to_stop_after_ctrl_c_or_a_hangup_of_the_terminal_which_reaches_its_whole_group(tmp_path, number):
+    launcher = begin_local(tmp_path)
+    os.killpg(launcher.pid, number)
     assert launcher.wait(30) == 0
-    assert sorted(path.name for path in tmp_path.glob("?")) == ["0", "1"]
+    assert came(tmp_path) == ["SIGTERM", "SIGTERM"]
+
+
+def test_local_passes_on_that_it_was_stopped_to_a_launcher_around_it(tmp_path):
+    launcher = begin_local(tmp_path, SR3_STOPPED_EXIT="99")
+    launcher.send_signal(signal.SIGTERM)
+    assert launcher.wait(30) == 99
+
+
+def test_local_starts_again_what_a_signal_to_one_process_alone_has_stopped(tmp_path):
+    result = run(LOCAL, "1", *bash(f"[[ -e {tmp_path}/again ]] && exit 0; touch {tmp_path}/again; exit $SR3_STOPPED_EXIT"))
+    assert result.returncode == 0
+    told = result.stderr.splitlines()
+    assert told == ["launch/local.sh: process 0 of 1 was stopped by a signal; starting all 1 again, restart 1 of 3"]
+
+
+def test_local_that_is_stopped_while_it_pauses_starts_nothing_again(tmp_path):
+    """Its `sleep 1` is a stand-in that sends it SIGTERM."""
+    path = with_stand_ins(tmp_path, "sleep", script='[[ $1 == 1 ]] && kill -TERM $PPID || exec /bin/sleep "$@"')
+    result = run(LOCAL, "1", *bash(f"echo x >>{tmp_path}/started; exit 7"), PATH=path)
+    assert result.returncode == 0
+    assert (tmp_path / "started").read_text() == "x\n"
+
+
+def test_local_that_is_stopped_before_all_processes_are_there_stops_them_too(tmp_path):
+    """Its python3, which finds a port, is a stand-in that sends it SIGTERM."""
+    path = with_stand_ins(tmp_path, "python3", script="kill -TERM $(ps -o sid= -p $$); echo 1234")
+    launcher = subprocess.Popen([LOCAL, "2", "sleep", "100"], env=os.environ | {"PATH": path}, start_new_session=True)
+    assert launcher.wait(30) == 128 + signal.SIGTERM
 
 
 # -- tpu_vm.sh, against a gcloud that keeps one TPU in a file
