@@ -9,6 +9,7 @@ import re
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from math import prod
 from typing import Any
 
 import jax
@@ -18,13 +19,42 @@ from ml_collections import ConfigDict
 
 from sr3_jax import config as config_lib
 from sr3_jax import parallel
-from sr3_jax.method import Method
+from sr3_jax.data import degradations
+from sr3_jax.method import Method, image_key
 from sr3_jax.profiling import chips
 from sr3_jax.profiling.flops import matrix_flops
 from sr3_jax.profiling.hlo import Program
 from sr3_jax.training.step import training_program
 
-WHAT = ("train", "sample")
+SAMPLED = 16  # images in a batch of `inference.Upscaler`, before it is rounded up to a multiple of the devices
+
+_SHAPES, _MESSAGE = "shapes and shardings", "compiler's out-of-memory message"
+# Where each number comes from: if the program fits, and if it does not. None: then there is no such number.
+SOURCES: dict[str, tuple[str | None, str | None]] = {
+    "parameters": ("shapes", "shapes"),
+    "parameter_bytes": (_SHAPES, _SHAPES),
+    "ema_bytes": (_SHAPES, _SHAPES),
+    "optimizer_bytes": (_SHAPES, _SHAPES),
+    "hbm_bytes": ("published for the chip", "published for the chip"),
+    "limit_bytes": (None, _MESSAGE),
+    "argument_bytes": ("compiler, memory analysis", None),
+    "temporary_bytes": ("compiler, memory analysis", f"{_MESSAGE}, less parameters, EMA and optimizer"),
+    "code_bytes": ("compiler, memory analysis", None),
+    "peak_bytes": ("compiler: arguments, temporaries, outputs, program", _MESSAGE),
+    "model_flops": ("counted in the network's convolutions and matrix products", None),
+    "compiled_flops": ("compiler, cost analysis; bodies of loops once", None),
+    "hbm_traffic": ("compiled program: operands and results in HBM", None),
+    "collective_bytes": ("compiled program: operands or results of collectives, the larger", None),
+    "matrix_seconds": ("arithmetic of the network / bf16 peak of the chip", None),
+    "memory_seconds": ("HBM traffic / bandwidth of the chip", None),
+    "bound": ("the longer of the two", None),
+    "chip_seconds": ("compiler's estimated cycles / clock", None),
+    "collective_seconds": ("bytes sent / bandwidth of the links, nothing hidden", None),
+    "step_seconds": ("computation + communication", None),
+    "mfu": ("matrix units / step", None),
+    "compile_seconds": ("measured here", "measured here"),
+}
+NOT_ESTIMATED = ("hbm_bytes", "compile_seconds")
 
 
 @dataclass
@@ -35,7 +65,7 @@ class Estimate:
     topology: str
     chips: int
     hosts: int
-    mesh: dict[str, int]
+    mesh: dict[str, int]  # of the program: sampling runs on each host by itself
     images_per_chip: float
     network_evaluations: int  # per image
     parameters: int  # in the network, over all chips
@@ -43,6 +73,7 @@ class Estimate:
     ema_bytes: int
     optimizer_bytes: int
     hbm_bytes: int  # of the chip
+    limit_bytes: int = 0  # what the compiler lets a program use of them
     compile_seconds: float = 0.0
     fits: bool = True
     peak_bytes: int = 0
@@ -69,9 +100,20 @@ class Estimate:
     def bound(self) -> str:
         return "matrix units" if self.matrix_seconds >= self.memory_seconds else "memory"
 
+    def source(self, name: str) -> str | None:
+        """Where the number of this name comes from; None if it was not computed."""
+        return SOURCES[name][0 if self.fits else 1]
+
     def to_dict(self) -> dict[str, Any]:
-        out = {"estimated": True, **dataclasses.asdict(self)}
-        return out | {"step_seconds": self.step_seconds, "bound": self.bound}
+        """For JSON: each number as {"value", "estimated", "source"}, the value None if it was not computed."""
+
+        def number(name: str) -> dict[str, Any]:
+            source = self.source(name)
+            value = None if source is None else getattr(self, name)
+            return {"value": value, "estimated": name not in NOT_ESTIMATED, "source": source}
+
+        asked = {name: value for name, value in dataclasses.asdict(self).items() if name not in SOURCES}
+        return asked | {name: number(name) for name in SOURCES}
 
 
 def estimate(config: ConfigDict, topology: str, what: str = "train") -> tuple[Estimate, Program | None]:
@@ -79,6 +121,10 @@ def estimate(config: ConfigDict, topology: str, what: str = "train") -> tuple[Es
     config_lib.validate(config)
     chip, count = chips.parse(topology)
     devices = chips.devices(topology)
+    hosts = len({device.process_index for device in devices})
+    if what == "sample":
+        devices = chips.devices(chips.one_host(topology))
+        config = _as_sampled(config, len(devices))
     mesh = parallel.make_mesh(config, devices)
     method = Method(config)
     lowered, trips, evaluations = _lower(config, method, mesh, what)
@@ -89,9 +135,9 @@ def estimate(config: ConfigDict, topology: str, what: str = "train") -> tuple[Es
         what=what,
         topology=topology,
         chips=count,
-        hosts=len({device.process_index for device in devices}),
+        hosts=hosts,
         mesh=dict(mesh.shape),
-        images_per_chip=config.train.batch_size / count,
+        images_per_chip=config.train.batch_size / mesh.size,
         network_evaluations=evaluations,
         parameters=sum(leaf.size for leaf in jax.tree.leaves(params)),
         parameter_bytes=per_chip,
@@ -103,13 +149,14 @@ def estimate(config: ConfigDict, topology: str, what: str = "train") -> tuple[Es
     try:
         compiled = lowered.compile()
     except Exception as error:  # XLA's own, not exported under a stable name
-        if "RESOURCE_EXHAUSTED" not in str(error):
+        needed = out_of_memory(str(error))
+        if needed is None:
             raise
         result.compile_seconds = time.perf_counter() - started
-        result.fits, result.peak_bytes = False, _needed(str(error))
+        result.fits, (result.peak_bytes, result.limit_bytes) = False, needed
         state = result.parameter_bytes + result.ema_bytes + result.optimizer_bytes
         result.temporary_bytes = result.peak_bytes - state
-        result.advice = list(_advice(config, result, state, count))
+        result.advice = list(advice(config, result))
         return result, None
     result.compile_seconds = time.perf_counter() - started
 
@@ -122,7 +169,7 @@ def estimate(config: ConfigDict, topology: str, what: str = "train") -> tuple[Es
     result.temporary_bytes = memory.temp_size_in_bytes
     new_outputs = memory.output_size_in_bytes - memory.alias_size_in_bytes
     result.peak_bytes = result.argument_bytes + result.temporary_bytes + new_outputs + result.code_bytes
-    result.model_flops = model_flops(config, what, evaluations) // count
+    result.model_flops = model_flops(config, what, evaluations) // mesh.size
     result.compiled_flops = cost["flops"]
     result.hbm_traffic, result.collective_bytes = program.hbm_bytes, program.collective_bytes
     result.matrix_seconds = result.model_flops / chip.flops
@@ -130,27 +177,36 @@ def estimate(config: ConfigDict, topology: str, what: str = "train") -> tuple[Es
     result.chip_seconds = program.cycles / chip.clock
     # On a ring an all-reduce sends every byte twice, the others once.
     sent = sum(size * (2 if kind == "all-reduce" else 1) for kind, size in program.collective_bytes.items())
-    result.collective_seconds = sent / chip.link_bandwidth if count > 1 else 0.0
+    result.collective_seconds = sent / chip.link_bandwidth if mesh.size > 1 else 0.0
     result.mfu = result.matrix_seconds / result.step_seconds
     return result, program
 
 
 def _lower(config: ConfigDict, method: Method, mesh: jax.sharding.Mesh, what: str) -> tuple[jax.stages.Lowered, int, int]:
-    """The program; how often its loop runs; network evaluations per image."""
+    """The program that `sr3 train` or `inference.Upscaler` runs; how often its loop runs; network evaluations per image."""
     if what == "train":
         return training_program(config, mesh).lower(), config.train.accumulate, 1
-    steps = 1 if method.regression else config.sample.steps
-    shapes = jax.eval_shape(method.init, jax.random.key(0))
-    params = jax.tree.map(
-        lambda leaf, s: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=s), shapes, parallel.shardings(shapes, mesh)
-    )
+    whole, split = parallel.replicated(mesh), parallel.batch_sharding(mesh)
     batch, size = config.train.batch_size, config.data.lr_size
-    split = parallel.batch_sharding(mesh)
-    lr = jax.ShapeDtypeStruct((batch, size, size, config.model.image_channels), jnp.float32, sharding=split)
-    key = jax.eval_shape(lambda: jax.random.key(0))
-    keys = jax.ShapeDtypeStruct((batch,), key.dtype, sharding=split)
-    run = jax.jit(lambda params, lr, keys: method.super_resolve(params, lr, keys, steps), out_shardings=split)
-    return run.lower(params, lr, keys), steps, steps
+
+    def run(params: PyTree, lr: jax.Array, ids: jax.Array, seed: jax.Array, sample: jax.Array) -> jax.Array:
+        keys = jax.vmap(lambda i: image_key(seed, i, sample))(ids)
+        return method.super_resolve(params, degradations.to_float(lr), keys)
+
+    params = jax.eval_shape(method.init, jax.random.key(0))
+    lr = jax.ShapeDtypeStruct((batch, size, size, config.model.image_channels), jnp.uint8)
+    number, ids = jax.ShapeDtypeStruct((), jnp.int32), jax.ShapeDtypeStruct((batch,), jnp.int32)
+    evaluations = 1 if method.regression else config.sample.steps
+    compiled = jax.jit(run, in_shardings=(whole, split, split, whole, whole), out_shardings=split)
+    return compiled.lower(params, lr, ids, number, number), evaluations, evaluations
+
+
+def _as_sampled(config: ConfigDict, devices: int) -> ConfigDict:
+    """The config with the mesh and the batch of `inference.Upscaler` on a host of so many devices: whole parameters on each."""
+    config = config.copy_and_resolve_references()
+    config.mesh.data, config.mesh.fsdp, config.train.accumulate = -1, 1, 1
+    config.train.batch_size = -(-SAMPLED // devices) * devices
+    return config
 
 
 def model_flops(config: ConfigDict, what: str, evaluations: int) -> int:
@@ -182,50 +238,63 @@ def residual_bytes(config: ConfigDict, images: int) -> int:
     return held - sum(4 * leaf.size for leaf in jax.tree.leaves(params))
 
 
-def _advice(config: ConfigDict, result: Estimate, state: int, count: int) -> Iterator[str]:
-    """What would make it fit, from how the state and the kept activations scale; cheapest first."""
-    limit, temporary = 0.95 * result.hbm_bytes, result.temporary_bytes
+def advice(config: ConfigDict, result: Estimate) -> Iterator[str]:
+    """What would make it fit, from how the state and the kept activations scale; cheapest first, and only what may be set."""
+    state = result.parameter_bytes + result.ema_bytes + result.optimizer_bytes
+    temporary, fsdp, count = result.temporary_bytes, result.mesh["fsdp"], prod(result.mesh.values())
 
     def verdict(peak: float) -> str:
-        return f"about {peak / chips.GIB:.1f} GiB, {'would fit' if peak < limit else 'not enough alone'} (estimated by scaling)"
+        # what is left by scaling is rough: 5 % of room
+        enough = "would fit" if peak < 0.95 * result.limit_bytes else "not enough alone"
+        return f"about {peak / chips.GIB:.1f} GiB, {enough} (estimated by scaling)"
 
-    full_fsdp = state * result.mesh["fsdp"] / count
-    if result.mesh["fsdp"] < count:
-        yield f"mesh.fsdp={count}: {verdict(full_fsdp + temporary)}"
+    per_chip = config.train.batch_size // config.train.accumulate // count
     if result.what == "sample":
-        smaller = max(config.train.batch_size // 2, count)
-        if smaller < config.train.batch_size:
-            yield f"train.batch_size={smaller}: {verdict(state + temporary * smaller / config.train.batch_size)}"
+        if per_chip > 1:
+            less = per_chip // 2
+            yield f"Upscaler(…, batch_size={less * count}): {verdict(state + temporary * less / per_chip)}"
         return
-    per_chip = max(1, config.train.batch_size // config.train.accumulate // count)
+
+    def option(changes: dict[str, Any], peak: float) -> Iterator[str]:
+        changed = config.copy_and_resolve_references()
+        changed.update_from_flattened_dict(changes)
+        try:
+            config_lib.validate(changed)
+            parallel.mesh_shape(changed, count)
+        except config_lib.ConfigError:
+            return
+        flags = " ".join(f"--config.{name}={str(value).replace(' ', '')}" for name, value in changes.items())
+        yield f"{flags}: {verdict(peak)}"
+
+    spread = {"mesh.fsdp": count} if config.mesh.data in (1, -1) else {"mesh.data": 1, "mesh.fsdp": count}
+    if fsdp < count:
+        yield from option(spread, state * fsdp / count + temporary)
     levels = tuple(range(len(config.model.multipliers)))
-    if tuple(config.model.remat) != levels:
+    if set(config.model.remat) != set(levels):
         more = config.copy_and_resolve_references()
         more.model.remat = levels
-        ratio = residual_bytes(more, per_chip) / residual_bytes(config, per_chip)
-        yield f"model.remat={levels}: {verdict(state + temporary * ratio)}"
-        if result.mesh["fsdp"] < count:
-            yield f"model.remat={levels} and mesh.fsdp={count}: {verdict(full_fsdp + temporary * ratio)}"
-    parts = 2
-    while parts <= per_chip:
-        yield f"train.accumulate={config.train.accumulate * parts}: {verdict(state + temporary / parts)}"
-        parts *= 2
+        kept = temporary * residual_bytes(more, per_chip) / residual_bytes(config, per_chip)
+        yield from option({"model.remat": levels}, state + kept)
+        if fsdp < count:
+            yield from option({"model.remat": levels, **spread}, state * fsdp / count + kept)
+    for parts in range(2, per_chip + 1):
+        yield from option({"train.accumulate": config.train.accumulate * parts}, state + temporary / parts)
     if per_chip > 1:
-        half = config.train.batch_size // 2
-        yield f"train.batch_size={half}, or twice the chips: {verdict(state + temporary / 2)}"
+        less = per_chip // 2
+        batch = {"train.batch_size": less * count * config.train.accumulate}
+        yield from option(batch, state + temporary * less / per_chip)
+
+
+def out_of_memory(message: str) -> tuple[int, int] | None:
+    """The bytes of HBM that a program needs and those that it may use, from the compiler's message; None if it says another."""
+    size = r"([\d.]+)([KMGT]?)"
+    for pattern in (rf"memory space hbm\b.*?Used {size} of {size}", rf"memory on HBM\b.*?\({size}\) exceeds.*?\({size}\)"):
+        if "RESOURCE_EXHAUSTED" in message and (found := re.search(pattern, message, re.DOTALL)):
+            units = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
+            needed, limit = (int(float(found[i]) * units[found[i + 1]]) for i in (1, 3))
+            return needed, limit
+    return None
 
 
 def _shard_size(leaf: jax.ShapeDtypeStruct, sharding: jax.sharding.NamedSharding) -> int:
-    size = 1
-    for length in sharding.shard_shape(leaf.shape):
-        size *= length
-    return size
-
-
-def _needed(message: str) -> int:
-    """The bytes that the compiler's out-of-memory message asks for."""
-    units = {"K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
-    for pattern in (r"Used ([\d.]+)([KMGT]) of", r"\(([\d.]+)([KMGT])\) exceeds"):
-        if found := re.search(pattern, message):
-            return int(float(found[1]) * units[found[2]])
-    return 0
+    return prod(sharding.shard_shape(leaf.shape))

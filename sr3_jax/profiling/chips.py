@@ -10,6 +10,7 @@ from typing import NamedTuple
 from sr3_jax.errors import UserError
 
 GIB = 2**30
+HOST = (2, 2, 1)  # chips of one host, as the compiler lays out all of these
 
 
 class Chip(NamedTuple):
@@ -43,6 +44,13 @@ def parse(topology: str) -> tuple[Chip, int]:
     return CHIPS[name], count
 
 
+def one_host(topology: str) -> str:
+    """The topology of one host's chips, which the compiler takes for all of a slice."""
+    name, _, layout = topology.partition(":")
+    sizes = (min(int(size), most) for size, most in zip(layout.split("x"), HOST, strict=False))
+    return f"{name}:{'x'.join(map(str, sizes))}"
+
+
 def prepare_environment() -> None:
     """Before JAX starts: this machine computes on its CPU, and the TPU compiler looks for no TPU.
 
@@ -63,6 +71,7 @@ def prepare_environment() -> None:
     for name, value in settings.items():
         os.environ.setdefault(name, value)
     os.environ["TPU_ACCELERATOR_TYPE"] = ""  # the topology says it
+    os.environ["JAX_ENABLE_COMPILATION_CACHE"] = "false"  # a program without its devices can be written there, but never read
 
 
 def devices(topology: str) -> list:
@@ -72,7 +81,7 @@ def devices(topology: str) -> list:
     chip, count = parse(topology)
     options: dict = dict(chip.options)
     if count == 1:
-        options["chips_per_host_bounds"] = (1,) * (topology.count("x") + 1)
+        options["chips_per_host_bounds"] = (1, 1, 1)
     try:
         with _silence():
             return list(topologies.get_topology_desc(topology, "tpu", **options).devices)

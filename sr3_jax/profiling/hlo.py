@@ -13,14 +13,17 @@ from typing import NamedTuple
 
 BYTES = {"pred": 1, "s8": 1, "u8": 1, "s16": 2, "u16": 2, "bf16": 2, "f16": 2, "s32": 4, "u32": 4, "f32": 4, "s64": 8, "u64": 8}
 COLLECTIVES = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute")
-# Names for memory that is already there: nothing is read or written.
+# Names for memory that is already there, or for what another computation does: nothing is read or written.
 FREE = {
     "parameter", "constant", "tuple", "get-tuple-element", "bitcast", "while", "conditional", "call", "partition-id",
-    "after-all", "copy-done", "slice-done", "async-done", "async-update",
+    "after-all", "async-start", "async-update",
 }  # fmt: skip
+# What marks the parts of one collective that the TPU compiler runs during several fusions.
+_IN_PARTS = '"async_collective_fusion_config"'
 
 _HEADER = re.compile(r"^(ENTRY )?%?([\w.\-]+) \(.*\{$")
 _INSTRUCTION = re.compile(r"^\s+(?:ROOT )?%?([\w.\-]+) = (.*?) ([a-z][a-z\-]*)\((.*)$")
+_ON_CHIP = re.compile(r"S\([1-9]\)")
 _ARRAY = re.compile(r"\b([a-z]+\d*)\[([\d,]*)\](?:\{([^}]*)\})?")
 
 
@@ -78,32 +81,59 @@ class Program:
 
     @property
     def hbm_bytes(self) -> int:
-        """Operands and results of all instructions, as laid out and padded, that live in HBM rather than in on-chip memory."""
+        """What all instructions read and write, as laid out and padded, in HBM rather than in on-chip memory.
+
+        Each reads its operands, a slice only its part of them, and writes its result; of an asynchronous instruction all that
+        is the start's.
+        """
         total = 0
         for name, times in self.runs.items():
             shapes = {instruction.name: instruction.shape for instruction in self.computations[name]}
             for instruction in self.computations[name]:
-                if instruction.opcode not in FREE:
-                    touched = [instruction.shape, *(shapes.get(operand, "") for operand in instruction.operands)]
-                    total += times * sum(map(hbm_bytes, touched))
+                operands = [shapes.get(operand, "") for operand in instruction.operands]
+                total += times * self._traffic(instruction, operands)
         return total
+
+    def _traffic(self, instruction: Instruction, operands: list[str]) -> int:
+        opcode, written = instruction.opcode, result(instruction)
+        if opcode in FREE or opcode.endswith("-done"):
+            return 0
+        if opcode.removesuffix("-start") in ("slice", "dynamic-slice"):
+            read = padded_bytes(written) if hbm_bytes(operands[0]) else 0
+            return read + hbm_bytes(written)
+        parts = [part for name, _, _ in _callees(instruction, 1) for part in self.computations.get(name, ())]
+        if any(_IN_PARTS in part.rest for part in parts):
+            # The collective's own buffers pass through all of its parts; the start reads the one and writes the other.
+            started, done = (any(f"AsyncCollective{end}" in part.rest for part in parts) for end in ("Start", "Done"))
+            if done:
+                return 0
+            passed = [(int(out or 0), int(into)) for out, into in re.findall(r"\{(\d*)\}: \((\d+),", instruction.rest)]
+            results = elements(written)
+            written = "".join(results[i] for i in set(range(len(results))) - {out for out, _ in passed})
+            if not started:
+                operands = [operands[i] for i in set(range(len(operands))) - {into for _, into in passed}]
+        return hbm_bytes(written) + sum(map(hbm_bytes, operands))
 
     @property
     def collective_bytes(self) -> dict[str, int]:
-        """Bytes of the results of each kind of collective, wherever it sits: a channel counts once, in however many parts."""
+        """Bytes that collectives handle, by kind, wherever they sit: of each the larger of what goes in and what comes out."""
         totals: Counter[str] = Counter()
-        channels = set()
+        seen = set()
         for counter in (self.runs, self.inside):
             for name, times in counter.items():
+                shapes = {instruction.name: instruction.shape for instruction in self.computations.get(name, ())}
                 for instruction in self.computations.get(name, ()):
                     kind = instruction.opcode.removesuffix("-start")
                     channel = re.search(r"channel_id=(\d+)", instruction.rest)
-                    if kind not in COLLECTIVES or (channel and channel[1] in channels):
+                    # One that runs in parts stands in each of them. Else a channel says little: several may share one.
+                    identity = channel[0] if channel and _IN_PARTS in instruction.rest else instruction.name
+                    if kind not in COLLECTIVES or identity in seen:
                         continue
-                    channels.add(channel[1] if channel else instruction.name)
-                    size = logical_bytes(instruction.shape)
-                    # the result of a started all-gather is the pair (operand, result)
-                    totals[kind] += times * (size if kind == instruction.opcode or kind == "all-reduce" else size // 2)
+                    seen.add(identity)
+                    if name.startswith("all-reduce-scatter"):  # a fusion in which each chip keeps a slice of the sum
+                        kind = "reduce-scatter"
+                    into = sum(logical_bytes(shapes.get(operand, "")) for operand in instruction.operands)
+                    totals[kind] += times * max(into, logical_bytes(result(instruction)))
         return dict(totals)
 
     def by_operation(self) -> list[tuple[str, int]]:
@@ -132,6 +162,8 @@ class Program:
 def _callees(instruction: Instruction, unknown: int) -> Iterator[tuple[str, int, bool]]:
     """The computations that an instruction runs: name, how often, whether they are part of the instruction itself."""
     rest = instruction.rest
+    if instruction.opcode in ("async-update", "async-done"):  # may name again what the start runs
+        return
     if instruction.opcode == "while":
         known = re.search(r'"known_trip_count":\{"n":"(\d+)"', rest)
         for name in re.findall(r"(?:condition|body)=%?([\w.\-]+)", rest):
@@ -151,6 +183,27 @@ def cycles(instruction: Instruction) -> int:
     return int(found[1]) if found else 0
 
 
+def elements(shape: str) -> list[str]:
+    """The elements of a tuple's shape, themselves perhaps tuples; of another shape itself."""
+    if not shape.startswith("("):
+        return [shape]
+    found, depth = [""], 0
+    for character in shape[1:-1]:
+        depth += (character in "([{") - (character in ")]}")
+        if character == "," and not depth:
+            found.append("")
+        else:
+            found[-1] += character
+    return [re.sub(r"/\*.*?\*/", "", element).strip() for element in found]
+
+
+def result(instruction: Instruction) -> str:
+    """The shape of what an instruction makes: of a started one, whose shape also holds its operands, without them."""
+    if not instruction.opcode.endswith("-start") or instruction.opcode == "all-reduce-start":
+        return instruction.shape
+    return elements(instruction.shape)[0 if instruction.opcode == "copy-start" else 1]
+
+
 def logical_bytes(shape: str) -> int:
     """The bytes of a shape, or of all in a tuple."""
     return sum(BYTES.get(kind, 4) * prod(map(int, filter(None, sizes.split(",")))) for kind, sizes, _ in _ARRAY.findall(shape))
@@ -158,10 +211,13 @@ def logical_bytes(shape: str) -> int:
 
 def hbm_bytes(shape: str) -> int:
     """The bytes that a shape, or all in a tuple, takes in HBM: with the padding of its tiles, 0 if it lives on the chip."""
+    return sum(padded_bytes(array[0]) for array in _ARRAY.finditer(shape) if not _ON_CHIP.search(array[3] or ""))
+
+
+def padded_bytes(shape: str) -> int:
+    """The same, wherever it lives."""
     total = 0
     for kind, sizes, layout in _ARRAY.findall(shape):
-        if re.search(r"S\([1-9]\)", layout):
-            continue
         dimensions = [int(size) for size in sizes.split(",") if size]
         order, _, tiling = layout.partition(":")
         tile = re.search(r"T\(([\d,]+)\)", tiling)

@@ -1,5 +1,8 @@
 """Estimates and profiles as tables for the terminal."""
 
+from collections.abc import Iterator
+from math import prod
+
 from rich.console import Console
 from rich.table import Table
 
@@ -9,54 +12,55 @@ from sr3_jax.profiling.trace import BACKWARD, FORWARD, ONCE, Profile
 
 def show(estimate: Estimate) -> None:
     """Prints it: every number with its source."""
-    console = Console(highlight=False)
-    e, work = estimate, {"train": "training step", "sample": f"sampling, {estimate.network_evaluations} evaluations an image"}
-    mesh = " ".join(f"{name}={size}" for name, size in e.mesh.items())
+    console, e = Console(highlight=False), estimate
+    used, mesh = prod(e.mesh.values()), " ".join(f"{name}={size}" for name, size in e.mesh.items())
+    sampling = f"sampling, {e.network_evaluations} evaluations an image, on each host alone"
+    work = "training step" if e.what == "train" else sampling
+    where = f"{e.chips} chips, {e.hosts} hosts" if used == e.chips else f"{used} of {e.chips} chips, one of {e.hosts} hosts"
     console.print(
-        f"{work[e.what]}, compiled for {e.topology}: {e.chips} chips, {e.hosts} hosts, mesh {mesh}, "
+        f"{work}, compiled for {e.topology}: {where}, mesh {mesh}, "
         f"{e.parameters / 1e6:.0f} M parameters, {e.images_per_chip:g} images per chip",
         soft_wrap=True,
     )
     table = Table("per chip", "estimated", "source")
     table.columns[1].justify = "right"
-    for row in _rows(e):
-        table.add_row(*row)
+    for label, name, value in _rows(e):
+        if source := e.source(name):
+            table.add_row(label, value, source)
     console.print(table)
-    hbm = _gib(e.hbm_bytes)
     if e.fits:
-        console.print(f"fits: {_gib(e.peak_bytes)} of {hbm} estimated", soft_wrap=True)
+        console.print(f"fits: {_gib(e.peak_bytes)} of {_gib(e.hbm_bytes)} estimated", soft_wrap=True)
         return
-    over = e.peak_bytes - e.hbm_bytes
-    console.print(f"DOES NOT FIT: {_gib(e.peak_bytes)} estimated, {_gib(over)} more than the {hbm}", soft_wrap=True)
+    over, limit = _gib(e.peak_bytes - e.limit_bytes), _gib(e.limit_bytes)
+    console.print(
+        f"DOES NOT FIT: {_gib(e.peak_bytes)} estimated, {over} more than the {limit} of {_gib(e.hbm_bytes)} that it may use",
+        soft_wrap=True,
+    )
     for line in e.advice:
-        console.print(f"  --config.{line}", soft_wrap=True)
+        console.print(f"  {line}", soft_wrap=True, markup=False)
 
 
-def _rows(e: Estimate) -> list[tuple[str, str, str]]:
-    rows = [("parameters", _gib(e.parameter_bytes), "shapes and shardings")]
+def _rows(e: Estimate) -> Iterator[tuple[str, str, str]]:
+    """What it is, its name in `aot.SOURCES`, and the value."""
+    yield "parameters", "parameter_bytes", _gib(e.parameter_bytes)
     if e.what == "train":
-        rows.append(("EMA", _gib(e.ema_bytes), "shapes and shardings"))
-        rows.append(("optimizer", _gib(e.optimizer_bytes), "shapes and shardings"))
-    if not e.fits:
-        return [*rows, ("temporaries", _gib(e.temporary_bytes), "compiler's out-of-memory message")]
+        yield "EMA", "ema_bytes", _gib(e.ema_bytes)
+        yield "optimizer", "optimizer_bytes", _gib(e.optimizer_bytes)
+    yield "temporaries", "temporary_bytes", _gib(e.temporary_bytes)
+    yield "peak memory", "peak_bytes", f"{_gib(e.peak_bytes)} of {_gib(e.hbm_bytes)}"
+    yield "arithmetic of the network", "model_flops", f"{e.model_flops / 1e12:.2f} TFLOP"
+    yield "arithmetic compiled", "compiled_flops", f"{e.compiled_flops / 1e12:.2f} TFLOP"
+    yield "HBM traffic", "hbm_traffic", f"{e.hbm_traffic / 1e9:.1f} GB"
     moved = ", ".join(f"{kind} {size / 1e9:.2f} GB" for kind, size in sorted(e.collective_bytes.items())) or "none"
-    return [
-        *rows,
-        ("temporaries", _gib(e.temporary_bytes), "compiler, memory analysis"),
-        ("peak memory", f"{_gib(e.peak_bytes)} of {_gib(e.hbm_bytes)}", "compiler: arguments, temporaries, outputs, program"),
-        ("arithmetic of the network", f"{e.model_flops / 1e12:.2f} TFLOP", "counted in its convolutions and matrix products"),
-        ("arithmetic compiled", f"{e.compiled_flops / 1e12:.2f} TFLOP", "compiler, cost analysis; bodies of loops once"),
-        ("HBM traffic", f"{e.hbm_traffic / 1e9:.1f} GB", "compiled program: operands and results in HBM"),
-        ("communication", moved, "compiled program: results of collectives"),
-        ("matrix units", _ms(e.matrix_seconds), "arithmetic of the network / bf16 peak of the chip"),
-        ("memory", _ms(e.memory_seconds), "HBM traffic / bandwidth of the chip"),
-        ("roofline", e.bound, "the longer of the two"),
-        ("computation", _ms(e.chip_seconds), "compiler's estimated cycles / clock"),
-        ("communication", _ms(e.collective_seconds), "bytes sent / bandwidth of the links, nothing hidden"),
-        ("step", _ms(e.step_seconds), "computation + communication"),
-        ("MFU", f"{e.mfu:.1%}", "matrix units / step"),
-        ("compilation", f"{e.compile_seconds:.0f} s", "measured here"),
-    ]
+    yield "communication", "collective_bytes", moved
+    yield "matrix units", "matrix_seconds", _ms(e.matrix_seconds)
+    yield "memory", "memory_seconds", _ms(e.memory_seconds)
+    yield "roofline", "bound", e.bound
+    yield "computation", "chip_seconds", _ms(e.chip_seconds)
+    yield "communication", "collective_seconds", _ms(e.collective_seconds)
+    yield "step" if e.what == "train" else "batch", "step_seconds", _ms(e.step_seconds)
+    yield "MFU", "mfu", f"{e.mfu:.1%}"
+    yield "compilation", "compile_seconds", f"{e.compile_seconds:.0f} s"
 
 
 def show_profile(profile: Profile, operations: int) -> None:
