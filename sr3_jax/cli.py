@@ -251,12 +251,17 @@ def profile(args: Arguments, _: list[str]) -> None:
     """Traces a few training steps: a table of where the time goes, and a trace to look at.
 
     Below DIR/plugins/profile: perfetto_trace.json.gz for ui.perfetto.dev, and what TensorBoard's profiler plugin reads
-    (tensorboard --logdir=DIR). Trains from scratch on the config's data; keeps nothing else.
+    (tensorboard --logdir=DIR); of several processes, each has a folder of its own in DIR. Trains from scratch on the config's
+    data; keeps nothing else.
     """
     from sr3_jax import parallel
+    from sr3_jax.config import validate
 
     _between(args, "steps", 1, 100)
     _between(args, "operations", 0)
+    if "://" in args.output:
+        raise UserError(f"--output={args.output} must be a folder of this machine: the profiler writes nowhere else")
+    validate(args.config)
     parallel.start(args.config)
     from sr3_jax.profiling import report, trace
 
@@ -338,7 +343,7 @@ def _export_flags(fv: flags.FlagValues, argv: list[str]) -> None:
 def _compile_flags(fv: flags.FlagValues, argv: list[str]) -> None:
     _config_flag(fv, argv)
     flags.DEFINE_string("topology", None, "Chip and layout of the slice: v5e:4x8, v6e:16x16, v4:2x2x4.", flag_values=fv)
-    flags.DEFINE_string("what", "train", "train: a training step; sample: a batch of images.", flag_values=fv)
+    flags.DEFINE_string("what", "train", "train: a training step; sample: a batch of sr3 upscale, on one host.", flag_values=fv)
     flags.DEFINE_boolean("json", False, "Print all numbers as JSON instead.", flag_values=fv)
     flags.DEFINE_integer("operations", 0, "Also list this many of the most expensive operations.", flag_values=fv)
 

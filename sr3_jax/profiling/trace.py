@@ -71,6 +71,7 @@ def profile(config: ConfigDict, output: Path, steps: int) -> Profile:
     config_lib.validate(config)
     mesh = parallel.make_mesh(config)
     source = open_source(config, "train")
+    output = own_folder(output)
     output.mkdir(parents=True, exist_ok=True)
     program = training_program(config, mesh)
     compiled = program.lower().compile()
@@ -111,6 +112,11 @@ def profile(config: ConfigDict, output: Path, steps: int) -> Profile:
     )
     _fill(result, _read(file), compiled.as_text() or "")
     return result
+
+
+def own_folder(output: Path) -> Path:
+    """Where this process writes its trace: several may share `output`, and the profiler names files by machine and second."""
+    return output / f"process_{jax.process_index()}" if jax.process_count() > 1 else output
 
 
 def _fill(result: Profile, seconds: dict[str, float], text: str) -> None:
