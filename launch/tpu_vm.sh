@@ -9,15 +9,16 @@ launch/tpu_vm.sh --name=NAME --zone=ZONE --type=v5litepod-32 [options] -- COMMAN
   launch/tpu_vm.sh --name=sr3 --zone=us-west4-a --type=v5litepod-32 --spot -- \
     sr3 train --config=configs/imagenet_64_256.py --workdir=gs://BUCKET/run --config.data.name=imagenet2012
 
-Creates the TPU (or reuses the one of that name), copies this checkout, installs it, runs COMMAND on every host and shows what
-the hosts print. After a preemption the TPU is created again and the command resumes from its workdir, which must be in a
-bucket. Stopping this script leaves the TPU and the run as they are; the same command goes on. Needs gcloud, logged in.
+Creates the TPU (or starts or reuses the one of that name), copies what is committed in this checkout, installs it, runs COMMAND
+on every host and shows what the hosts print. After a preemption the TPU is created again and the command resumes from its
+workdir, which must be in a bucket. Stopping this script leaves the TPU and the run as they are; called again, it has the run
+save and stop, and goes on from there. Needs gcloud, logged in.
 
-  --version=V     runtime (default: v2-alpha-tpuv5-lite)
+  --version=V     runtime (default: v2-alpha-tpuv5-lite; its Python 3.10 is too old, so uv brings 3.12)
   --project=P     Google Cloud project (default: gcloud's)
   --spot          cheaper, and may be preempted
   --retries=N     how often to begin anew after a preemption or failure (default: 100)
-  --delete        delete the TPU when the command is done
+  --delete        delete the TPU when the command is done: not when a signal stopped it, nor when it failed
   --dry-run       print the gcloud commands
 TEXT
 }
@@ -51,7 +52,17 @@ done
 [[ $retries =~ ^[0-9]+$ ]] || refuse "--retries=$retries must be a whole number"
 (($#)) || refuse "give the command to run after --"
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
-$dry_run || command -v gcloud >/dev/null || refuse "gcloud is not installed"
+if ! $dry_run; then
+  command -v gcloud >/dev/null || refuse "gcloud is not installed"
+  changed=$(git -C "$root" status --porcelain) || refuse "$root is not a git checkout, so it cannot be copied"
+  [[ -z $changed ]] || refuse "commit your changes first, they would not be copied: $(head -1 <<<"$changed"), … (git status)"
+  # Once, so that every attempt runs the same code.
+  archive=$(mktemp -d)/sr3_jax.tar.gz
+  trap 'rm -rf "$(dirname "$archive")"' EXIT
+  git -C "$root" archive --format=tar.gz -o "$archive" HEAD || refuse "$root could not be packed"
+else
+  archive=sr3_jax.tar.gz
+fi
 
 where=(--zone="$zone")
 if [[ -n $project ]]; then where+=(--project="$project"); fi
@@ -79,40 +90,47 @@ everywhere() {
 }
 
 prepare() {
-  case $(state) in
+  local found options
+  found=$(state)
+  case $found in
     READY) return 0 ;;
+    STOPPED) tpu start "$name" "${where[@]}" && return 0 || return 1 ;; # with its disk as it was
+    PREEMPTED | TERMINATED) tpu delete "$name" "${where[@]}" --quiet || return 1 ;; # of no use any more
     ABSENT) ;;
-    CREATING | STARTING | RESTARTING | REPAIRING)
-      echo "launch/tpu_vm.sh: $name is not ready yet" >&2
+    *)
+      echo "launch/tpu_vm.sh: $name is not ready: $found" >&2
       return 1
       ;;
-    *) tpu delete "$name" "${where[@]}" --quiet || return 1 ;; # PREEMPTED, TERMINATED, STOPPED: of no use any more
   esac
-  local options=(--accelerator-type="$type" --version="$version")
+  options=(--accelerator-type="$type" --version="$version")
   if $spot; then options+=(--spot); fi
   tpu create "$name" "${where[@]}" "${options[@]}"
 }
 
+# A run that an earlier call of this script left behind would hold the chips, and its code is about to be replaced.
+stop() {
+  everywhere "[ ! -x sr3_jax/launch/detached.sh ] || { cd sr3_jax && launch/detached.sh --stop; }"
+}
+
 install() {
-  local archive
-  archive=$(mktemp --suffix=.tar.gz) || return 1
-  git -C "$root" archive --format=tar.gz -o "$archive" HEAD || return 1
-  tpu scp "$archive" "$name:sr3_jax.tar.gz" "${where[@]}" --worker=all
-  local code=$?
-  rm -f "$archive"
-  ((code == 0)) || return "$code"
-  everywhere "mkdir -p sr3_jax && tar xzf sr3_jax.tar.gz -C sr3_jax && python3 -m venv sr3_jax/.venv && sr3_jax/.venv/bin/pip install --quiet -e './sr3_jax[tpu]'"
+  tpu scp "$archive" "$name:sr3_jax.tar.gz" "${where[@]}" --worker=all || return
+  # The variable is for Pythons that would rather have pip keep its hands off.
+  everywhere "mkdir -p sr3_jax && tar xzf sr3_jax.tar.gz -C sr3_jax && PIP_BREAK_SYSTEM_PACKAGES=1 python3 -m pip install --quiet --user uv && python3 -m uv venv --quiet --allow-existing --python 3.12 sr3_jax/.venv && python3 -m uv pip install --quiet --python sr3_jax/.venv/bin/python -e './sr3_jax[tpu]'"
 }
 
 run() {
   local quoted
   quoted=$(printf '%q ' "$@")
-  # A run that an earlier call of this script left behind would hold the chips.
-  everywhere "pkill -TERM -f '[s]r3_jax/.venv/bin/sr3' && sleep 30; cd sr3_jax && PATH=\$PWD/.venv/bin:\$PATH $quoted"
+  everywhere "cd sr3_jax && PATH=\$PWD/.venv/bin:\$PATH SR3_STOPPED_EXIT=$stopped launch/detached.sh $quoted"
 }
 
+# The exit codes of a training that a signal stopped before its end, and of launch/detached.sh when another stopped its command.
+stopped=75 taken=76
+
+# gcloud, interrupted, may end as if it had failed.
+trap 'echo "launch/tpu_vm.sh: stopped; $name is left as it is" >&2; exit 130' INT
 for ((attempt = 0; ; attempt++)); do
-  prepare && install && run "$@"
+  prepare && stop && install && run "$@"
   code=$?
   if ((code == 0)); then
     break
@@ -120,6 +138,10 @@ for ((attempt = 0; ; attempt++)); do
   if ((code == 2)) && [[ $(state) == READY ]]; then
     echo "launch/tpu_vm.sh: the command was refused (exit code 2), so it is not started again" >&2
     exit 2
+  fi
+  if ((code == taken)); then
+    echo "launch/tpu_vm.sh: another call of this script has taken $name over" >&2
+    exit 1
   fi
   if ((attempt == retries)); then
     echo "launch/tpu_vm.sh: exit code $code; given up after $retries retries, $name is $(state)" >&2

@@ -1,6 +1,8 @@
 """The launch scripts: clean, honest about what they would do, and tried with stand-ins for what they start."""
 
 import os
+import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,7 +16,9 @@ import yaml
 ROOT = Path(__file__).parent.parent.parent
 LAUNCH = ROOT / "launch"
 SCRIPTS = sorted(path for path in LAUNCH.rglob("*") if path.suffix in (".sh", ".sbatch"))
-LOCAL, TPU, SLURM, SUBMIT = (LAUNCH / name for name in ("local.sh", "tpu_vm.sh", "slurm.sbatch", "kubernetes/submit.sh"))
+LOCAL, TPU, SLURM, SUBMIT, DETACHED, NEWEST = (
+    LAUNCH / name for name in ("local.sh", "tpu_vm.sh", "slurm.sbatch", "kubernetes/submit.sh", "detached.sh", "test_newest.sh")
+)
 COMMAND = ["sr3", "train", "--config=my config.py", "--workdir=$HOME"]
 PLACE = ["--name=sr3", "--zone=us-west4-a", "--type=v5litepod-32"]
 IMAGE = ["--image=registry/sr3:1", "--hosts=4"]
@@ -38,26 +42,50 @@ def test_shellcheck_finds_nothing_and_the_script_can_be_run(script):
 def test_the_readme_has_a_command_for_each_script():
     text = (LAUNCH / "README.md").read_text()
     for script in SCRIPTS:
-        assert str(script.relative_to(ROOT)) in text or script.name == "test_newest.sh"
+        assert str(script.relative_to(ROOT)) in text or script in (NEWEST, DETACHED)  # one is the Makefile's, one tpu_vm.sh's
 
+
+@pytest.mark.fast
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.name)
+def test_help_has_the_script_s_own_path_and_every_option_and_starts_nothing(script, tmp_path):
+    result = run(script, "--help", PATH=with_stand_ins(tmp_path, *STARTED))
+    assert result.returncode == 0, result.stderr
+    assert not (tmp_path / "calls").exists()
+    assert str(script.relative_to(ROOT)) in result.stdout
+    options = set(re.findall(r"^ +(--[a-z-]+)(?:=\*)?\)", script.read_text(), re.MULTILINE))
+    assert {"--dry-run"} <= options
+    assert {option for option in options if option not in result.stdout} == set()
+
+
+# What the scripts start.
+STARTED = ("gcloud", "srun", "kubectl", "sr3", "scontrol", "make")
 
 DRY_RUNS = {
     "local": (LOCAL, ["--dry-run", "2", *COMMAND]),
     "tpu_vm": (TPU, ["--dry-run", *PLACE, "--", *COMMAND]),
     "slurm": (SLURM, ["--dry-run", *COMMAND[1:]]),
     "kubernetes": (SUBMIT, ["--dry-run", *IMAGE, "--", *COMMAND]),
+    "detached": (DETACHED, ["--dry-run", *COMMAND]),
 }
 
 
 @pytest.mark.fast
 @pytest.mark.parametrize(("script", "arguments"), DRY_RUNS.values(), ids=DRY_RUNS)
 def test_a_dry_run_starts_nothing_and_quotes_what_has_spaces_or_dollars(script, arguments, tmp_path):
-    result = run(script, *arguments, PATH=with_stand_ins(tmp_path, "gcloud", "srun", "kubectl", "sr3", "scontrol"))
+    result = run(script, *arguments, PATH=with_stand_ins(tmp_path, *STARTED))
     assert result.returncode == 0, result.stderr
     assert not (tmp_path / "calls").exists()
     shown = result.stdout + result.stderr
     assert r"my\ config.py" in shown or '"--config=my config.py"' in shown or r"my\\\ config.py" in shown
     assert os.environ["HOME"] not in shown.replace(str(ROOT), "")  # not interpolated here
+
+
+@pytest.mark.fast
+def test_a_dry_run_of_the_newest_python_shows_the_command_and_starts_nothing(tmp_path):
+    result = run(NEWEST, "--dry-run", PATH=with_stand_ins(tmp_path, *STARTED))
+    assert result.returncode == 0, result.stderr
+    assert not (tmp_path / "calls").exists()
+    assert "make test PYTHON=" in result.stdout or "nothing" in result.stdout
 
 
 REFUSED = {
@@ -69,6 +97,9 @@ REFUSED = {
     "tpu without a command": (TPU, PLACE, "give the command"),
     "tpu with a bad name": (TPU, ["--name=A b", *PLACE[1:], "--", "sr3"], "--name=A b must be"),
     "slurm without arguments": (SLURM, [], "give the arguments of sr3"),
+    "detached without a command": (DETACHED, [], "give the command"),
+    "detached, to stop a command": (DETACHED, ["--stop", "true"], "--stop takes no command"),
+    "newest with an argument": (NEWEST, ["3.13"], "no option 3.13"),
     "kubernetes without an image": (SUBMIT, ["--hosts=2", "--", "sr3"], "--image=… is missing"),
     "kubernetes without hosts": (SUBMIT, ["--image=a", "--", "sr3"], "--hosts= must be a whole number"),
     "kubernetes without a command": (SUBMIT, IMAGE, "give the command"),
@@ -208,75 +239,183 @@ def test_local_that_is_stopped_before_all_processes_are_there_stops_them_too(tmp
     assert launcher.wait(30) == 128 + signal.SIGTERM
 
 
-# -- tpu_vm.sh, against a gcloud that keeps one TPU in a file
+# -- detached.sh
+
+
+def begin_detached(folder, text):
+    """detached.sh, in this folder, with a bash command line that has printed something."""
+    script = subprocess.Popen([DETACHED, *bash(text)], cwd=folder, stdout=subprocess.PIPE, text=True, start_new_session=True)
+    return script, script.stdout.readline()
+
+
+STOPPABLE = "trap 'touch stopped; exit 75' TERM; echo up; while :; do sleep 0.1; done"
+
+
+def test_detached_shows_what_the_command_prints_and_exits_as_it_does(tmp_path):
+    script, first = begin_detached(tmp_path, "echo one; echo two >&2; exit 7")
+    rest, _ = script.communicate()
+    assert (first + rest, script.returncode) == ("one\ntwo\n", 7)
+    assert (tmp_path / "run.log").read_text() == "one\ntwo\n"
+
+
+def test_detached_leaves_the_command_when_its_connection_is_lost_until_it_is_told_to_stop(tmp_path):
+    script, _ = begin_detached(tmp_path, STOPPABLE)
+    os.killpg(script.pid, signal.SIGHUP)
+    script.communicate()
+    assert script.returncode == -signal.SIGHUP
+    refused = subprocess.run([DETACHED, "true"], cwd=tmp_path, stderr=subprocess.PIPE, text=True, check=False)
+    assert refused.returncode == 2
+    assert "a command is running here already" in refused.stderr
+    assert not (tmp_path / "stopped").exists()
+    subprocess.run([DETACHED, "--stop"], cwd=tmp_path, check=True, timeout=60)
+    assert (tmp_path / "stopped").exists()
+    assert (tmp_path / "run.code").read_text() == "75\n"
+
+
+def test_detached_that_still_follows_a_command_which_another_call_stops_says_so_by_its_exit_code(tmp_path):
+    script, _ = begin_detached(tmp_path, STOPPABLE)
+    subprocess.run([DETACHED, "--stop"], cwd=tmp_path, check=True, timeout=60)
+    script.communicate()
+    assert script.returncode == 76
+
+
+# -- tpu_vm.sh, against a gcloud that keeps one TPU in a file, and whose only host is a folder here
 
 GCLOUD = """
 cd "{folder}"
 case "$4" in
   describe) cat state 2>/dev/null || exit 1 ;;
-  create) echo READY >state ;;
-  delete) rm -f state ;;
+  create) mkdir host && echo READY >state ;;
+  start) echo READY >state ;;
+  delete) rm -rf state host ;;
+  scp) cp "$5" "host/${{6#*:}}" ;;
   ssh)
-    [[ $* == *pkill* ]] || exit 0
-    echo x >>runs
-    if (($(wc -l <runs) == 1)) && [[ -e preempt ]]; then echo PREEMPTED >state; exit 255; fi
-    [[ ! -e refuse ]] || exit 2
+    cd host
+    for argument; do
+      [[ $argument != --command=* ]] || exec env HOME="$PWD" bash -c "${{argument#*=}}"
+    done
     ;;
 esac
 """
 
 
-def tpu(tmp_path, *arguments):
-    path = with_stand_ins(tmp_path, "gcloud", script=GCLOUD.format(folder=tmp_path))
-    result = run(TPU, *PLACE, *arguments, "--", *COMMAND, PATH=path, SR3_RETRY_SECONDS="0")
-    return result, [line.split()[4] for line in calls(tmp_path) if " describe " not in line]
+@pytest.fixture
+def checkout(tmp_path):
+    """A git checkout of the scripts, all of them committed."""
+    shutil.copytree(LAUNCH, tmp_path / "checkout" / "launch")
+    git(tmp_path / "checkout", "init", "--quiet")
+    git(tmp_path / "checkout", "add", ".")
+    git(tmp_path / "checkout", "commit", "--quiet", "--message=all")
+    return tmp_path / "checkout"
 
 
-def test_tpu_creates_copies_installs_and_runs_on_all_hosts(tmp_path):
-    result, done = tpu(tmp_path, "--spot", "--project=mine")
+def git(folder, *arguments):
+    who = ("-c", "user.name=a", "-c", "user.email=a@b", "-c", "commit.gpgsign=false")
+    subprocess.run(["git", "-C", folder, *who, *arguments], check=True)
+
+
+def tpu(checkout, *arguments, sr3="exit 0", state=None):
+    """The result, and what was asked of gcloud; `sr3` is what that command does on the host, `state` that of a TPU there is."""
+    folder = checkout.parent
+    if state:
+        (folder / "state").write_text(state)
+        (folder / "host").mkdir(exist_ok=True)
+    with_stand_ins(folder, "python3")  # pip and uv
+    with_stand_ins(folder, "sr3", script=f"cd {folder}\n{sr3}")
+    path = with_stand_ins(folder, "gcloud", script=GCLOUD.format(folder=folder))
+    result = run(checkout / "launch" / TPU.name, *PLACE, *arguments, "--", *COMMAND, PATH=path, SR3_RETRY_SECONDS="0")
+    asked = [line.split()[4] for line in calls(folder) if line.startswith("gcloud") and " describe " not in line]
+    return result, asked
+
+
+ATTEMPT = ["ssh", "scp", "ssh", "ssh"]  # stop what runs, copy, install, run
+
+
+def test_tpu_creates_copies_installs_and_runs_on_all_hosts(checkout):
+    result, done = tpu(checkout, "--spot", "--project=mine")
     assert result.returncode == 0, result.stderr
-    assert done == ["create", "scp", "ssh", "ssh"]
-    noted = calls(tmp_path)
+    assert done == ["create", *ATTEMPT]
+    noted = calls(checkout.parent)
     [create] = [line for line in noted if " create " in line]
     assert "sr3 --zone=us-west4-a --project=mine --accelerator-type=v5litepod-32" in create
     assert create.endswith("--spot")
     assert all("--worker=all" in line for line in noted if " ssh " in line or " scp " in line)
-    assert r"sr3 train --config=my\ config.py --workdir=\$HOME" in noted[-1]
+    assert r"sr3 train --config=my\ config.py --workdir=\$HOME" in noted[-2]
+    assert noted[-1] == " ".join(COMMAND)
 
 
-def test_tpu_reuses_one_that_is_ready_and_deletes_it_only_when_asked(tmp_path):
-    (tmp_path / "state").write_text("READY")
-    assert tpu(tmp_path)[1] == ["scp", "ssh", "ssh"]
-    assert (tmp_path / "state").exists()
-    assert tpu(tmp_path, "--delete")[1][-1] == "delete"
+def test_tpu_brings_a_python_that_the_package_takes(checkout):
+    tpu(checkout)
+    pip, venv, install = (line for line in calls(checkout.parent) if line.startswith("python3"))
+    assert pip.endswith("install --quiet --user uv")
+    [version] = re.findall(r"uv venv .*--python 3\.(\d+) sr3_jax/\.venv$", venv)
+    [least] = re.findall(r'python_requires=">=3\.(\d+)"', (ROOT / "setup.py").read_text())
+    assert int(version) >= int(least)
+    assert install.endswith("--python sr3_jax/.venv/bin/python -e ./sr3_jax[tpu]")
 
 
-def test_tpu_comes_back_after_a_preemption(tmp_path):
-    (tmp_path / "preempt").touch()
-    result, done = tpu(tmp_path)
+def test_tpu_reuses_one_that_is_ready_and_deletes_it_only_when_asked(checkout):
+    assert tpu(checkout, state="READY")[1] == ATTEMPT
+    assert (checkout.parent / "state").exists()
+    assert tpu(checkout, "--delete")[1][-1] == "delete"
+
+
+def test_tpu_starts_one_that_was_stopped_with_its_disk_and_waits_for_one_that_is_busy(checkout):
+    assert tpu(checkout, state="STOPPED")[1] == ["start", *ATTEMPT]
+    (checkout.parent / "calls").unlink()
+    result, done = tpu(checkout, "--retries=1", state="REIMAGING")
+    assert (result.returncode, done) == (1, [])
+    assert "sr3 is not ready: REIMAGING" in result.stderr
+
+
+def test_tpu_comes_back_after_a_preemption(checkout):
+    result, done = tpu(checkout, sr3="[[ -e again ]] && exit 0; touch again; echo PREEMPTED >state; exit 255")
     assert result.returncode == 0
-    assert done == ["create", "scp", "ssh", "ssh", "delete", "create", "scp", "ssh", "ssh"]
+    assert done == ["create", *ATTEMPT, "delete", "create", *ATTEMPT]
     assert "exit code 255, sr3 is PREEMPTED; retry 1 of 100" in result.stderr
 
 
-def test_tpu_does_not_repeat_what_was_refused(tmp_path):
-    (tmp_path / "refuse").touch()
-    result, done = tpu(tmp_path)
+def test_tpu_goes_on_with_a_run_that_saved_when_a_signal_stopped_it_and_deletes_only_after_its_end(checkout):
+    result, done = tpu(checkout, "--delete", sr3='[[ -e again ]] && exit 0; touch again; exit "$SR3_STOPPED_EXIT"')
+    assert result.returncode == 0
+    assert done == ["create", *ATTEMPT, *ATTEMPT, "delete"]
+    assert "exit code 75, sr3 is READY; retry 1 of 100" in result.stderr
+
+
+def test_tpu_does_not_repeat_what_was_refused(checkout):
+    result, done = tpu(checkout, sr3="exit 2")
     assert result.returncode == 2
-    assert done == ["create", "scp", "ssh", "ssh"]
+    assert done == ["create", *ATTEMPT]
+
+
+def test_tpu_gives_way_to_another_call_that_stops_its_run(checkout):
+    stop = f"cd host/sr3_jax && launch/{DETACHED.name} --stop & while :; do sleep 0.1; done"
+    result, done = tpu(checkout, sr3=stop)
+    assert result.returncode == 1
+    assert done == ["create", *ATTEMPT]
+    assert "another call of this script has taken sr3 over" in result.stderr
+
+
+def test_tpu_refuses_a_checkout_with_changes_that_would_not_be_copied(checkout):
+    (checkout / "launch" / "new.py").touch()
+    result = run(checkout / "launch" / TPU.name, *PLACE, "--", *COMMAND, PATH=with_stand_ins(checkout.parent, "gcloud"))
+    assert (result.returncode, len(result.stderr.splitlines())) == (2, 1)
+    assert "commit your changes first" in result.stderr
+    assert "launch/new.py" in result.stderr
+    assert not (checkout.parent / "calls").exists()
 
 
 # -- slurm.sbatch
 
 
-@pytest.mark.parametrize(("code", "seconds", "requeued"), [(0, 0, False), (0, 10, True), (2, 0, False), (9, 0, False)])
-def test_slurm_requeues_what_the_time_limit_stopped_and_nothing_that_fails_at_once(tmp_path, code, seconds, requeued):
-    with_stand_ins(tmp_path, "srun", script=f"exit {code}")
+@pytest.mark.parametrize(("code", "requeued"), [(0, False), (75, True), (2, False), (9, False)])
+def test_slurm_requeues_what_a_signal_stopped_and_nothing_that_fails_at_once(tmp_path, code, requeued):
+    noted = f'echo "$SR3_STOPPED_EXIT $SRUN_CPUS_PER_TASK" >>"{tmp_path}/calls"; exit {code}'
+    with_stand_ins(tmp_path, "srun", script=noted)
     path = with_stand_ins(tmp_path, "scontrol")
-    end = {"SLURM_JOB_END_TIME": str(int(time.time()) + seconds)} if seconds else {}
-    result = run(SLURM, "train", "--config=a b", PATH=path, SLURM_JOB_ID="17", **end)
+    result = run(SLURM, "train", "--config=a b", PATH=path, SLURM_JOB_ID="17", SLURM_CPUS_PER_TASK="32")
     assert result.returncode == code
-    assert calls(tmp_path)[0] == "srun --kill-on-bad-exit=1 sr3 train --config=a b"
+    assert calls(tmp_path)[:2] == ["srun --kill-on-bad-exit=1 sr3 train --config=a b", "75 32"]
     assert ("scontrol requeue 17" in calls(tmp_path)) == requeued
 
 
