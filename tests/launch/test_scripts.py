@@ -2,11 +2,13 @@
 
 import os
 import re
+import shlex
 import shutil
 import signal
 import subprocess
 import sys
 import time
+from importlib.metadata import metadata
 from pathlib import Path
 
 import kubernetes_validate
@@ -42,7 +44,7 @@ def test_shellcheck_finds_nothing_and_the_script_can_be_run(script):
 def test_the_readme_has_a_command_for_each_script():
     text = (LAUNCH / "README.md").read_text()
     for script in SCRIPTS:
-        assert str(script.relative_to(ROOT)) in text or script in (NEWEST, DETACHED)  # one is the Makefile's, one tpu_vm.sh's
+        assert str(script.relative_to(ROOT)) in text or script == NEWEST
 
 
 @pytest.mark.fast
@@ -460,3 +462,41 @@ def test_submitting_hands_the_manifest_to_kubectl(tmp_path):
     assert run(SUBMIT, *IMAGE, "--", *COMMAND, PATH=path).returncode == 0
     assert calls(tmp_path) == ["kubectl apply -f -"]
     assert list(yaml.safe_load_all((tmp_path / "given").read_text())) == manifests(*IMAGE, "--", *COMMAND)
+
+
+@pytest.mark.fast
+def test_pods_that_a_signal_stopped_are_replaced_and_one_that_was_refused_fails_the_job():
+    _, job = manifests(*IMAGE, "--", *COMMAND)
+    [container] = job["spec"]["template"]["spec"]["containers"]
+    [code] = [variable["value"] for variable in container["env"] if variable["name"] == "SR3_STOPPED_EXIT"]
+    rules = [rule for rule in job["spec"]["podFailurePolicy"]["rules"] if "onExitCodes" in rule]
+    assert {rule["onExitCodes"]["containerName"] for rule in rules} == {container["name"]}
+    assert {rule["action"]: rule["onExitCodes"]["values"] for rule in rules} == {"FailJob": [2], "Ignore": [int(code)]}
+
+
+@pytest.mark.fast
+def test_the_image_copies_what_is_there_and_asks_for_extras_that_the_package_has():
+    text = (SUBMIT.parent / "Dockerfile").read_text()
+    copied = [source for line in re.findall(r"^COPY (.*) \S+$", text, re.MULTILINE) for source in line.split()]
+    assert {"setup.py", "sr3_jax", "configs"} <= set(copied)
+    assert [source for source in copied if not (ROOT / source).exists()] == []
+    [extras] = re.findall(r'"\.\[(.*)\]"', text)
+    [choices] = re.findall(r"^# (\w+) or (\w+);.*\nARG EXTRA=(?:\1|\2)$", text, re.MULTILINE)
+    known = set(metadata("sr3_jax").get_all("Provides-Extra"))
+    for choice in choices:
+        chosen = set(extras.replace("${EXTRA}", choice).split(","))
+        assert chosen <= known
+        assert {choice, "gcs"} <= chosen  # the workdir is in a bucket
+
+
+@pytest.mark.fast
+@pytest.mark.parametrize("line", re.findall(r"^\|.*`(launch/kubernetes.*?)` \|$", (LAUNCH / "README.md").read_text(), re.M))
+def test_the_readme_s_pods_read_and_write_only_what_they_can_reach(line):
+    """The manifest mounts nothing."""
+    _, *arguments = shlex.split(line)
+    _, job = manifests(*arguments)
+    [container] = job["spec"]["template"]["spec"]["containers"]
+    assert "volumes" not in job["spec"]["template"]["spec"]
+    places = [value for value in container["command"] if re.match("--workdir=|--config.data.folder=", value)]
+    assert len(places) == 2
+    assert all("=gs://" in place for place in places)
