@@ -58,7 +58,7 @@ def evaluate(args: Arguments, _: list[str]) -> None:
     """PSNR, SSIM and consistency on the held-out split, beside bicubic: a table, results.json and grid.png.
 
     Several --checkpoint share one table. The files go to --output, by default WORKDIR/evaluation/held_out, or
-    evaluation/NAME/held_out for shipped weights.
+    evaluation/NAME/held_out for shipped weights and exported files.
     """
     from sr3_jax import parallel, paths
     from sr3_jax.checkpoints import load_checkpoint
@@ -74,10 +74,10 @@ def evaluate(args: Arguments, _: list[str]) -> None:
     parallel.start()
     checkpoints = [load_checkpoint(place) for place in places]
     place = paths.parse(places[0])
-    folder = place if place.is_dir() else Path("evaluation") / place.stem
-    if folder.parent.name == "checkpoints":  # a step: the results belong to its workdir
-        folder = folder.parent.parent
-    output = paths.parse(args.output) if args.output else folder / "evaluation" / "held_out"
+    if place.is_dir() and place.parent.name == "checkpoints":  # a step: the results belong to its workdir
+        place = place.parent.parent
+    folder = place / "evaluation" if place.is_dir() else Path("evaluation") / place.stem
+    output = paths.parse(args.output) if args.output else folder / "held_out"
     output.mkdir(parents=True, exist_ok=True)  # what cannot be written fails before the work
     results, picture = held_out.evaluate(
         checkpoints,
@@ -90,6 +90,8 @@ def evaluate(args: Arguments, _: list[str]) -> None:
         return
     report.save(output, results, picture)
     print(f"{results['n']} held-out images, {results['source']}")
+    if results["converted"]:
+        print(f"converted: {results['converted']}")
     report.show(results["methods"])
     print(f"{output / 'results.json'}\n{output / 'grid.png'}")
 
@@ -187,6 +189,8 @@ def prepare(args: Arguments, places: list[str]) -> None:
         )
     for dropped in done.dropped[:20]:
         print(f"dropped: {dropped.id} {dropped.reason}")
+    if done.converted:
+        print(f"converted: {done.converted}")
     print(f"{done.images} images of {args.size}² in {done.shards} files, {len(done.dropped)} dropped")
     print(f"--config.data.source=records --config.data.folder={args.output}")
 

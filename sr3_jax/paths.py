@@ -45,9 +45,11 @@ def files_below(folder: AnyPath) -> Iterator[str]:
         yield from (name for name in names if "/." not in f"/{name}")
         return
     for entry in folder.iterdir():
+        if entry.name.startswith("."):
+            continue
         if entry.is_dir():
             yield from (f"{entry.name}/{name}" for name in files_below(entry))
-        elif not entry.name.startswith("."):
+        else:
             yield entry.name
 
 

@@ -11,6 +11,7 @@ from sr3_jax import images
 from sr3_jax.data import degradations
 from sr3_jax.data.check import check
 from sr3_jax.data.sources import DataError
+from sr3_jax.errors import UserError
 
 
 def orl_config():
@@ -120,3 +121,11 @@ def test_small_images_of_a_set_that_does_not_know_its_sizes_are_dropped_too(tmp_
     assert lines[0] == "training: 0 images usable, 300 dropped"
     assert "  … and 280 more" in lines
     assert "none of 300 images can be used" in error
+
+
+@pytest.mark.fast
+def test_a_sheet_that_cannot_be_written_is_refused_before_the_data_are_read(tmp_path):
+    config = orl_config()
+    config.data.source, config.data.folder = "folder", str(tmp_path / "nowhere")
+    with pytest.raises(UserError, match=r"--output=.*sheet\.foo: no image format has the suffix '\.foo'; use \.png"):
+        list(check(config, tmp_path / "sheet.foo"))

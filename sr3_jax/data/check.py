@@ -11,7 +11,8 @@ from ml_collections import ConfigDict
 
 from sr3_jax import images, sheet
 from sr3_jax.data import crops, degradations, pipeline
-from sr3_jax.data.sources import Dropped, Folder, Source, check_budget, open_source, scan_folder
+from sr3_jax.data.sources import Dropped, Source, check_budget, open_source, scan_folder
+from sr3_jax.errors import UserError
 from sr3_jax.images import ImageError
 
 SHOWN = 8  # images on the contact sheet; names listed before "…"
@@ -22,6 +23,8 @@ def check(config: ConfigDict, output: Path) -> Iterator[str]:
 
     Raises DataError after the report, when training would refuse the data.
     """
+    if not images.can_write(output):
+        raise UserError(f"--output={output}: no image format has the suffix {output.suffix!r}; use .png, .jpg, .webp or .tiff")
     folder = config.data.source == "folder"
     train = scan_folder(config, "train", decode=True) if folder else open_source(config, "train")
     train_bad = list(train.dropped)
@@ -32,7 +35,7 @@ def check(config: ConfigDict, output: Path) -> Iterator[str]:
     if len(train_bad) < len(train) + len(train.dropped):
         images.write(output, contact_sheet(train, config))
     for source, bad in ((train, train_bad), (held_out, held_out_bad)):
-        check_budget(bad, len(source) + len(source.dropped), config.data.max_bad_fraction, "data")
+        check_budget(bad, source, config.data.max_bad_fraction, "data")
 
 
 def _describe(name: str, source: Source, config: ConfigDict, bad: list[Dropped]) -> Iterator[str]:
@@ -46,8 +49,7 @@ def _describe(name: str, source: Source, config: ConfigDict, bad: list[Dropped])
             bad.append(Dropped("", str(error)))
             continue
         sizes.append(image.pixels.shape[:2])
-        if isinstance(source, Folder):
-            notes.update(images.read(source.root / image.id, config.model.image_channels).notes)
+        notes.update(image.notes)
     yield f"{name}: {len(sizes)} images usable, {len(bad)} dropped"
     if sizes:
         heights, widths = np.array(sizes).T

@@ -10,13 +10,14 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import grain.python as grain
+import jax
 import numpy as np
 from jaxtyping import Int, UInt8
 from ml_collections import ConfigDict
 
 from sr3_jax import parallel
 from sr3_jax.data.crops import check_size, fit
-from sr3_jax.data.sources import DataError, Dropped, Image, Source, check_budget, image_id
+from sr3_jax.data.sources import DataError, Dropped, Image, Source, check_budget, converted, image_id, whole
 from sr3_jax.images import ImageError
 
 
@@ -24,12 +25,13 @@ class Survivors:
     """A source that never fails: an unreadable or too small image is replaced by the next good one, counted and named.
 
     The epoch keeps its length and order, so every process and every restart sees the same stream. More bad images than
-    data.max_bad_fraction raise DataError.
+    data.max_bad_fraction raise DataError. What was converted when an image was read is in `notes`.
     """
 
     def __init__(self, source: Source, max_bad_fraction: float, min_size: int = 1):
         self.source, self.max_bad_fraction, self.min_size = source, max_bad_fraction, min_size
         self.bad: dict[int, Dropped] = {}
+        self.notes: dict[int, tuple[str, ...]] = {}
         self._lock = threading.Lock()
 
     def __len__(self) -> int:
@@ -43,6 +45,9 @@ class Survivors:
             try:
                 image = self.source[at]
                 check_size(image, self.min_size)
+                if image.notes:
+                    with self._lock:
+                        self.notes[at] = image.notes
                 return at, image
             except ImageError as error:
                 with self._lock:
@@ -52,7 +57,7 @@ class Survivors:
         raise DataError("there are no images to train on")
 
     def _check_budget(self) -> None:
-        check_budget(list(self.bad.values()), len(self), self.max_bad_fraction, "training data")
+        check_budget([*self.source.dropped, *self.bad.values()], self.source, self.max_bad_fraction, "training data")
 
 
 class Batches:
@@ -81,6 +86,11 @@ class Batches:
         """The images replaced so far because they could not be read."""
         return list(self.survivors.bad.values())
 
+    @property
+    def converted(self) -> str:
+        """What was converted in the images read so far, each counted once, in words."""
+        return converted(list(self.survivors.notes.values()))
+
     def __iter__(self) -> Iterator[dict[str, np.ndarray]]:
         return self
 
@@ -95,6 +105,7 @@ class Evaluation(NamedTuple):
     names: list[str]
     rows: Int[np.ndarray, " n"]  # their places among all
     total: int  # of all processes
+    notes: list[tuple[str, ...]]  # what was converted when each was read
 
     @property
     def ids(self) -> Int[np.ndarray, " n"]:
@@ -103,24 +114,34 @@ class Evaluation(NamedTuple):
 
 
 def load_evaluation(source: Source, config: ConfigDict, limit: int = 0) -> Evaluation:
-    """`limit` images of `source` (0: all), spread evenly over it, as the evaluation crop; unreadable ones are left out.
+    """`limit` images of `source` (0: all), spread evenly over it, as the evaluation crop.
 
-    Each process reads every P-th. Raises DataError above data.max_bad_fraction.
+    In place of an unreadable one comes the next good one that is not of the sample itself; without such it is left out. Each
+    process reads every P-th. Raises DataError above data.max_bad_fraction.
     """
     count = min(limit, len(source)) if limit else len(source)
-    size, channels = config.data.hr_size, config.model.image_channels
-    mine, spread = parallel.share(count).tolist(), np.linspace(0, len(source), count, endpoint=False).astype(int)
-    kept, names, bad = [], [], dict[int, Dropped]()
+    size, channels, fraction = config.data.hr_size, config.model.image_channels, config.data.max_bad_fraction
+    mine, spread = parallel.share(count).tolist(), np.linspace(0, len(source), count, endpoint=False).astype(int).tolist()
+    kept, names, notes, rows, bad = [], list[str](), list[tuple[str, ...]](), list[int](), [*source.dropped]
     for row in mine:
-        try:
-            image = source[int(spread[row])]
-            kept.append(fit(image, config))
+        for at in range(spread[row], [*spread, len(source)][row + 1]):
+            if at > spread[row] and len(bad) > fraction * whole(source):  # no need to look for others
+                break
+            try:
+                image = source[at]
+                kept.append(fit(image, config))
+            except ImageError as error:
+                bad.append(Dropped("", str(error)))
+                continue
             names.append(image.id)
-        except ImageError as error:
-            bad[row] = Dropped("", str(error))
-    good = parallel.combine(np.array([row not in bad for row in mine], bool), np.array(mine, int), count)
-    dropped = [bad.get(row, Dropped("", "an image of another process")) for row in np.flatnonzero(~good).tolist()]
-    check_budget(dropped, count, config.data.max_bad_fraction, "evaluation data")
-    places = np.cumsum(good) - 1
+            notes.append(image.notes)
+            rows.append(row)
+            break
+    found = len(bad) - len(source.dropped)
+    all_found = parallel.combine(np.array([found]), np.array([jax.process_index()]), jax.process_count()).sum()
+    bad += [Dropped("", "an image of another process")] * int(all_found - found)
+    check_budget(bad, source, fraction, "evaluation data")
+    good = parallel.combine(np.ones(len(rows), bool), np.array(rows, int), count)
     images = np.stack(kept) if kept else np.zeros((0, size, size, channels), np.uint8)
-    return Evaluation(images, names, places[[row for row in mine if row not in bad]], int(good.sum()))
+    places = (np.cumsum(good) - 1)[np.array(rows, int)]
+    return Evaluation(images, names, places, int(good.sum()), notes)

@@ -7,11 +7,14 @@ when it is whole, with the list of its images beside it; the manifest comes last
 import hashlib
 import itertools
 import json
+import multiprocessing
+import multiprocessing.connection
 import os
+import threading
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from multiprocessing import get_context
 from typing import NamedTuple
 
 from array_record.python.array_record_module import ArrayRecordWriter
@@ -20,7 +23,7 @@ from sr3_jax import images, paths
 from sr3_jax.atomic import disk_errors, replacing
 from sr3_jax.data import records
 from sr3_jax.data.crops import resample, square
-from sr3_jax.data.sources import DataError, Dropped, Folder, OrlFaces, Source
+from sr3_jax.data.sources import DataError, Dropped, Folder, Image, OrlFaces, Source, converted
 from sr3_jax.data.tiles import Tiles, detail
 from sr3_jax.errors import UserError
 from sr3_jax.paths import AnyPath
@@ -34,6 +37,7 @@ class Prepared(NamedTuple):
     images: int
     shards: int
     dropped: Sequence[Dropped]
+    converted: str  # what was done to how many images when they were read
 
 
 class Settings(NamedTuple):
@@ -46,6 +50,20 @@ class Settings(NamedTuple):
     encoding: str
     tiles: list[int]  # none: one square an image; else many, of the image reduced by each of these factors
     detail: float  # tiles with less are left out
+
+
+class Files(Folder):
+    """A folder of which a file that cannot be read stops the work: it may be there the next time. Only decoding may fail."""
+
+    def __getitem__(self, index: int) -> Image:
+        path = self.root / self.names[index]
+        try:
+            data = path.read_bytes()
+        except Exception as error:  # the drivers of object stores have errors of their own
+            reason = getattr(error, "strerror", None) or error
+            raise UserError(f"{path} cannot be read: {reason}; the same command goes on where it stopped") from error
+        pixels, notes = images.decode(data, self.channels, str(path))
+        return Image(pixels, self.names[index], notes=notes)
 
 
 def open_images(place: str) -> tuple[Source, list[str]]:
@@ -65,7 +83,7 @@ def open_images(place: str) -> tuple[Source, list[str]]:
     names = sorted(name for name in paths.files_below(root) if images.is_image_name(root / name))
     if not names:
         raise DataError(f"{place} holds no images; known suffixes are {' '.join(sorted(images.SUFFIXES))}")
-    return Folder(root, names, None), names
+    return Files(root, names, None), names
 
 
 def open_tiles(place: str, size: int, factors: Sequence[int]) -> tuple[Source, list[str]]:
@@ -108,7 +126,7 @@ def prepare(
     if left:
         workers = workers or _cores()
         with ProcessPoolExecutor(
-            workers, mp_context=get_context("spawn"), initializer=_begin, initargs=(source, ids, settings)
+            workers, mp_context=multiprocessing.get_context("spawn"), initializer=_begin, initargs=(source, ids, settings)
         ) as pool:
             try:
                 # the next shard is under way while one is written
@@ -152,23 +170,24 @@ def _note(output: AnyPath, shard: str) -> AnyPath:
 
 
 def _write_shard(
-    output: AnyPath, name: str, results: Iterator[tuple[str, bytes | str]], on_image: Callable[[int], object]
+    output: AnyPath, name: str, results: Iterator[tuple[str, bytes | str, Sequence[str]]], on_image: Callable[[int], object]
 ) -> None:
-    ids, dropped = [], []
+    ids, dropped, counts = [], [], Counter[str]()
     with disk_errors(output), replacing(output / name) as temporary:
         writer = ArrayRecordWriter(str(temporary), "group_size:1")
         try:
-            for id, outcome in results:
+            for id, outcome, notes in results:
                 on_image(1)
                 if isinstance(outcome, str):
                     dropped.append((id, outcome))
                 elif outcome:
                     writer.write(outcome)
                     ids.append(id)
+                    counts.update(notes)
         finally:
             writer.close()
     with disk_errors(output), replacing(_note(output, name)) as temporary:
-        temporary.write_text(json.dumps({"ids": ids, "dropped": dropped}))
+        temporary.write_text(json.dumps({"ids": ids, "dropped": dropped, "converted": counts}))
 
 
 def _finish(output: AnyPath, names: Sequence[str], settings: Settings, unusable: Sequence[Dropped]) -> Prepared:
@@ -183,7 +202,8 @@ def _finish(output: AnyPath, names: Sequence[str], settings: Settings, unusable:
     manifest = {"source": settings.source, "size": settings.size, "shards": shards, "dropped": dropped}
     with disk_errors(output), replacing(output / records.MANIFEST) as temporary:
         temporary.write_text(json.dumps(manifest))
-    return Prepared(count, len(names), dropped)
+    said = converted(Counter(note["converted"]).elements() for note in notes.values())
+    return Prepared(count, len(names), dropped, said)
 
 
 def _one_ahead(iterators: Iterator) -> Iterator:
@@ -207,20 +227,29 @@ _job: tuple[Source, Sequence[str], Settings]
 def _begin(*job: object) -> None:
     global _job
     _job = job  # type: ignore[assignment]
+    threading.Thread(target=_end_with_parent, daemon=True).start()
 
 
-def _one(index: int) -> tuple[str, bytes | str]:
-    """(id, record), or (id, why there is none); an empty record for a tile without detail."""
+def _end_with_parent() -> None:
+    """A worker whose parent was killed would wait for work for ever."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    multiprocessing.connection.wait([parent.sentinel])
+    os._exit(1)
+
+
+def _one(index: int) -> tuple[str, bytes | str, Sequence[str]]:
+    """(id, record, or why there is none, what was converted); an empty record for a tile without detail."""
     source, ids, settings = _job
     size = settings.size
     try:
         image = source[index]
         height, width, _ = image.pixels.shape
         if min(height, width) < size:
-            return ids[index], f"is {width}×{height}, smaller than {size}"
+            return ids[index], f"is {width}×{height}, smaller than {size}", ()
         if settings.detail and detail(image.pixels) < settings.detail:
-            return ids[index], b""
+            return ids[index], b"", ()
         pixels = image.pixels if settings.tiles else resample(image.pixels, square(image), size, settings.resample)
-        return ids[index], records.encode(pixels, settings.encoding)
+        return ids[index], records.encode(pixels, settings.encoding), image.notes
     except images.ImageError as error:
-        return ids[index], str(error)
+        return ids[index], str(error), ()

@@ -7,8 +7,10 @@
 5 % by a hash of the id.
 """
 
+import contextlib
 import io
 import json
+import os
 import tempfile
 import threading
 import zlib
@@ -22,6 +24,7 @@ from ml_collections import ConfigDict
 
 from sr3_jax import images, paths
 from sr3_jax.data.sources import DataError, Dropped, Image, check_budget, image_id, is_held_out
+from sr3_jax.errors import UserError
 from sr3_jax.paths import AnyPath
 
 MANIFEST = "manifest.json"
@@ -39,6 +42,7 @@ class Records:
         self.ids: list[str] = []
         places: list[tuple[int, int]] = []  # (shard, record)
         ids = [id for members in manifest["shards"].values() for id in members]
+        self.total = len(ids) + len(self.dropped)
         held_out = {id for id in ids if is_held_out(id)} or {min(ids, key=image_id)} if part != "all" else set()
         for shard, members in enumerate(manifest["shards"].values()):
             for record, id in enumerate(members):
@@ -56,10 +60,13 @@ class Records:
         (shard, record), id = self._places[index].tolist(), self.ids[index]
         try:
             data = self._shard(shard)[record]
+        except UserError:
+            raise
         except Exception as error:  # a damaged or missing shard: ArrayRecord raises errors of many kinds
             first = (str(error).splitlines() or [type(error).__name__])[0]
             raise images.ImageError(f"{id} cannot be read from {self._shards[shard]}: {first}") from error
-        return Image(_decode(data, self.channels, id), id)
+        pixels, notes = _decode(data, self.channels, id)
+        return Image(pixels, id, notes=notes)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Records, (self.root, self.channels, self.part)  # files are opened anew
@@ -77,10 +84,17 @@ class Records:
         folder = Path(tempfile.gettempdir()) / f"sr3-records-{zlib.crc32(str(self.root).encode()):08x}-{self.size}"
         copy = folder / path.name
         if not copy.exists() or copy.stat().st_size != path.stat().length:
-            folder.mkdir(exist_ok=True)
-            partial = copy.with_suffix(f".{threading.get_ident()}")
-            partial.write_bytes(path.read_bytes())
-            partial.replace(copy)
+            data = path.read_bytes()
+            partial = copy.with_suffix(f".{os.getpid()}-{threading.get_ident()}")
+            try:
+                folder.mkdir(exist_ok=True)
+                partial.write_bytes(data)
+                partial.replace(copy)
+            except OSError as error:
+                with contextlib.suppress(OSError):
+                    partial.unlink()
+                reason = error.strerror or error
+                raise UserError(f"{path} cannot be copied to {folder}: {reason}; let TMPDIR name a folder with room") from error
         return copy
 
 
@@ -92,7 +106,7 @@ def open_records(config: ConfigDict, split: str) -> Records:
     if not place:
         raise DataError(f'data.source = "records" needs {field}: --config.{field}=FOLDER, as `sr3 prepare` wrote it')
     records = Records(paths.parse(place), channels, "all" if data.eval_folder else split)
-    check_budget(records.dropped, len(records.ids) + len(records.dropped), data.max_bad_fraction, place)
+    check_budget(records.dropped, records, data.max_bad_fraction, place)
     if records.size < data.hr_size:
         raise DataError(f"{field} = {place!r} holds images of {records.size}², smaller than data.hr_size = {data.hr_size}")
     if not records.ids:
@@ -123,11 +137,11 @@ def encode(pixels: np.ndarray, encoding: str) -> bytes:
     return buffer.getvalue()
 
 
-def _decode(data: bytes, channels: int, id: str) -> np.ndarray:
+def _decode(data: bytes, channels: int, id: str) -> images.Decoded:
     if data.startswith(b"\x93NUMPY"):
         try:
             pixels = np.load(io.BytesIO(data), allow_pickle=False)
         except ValueError as error:
             raise images.ImageError(f"{id} cannot be decoded: {error}") from error
-        return images.as_channels(pixels, channels)
-    return images.decode(data, channels, id).pixels
+        return images.Decoded(images.as_channels(pixels, channels), ())
+    return images.decode(data, channels, id)

@@ -9,7 +9,8 @@ Sources are picklable and hold no open files. An image that cannot be read raise
 import importlib.util
 import os
 import zlib
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple, Protocol, runtime_checkable
@@ -34,6 +35,7 @@ class Image(NamedTuple):
     pixels: UInt8[np.ndarray, "h w c"]
     id: str  # names the image within its data set
     box: Box | None = None  # the square that the data set's protocol uses; None: the largest central one
+    notes: tuple[str, ...] = ()  # what was converted when it was read
 
 
 class Dropped(NamedTuple):
@@ -90,7 +92,8 @@ class OrlFaces:
 
     def __getitem__(self, index: int) -> Image:
         name = f"s{self.people[index // 10]}/{index % 10 + 1}"
-        return Image(images.read(self.root / f"{name}.pgm", self.channels).pixels, name, (0, 14, 92, 106))
+        pixels, notes = images.read(self.root / f"{name}.pgm", self.channels)
+        return Image(pixels, name, (0, 14, 92, 106), notes)
 
 
 @dataclass
@@ -101,20 +104,21 @@ class Folder:
     names: list[str]
     channels: int | None  # None: each image's own
     dropped: Sequence[Dropped] = ()
+    total: int = 0  # images in the whole set, of which these are one split
 
     def __len__(self) -> int:
         return len(self.names)
 
     def __getitem__(self, index: int) -> Image:
         name = self.names[index]
-        return Image(images.read(self.root / name, self.channels).pixels, name)
+        pixels, notes = images.read(self.root / name, self.channels)
+        return Image(pixels, name, notes=notes)
 
 
 def open_folder(config: ConfigDict, split: str) -> Folder:
     """The usable images of the config's folder; only their headers are read. Raises DataError."""
     folder = scan_folder(config, split)
-    total = len(folder) + len(folder.dropped)
-    check_budget(folder.dropped, total, config.data.max_bad_fraction, str(folder.root))
+    check_budget(folder.dropped, folder, config.data.max_bad_fraction, str(folder.root))
     return folder
 
 
@@ -139,6 +143,7 @@ def scan_folder(config: ConfigDict, split: str, decode: bool = False) -> Folder:
         names = [name for name in names if not name.startswith(f"{inner}/")]
     if not names:
         raise DataError(f"{field} = {str(root)!r} holds no images; known suffixes are {' '.join(sorted(images.SUFFIXES))}")
+    total = len(names)
     if not separate:
         held_out = {name for name in names if is_held_out(name)} or {min(names, key=image_id)}
         names = [name for name in names if (name in held_out) == (split == "eval")]
@@ -157,7 +162,7 @@ def scan_folder(config: ConfigDict, split: str, decode: bool = False) -> Folder:
             usable.append(name)
     if not names:
         raise DataError(f"{field} = {str(root)!r} has too few images to train on and to hold one out")
-    return Folder(root, usable, config.model.image_channels, tuple(dropped))
+    return Folder(root, usable, config.model.image_channels, tuple(dropped), total)
 
 
 def _resolved(folder: str) -> str:
@@ -174,11 +179,26 @@ def image_id(name: str) -> int:
     return zlib.crc32(name.encode()) & 0x7FFFFFFF
 
 
-def check_budget(dropped: Sequence[Dropped], total: int, max_fraction: float, where: str) -> None:
-    """Raises DataError when more than `max_fraction` of `total` images are bad, or all; names the first few."""
-    if dropped and (len(dropped) > max_fraction * total or len(dropped) == total):
-        named = "; ".join(f"{bad.id} {bad.reason}".strip() for bad in dropped[:5]) + ("; …" if len(dropped) > 5 else "")
-        if len(dropped) == total:
-            raise DataError(f"{where}: none of {total} images can be used ({named})")
+def whole(source: Source) -> int:
+    """The number of images in the set that the source is a split of, usable or not: what a fraction of bad ones is one of."""
+    return getattr(source, "total", 0) or len(source) + len(source.dropped)
+
+
+def check_budget(bad: Sequence[Dropped], source: Source, max_fraction: float, where: str) -> None:
+    """Raises DataError when those `bad` are more than `max_fraction` of the whole set, or all of the split; names a few.
+
+    Of the whole set, since one broken file among a few held-out ones, or in a sample, must not stop a run.
+    """
+    split, total = len(source) + len(source.dropped), whole(source)
+    if bad and (len(bad) > max_fraction * total or len(bad) >= split):
+        named = "; ".join(f"{one.id} {one.reason}".strip() for one in bad[:5]) + ("; …" if len(bad) > 5 else "")
+        if len(bad) >= split:
+            raise DataError(f"{where}: none of {split} images can be used ({named})")
         above = f"above data.max_bad_fraction = {max_fraction}"
-        raise DataError(f"{where}: {len(dropped)} of {total} images cannot be used, {above} ({named}); remove them or raise it")
+        raise DataError(f"{where}: {len(bad)} of {total} images cannot be used, {above} ({named}); remove them or raise it")
+
+
+def converted(notes: Iterable[Iterable[str]]) -> str:
+    """What was converted, in words, from the notes of some images; empty for none."""
+    counts = Counter(note for of_one in notes for note in of_one)
+    return ", ".join(f"{count} × {note}" for note, count in counts.most_common())

@@ -31,8 +31,15 @@ class TfdsSource:
 
     def __init__(self, name: str, split: str, data_dir: str, channels: int):
         self.name, self.split, self.data_dir, self.channels = name, split, data_dir, channels
+        if "://" in data_dir:
+            raise DataError(
+                f"data.tfds_dir = {data_dir!r} is an object store, and ArrayRecord reads local files only; run, where the set "
+                f"is local: sr3 prepare tfds:{name} --size=… --output={data_dir.partition('://')[0]}://…; and train with "
+                "data.source=records and that as data.folder"
+            )
         builder = _open(name, data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets")
         _check_split(builder.info, split)
+        self.total = sum(known.num_examples for known in builder.info.splits.values())
         image_features = _image_features(builder.info)
         self._feature = "image" if "image" in image_features else image_features[0]
         as_bytes = {feature: tfds.decode.SkipDecoding() for feature in image_features}
@@ -48,7 +55,8 @@ class TfdsSource:
             record = self._records[index]
         except Exception as error:  # a damaged or missing shard: ArrayRecord and protobuf raise errors of many kinds
             raise images.ImageError(f"{id} cannot be read: {_first_line(error)}") from error
-        return Image(images.decode(record[self._feature], self.channels, id).pixels, id)
+        pixels, notes = images.decode(record[self._feature], self.channels, id)
+        return Image(pixels, id, notes=notes)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return TfdsSource, (self.name, self.split, self.data_dir, self.channels)  # files are opened anew

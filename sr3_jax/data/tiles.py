@@ -13,6 +13,7 @@ from jaxtyping import UInt8
 
 from sr3_jax import images
 from sr3_jax.data.sources import Dropped, Folder, Image
+from sr3_jax.errors import UserError
 
 
 @dataclass
@@ -30,11 +31,13 @@ class Tiles:
 
     def __post_init__(self):
         dropped = list(self.folder.dropped)
-        self._last: tuple[tuple[int, int], UInt8[np.ndarray, "h w c"]] | None = None  # consecutive squares share a photograph
+        self._last: tuple[tuple[int, int], Image] | None = None  # consecutive squares share a photograph
         for index, name in enumerate(self.folder.names):
             try:
                 width, height = images.read_size(self.folder.root / name)
             except images.ImageError as error:
+                if isinstance(error.__cause__, OSError) and error.__cause__.errno:  # the disk's fault, perhaps for a moment
+                    raise UserError(str(error)) from error
                 dropped.append(Dropped(name, str(error)))
                 continue
             if min(height, width) < self.size * min(self.factors):
@@ -55,17 +58,18 @@ class Tiles:
         image, factor, row, column = self.places[index]
         if self._last is None or self._last[0] != (image, factor):
             self._last = (image, factor), self._reduced(image, factor)
-        pixels = self._last[1]
+        pixels, notes = self._last[1].pixels, self._last[1].notes
         (top, left) = ((side - side // self.size * self.size) // 2 for side in pixels.shape[:2])
         top, left = top + row * self.size, left + column * self.size
         id = f"{self.folder.names[image]}#{factor},{row},{column}"
-        return Image(pixels[top : top + self.size, left : left + self.size], id)
+        return Image(pixels[top : top + self.size, left : left + self.size], id, notes=notes)
 
-    def _reduced(self, image: int, factor: int) -> UInt8[np.ndarray, "h w c"]:
-        pixels = self.folder[image].pixels
+    def _reduced(self, index: int, factor: int) -> Image:
+        image = self.folder[index]
+        pixels = image.pixels
         height, width = (side // factor for side in pixels.shape[:2])
         blocks = pixels[: height * factor, : width * factor].reshape(height, factor, width, factor, -1)
-        return np.rint(blocks.mean((1, 3), dtype=np.float32)).astype(np.uint8)
+        return image._replace(pixels=np.rint(blocks.mean((1, 3), dtype=np.float32)).astype(np.uint8))
 
 
 def detail(pixels: UInt8[np.ndarray, "h w c"]) -> float:

@@ -15,7 +15,7 @@ from sr3_jax import parallel, sheet
 from sr3_jax.checkpoints import Checkpoint
 from sr3_jax.data import degradations
 from sr3_jax.data.pipeline import load_evaluation
-from sr3_jax.data.sources import open_source
+from sr3_jax.data.sources import converted, open_source
 from sr3_jax.errors import UserError
 from sr3_jax.evaluation import metrics, report
 from sr3_jax.inference.upscaler import Upscaler
@@ -30,6 +30,7 @@ class HeldOut(NamedTuple):
     ids: list[int]
     rows: Int[np.ndarray, " n"]  # their places in the whole split
     total: int  # of the whole split
+    notes: list[tuple[str, ...]]  # what was converted when each was read
 
     @property
     def bicubic(self) -> UInt8[np.ndarray, "n h h c"]:
@@ -39,6 +40,12 @@ class HeldOut(NamedTuple):
     def mean(self, values: np.ndarray) -> float:
         """The mean over the whole split of one value an image."""
         return float(parallel.combine(values, self.rows, self.total).mean())
+
+    @property
+    def converted(self) -> str:
+        """What was converted in the whole split, in words."""
+        notes = np.array(["\n".join(notes).encode() for notes in self.notes], "S256")
+        return converted(both.decode().split("\n") if both else () for both in parallel.combine(notes, self.rows, self.total))
 
     def shown(self, count: int) -> Int[np.ndarray, " k"]:
         """Which of this process's images are among `count` spread over the whole split."""
@@ -64,7 +71,7 @@ def load(config: ConfigDict, limit: int = 0) -> HeldOut:
         raise UserError(f"data.hr_size = {config.data.hr_size} must be at least 11 to be evaluated: that is the window of SSIM")
     data = load_evaluation(open_source(config, "eval"), config, limit)
     lr = degradations.degrade(degradations.to_float(jnp.asarray(data.images)), config.data.lr_size)
-    return HeldOut(data.images, uint8(lr), data.names, data.ids.tolist(), data.rows, data.total)
+    return HeldOut(data.images, uint8(lr), data.names, data.ids.tolist(), data.rows, data.total, data.notes)
 
 
 def mean_scores(images: np.ndarray, held_out: HeldOut) -> dict[str, float]:
@@ -148,6 +155,7 @@ def evaluate(
         "protocol": "held_out",
         "source": config.data.source,
         "n": held_out.total,
+        "converted": held_out.converted,
         "step": checkpoints[0].step,
         "seed": seed,
         "network_evaluations": steps_of,

@@ -284,3 +284,48 @@ def test_evaluation_leaves_broken_images_out_within_the_budget(config, folder):
     config.data.max_bad_fraction = 0.01
     with pytest.raises(DataError, match="2 of 40 images cannot be used"):
         load_evaluation(source, config)
+
+
+def test_a_broken_image_of_a_sample_is_replaced_by_the_next_good_one_that_is_not_of_the_sample(config, folder):
+    source = open_source(config, "eval")
+    for index in (5, 6, 38, 39):
+        truncate(folder.parent / "test" / f"{index:02d}.jpg")
+    sample = load_evaluation(source, config, limit=8)
+    assert sample.names == [f"{index:02d}.jpg" for index in (0, 7, 10, 15, 20, 25, 30, 35)]
+    np.testing.assert_array_equal(sample.images[1], crops.fit(source[7], config))
+    assert (sample.rows.tolist(), sample.total) == ([*range(8)], 8)
+    dense = load_evaluation(source, config, limit=39)  # places 0 ... 37, and 38, which 39 could replace
+    assert dense.names == [f"{index:02d}.jpg" for index in range(38) if index not in (5, 6)]
+    assert (dense.rows.tolist(), dense.total) == ([*range(36)], 36)
+
+
+def test_a_fraction_of_bad_images_is_one_of_the_whole_set_and_not_of_a_sample(config, folder):
+    truncate(folder.parent / "test" / "00.jpg")
+    config.data.max_bad_fraction = 1 / 40
+    assert load_evaluation(open_source(config, "eval"), config, limit=4).names[0] == "01.jpg"
+    config.data.max_bad_fraction = 1 / 41
+    with pytest.raises(DataError, match="1 of 40 images cannot be used"):
+        load_evaluation(open_source(config, "eval"), config, limit=4)
+
+
+def test_what_the_headers_showed_and_what_decoding_shows_share_one_budget(config, folder):
+    config.data.max_bad_fraction = 1 / 40
+    (folder / "00.jpg").write_text("no image")
+    source = open_source(config, "train")
+    truncate(folder / "01.jpg")
+    with pytest.raises(DataError, match=r"2 of 40 images cannot be used.*00\.jpg is not an image.*01\.jpg cannot be decoded"):
+        list(itertools.islice(Batches(source, config), 8))
+
+
+def test_images_converted_are_counted_once_each_however_often_they_are_read(config, folder):
+    for index in range(3):
+        PillowImage.open(folder / f"{index:02d}.jpg").convert("RGBA").save(folder / f"{index:02d}.png")
+        (folder / f"{index:02d}.jpg").unlink()
+    PillowImage.open(folder / "03.jpg").convert("P").save(folder / "03.png")
+    batches = Batches(open_source(config, "train"), config)
+    assert batches.converted == ""
+    list(itertools.islice(batches, 25))  # 41 images three times
+    assert batches.converted == "3 × alpha flattened onto white, 1 × palette converted to RGB"
+    config.data.eval_folder = config.data.folder
+    evaluation = load_evaluation(open_source(config, "eval"), config)
+    assert sum(map(len, evaluation.notes)) == 4

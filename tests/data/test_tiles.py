@@ -10,6 +10,7 @@ from sr3_jax.data import prepare
 from sr3_jax.data.records import Records
 from sr3_jax.data.sources import DataError, Folder, is_held_out
 from sr3_jax.data.tiles import Tiles, detail
+from sr3_jax.errors import UserError
 
 pytestmark = pytest.mark.fast
 
@@ -71,3 +72,8 @@ def test_squares_of_a_photograph_are_held_out_together():
     for name in names:
         assert is_held_out(f"{name}#2,0,1") == is_held_out(name)
     assert 0 < sum(map(is_held_out, names)) < 30
+
+
+def test_a_photograph_that_the_disk_does_not_give_stops_the_work_and_is_not_dropped(folder):
+    with pytest.raises(UserError, match=r"gone\.png does not exist"):
+        Tiles(Folder(folder, ["place.png", "gone.png"], 3), 16)
