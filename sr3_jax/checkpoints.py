@@ -34,6 +34,7 @@ from sr3_jax.method import Method
 from sr3_jax.paths import AnyPath
 
 SEPARATOR = "."  # between the names of nested parameters in an exported file
+WRITTEN = ("stats.jsonl", "parameters.txt", "best.safetensors")  # files of a workdir that training writes anew
 
 
 class CheckpointError(UserError):
@@ -117,18 +118,30 @@ class Checkpoints:
 
 
 def open_workdir(workdir: AnyPath, config: ConfigDict) -> None:
-    """Writes config.json, or checks that the workdir belongs to this experiment; raises CheckpointError if not."""
+    """Makes the workdir this experiment's by its config.json, or checks that it is; raises CheckpointError if not."""
     path = workdir / "config.json"
-    if path.exists():
-        differing = config_lib.differences(config, read_config(path))
-        if differing:
-            raise CheckpointError(
-                f"{workdir} belongs to another experiment; differing fields (this config here, the workdir's there): "
-                + "; ".join(differing)
-                + "; use another --workdir"
-            )
+    if not path.exists():
+        for name in WRITTEN:
+            if (workdir / name).exists():
+                raise CheckpointError(
+                    f"{workdir} holds {name} but no config.json: it is no workdir of ours, and that file would be lost; "
+                    "use another --workdir"
+                )
+        write_config(workdir, config)
+        return
+    differing = config_lib.differences(config, read_config(path))
+    if differing:
+        raise CheckpointError(
+            f"{workdir} belongs to another experiment; differing fields (this config here, the workdir's there): "
+            + "; ".join(differing)
+            + "; use another --workdir"
+        )
+
+
+def write_config(workdir: AnyPath, config: ConfigDict) -> None:
+    """Notes the config as it is now: some of its fields may change."""
     with disk_errors(workdir):
-        write_text(path, config_lib.to_json(config))
+        write_text(workdir / "config.json", config_lib.to_json(config))
 
 
 def read_config(path: AnyPath) -> ConfigDict:
@@ -240,7 +253,7 @@ def _load_export(path: AnyPath, name: str) -> Checkpoint:
         raise CheckpointError(f"{path} is not a complete .safetensors file: {error}") from error
     if "config" not in metadata:
         raise CheckpointError(f"{path} carries no config, so it is not an export of sr3_jax")
-    config = config_lib.from_json(metadata["config"])
+    config = _valid_config(metadata["config"], path)
     params = _nest({key: leaf.astype("float32") for key, leaf in flat.items()})
     check_params(params, config, str(path))
     return Checkpoint(config, params, int(metadata.get("step", 0)), name)
@@ -259,7 +272,7 @@ def _load_workdir(path: AnyPath) -> Checkpoint:
     _quieten_orbax()
     with _damage(step_dir):
         meta = ocp.Checkpointer(ocp.JsonCheckpointHandler()).restore(step_dir / "meta")
-    config = config_lib.from_json(json.dumps(meta["config"]))
+    config = _valid_config(json.dumps(meta["config"]), step_dir)
     abstract = jax.eval_shape(Method(config).init, jax.random.key(0))
     device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     abstract = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=device), abstract)
@@ -268,6 +281,16 @@ def _load_workdir(path: AnyPath) -> Checkpoint:
             step_dir / "ema", args=ocp.args.StandardRestore(abstract)
         )
     return Checkpoint(config, params, int(step_dir.name), str(path))
+
+
+def _valid_config(text: str, where: AnyPath) -> ConfigDict:
+    """A checkpoint's config, which may have been changed by hand."""
+    try:
+        config = config_lib.from_json(text)
+        config_lib.validate(config)
+    except config_lib.ConfigError as error:
+        raise CheckpointError(f"{where}: {error}") from error
+    return config
 
 
 @contextmanager

@@ -14,7 +14,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import load_file, save_file
 
 from sr3_jax import checkpoints, config, parallel
-from sr3_jax.checkpoints import CheckpointError, Checkpoints, export, load_checkpoint, open_workdir
+from sr3_jax.checkpoints import CheckpointError, Checkpoints, export, load_checkpoint, open_workdir, write_config
 from sr3_jax.errors import UserError
 from tests.tiny import abstract_state, assert_same_bits, contents, get_config, mesh_of, random_state, save
 
@@ -163,11 +163,13 @@ def test_a_checkpoint_of_another_network_does_not_restore(saved):
 
 
 @pytest.mark.fast
-def test_lengths_intervals_and_devices_may_change_and_the_new_ones_are_noted(tmp_path):
+def test_lengths_intervals_and_devices_may_change_and_the_new_ones_are_noted_when_the_run_has_been_restored(tmp_path):
     open_workdir(tmp_path, get_config())
     config = get_config()
     config.train.steps, config.train.log_every, config.train.keep_checkpoints, config.mesh.fsdp = 99, 7, 1, 2
     open_workdir(tmp_path, config)
+    assert checkpoints.read_config(tmp_path / "config.json") == get_config()
+    write_config(tmp_path, config)
     assert checkpoints.read_config(tmp_path / "config.json") == config
 
 
@@ -182,6 +184,15 @@ def test_another_experiment_is_refused_with_each_field_and_both_values_and_nothi
     assert "model.channels: 16 here, 8 there; train.learning_rate: 0.5 here, 0.001 there;" in str(raised.value)
     assert "train.steps" not in str(raised.value)
     assert contents(tmp_path) == before
+
+
+@pytest.mark.fast
+@pytest.mark.parametrize("name", ["parameters.txt", "stats.jsonl", "best.safetensors"])
+def test_a_folder_of_somebody_else_is_refused_and_keeps_its_files(tmp_path, name):
+    (tmp_path / name).write_text("mine")
+    with pytest.raises(CheckpointError, match=f"holds {name} but no config.json.*use another --workdir"):
+        open_workdir(tmp_path, get_config())
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {name: "mine"}
 
 
 @pytest.mark.fast
@@ -289,6 +300,24 @@ def test_an_export_with_a_config_of_another_version_or_none_is_one_sentence(expo
     with pytest.raises(UserError, match=r"this (checkpoint's )?config") as raised:
         load_checkpoint(tmp_path / "other.safetensors")
     assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"model": {"channels": 0}}, "model.channels = 0 must be at least 1"),
+        ({"model": {"channels": None}}, "model.channels = None must have a value"),
+        ({"objective": "guess"}, "objective = 'guess' is not known"),
+        ({"schedule": {"name": "cosine", "log_snr_start": 80.0}}, "schedule.log_snr_start = 80.0 must lie between"),
+    ],
+)
+def test_a_config_with_a_bad_value_is_told_with_the_file_it_is_in(exported, workdir, tmp_path, change, words):
+    rewrite(exported, tmp_path / "other.safetensors", config=json.dumps(change))
+    assert error_of(tmp_path / "other.safetensors").startswith(f"{tmp_path / 'other.safetensors'}: {words}")
+
+    meta = workdir / "checkpoints" / "5" / "meta" / "metadata"
+    meta.write_text(json.dumps(json.loads(meta.read_text()) | {"config": change}))
+    assert error_of(workdir).startswith(f"{workdir / 'checkpoints' / '5'}: {words}")
 
 
 def test_weights_of_another_network_name_the_parameter_and_both_shapes(exported, tmp_path):

@@ -11,7 +11,7 @@ import pytest
 
 from sr3_jax import config as config_lib
 from sr3_jax.config import CHOICES, MAY_CHANGE, ConfigError
-from sr3_jax.method import Method
+from sr3_jax.method import Method, training_schedule
 
 pytestmark = pytest.mark.fast
 
@@ -93,6 +93,17 @@ BAD = {
         "sample.steps = 2001",
         "schedule.steps = 2000",
     ),
+    "a log-SNR past what floats tell from 1": ({"schedule.log_snr_start": 80.0}, "log_snr_start = 80.0", "between -20 and 20"),
+    "log-SNRs too close": ({"schedule.log_snr_start": -9.5}, "log_snr_start = -9.5", "above log_snr_end = -10.0, by 1"),
+    "one channel": ({"model.channels": 1}, "model.channels = 1", "at least 2"),
+    "too many channels": ({"model.channels": 99999999999}, "model.channels = 99999999999", "at most 32768"),
+    "a level too wide": ({"model.multipliers": (1, 2, 4, 8, 300)}, "model.multipliers", "wider than 32768 channels"),
+    "more steps than int32": ({"train.steps": 2**31}, "train.steps = 2147483648", "at most 2147483647"),
+    "an infinite learning rate": ({"train.learning_rate": math.inf}, "train.learning_rate = inf", "between 1e-12 and 1e6"),
+    "an infinite residual": ({"model.residual_scale": math.inf}, "model.residual_scale = inf", "between 1e-12 and 1e6"),
+    "an infinite clip": ({"train.clip_norm": math.inf}, "train.clip_norm = inf", "at most"),
+    "an infinite goal": ({"train.overfit_loss": math.inf}, "train.overfit_loss = inf", "between 0 and 1"),
+    "nothing": ({"model.channels": None}, "model.channels = None", "such as 128"),
     "no device": ({"mesh.fsdp": 0}, "mesh.fsdp = 0", "at least 1"),
     "all devices twice": ({"mesh.fsdp": -1}, "mesh.data = -1 and mesh.fsdp = -1", "one of them"),
     "not a number": ({"train.learning_rate": math.nan}, "train.learning_rate = nan", "positive"),
@@ -106,6 +117,16 @@ def test_a_bad_combination_is_one_sentence_with_the_field_its_value_and_what_is_
     assert field in str(raised.value)
     assert allowed in str(raised.value)
     assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize("name", CHOICES["schedule.name"])
+@pytest.mark.parametrize(("start", "end"), [(20.0, 19.0), (-19.0, -20.0), (20.0, -20.0)])
+@pytest.mark.parametrize("steps", [1, 100_000])
+def test_every_training_schedule_within_the_bounds_can_be_made(name, start, end, steps):
+    fields = {"schedule.name": name, "schedule.steps": steps, "sample.steps": 1}
+    config = with_fields(fields | {"schedule.log_snr_start": start, "schedule.log_snr_end": end})
+    config_lib.validate(config)
+    assert training_schedule(config).steps == steps
 
 
 def test_a_wrong_name_raises_at_assignment():

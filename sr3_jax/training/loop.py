@@ -29,6 +29,7 @@ from sr3_jax.checkpoints import (
     export,
     load_checkpoint,
     open_workdir,
+    write_config,
     write_text,
 )
 from sr3_jax.data.pipeline import Batches
@@ -92,10 +93,14 @@ def train(config: ConfigDict, workdir: AnyPath, evaluate: Evaluate | None = None
             if initial:
                 state = _with_params(state, initial.params, program.state)
                 report.say(f"starting from the weights of {config.train.init_from}")
+        if parallel.is_main():
+            write_config(workdir, config)  # only now is it sure that the run goes on with it
+        if evaluate and start and _due(start, config) and _on_main(start not in report.evaluated):
+            _evaluate(evaluate, state.ema, start, config, workdir, report)  # a stop came between saving and this
         batches = Batches(source, config, position=position, process=jax.process_index(), processes=jax.process_count())
 
         # -- the loop
-        clock, pending, named = Clock(config.train.batch_size), [], 0
+        clock, pending, named, said = Clock(config.train.batch_size), [], 0, False
         step = start
         while step < config.train.steps:
             waiting = time.perf_counter()
@@ -108,6 +113,7 @@ def train(config: ConfigDict, workdir: AnyPath, evaluate: Evaluate | None = None
             pending.append(metrics)
             if len(pending) > 2:
                 jax.block_until_ready(pending[-3])  # no more than two steps ahead: bounded memory, a prompt stop
+                _check_finite(int(pending[-3]["bad_in_a_row"]), step - 2, config)
             report.advance(step)
 
             last = step == config.train.steps
@@ -117,17 +123,21 @@ def train(config: ConfigDict, workdir: AnyPath, evaluate: Evaluate | None = None
                 fetched, pending = jax.device_get(pending[:done]), pending[done:]
                 if fetched:
                     report.log(step, _mean(fetched) | clock.read())
-                    _check_finite(fetched, step, config)
+                    _check_finite(max(int(metrics["bad_in_a_row"]) for metrics in fetched), step, config)
+                if not said and batches.converted:
+                    report.say(f"converted so far: {batches.converted}")
+                said = True
                 for dropped in batches.bad[named:]:
                     report.say(f"replaced by another image: {dropped.reason}")
                 named = len(batches.bad)
             if step % config.train.checkpoint_every == 0 or last or stopping:
+                report.flush()  # what the checkpoint follows from is not lost before it
                 checkpoints.save(state, position=step)
             if stopping:
                 checkpoints.wait()
                 report.say(f"stopped by a signal; saved step {step}, run the same command to go on")
                 break
-            if evaluate and (step % config.train.evaluate_every == 0 or last):
+            if evaluate and _due(step, config):
                 _evaluate(evaluate, state.ema, step, config, workdir, report)
                 clock.restart()
     return state
@@ -178,27 +188,37 @@ def _mean(fetched: list[dict[str, np.ndarray]]) -> dict[str, float]:
     return last
 
 
-def _check_finite(fetched: list[dict[str, np.ndarray]], step: int, config: ConfigDict) -> None:
-    worst = max(int(metrics["bad_in_a_row"]) for metrics in fetched)
-    if worst >= config.train.max_bad_steps:
+def _check_finite(bad_in_a_row: int, step: int, config: ConfigDict) -> None:
+    if bad_in_a_row >= config.train.max_bad_steps:
         raise TrainingDiverged(
-            f"loss or gradient was not finite for {worst} updates in a row up to step {step} (train.max_bad_steps = "
+            f"loss or gradient was not finite for {bad_in_a_row} updates in a row up to step {step} (train.max_bad_steps = "
             f"{config.train.max_bad_steps}); they were dropped and the last checkpoint is good: lower train.learning_rate"
         )
 
 
+def _due(step: int, config: ConfigDict) -> bool:
+    """Whether the held-out images are evaluated after this step."""
+    return step % config.train.evaluate_every == 0 or step == config.train.steps
+
+
+def _on_main(answer: bool) -> bool:
+    """The main process's answer, on all of them."""
+    mine = np.array([answer and parallel.is_main()])
+    return bool(parallel.combine(mine, np.array([jax.process_index()]), jax.process_count()).any())
+
+
 def _evaluate(evaluate: Evaluate, ema: PyTree, step: int, config: ConfigDict, workdir: AnyPath, report: Reporter) -> None:
     metrics, picture = evaluate(ema)
+    # The paper picks the regression network by its held-out PSNR, SR3 not at all. All processes must take part in gathering.
+    candidate = parallel.gather(ema) if config.objective == "regression" else None
     report.log(step, {f"eval_{name}": value for name, value in metrics.items()})
     report.say(f"step {step} held-out: " + " · ".join(f"{name} {value:.4g}" for name, value in metrics.items()))
     if not parallel.is_main():
         return
     images.write(workdir / "samples" / f"{step:08d}.png", picture)
     best = workdir / "best.safetensors"
-    if config.objective == "regression" and metrics["psnr"] > best_psnr(best):
-        # The paper picks the regression network by its held-out PSNR, SR3 not at all.
-        found = Checkpoint(config, parallel.gather(ema), step, str(best))
-        export(found, best, {"psnr": str(metrics["psnr"])})
+    if candidate is not None and metrics["psnr"] > best_psnr(best):
+        export(Checkpoint(config, candidate, step, str(best)), best, {"psnr": str(metrics["psnr"])})
 
 
 class _Stop:

@@ -60,10 +60,12 @@ class Reporter:
             disable=not (main and self._console.is_terminal),
         )
         self._task = self._bar.add_task("", total=total, completed=start, text="")
-        self._writer = _tensorboard(workdir) if main else None
         self._remote, self._lines, self._written = is_remote(workdir), list[str](), time.monotonic()
+        self.evaluated: set[int] = set()  # steps of which stats.jsonl holds an evaluation
         if main:
             self._lines = self._forget_after(start)
+        with disk_errors(workdir):
+            self._writer = _tensorboard(workdir) if main else None
 
     def __enter__(self) -> "Reporter":
         self._bar.start()
@@ -71,10 +73,21 @@ class Reporter:
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self._bar.stop()
+        try:
+            self.flush()
+            if self._writer:
+                with disk_errors(self._path.parent / "tensorboard"):
+                    self._writer.flush()
+        except Exception:
+            if error is None:  # else that one says why
+                raise
+
+    def flush(self) -> None:
+        """Makes sure that stats.jsonl holds all that was logged."""
         if self._main and self._remote:
-            write_text(self._path, "".join(self._lines))
-        if self._writer:
-            self._writer.flush()
+            with disk_errors(self._path):
+                write_text(self._path, "".join(self._lines))
+            self._written = time.monotonic()
 
     def say(self, text: str) -> None:
         """Prints a line above the bar."""
@@ -90,16 +103,19 @@ class Reporter:
         line = {"step": step} | {name: value if math.isfinite(value) else None for name, value in metrics.items()}
         self._record(json.dumps(line) + "\n")
         if self._writer:
-            self._writer.write_scalars(step, metrics)
+            with disk_errors(self._path.parent / "tensorboard"):
+                self._writer.write_scalars(step, metrics)
         if show and "loss" in metrics:
             text = (
                 f"loss {metrics['loss']:.4f} · {metrics['seconds_per_step']:.3g} s/step · "
                 f"{metrics['images_per_second']:.3g} images/s · data {metrics['data_wait']:.0%}"
             )
+            if metrics.get("bad_steps"):
+                text += f" · {metrics['bad_steps']:.0f} updates dropped"
             self._bar.update(self._task, text=text)
             if not self._console.is_terminal:
                 left = (self._total - step) * metrics["seconds_per_step"]
-                self.say(f"step {step}/{self._total} · {text} · ETA {time.strftime('%H:%M:%S', time.gmtime(left))}")
+                self.say(f"step {step}/{self._total} · {text} · ETA {_duration(left)}")
 
     def _record(self, line: str) -> None:
         """Appends to stats.jsonl; in an object store the whole file is written anew, once a minute and at the end."""
@@ -109,8 +125,7 @@ class Reporter:
             return
         self._lines.append(line)
         if time.monotonic() - self._written > 60:
-            write_text(self._path, "".join(self._lines))
-            self._written = time.monotonic()
+            self.flush()
 
     def _forget_after(self, step: int) -> list[str]:
         """Drops lines of a future that a restart undid, and one that a kill left half-written; returns those left."""
@@ -118,13 +133,23 @@ class Reporter:
         if self._path.exists():
             for line in self._path.read_text().splitlines():
                 try:
-                    if json.loads(line)["step"] <= step:
-                        kept.append(line + "\n")
-                except ValueError:
+                    found = json.loads(line)
+                    if found["step"] > step:
+                        continue
+                except (ValueError, KeyError, TypeError):  # half a line, or none of ours
                     continue
+                kept.append(line + "\n")
+                if any(name.startswith("eval_") for name in found):
+                    self.evaluated.add(found["step"])
             with disk_errors(self._path):
                 write_text(self._path, "".join(kept))
         return kept
+
+
+def _duration(seconds: float) -> str:
+    """Days if there are any, and hours:minutes:seconds."""
+    days, rest = divmod(round(seconds), 24 * 3600)
+    return (f"{days} d " if days else "") + f"{rest // 3600:02}:{rest // 60 % 60:02}:{rest % 60:02}"
 
 
 def _tensorboard(workdir: AnyPath) -> Any:

@@ -1,11 +1,13 @@
 """Real runs of a tiny network on eight devices."""
 
 import json
+import re
 import shutil
 
 import jax
 import numpy as np
 import pytest
+from PIL import Image
 from safetensors import safe_open
 
 from sr3_jax import images, parallel
@@ -114,6 +116,43 @@ def test_held_out_evaluation_gets_the_average_at_its_intervals_and_leaves_number
     assert pictures == {"00000002.png": 10, "00000004.png": 20, "00000006.png": 30}
 
 
+@pytest.mark.parametrize(("step", "steps"), [(4, 5), (6, 6)])
+def test_an_evaluation_that_a_stop_prevented_is_made_up_for_once(run, six, tmp_path, step, steps):
+    """As if it had ended between saving at this step and evaluating."""
+    workdir = shutil.copytree(six.workdir, tmp_path / "copy")
+    if step == 4:
+        run(workdir, {"train.steps": 4, "train.evaluate_every": 1_000_000})  # as it stands, at 6
+        shutil.rmtree(workdir / "checkpoints" / "6")
+        run(workdir, {"train.steps": 4, "train.evaluate_every": 1_000_000})
+    lines = [line for line in read_stats(workdir) if not (line["step"] == step and "eval_psnr" in line)]
+    (workdir / "stats.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    fields = {"train.steps": steps, "train.evaluate_every": 2}
+    made_up = run(workdir, fields, scores=[33.0])
+    assert {"step": step, "eval_psnr": 33.0} in read_stats(workdir)
+    assert_same_bits(made_up.evaluated[0], jax.device_get(read_state(workdir, step).ema))
+    assert run(workdir, fields).evaluated == []
+
+
+def test_a_checkpoint_that_does_not_restore_leaves_the_config_as_it_was(run, six, tmp_path):
+    workdir = shutil.copytree(six.workdir, tmp_path / "copy")
+    for path in (workdir / "checkpoints" / "6" / "state").rglob("d/*"):
+        path.write_bytes(b"")
+    before = (workdir / "config.json").read_bytes()
+    with pytest.raises(CheckpointError, match="6 is damaged"):
+        run(workdir, {"train.steps": 99})
+    assert (workdir / "config.json").read_bytes() == before
+
+
+def test_what_was_converted_is_said_once_at_the_first_interval(run, tmp_path, capsys):
+    rng = np.random.default_rng(0)
+    for i in range(40):
+        (tmp_path / "faces").mkdir(exist_ok=True)
+        Image.fromarray(rng.integers(0, 256, (16, 16, 4), np.uint8)).save(tmp_path / "faces" / f"{i}.png")
+    run(tmp_path / "run", {"data.source": "folder", "data.folder": str(tmp_path / "faces"), "train.steps": 3})
+    [line] = [line for line in capsys.readouterr().out.splitlines() if line.startswith("converted")]
+    assert re.fullmatch(r"converted so far: \d+ × alpha flattened onto white, \d+ × colour converted to grey", line)
+
+
 def test_sr3_is_not_chosen_by_psnr(six):
     assert not (six.workdir / "best.safetensors").exists()
 
@@ -192,3 +231,12 @@ def test_training_stops_after_too_many_bad_updates_and_the_last_checkpoint_is_go
     assert last.step == complete_steps(tmp_path / "new")[-1] >= 2
     assert_same_bits(read_state(tmp_path / "new").params, params)
     assert read_stats(tmp_path / "new")[0]["loss"] is None
+
+
+def test_it_stops_soon_after_too_many_bad_updates_however_seldom_it_logs(run, six, tmp_path):
+    params = jax.tree.map(lambda leaf: leaf * np.float32(1e30), load_checkpoint(six.workdir).params)
+    export(Checkpoint(six.config, params, 0, "explosive"), tmp_path / "explosive.safetensors")
+    fields = {"train.init_from": str(tmp_path / "explosive.safetensors"), "train.steps": 50, "train.max_bad_steps": 3}
+    with pytest.raises(TrainingDiverged, match=r"3 updates in a row up to step 3 "):
+        run(tmp_path / "new", fields | {"train.log_every": 1000, "train.checkpoint_every": 1})
+    assert complete_steps(tmp_path / "new")[-1] <= 5

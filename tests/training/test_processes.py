@@ -11,11 +11,12 @@ import sys
 import time
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 
-from sr3_jax import images
-from sr3_jax.checkpoints import complete_steps
+from sr3_jax import images, parallel
+from sr3_jax.checkpoints import complete_steps, load_checkpoint
 from tests import tiny
 from tests.tiny import assert_same_bits, read_state
 from tests.training.runs import finish, wait_for
@@ -61,13 +62,30 @@ def test_two_processes_train_as_one_does_and_either_number_takes_over_from_the_o
     assert_close(read_state(both), read_state(one), atol=1e-6)
 
 
-@pytest.mark.parametrize("stopped", [0, 1])
-def test_sigterm_to_one_of_them_saves_the_same_step_in_both_and_they_go_on_to_the_bit(start, tmp_path, stopped):
+def test_a_regression_network_that_no_process_holds_whole_is_exported_all_the_same(start, tmp_path):
+    """Gathering the average takes both: neither waits for the other when only one of them writes it."""
+    flags = ["--config.objective=regression", "--config.mesh.fsdp=2", "--config.model.channels=64", "--config.train.steps=2"]
+    both = [place | {"JAX_NUM_CPU_DEVICES": "1"} for place in places()]
+    output, _ = finish_all(start(tmp_path, *flags, **place) for place in both)
+    assert "2 × cpu in 2 processes, mesh data=1 fsdp=2" in output
+    # compared with what is saved, which is at least one parameter large enough to be split
+    saved, best = load_checkpoint(tmp_path), load_checkpoint(tmp_path / "best.safetensors")
+    assert max(leaf.size for leaf in jax.tree.leaves(saved.params)) >= parallel.SMALLEST_SHARDED
+    assert_same_bits(jax.device_get(best.params), jax.device_get(saved.params))
+
+
+@pytest.mark.parametrize(
+    ("number", "stopped"), [(signal.SIGTERM, [0]), (signal.SIGTERM, [1]), (signal.SIGINT, [1]), (signal.SIGINT, [0, 1])]
+)
+def test_a_signal_to_some_of_them_saves_the_same_step_in_both_and_they_go_on_to_the_bit(start, tmp_path, number, stopped):
     interrupted, whole, seldom = tmp_path / "interrupted", tmp_path / "whole", "--config.train.checkpoint_every=1000000"
-    processes = [start(interrupted, "--config.train.steps=1000000", seldom, **place) for place in places()]
+    launched = [place | {"SR3_STOPPED_EXIT": "75"} for place in places()]
+    processes = [start(interrupted, "--config.train.steps=1000000", seldom, **place) for place in launched]
     wait_for(processes[0], "step 4/")
-    processes[stopped].send_signal(signal.SIGTERM)
-    output, _ = finish_all(processes)
+    for i in stopped:
+        processes[i].send_signal(number)
+    output, _ = (process.communicate()[0] for process in processes)
+    assert [process.returncode for process in processes] == [75, 75]
     [step] = complete_steps(interrupted)
     assert f"stopped by a signal; saved step {step}" in output
     last = f"--config.train.steps={step + 2}"

@@ -5,10 +5,11 @@ import math
 from pathlib import Path
 
 import pytest
+from etils import epath
 
 from sr3_jax.errors import UserError
 from sr3_jax.training import progress
-from sr3_jax.training.progress import Reporter
+from sr3_jax.training.progress import Clock, Reporter
 
 pytestmark = pytest.mark.fast
 
@@ -48,6 +49,42 @@ def test_a_full_disk_is_one_sentence(tmp_path):
             report.log(1, {"value": 1.0})
 
 
+class FullDisk:
+    """TensorBoard's writer, as TensorFlow's behaves on a full disk."""
+
+    def write_scalars(self, step, scalars):
+        raise RuntimeError("{{function_node __wrapped__WriteScalarSummary}} No space left on device [Op:WriteScalarSummary]")
+
+    def flush(self):
+        raise RuntimeError("{{function_node __wrapped__FlushSummaryWriter}} No space left on device [Op:FlushSummaryWriter]")
+
+
+def test_a_full_disk_is_one_sentence_from_tensorboard_too_and_hides_no_error_under_way(tmp_path, monkeypatch):
+    monkeypatch.setattr(progress, "_tensorboard", lambda workdir: FullDisk())
+    full = "tensorboard cannot be written: No space left on device"
+    report = Reporter(tmp_path, 10, 0, True)
+    with pytest.raises(UserError, match=full):
+        report.log(1, {"value": 1.0})
+    with pytest.raises(UserError, match=full):
+        report.__exit__(None, None, None)
+    report.__exit__(UserError, UserError("the first error"), None)  # raises nothing: that one goes on
+
+
+@pytest.mark.parametrize("line", ['{"value": 1}', "[1]", "3", '{"step": "two"}'])
+def test_a_line_that_is_none_of_ours_is_no_obstacle(tmp_path, line):
+    (tmp_path / "stats.jsonl").write_text(f'{line}\n{{"step": 1}}\n')
+    Reporter(tmp_path, 10, 2, True)
+    assert read_stats(tmp_path) == [{"step": 1}]
+
+
+def test_in_an_object_store_the_file_is_whole_at_each_flush(tmp_path):
+    workdir = epath.Path(tmp_path)  # to us, any path that is not pathlib's
+    with Reporter(workdir, 10, 0, True) as report:
+        report.log(1, {"value": 1.0})
+        report.flush()
+        assert read_stats(tmp_path) == [{"step": 1, "value": 1.0}]
+
+
 def test_where_there_is_no_terminal_each_interval_is_a_plain_line(tmp_path, capsys):
     metrics = {"loss": 0.5, "seconds_per_step": 2.0, "images_per_second": 4.0, "data_wait": 0.25}
     with Reporter(tmp_path, 100, 0, True) as report:
@@ -55,9 +92,28 @@ def test_where_there_is_no_terminal_each_interval_is_a_plain_line(tmp_path, caps
         report.log(40, metrics)
         report.log(40, {"eval_psnr": 20.0})
         report.say("a [word] in brackets")
-    first, second = capsys.readouterr().out.splitlines()
+        report.log(90, metrics | {"seconds_per_step": 36_000.0, "bad_steps": 3.0})
+    first, second, third = capsys.readouterr().out.splitlines()
     assert first == "step 40/100 · loss 0.5000 · 2 s/step · 4 images/s · data 25% · ETA 00:02:00"
     assert second == "a [word] in brackets"
+    assert third.endswith("· data 25% · 3 updates dropped · ETA 4 d 04:00:00")
+
+
+def test_the_clock_gives_rates_since_it_was_last_read_or_restarted(monkeypatch):
+    now = 100.0
+    monkeypatch.setattr(progress.time, "perf_counter", lambda: now)
+    clock = Clock(8)
+    for _ in range(4):
+        now += 0.5
+        clock.waited(0.125)
+        clock.stepped()
+    rates = {"seconds_per_step": 0.5, "images_per_second": 16.0, "data_wait": 0.25}
+    assert clock.read() == rates
+    now += 1000  # an evaluation
+    clock.restart()
+    now += 2
+    clock.stepped()
+    assert clock.read() == {"seconds_per_step": 2.0, "images_per_second": 4.0, "data_wait": 0.0}
 
 
 def test_only_the_main_process_writes_and_speaks(tmp_path, capsys):
