@@ -49,8 +49,10 @@ def train(args: Arguments, _: list[str]) -> int:
     validate(args.config)
     stopped = _stopped_exit()
     parallel.start(args.config)
+    workdir = paths.parse(args.workdir)
+    startup.share_programs(workdir)
     parallel.make_mesh(args.config)  # what does not fit fails before the data are read
-    state = loop.train(args.config, paths.parse(args.workdir), held_out.during_training(args.config))
+    state = loop.train(args.config, workdir, held_out.during_training(args.config))
     return stopped if int(state.step) < args.config.train.steps else 0
 
 

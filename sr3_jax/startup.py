@@ -6,8 +6,12 @@ All of it gives way to what the user has set in the environment.
 import contextlib
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from sr3_jax import allocator
+
+if TYPE_CHECKING:
+    from sr3_jax.paths import AnyPath
 
 CACHE_BYTES = 4 * 2**30  # the programs used longest ago are dropped
 
@@ -30,6 +34,24 @@ def prepare() -> None:
     for name, value in defaults.items():
         os.environ.setdefault(name, value)
     allocator.keep_memory()
+
+
+def share_programs(workdir: "AnyPath") -> None:
+    """Lets the hosts of a cluster keep compiled programs in the workdir, which all of them see; gives way to the user's choice.
+
+    JAX has the first process alone write them, so that in folders of their own the other hosts would find none. Not on CPUs:
+    those of a cluster may differ in the instructions that a program was compiled for.
+    """
+    import jax
+
+    from sr3_jax.paths import is_remote
+
+    ours = os.environ.get("JAX_COMPILATION_CACHE_DIR") == str(cache_folder())
+    if ours and jax.process_count() > 1 and jax.default_backend() != "cpu":
+        jax.config.update("jax_compilation_cache_dir", str(workdir / "compiled"))
+        jax.config.update("jax_compilation_cache_max_size", -1)  # a bound needs a lock on a file, which buckets lack
+        if is_remote(workdir):
+            jax.config.update("jax_persistent_cache_enable_xla_caches", "none")  # XLA's own, which know local files only
 
 
 def cache_folder() -> Path:

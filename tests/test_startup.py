@@ -4,7 +4,9 @@ import os
 import subprocess
 import sys
 
+import jax
 import pytest
+from etils import epath
 
 from sr3_jax import startup
 
@@ -50,6 +52,28 @@ def test_a_home_that_cannot_be_written_to_means_no_cache(environment, tmp_path):
     (tmp_path / ".cache").write_text("a file")
     startup.prepare()
     assert "JAX_COMPILATION_CACHE_DIR" not in environment
+
+
+@pytest.mark.parametrize(
+    ("processes", "backend", "set_by_user", "shared"),
+    [(4, "tpu", False, True), (1, "tpu", False, False), (4, "cpu", False, False), (4, "tpu", True, False)],
+)
+def test_several_hosts_keep_what_they_compiled_in_the_workdir(
+    environment, tmp_path, monkeypatch, processes, backend, set_by_user, shared
+):
+    if set_by_user:
+        environment["JAX_COMPILATION_CACHE_DIR"] = "/mine"
+    startup.prepare()
+    changed = {}
+    monkeypatch.setattr(jax, "process_count", lambda: processes)
+    monkeypatch.setattr(jax, "default_backend", lambda: backend)
+    monkeypatch.setattr(jax.config, "update", lambda name, value: changed.update({name: value}))
+    startup.share_programs(tmp_path / "run")
+    expected = {"jax_compilation_cache_dir": str(tmp_path / "run" / "compiled"), "jax_compilation_cache_max_size": -1}
+    assert changed == (expected if shared else {})
+    startup.share_programs(epath.Path("gs://bucket/run"))
+    expected |= {"jax_compilation_cache_dir": "gs://bucket/run/compiled", "jax_persistent_cache_enable_xla_caches": "none"}
+    assert changed == (expected if shared else {})
 
 
 COMPILES = """
