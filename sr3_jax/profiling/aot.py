@@ -19,8 +19,7 @@ from ml_collections import ConfigDict
 
 from sr3_jax import config as config_lib
 from sr3_jax import parallel
-from sr3_jax.data import degradations
-from sr3_jax.method import Method, image_key
+from sr3_jax.method import Method, image_key, sampling_steps
 from sr3_jax.profiling import chips
 from sr3_jax.profiling.flops import matrix_flops
 from sr3_jax.profiling.hlo import Program
@@ -188,17 +187,18 @@ def _lower(config: ConfigDict, method: Method, mesh: jax.sharding.Mesh, what: st
         return training_program(config, mesh).lower(), config.train.accumulate, 1
     whole, split = parallel.replicated(mesh), parallel.batch_sharding(mesh)
     batch, size = config.train.batch_size, config.data.lr_size
+    steps = sampling_steps(config)
 
-    def run(params: PyTree, lr: jax.Array, ids: jax.Array, seed: jax.Array, sample: jax.Array) -> jax.Array:
+    def run(params: PyTree, lr: jax.Array, ids: jax.Array, seed: jax.Array, sample: jax.Array, steps: PyTree) -> jax.Array:
         keys = jax.vmap(lambda i: image_key(seed, i, sample))(ids)
-        return method.super_resolve(params, degradations.to_float(lr), keys)
+        return method.super_resolve(params, lr, keys, steps)
 
     params = jax.eval_shape(method.init, jax.random.key(0))
-    lr = jax.ShapeDtypeStruct((batch, size, size, config.model.image_channels), jnp.uint8)
+    lr = jax.ShapeDtypeStruct((batch, size, size, config.model.image_channels), jnp.float32)
     number, ids = jax.ShapeDtypeStruct((), jnp.int32), jax.ShapeDtypeStruct((batch,), jnp.int32)
-    evaluations = 1 if method.regression else config.sample.steps
-    compiled = jax.jit(run, in_shardings=(whole, split, split, whole, whole), out_shardings=split)
-    return compiled.lower(params, lr, ids, number, number), evaluations, evaluations
+    evaluations = 1 if method.regression else steps.evaluations
+    program = jax.jit(run, in_shardings=(whole, split, split, whole, whole, whole), out_shardings=split)
+    return program.lower(params, lr, ids, number, number, steps), evaluations, evaluations
 
 
 def _as_sampled(config: ConfigDict, devices: int) -> ConfigDict:
@@ -243,10 +243,12 @@ def advice(config: ConfigDict, result: Estimate) -> Iterator[str]:
     state = result.parameter_bytes + result.ema_bytes + result.optimizer_bytes
     temporary, fsdp, count = result.temporary_bytes, result.mesh["fsdp"], prod(result.mesh.values())
 
+    def enough(peak: float) -> bool:
+        return peak < 0.95 * result.limit_bytes  # scaling is rough
+
     def verdict(peak: float) -> str:
-        # what is left by scaling is rough: 5 % of room
-        enough = "would fit" if peak < 0.95 * result.limit_bytes else "not enough alone"
-        return f"about {peak / chips.GIB:.1f} GiB, {enough} (estimated by scaling)"
+        outcome = "would fit" if enough(peak) else "not enough alone"
+        return f"about {peak / chips.GIB:.1f} GiB, {outcome} (estimated by scaling)"
 
     per_chip = config.train.batch_size // config.train.accumulate // count
     if result.what == "sample":
@@ -277,8 +279,10 @@ def advice(config: ConfigDict, result: Estimate) -> Iterator[str]:
         yield from option({"model.remat": levels}, state + kept)
         if fsdp < count:
             yield from option({"model.remat": levels, **spread}, state * fsdp / count + kept)
-    for parts in range(2, per_chip + 1):
+    for parts in (parts for parts in range(2, per_chip + 1) if per_chip % parts == 0):
         yield from option({"train.accumulate": config.train.accumulate * parts}, state + temporary / parts)
+        if enough(state + temporary / parts):
+            break
     if per_chip > 1:
         less = per_chip // 2
         batch = {"train.batch_size": less * count * config.train.accumulate}

@@ -1,8 +1,11 @@
 """Estimates for TPUs that are not here: what is compiled, what is said of it, and what when it does not fit."""
 
 import json
+import os
 import re
 import runpy
+import subprocess
+import sys
 from ast import literal_eval
 from math import prod
 from pathlib import Path
@@ -17,6 +20,7 @@ from sr3_jax.checkpoints import Checkpoint
 from sr3_jax.inference.upscaler import Upscaler
 from sr3_jax.method import Method
 from sr3_jax.profiling import aot, chips, report
+from tests.profiling.compiler import needs_compiler, without_settings
 from tests.tiny import abstract_state, get_config, mesh_of
 
 ROOT = Path(__file__).parent.parent.parent
@@ -165,6 +169,13 @@ def test_advice_divides_the_batch_evenly_and_scales():
     ]
     assert "about 12.0 GiB, would fit" in lines[0]  # 4 GiB of state, shared by 32
     assert "about 8.0 GiB, would fit" in lines[1]  # a third of 11.9 GiB of temporaries
+    config.train.batch_size = 32 * 2**14
+    lines = list(aot.advice(config, made(fits=False, temporary_bytes=40 * GIB)))
+    assert [line for line in lines if "accumulate" in line] == [
+        "--config.train.accumulate=2: about 24.0 GiB, not enough alone (estimated by scaling)",
+        "--config.train.accumulate=4: about 14.0 GiB, would fit (estimated by scaling)",
+    ]
+    config.train.batch_size = 96
     tight = list(aot.advice(config, made(fits=False, temporary_bytes=40 * GIB)))
     assert all("not enough alone" in line for line in tight)
 
@@ -174,6 +185,30 @@ def test_advice_for_sampling_is_a_smaller_batch():
     config = aot._as_sampled(get_config(), 4)
     estimate = made(fits=False, what="sample", mesh={"data": 4, "fsdp": 1})
     assert [line.partition(":")[0] for line in aot.advice(config, estimate)] == ["Upscaler(…, batch_size=8)"]
+
+
+@pytest.mark.slow
+@needs_compiler
+def test_what_the_compiler_refuses_is_told_by_how_much(tmp_path):
+    """Half a minute, with the real compiler."""
+    fields = {"train.batch_size": 2**15, "model.multipliers": "(1,)", "model.attention": "()", "model.middle_attention": False}
+    done = subprocess.run(
+        [
+            *(sys.executable, "-m", "sr3_jax", "compile", "--json", "--topology=v5e:2x2"),
+            f"--config={ROOT / 'tests/profiling/test_budget.py'}",
+            *(f"--config.{name}={value}" for name, value in fields.items()),
+        ],
+        env=without_settings(os.environ) | {"XDG_CACHE_HOME": str(tmp_path)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 1, done.stderr
+    found = json.loads(done.stdout)
+    assert not found["fits"]
+    assert found["limit_bytes"]["value"] == 15.75 * GIB
+    assert found["peak_bytes"]["value"] > 20 * GIB
+    assert found["mfu"] == {"value": None, "estimated": True, "source": None}
+    assert any(line.startswith("--config.model.remat=(0,): ") and "would fit" in line for line in found["advice"])
 
 
 # -- the report
@@ -253,18 +288,30 @@ def test_the_exit_code_says_whether_it_fits(monkeypatch, capsys, fits, code, fla
 
 
 @pytest.mark.parametrize("objective", ["sr3", "regression"])
-def test_sampling_compiles_what_the_upscaler_runs(objective):
+def test_sampling_has_whole_parameters_and_the_batch_of_one_host(objective):
     config = get_config()
     config.objective, config.train.batch_size, config.mesh.data, config.mesh.fsdp = objective, 96, 1, -1
-    sampled = aot._as_sampled(config, len(jax.devices()))
-    lowered, trips, evaluations = aot._lower(sampled, Method(sampled), parallel.make_mesh(sampled), "sample")
+    method, devices = Method(config), jax.devices()
+    sampled = aot._as_sampled(config, len(devices))
+    mesh = parallel.make_mesh(sampled, devices)
+    lowered, trips, evaluations = aot._lower(sampled, method, mesh, "sample")
     assert trips == evaluations == (1 if objective == "regression" else config.sample.steps)
-    upscaler = Upscaler(Checkpoint(config, jax.jit(Method(config).init)(jax.random.key(0)), 0, "tiny"))
-    image = (config.data.lr_size, config.data.lr_size, config.model.image_channels)
-    lr, ids = jax.ShapeDtypeStruct((upscaler.batch_size, *image), "uint8"), jax.ShapeDtypeStruct((16,), "int32")
-    assert upscaler.batch_size == sampled.train.batch_size == 16
-    number = jax.ShapeDtypeStruct((), "int32")
-    assert lowered.as_text() == upscaler._compile(None).lower(upscaler.params, lr, ids, number, number).as_text()
+    (params, lr, ids, *others), _ = lowered.compile().input_shardings
+    assert all(sharding.is_fully_replicated for sharding in jax.tree.leaves([params, others]))
+    assert lr.shard_shape((16, 8, 8, 1)) == (2, 8, 8, 1)
+    assert ids.shard_shape((16,)) == (2,)
+    assert lowered.out_info.shape == (16, *method.shape)
+
+    upscaler = Upscaler(Checkpoint(config, jax.jit(method.init)(jax.random.key(0)), 0, "tiny"))
+    assert (upscaler.batch_size, upscaler.mesh) == (sampled.train.batch_size, mesh)
+
+
+@pytest.mark.fast
+@pytest.mark.parametrize(("devices", "batch"), [(1, 16), (4, 16), (6, 18)])
+def test_a_sampled_batch_is_rounded_up_to_the_devices(devices, batch):
+    config = aot._as_sampled(get_config(), devices)
+    assert config.train.batch_size == batch
+    assert parallel.mesh_shape(config, devices) == (devices, 1)
 
 
 @pytest.mark.parametrize(

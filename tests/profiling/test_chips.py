@@ -4,14 +4,12 @@ import json
 import os
 import subprocess
 import sys
-from importlib.util import find_spec
 
 import pytest
 
 from sr3_jax.errors import UserError
 from sr3_jax.profiling import chips
-
-needs_compiler = pytest.mark.skipif(find_spec("libtpu") is None, reason="needs the extra [aot]")
+from tests.profiling.compiler import needs_compiler, without_settings
 
 SLICES = {  # devices, hosts
     "v5e:1x1": (1, 1),
@@ -45,8 +43,7 @@ print(json.dumps([counts, refused, jax.config.jax_enable_compilation_cache]))
 
 @needs_compiler
 def test_every_kind_of_chip_has_its_slices():
-    environment = {name: value for name, value in os.environ.items() if not name.startswith(("JAX_", "XLA_", "TPU_"))}
-    environment["JAX_ENABLE_COMPILATION_CACHE"] = "true"
+    environment = without_settings(os.environ) | {"JAX_ENABLE_COMPILATION_CACHE": "true"}
     command = [sys.executable, "-c", PROGRAM, *SLICES]
     done = subprocess.run(command, env=environment, check=True, capture_output=True, text=True)
     counts, refused, cached = json.loads(done.stdout.splitlines()[-1])
