@@ -5,6 +5,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -20,6 +21,7 @@ from sr3_jax import cli, images, parallel
 from sr3_jax.checkpoints import export, load_checkpoint
 from sr3_jax.data.sources import OrlFaces
 from sr3_jax.training import overfit
+from tests import tiny
 
 pytestmark = pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")  # ml_collections'
 
@@ -84,6 +86,8 @@ def place(tmp_path_factory):
     (place / "bad" / "cut.png").write_bytes((place / "bad" / "0.png").read_bytes()[:1000])
     images.write(place / "bad" / "small.png", photograph[:8, :8])
     images.write(place / "large.png", photograph[:17, :16])
+    (place / "mine").mkdir()
+    (place / "mine" / "stats.jsonl").write_text("my own statistics")
     face = Image.fromarray(OrlFaces(range(31, 41))[0].pixels[14:106, :, 0]).resize((16, 16), Image.Resampling.BICUBIC)
     face.save(place / "face.png")
     return place
@@ -245,6 +249,15 @@ COMMAND_LINES = {
         "check-data --config={p}/tiny.py --output={w}.png {folder}{p}/bad --config.data.eval_folder={p}/good",
         ("3 of 7 images cannot be used", "cut.png"),
     ),
+    "a sheet of no image format": ("check-data --config={p}/tiny.py --output={w}.foo", ("suffix '.foo'", ".png")),
+    "a mesh that is larger than the devices": (
+        "train --config={p}/tiny.py --workdir={w} --config.mesh.data=16 --config.mesh.fsdp=-1",
+        ("mesh.data = 16 and mesh.fsdp = -1", "must be 8, the number of devices"),
+    ),
+    "somebody's folder as workdir": (
+        "train --config={p}/tiny.py --workdir={p}/mine",
+        ("mine holds stats.jsonl but no config.json", "use another --workdir"),
+    ),
     "no checkpoint": ("evaluate", ("--workdir=DIR or --checkpoint=PATH",)),
     "a checkpoint that is not there": ("evaluate --workdir={p}/none", ("no checkpoint at", "none")),
     "a folder without checkpoints": ("evaluate --checkpoint={p}/empty", ("empty holds no checkpoint",)),
@@ -368,8 +381,26 @@ def workdir(place, tmp_path_factory):
     workdir = tmp_path_factory.mktemp("whole") / "run"
     done = in_a_new_process("train", f"--config={place / 'tiny.py'}", f"--workdir={workdir}")
     assert done.returncode == 0, done.stderr
-    assert "step 2/2" in done.stdout
+    (workdir.parent / "stdout.txt").write_text(done.stdout)
     return workdir
+
+
+def test_training_says_what_it_trains_on_which_devices_and_in_how_much_memory(workdir):
+    lines = (workdir.parent / "stdout.txt").read_text().splitlines()
+    assert lines[0] == "devices: 1 × cpu, mesh data=1 fsdp=1"
+    assert re.fullmatch(r"network: 0\.\d\d M parameters \(parameters\.txt\), sr3, float32", lines[1])
+    assert lines[2] == "data: orl, 16² → 32², batch 8"
+    assert re.fullmatch(r"compiled in [\d.]+ s; memory per device, estimated by the compiler: [\d,]+ MiB \(.*\)", lines[3])
+    assert any(line.startswith("step 2/2 · loss ") for line in lines)
+    parameters = (workdir / "parameters.txt").read_text()
+    assert "gamma_embedding/dense_0/kernel" in parameters
+    assert "Total: " in parameters
+
+
+def test_tensorboard_gets_its_events_where_it_is_installed(workdir):
+    pytest.importorskip("tensorboard")
+    [events] = (workdir / "tensorboard").glob("events*")
+    assert b"gradient_norm" in events.read_bytes()
 
 
 def test_training_leaves_config_checkpoint_stats_and_samples_in_the_workdir(workdir):
@@ -423,6 +454,43 @@ def test_evaluate_export_and_upscale_follow_from_the_workdir_alone(workdir, plac
     assert "large.png is 16×17; tiny.safetensors takes images of 16×16 only" in done.stderr
     assert "Traceback" not in done.stderr
     assert {images.read(tmp_path / "out" / f"face-{i}.png", None).pixels.shape for i in (1, 2)} == {(32, 32, 1)}
+
+
+def test_the_results_of_an_exported_file_are_where_the_help_says(workdir, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    export(load_checkpoint(workdir), tmp_path / "tiny.safetensors")
+    code, out, _ = run(capsys, "evaluate", "--checkpoint=tiny.safetensors", "--limit=2")
+    assert code == 0
+    assert out.splitlines()[-2] == "evaluation/tiny/held_out/results.json"
+    assert (tmp_path / "evaluation" / "tiny" / "held_out" / "results.json").exists()
+
+
+def test_colour_photographs_go_all_the_way_and_what_was_converted_is_said(tmp_path, capsys):
+    """From a folder, prepared, through training and evaluation to a larger picture; one in three has an alpha channel."""
+    photograph = Image.fromarray(photographs.astronaut())
+    for folder, count in (("in", 30), ("test", 3)):
+        (tmp_path / folder).mkdir()
+        for i in range(count):
+            cut = photograph.crop((10 * i, 5 * i, 10 * i + 24, 5 * i + 20))
+            cut.convert("RGB" if i % 3 else "RGBA").save(tmp_path / folder / f"{i}.png")
+    code, out, _ = run(capsys, "prepare", tmp_path / "in", "--size=16", f"--output={tmp_path / 'records'}", "--workers=2")
+    assert (code, out.splitlines()[0]) == (0, "converted: 10 × alpha flattened onto white")
+
+    data = ["--config.data.source=folder", f"--config.data.folder={tmp_path / 'in'}", "--config.model.image_channels=3"]
+    data.append(f"--config.data.eval_folder={tmp_path / 'test'}")
+    flags = [f"--config={tiny.__file__}", f"--workdir={tmp_path / 'run'}", "--config.train.steps=2"]
+    done = in_a_new_process("train", *flags, *data)
+    assert done.returncode == 0, done.stderr
+    assert "× alpha flattened onto white" in next(line for line in done.stdout.splitlines() if line.startswith("converted"))
+
+    code, out, _ = run(capsys, "evaluate", f"--workdir={tmp_path / 'run'}")
+    assert code == 0
+    assert out.startswith("3 held-out images, folder\nconverted: 1 × alpha flattened onto white\n")
+
+    photograph.resize((8, 8)).save(tmp_path / "small.png")
+    command = ["upscale", tmp_path / "small.png", f"--output={tmp_path / 'large.png'}", f"--checkpoint={tmp_path / 'run'}"]
+    assert run(capsys, *command)[0] == 0
+    assert images.read(tmp_path / "large.png", None).pixels.shape == (16, 16, 3)
 
 
 def test_results_that_cannot_be_written_are_an_error_before_the_work(workdir, place, capsys):

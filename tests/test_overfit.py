@@ -1,11 +1,17 @@
 """`sr3 overfit`: whether the loss of one small batch falls, and below what."""
 
+import subprocess
+import sys
+from pathlib import Path
+
 import jax
 import numpy as np
 import pytest
 
 from sr3_jax import config as config_lib
 from sr3_jax.training.overfit import Outcome, overfit
+
+ORL = Path(__file__).parent.parent / "configs" / "orl_16_64.py"
 
 
 @pytest.fixture(autouse=True)
@@ -46,3 +52,10 @@ def test_sr3_too_starts_at_the_size_of_its_target_and_one_step_is_not_enough():
     assert outcome.before == pytest.approx(0.8, abs=0.4)  # L1 of v, about √(2 / π)
     assert np.isfinite(outcome.after)
     assert not outcome.reached
+
+
+@pytest.mark.slow
+def test_the_config_of_the_demo_overfits():
+    done = subprocess.run([sys.executable, "-m", "sr3_jax", "overfit", f"--config={ORL}"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "reached" in done.stdout

@@ -1,5 +1,6 @@
 """What `pip install sr3_jax` brings, and what the wheel holds."""
 
+import os
 import re
 import shutil
 import subprocess
@@ -9,7 +10,10 @@ import zipfile
 from importlib.metadata import metadata, requires
 from pathlib import Path
 
+import numpy as np
 import pytest
+
+from sr3_jax import images
 
 ROOT = Path(__file__).parent.parent
 SETUP = (ROOT / "setup.py").read_text()
@@ -49,14 +53,20 @@ def test_setup_py_is_the_only_place_for_metadata():
     assert not (ROOT / "setup.cfg").exists()
 
 
-@pytest.mark.slow
-def test_the_wheel_holds_every_module_the_weights_and_the_types_marker_and_gives_the_command(tmp_path):
-    source = tmp_path / "source"  # building writes beside setup.py
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory):
+    """The wheel that pip makes of this tree."""
+    source, target = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("wheel")  # building writes beside setup.py
     shutil.copytree(ROOT / "sr3_jax", source / "sr3_jax", ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("setup.py", "pyproject.toml", "README.md"):
         shutil.copy(ROOT / name, source)
-    subprocess.run([sys.executable, "-m", "pip", "wheel", ".", "--no-deps", "-q", "-w", tmp_path], cwd=source, check=True)
-    [wheel] = tmp_path.glob("*.whl")
+    subprocess.run([sys.executable, "-m", "pip", "wheel", ".", "--no-deps", "-q", "-w", target], cwd=source, check=True)
+    [wheel] = target.glob("*.whl")
+    return wheel
+
+
+@pytest.mark.slow
+def test_the_wheel_holds_every_module_the_weights_and_the_types_marker_and_gives_the_command(wheel):
     with zipfile.ZipFile(wheel) as archive:
         held = set(archive.namelist())
         scripts = next(archive.read(name).decode() for name in held if name.endswith("entry_points.txt"))
@@ -65,3 +75,20 @@ def test_the_wheel_holds_every_module_the_weights_and_the_types_marker_and_gives
         assert path.relative_to(ROOT).as_posix() in held
     assert "sr3 = sr3_jax.cli:main" in scripts
     assert {name.partition("/")[0].partition("-")[0] for name in held} == {"sr3_jax"}
+
+
+@pytest.mark.slow
+def test_what_the_wheel_installs_runs_elsewhere_by_itself(wheel, tmp_path):
+    target, elsewhere = tmp_path / "installed", tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    subprocess.run([sys.executable, "-m", "pip", "install", "--no-deps", "-q", "--target", target, wheel], check=True)
+    images.write(elsewhere / "face.png", np.full((16, 16, 1), 99, np.uint8))
+
+    def run(*command):
+        environment = os.environ | {"PYTHONPATH": str(target), "JAX_NUM_CPU_DEVICES": "1"}
+        return subprocess.run(command, cwd=elsewhere, env=environment, capture_output=True, text=True, check=True).stdout
+
+    assert Path(run(sys.executable, "-c", "import sr3_jax; print(sr3_jax.__file__)").strip()).is_relative_to(target)
+    assert "sr3 COMMAND" in run(target / "bin" / "sr3", "--help")
+    run(target / "bin" / "sr3", "upscale", "face.png", "--output=large.png", "--steps=1")
+    assert images.read_size(elsewhere / "large.png") == (64, 64)

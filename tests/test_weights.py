@@ -1,11 +1,14 @@
 """The shipped weights keep their promises, on people they have never seen."""
 
+import importlib.util
 from importlib import resources
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from sr3_jax.checkpoints import load_checkpoint, shipped
+from sr3_jax.config import differences
 from sr3_jax.evaluation import held_out
 from sr3_jax.inference.upscaler import Upscaler
 
@@ -25,6 +28,24 @@ def test_each_is_there_by_name_small_and_carries_its_config():
         assert len((resources.files("sr3_jax") / "weights" / f"{name}.safetensors").read_bytes()) <= 10e6
 
 
+@pytest.mark.fast
+@pytest.mark.parametrize("name", NAMES)
+def test_its_config_is_the_one_that_is_said_to_train_it(name):
+    spec = importlib.util.spec_from_file_location("orl_16_64", Path(__file__).parent.parent / "configs" / "orl_16_64.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    ours = module.get_config()
+    ours.objective = load_checkpoint(name).config.objective
+    assert differences(ours, load_checkpoint(name).config) == []
+
+
+def detail(images):
+    """The energy of the Laplacian."""
+    x = images[..., 0].astype(float)
+    neighbours = x[:, :-2, 1:-1] + x[:, 2:, 1:-1] + x[:, 1:-1, :-2] + x[:, 1:-1, 2:]
+    return np.square(4 * x[:, 1:-1, 1:-1] - neighbours).mean()
+
+
 def test_regression_beats_a_fitted_linear_filter_and_a_sample_agrees_with_its_input():
     """A 5×5 linear filter fitted on the training people reaches 25.25 dB on all 100 images."""
     data = held_out.load(load_checkpoint(NAMES[0]).config)
@@ -36,6 +57,15 @@ def test_regression_beats_a_fitted_linear_filter_and_a_sample_agrees_with_its_in
     best = held_out.mean_scores(held_out.uint8(upscaled(NAMES[1], few)), few)
     assert sample["psnr"] >= best["psnr"] - 3
     assert sample["consistency_db"] >= 40
+
+
+def test_a_sample_has_the_detail_that_bicubic_lacks_and_no_grid_of_the_pixels_that_the_network_folds():
+    data = held_out.load(load_checkpoint(NAMES[0]).config, limit=10)
+    sample = held_out.uint8(upscaled(NAMES[0], data))
+    assert 10 * detail(data.bicubic) < detail(sample) < 1.2 * detail(data.hr)
+    error = sample.astype(float) - data.hr
+    phases = [error[:, row::2, column::2].mean() for row in (0, 1) for column in (0, 1)]
+    assert np.abs(phases).max() < 1  # levels of 255
 
 
 @pytest.mark.slow

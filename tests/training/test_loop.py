@@ -79,6 +79,17 @@ def test_eight_devices_equal_one_and_two_times_four_with_everything_sharded(run,
             assert {shard.data.size for shard in leaf.addressable_shards} == {leaf.size // (4 if split else 1)}
 
 
+@pytest.mark.parametrize("fsdp", [1, 4])
+def test_in_bfloat16_all_that_is_kept_stays_float32_and_the_loss_is_about_the_same(run, six, tmp_path, monkeypatch, fsdp):
+    monkeypatch.setattr(parallel, "SMALLEST_SHARDED", 64)
+    state = run(tmp_path, {"model.dtype": "bfloat16", "mesh.fsdp": fsdp}).state
+    for leaf in jax.tree.leaves((state.params, state.ema, adam(state).mu, adam(state).nu)):
+        assert leaf.dtype == np.float32
+    rounded, exact = ([line["loss"] for line in read_stats(place) if "loss" in line] for place in (tmp_path, six.workdir))
+    assert rounded == pytest.approx(exact, rel=1e-2)
+    assert rounded != pytest.approx(exact, rel=1e-6)
+
+
 def test_the_loop_moves_nothing_between_host_and_devices_behind_our_back(run, tmp_path, monkeypatch):
     monkeypatch.setattr(parallel, "to_devices", lambda batch, mesh: batch)  # leaves it to the compiled step
     with pytest.raises(Exception, match="Disallowed host-to-device transfer"):

@@ -85,6 +85,21 @@ def test_a_disk_that_takes_no_more_is_told_in_one_sentence_and_keeps_the_earlier
     assert "resuming from step 6" in finish(start(workdir, "--config.train.steps=7"))
 
 
+def test_a_damaged_checkpoint_is_named_and_without_it_the_run_goes_on_from_the_one_before(start, six, tmp_path):
+    workdir = shutil.copytree(six.workdir, tmp_path / "workdir")
+    files = [path for path in (workdir / "checkpoints" / "6" / "state").rglob("d/*") if path.is_file()]
+    max(files, key=lambda path: path.stat().st_size).unlink()
+    process = start(workdir, "--config.train.steps=7")
+    _, errors = process.communicate()
+    assert process.returncode == 2, errors
+    assert "Traceback" not in errors
+    assert f"{workdir / 'checkpoints' / '6'} is damaged" in errors
+    assert "remove that folder to use the checkpoint before it" in errors
+    shutil.rmtree(workdir / "checkpoints" / "6")
+    assert "resuming from step 3" in finish(start(workdir, "--config.train.steps=7"))
+    assert complete_steps(workdir) == [3, 6, 7]
+
+
 @contextmanager
 def small_disk(folder, size):
     try:
