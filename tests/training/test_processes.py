@@ -65,13 +65,19 @@ def test_two_processes_train_as_one_does_and_either_number_takes_over_from_the_o
 def test_a_regression_network_that_no_process_holds_whole_is_exported_all_the_same(start, tmp_path):
     """Gathering the average takes both: neither waits for the other when only one of them writes it."""
     flags = ["--config.objective=regression", "--config.mesh.fsdp=2", "--config.model.channels=64", "--config.train.steps=2"]
-    both = [place | {"JAX_NUM_CPU_DEVICES": "1"} for place in places()]
-    output, _ = finish_all(start(tmp_path, *flags, **place) for place in both)
+    single = {"JAX_NUM_CPU_DEVICES": "1"}
+    output, _ = finish_all(start(tmp_path, *flags, **place | single) for place in places())
     assert "2 × cpu in 2 processes, mesh data=1 fsdp=2" in output
     # compared with what is saved, which is at least one parameter large enough to be split
     saved, best = load_checkpoint(tmp_path), load_checkpoint(tmp_path / "best.safetensors")
     assert max(leaf.size for leaf in jax.tree.leaves(saved.params)) >= parallel.SMALLEST_SHARDED
     assert_same_bits(jax.device_get(best.params), jax.device_get(saved.params))
+
+    # ... and both make up for an evaluation that only the first one knows to be missing
+    lines = [line for line in read_stats(tmp_path) if "eval_psnr" not in line]
+    (tmp_path / "stats.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    output, _ = finish_all(start(tmp_path, *flags, **place | single) for place in places())
+    assert "step 2 held-out: psnr" in output
 
 
 @pytest.mark.parametrize(("number", "stopped"), [(signal.SIGTERM, [0]), (signal.SIGTERM, [1]), (signal.SIGINT, [0, 1])])
