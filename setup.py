@@ -20,6 +20,7 @@ REQUIRES = [
     "filelock>=3.12",  # JAX needs it to bound its cache of compiled programs
     "numpy>=2.0",  # float64 tables, images at the borders
     "pillow>=11.0",  # image files
+    "opencv-python-headless>=4.10",  # image files with colour of 16 bits a channel, which Pillow cannot hold
     "rich>=13.7",  # progress bar and tables in the terminal (flax brings it anyway)
     "jaxtyping>=0.3",  # shapes in signatures
 ]

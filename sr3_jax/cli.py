@@ -99,23 +99,41 @@ def evaluate(args: Arguments, _: list[str]) -> None:
 
 
 def upscale(args: Arguments, inputs: list[str]) -> int:
-    """Enlarges images, files or folders of them, of the network's own size.
+    """Enlarges images of any size: files, folders, patterns, or - for standard input.
 
-    With one input file and an --output that has an image suffix, that file is written; otherwise --output is a folder, and each
-    image appears in it as its name, .png. Nothing is overwritten without --overwrite.
+    With one input file and an --output that has an image suffix, that file is written, and for - standard output; otherwise
+    --output is a folder, and each image appears in it as its name, .png. Depth, alpha, colour profile and EXIF stay. Nothing is
+    overwritten without --overwrite, and one bad file does not stop the others (exit code 2).
     """
+    for name in ("scale", "samples", "steps", "tile", "batch"):
+        least = {"samples": 1}.get(name, 0)
+        _between(args, name, least)
+    _between(args, "seed", 0)
+    if args.uncertainty and args.samples < 2:
+        raise UserError(f"--uncertainty needs --samples of at least 2, not {args.samples}")
+    if args.device:
+        os.environ["JAX_PLATFORMS"] = {"gpu": "cuda"}.get(args.device, args.device)
     from sr3_jax import parallel
     from sr3_jax.checkpoints import load_checkpoint
     from sr3_jax.inference import files
 
-    _between(args, "samples", 1)
-    _between(args, "steps", 0)
-    _between(args, "seed", 0)
+    jobs = files.plan(inputs, Path(args.output), args.overwrite, args.samples, args.uncertainty)
     parallel.start()
-    jobs = files.plan([Path(name) for name in inputs], Path(args.output), args.samples, args.overwrite)
-    return files.upscale_all(
-        load_checkpoint(args.checkpoint), jobs, samples=args.samples, steps=args.steps or None, seed=args.seed
+    checkpoint = load_checkpoint(args.checkpoint)
+    if args.precision:
+        checkpoint.config.model.dtype = args.precision
+    options = files.Options(
+        samples=args.samples,
+        uncertainty=args.uncertainty,
+        steps=args.steps or None,
+        sampler=args.sampler,
+        seed=args.seed,
+        scale=args.scale or None,
+        match_input=args.match_input,
+        tile=args.tile or None,
+        batch=args.batch or None,
     )
+    return files.upscale_all(checkpoint, jobs, options)
 
 
 def overfit(args: Arguments, _: list[str]) -> int:
@@ -319,6 +337,20 @@ def _upscale_flags(fv: flags.FlagValues, argv: list[str]) -> None:
     flags.DEFINE_string("output", None, "File or folder to write.", flag_values=fv)
     flags.DEFINE_string("checkpoint", "faces-16-64", "A workdir, exported file or shipped name.", flag_values=fv)
     flags.DEFINE_boolean("overwrite", False, "Replace files that exist.", flag_values=fv)
+    flags.DEFINE_float("scale", 0, "How many times larger; 0: what the network does in one pass.", flag_values=fv)
+    samplers = ["ancestral", "ddim", "dpm_solver", "heun"]
+    flags.DEFINE_enum("sampler", None, samplers, "By default the checkpoint's own.", flag_values=fv)
+    flags.DEFINE_boolean("uncertainty", False, "Also the mean of the samples, and how much they differ.", flag_values=fv)
+    flags.DEFINE_boolean(
+        "match_input",
+        None,
+        "Correct the result until, down-sampled, it is the input; default: the checkpoint's.",
+        flag_values=fv,
+    )
+    flags.DEFINE_enum("device", None, ["cpu", "gpu", "tpu"], "By default the fastest there is.", flag_values=fv)
+    flags.DEFINE_enum("precision", None, ["float32", "bfloat16"], "Of the network; default: as trained.", flag_values=fv)
+    flags.DEFINE_integer("tile", 0, "Side of a tile of a large image, in pixels of the result; 0: by network.", flag_values=fv)
+    flags.DEFINE_integer("batch", 0, "Tiles or small images at a time; 0: by device.", flag_values=fv)
     _sampling_flags(fv)
 
 

@@ -122,6 +122,7 @@ def base() -> ConfigDict:
     sample.variance = "beta"  # ancestral: 1 - alpha_t (Algorithm 2), or the "posterior" variance
     sample.eta = 0.0  # ddim and dpm_solver: 0 without noise, 1 with as much as the posterior
     sample.clip = True  # clip the predicted image to [-1, 1] at every step
+    sample.match_input = False  # change a result such that, down-sampled, it is the image that was given
 
     c.train = train = ConfigDict()
     train.steps = 1_000_000

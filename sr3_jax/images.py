@@ -38,38 +38,38 @@ def is_image_name(path: AnyPath) -> bool:
 
 def read_size(path: AnyPath | str) -> tuple[int, int]:
     """(width, height) after EXIF orientation, from the header alone; raises ImageError when there is none."""
-    with _open(path, str(path)) as image, _named(f"{path} cannot be opened as an image"):
+    with open_image(path, str(path)) as image, named_errors(f"{path} cannot be opened as an image"):
         # Not asked for: a TIFF's size is that after turning, and a PNG without EXIF in front would be decoded in search of it.
         upright = image.format == "TIFF" or (image.format == "PNG" and not _EXIF_IN_PNG & image.info.keys())
-        return image.size if upright or _orientation(image) < 5 else image.size[::-1]
+        return image.size if upright or orientation(image) < 5 else image.size[::-1]
 
 
 def read(path: AnyPath | str, channels: int | None) -> Decoded:
     """The whole image as uint8, EXIF orientation applied: 3 channels (RGB), 1 (luma) or its own (None); raises ImageError."""
-    with _open(path, str(path)) as image:
+    with open_image(path, str(path)) as image:
         return convert(image, channels, str(path))
 
 
 def decode(data: bytes, channels: int | None, name: str) -> Decoded:
     """As `read`, from the bytes of a file."""
-    with _open(io.BytesIO(data), name) as image:
+    with open_image(io.BytesIO(data), name) as image:
         return convert(image, channels, name)
 
 
 def convert(image: Image.Image, channels: int | None, name: str = "the image") -> Decoded:
     """A Pillow image of any mode as uint8 with 1 or 3 channels, and what was done to it; raises ImageError."""
-    with _named(f"{name} cannot be decoded"):
+    with named_errors(f"{name} cannot be decoded"):
         return _convert(image, channels)
 
 
 def _convert(image: Image.Image, channels: int | None) -> Decoded:
     notes = []
-    turned_by_load = image.format == "TIFF" and _orientation(image) > 1  # the one format that Pillow turns itself
+    turned_by_load = image.format == "TIFF" and orientation(image) > 1  # the one format that Pillow turns itself
     levels_are_16_bit = image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PPM")
     image.load()
     if getattr(image, "n_frames", 1) > 1:
         notes.append("first frame only")
-    if turned_by_load or _orientation(image) > 1:
+    if turned_by_load or orientation(image) > 1:
         image = ImageOps.exif_transpose(image)
         notes.append("turned upright as its EXIF orientation says")
     if image.mode.startswith("I") or image.mode == "F":
@@ -130,9 +130,10 @@ def write(path: AnyPath | str, pixels: Pixels) -> None:
         raise UserError(f"{path} cannot be written: {_first_line(error)}") from error
 
 
-def _open(source: AnyPath | str | io.BytesIO, name: str) -> Image.Image:
+def open_image(source: AnyPath | str | io.BytesIO, name: str) -> Image.Image:
+    """The image of a file, or of its bytes, before it is decoded; raises ImageError."""
     try:
-        with _named(f"{name} cannot be opened as an image"):
+        with named_errors(f"{name} cannot be opened as an image"):
             if not isinstance(source, io.BytesIO | str | Path):
                 source = io.BytesIO(source.read_bytes())
             return Image.open(source)
@@ -146,7 +147,7 @@ def _open(source: AnyPath | str | io.BytesIO, name: str) -> Image.Image:
 
 
 @contextmanager
-def _named(what: str) -> Iterator[None]:
+def named_errors(what: str) -> Iterator[None]:
     """Turns whatever Pillow raises into an ImageError: damaged files make it raise anything (struct.error, KeyError)."""
     try:
         yield
@@ -156,10 +157,10 @@ def _named(what: str) -> Iterator[None]:
         raise ImageError(f"{what}: {_first_line(error)}") from error
 
 
-def _orientation(image: Image.Image) -> int:
+def orientation(image: Image.Image) -> int:
     """EXIF orientation: 1 (upright) to 8."""
-    orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
-    return orientation if orientation in range(1, 9) else 1
+    value = image.getexif().get(ExifTags.Base.Orientation, 1)
+    return value if value in range(1, 9) else 1
 
 
 def _to_8_bits(levels: np.ndarray, full: float | None) -> np.ndarray:

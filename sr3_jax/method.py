@@ -55,8 +55,8 @@ class Method:
         model = self.config.model
         return (hr - condition) / model.residual_scale if model.predict_residual else hr
 
-    def decode(self, y_0: Images, condition: Images) -> Images:
-        """y_0 to the HR image."""
+    def decode(self, y_0: Any, condition: Any) -> Any:
+        """y_0 to the HR image; both arrays of JAX or of NumPy, with or without a batch."""
         model = self.config.model
         return condition + model.residual_scale * y_0 if model.predict_residual else y_0
 
@@ -103,9 +103,14 @@ class Method:
     # -- inference
 
     def denoiser(self, params: PyTree) -> Denoiser:
-        """The network as `diffusion` sees it: (condition, y_t, gamma) -> y_0, the image clipped if sample.clip."""
+        """The network as `diffusion` sees it: (condition, y_t, gamma) -> y_0, the image clipped if sample.clip.
+
+        The regression's looks at the condition alone.
+        """
 
         def denoise(condition: Array, y_t: Array, gamma: Array) -> Array:
+            if self.regression:
+                return self.model.apply({"params": params}, condition)
             output = self.model.apply({"params": params}, condition, y_t, gamma)
             y_0, _ = process.to_y_0_and_epsilon(self.config.model.predict, output, y_t, gamma)
             if self.config.sample.clip:
@@ -120,11 +125,8 @@ class Method:
         `steps` is a number of evaluations for config.sample's sampler, by default its own, or any table of samplers.py.
         """
         condition = self.upsample(lr)
-        if self.regression:
-            y_0 = self.model.apply({"params": params}, condition)
-        else:
-            table = steps if isinstance(steps, Steps) else sampling_steps(self.config, steps)
-            y_0 = samplers.sample(self.denoiser(params), condition, keys, table, shape=condition.shape)
+        table = steps if isinstance(steps, Steps) else sampling_steps(self.config, steps)
+        y_0 = samplers.sample(self.denoiser(params), condition, keys, table, shape=condition.shape)
         return jnp.clip(self.decode(y_0, condition), -1, 1)
 
 
@@ -141,8 +143,11 @@ def training_schedule(config: ConfigDict) -> NoiseSchedule:
 def sampling_steps(config: ConfigDict, evaluations: int | None = None, changes: Mapping[str, Any] | None = None) -> Steps:
     """The table of config.sample's sampler for at most that many network evaluations, by default sample.steps.
 
-    `changes` replaces fields of config.sample. Raises ConfigError when it cannot give that many.
+    `changes` replaces fields of config.sample. Raises ConfigError when it cannot give that many. The regression's has one row,
+    whose result is the prediction.
     """
+    if config.objective == "regression":
+        return samplers.ddim(sampling_schedule(config, 1))
     config = config.copy_and_resolve_references()
     config.sample.update(changes or {})
     validate(config)

@@ -100,7 +100,7 @@ def log_snr(steps: int, log_snr_start: float = 10.0, log_snr_end: float = -10.0,
     """
     levels = np.linspace(log_snr_start, log_snr_end, steps)
     if rho:
-        levels = -2 * rho * np.log(np.linspace(*(np.exp(-level / 2 / rho) for level in (log_snr_start, log_snr_end)), steps))
+        levels = -2 * rho * np.log(np.linspace(np.exp(-log_snr_start / 2 / rho), np.exp(-log_snr_end / 2 / rho), steps))
     if steps == 1:
         levels = np.array([log_snr_end])
     return from_log_gamma(-np.logaddexp(0.0, -levels))  # log sigmoid(lambda)

@@ -1,44 +1,77 @@
 """Files and folders of images through an Upscaler: what is read, where it goes, what failed."""
 
+import glob
+import os
 import sys
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import jax
+import numpy as np
 from rich.console import Console
-from rich.progress import Progress
+from rich.progress import Progress, TimeRemainingColumn
 
 from sr3_jax import images, parallel
 from sr3_jax.checkpoints import Checkpoint
 from sr3_jax.errors import UserError
-from sr3_jax.inference.upscaler import Upscaler
+from sr3_jax.inference import image_io
+from sr3_jax.inference.image_io import STDIO, File
+from sr3_jax.inference.pixels import Picture
+from sr3_jax.inference.upscaler import Cost, Upscaler
+
+WHITE = 0.25  # the deviation, of values in [0, 1], that is white in an uncertainty map
+LONG = 10.0  # seconds: work estimated to take longer is announced
 
 
 class Job(NamedTuple):
     source: Path
-    outputs: list[Path]  # one a sample
+    outputs: list[Path]  # one a sample, then the mean and the deviation if they are asked for
 
 
-def plan(inputs: Sequence[Path], output: Path, samples: int, overwrite: bool) -> list[Job]:
+class Options(NamedTuple):
+    """How images are enlarged."""
+
+    samples: int = 1
+    uncertainty: bool = False  # also the mean of the samples and their deviation
+    steps: int | None = None
+    sampler: str | None = None
+    seed: int = 0
+    scale: float | None = None
+    match_input: bool | None = None
+    tile: int | None = None
+    batch: int | None = None
+
+
+def plan(inputs: Sequence[str], output: Path, overwrite: bool, samples: int = 1, uncertainty: bool = False) -> list[Job]:
     """Which file becomes which, before anything is loaded; raises UserError when something would be lost."""
-    sources = [file for given in inputs for file in _expand(given)]
-    single = len(inputs) == 1 and inputs[0].is_file() and bool(output.suffix) and not output.is_dir()
-    if single and not images.can_write(output):
+    expanded = [file for given in inputs for file in _expand(given)]
+    single = len(inputs) == 1 and not Path(inputs[0]).is_dir() and len(expanded) == 1
+    single = single and (output == STDIO or bool(output.suffix)) and not output.is_dir()
+    if output == STDIO and (not single or samples > 1):
+        raise UserError("--output=- takes one image, and one sample of it")
+    if single and output != STDIO and image_io.format_of(output) is None:
         raise UserError(f"--output={output}: no image format has the suffix {output.suffix!r}; use .png, .jpg, .webp or .tiff")
     if output.is_file() and not single:
         raise UserError(f"--output={output} is a file; for a folder or several images give a folder")
     jobs = []
-    for source, relative in sources:
+    for source, relative in expanded:
         target = output if single else output / relative.with_suffix(".png")
-        names = (
-            [target] if samples == 1 else [target.with_name(f"{target.stem}-{i + 1}{target.suffix}") for i in range(samples)]
-        )
-        jobs.append(Job(source, names))
+        marks = [""] if samples == 1 else [f"-{i + 1}" for i in range(samples)]
+        marks += ["-mean", "-deviation"] if uncertainty else []
+        jobs.append(Job(source, [target.with_name(f"{target.stem}{mark}{target.suffix}") for mark in marks]))
+    _check_losses(jobs, overwrite)
+    return jobs
+
+
+def _check_losses(jobs: Sequence[Job], overwrite: bool) -> None:
     seen: dict[Path, Path] = {}
-    originals = {job.source.resolve() for job in jobs}
+    originals = {job.source.resolve() for job in jobs if job.source != STDIO}
     for job in jobs:
         for name in job.outputs:
+            if name == STDIO:
+                continue
             if name in seen:
                 raise UserError(f"{seen[name]} and {job.source} would both become {name}; rename one of them")
             seen[name] = job.source
@@ -46,45 +79,49 @@ def plan(inputs: Sequence[Path], output: Path, samples: int, overwrite: bool) ->
                 raise UserError(f"{name} is an input, which would be lost; choose another --output")
             if name.exists() and not overwrite:
                 raise UserError(f"{name} exists; give --overwrite to replace it")
-    return jobs
 
 
-def _expand(given: Path) -> list[tuple[Path, Path]]:
-    """(file, its path relative to the given folder) for a file or everything in a folder."""
-    if given.is_dir():
-        files = sorted(path for path in given.rglob("*") if images.is_image_name(path) and path.is_file())
+def _expand(given: str) -> list[tuple[Path, Path]]:
+    """(file, its path relative to the given folder) for a file, for all in a folder, or for all that a pattern matches."""
+    path = Path(given)
+    if path == STDIO:
+        return [(STDIO, Path("stdin"))]
+    if path.is_dir():
+        files = sorted(file for file in path.rglob("*") if images.is_image_name(file) and file.is_file())
         if not files:
             raise UserError(f"{given} holds no images")
-        return [(file, file.relative_to(given)) for file in files]
-    if not given.exists():
+        return [(file, file.relative_to(path)) for file in files]
+    if not path.exists() and glob.has_magic(given):  # a pattern that the shell has left to us
+        matches = sorted(Path(match) for match in glob.glob(given, recursive=True))  # noqa: PTH207 (absolute patterns)
+        found = [file for file in matches if images.is_image_name(file) and file.is_file()]
+        if not found:
+            raise UserError(f"{given} matches no images")
+        return [(file, Path(file.name)) for file in found]
+    if not path.exists():
         raise UserError(f"{given} does not exist")
-    return [(given, Path(given.name))]
+    return [(path, Path(path.name))]
 
 
-def upscale_all(checkpoint: Checkpoint, jobs: Sequence[Job], *, samples: int, steps: int | None, seed: int) -> int:
+def upscale_all(checkpoint: Checkpoint, jobs: Sequence[Job], options: Options) -> int:
     """Runs this process's share of the jobs. Says what was converted, lists failures; returns the worst process's exit code.
 
     One bad file does not stop the others.
     """
     mine = [jobs[i] for i in parallel.share(len(jobs))]
+    cpu = jax.default_backend() == "cpu"
     # On a CPU a larger batch is no faster, and the first picture comes later.
-    batch_size = max(1, min(len(mine), jax.local_device_count() if jax.default_backend() == "cpu" else 16))
-    upscaler = Upscaler(checkpoint, batch_size=batch_size)
+    upscaler = Upscaler(checkpoint, options.batch or (jax.local_device_count() if cpu else 16), options.tile)
     failed: list[str] = []
-    with Progress(console=Console(stderr=True), transient=True, disable=not parallel.is_main()) as progress:
-        task = progress.add_task("upscaling", total=len(mine) * samples)
-        for start in range(0, len(mine), batch_size):
-            ready = list(_read(mine[start : start + batch_size], upscaler, failed))
-            for sample in range(samples if ready else 0):
-                names = [job.source.name for job, _ in ready]
-                results = upscaler.images([pixels for _, pixels in ready], names, seed=seed, sample=sample, steps=steps)
-                for (job, _), result in zip(ready, results, strict=True):
-                    try:
-                        images.write(job.outputs[sample], result)
-                        print(job.outputs[sample])
-                    except UserError as error:
-                        failed.append(str(error))
-                progress.advance(task, len(ready))
+    console = Console(stderr=True)
+    columns = [*Progress.get_default_columns()[:-1], TimeRemainingColumn()]
+    with Progress(*columns, console=console, transient=True, disable=not parallel.is_main()) as progress:
+        whole = progress.add_task("images", total=len(mine), visible=len(mine) > 1)
+        for job in mine:
+            try:
+                _upscale(job, upscaler, options, progress)
+            except UserError as error:
+                failed.append(str(error))
+            progress.advance(whole)
     for sentence in failed:
         print(f"sr3: {sentence}", file=sys.stderr)
     if failed and len(jobs) > 1:
@@ -92,15 +129,106 @@ def upscale_all(checkpoint: Checkpoint, jobs: Sequence[Job], *, samples: int, st
     return parallel.worst(2 if failed else 0)
 
 
-def _read(jobs: Sequence[Job], upscaler: Upscaler, failed: list[str]) -> Iterator[tuple[Job, images.Pixels]]:
-    """The images that can be upscaled; why the others cannot goes to `failed`."""
-    for job in jobs:
-        try:
-            pixels, notes = images.read(job.source, None)
-            upscaler.check_size(pixels, job.source.name)
-        except UserError as error:
-            failed.append(str(error))
-            continue
-        for note in notes:
-            print(f"{job.source}: {note}", file=sys.stderr)
-        yield job, pixels
+def _upscale(job: Job, upscaler: Upscaler, options: Options, progress: Progress) -> None:
+    data = sys.stdin.buffer.read() if job.source == STDIO else _bytes(job.source)
+    label = "standard input" if job.source == STDIO else str(job.source)
+    height, width = image_io.header(data, label)
+    cost = upscaler.cost(height, width, options.steps, options.sampler, options.scale)
+    _check_memory(cost, width, height, label)
+    file = image_io.parse(data, label)
+    for note in (*file.notes, *upscaler.scale_notes(options.scale)):
+        _say(f"{label}: {note}")
+    work = cost.tiles * cost.evaluations * options.samples
+    task = progress.add_task(job.source.name, total=work)
+    clock = _Clock(work, label, cost, progress)
+
+    def advance(count: int) -> None:
+        progress.advance(task, count)
+        clock.advance(count)
+
+    drawn: list[Picture] = []
+    for sample in range(options.samples):
+        picture = upscaler.picture(
+            file.picture,
+            job.source.name,
+            seed=options.seed,
+            sample=sample,
+            steps=options.steps,
+            sampler=options.sampler,
+            match_input=options.match_input,
+            scale=options.scale,
+            on_tiles=advance,
+        )
+        _write(job.outputs[sample], picture, file)
+        drawn += [picture] if options.uncertainty else []
+    if options.uncertainty:
+        mean, deviation = spread(drawn)
+        _write(job.outputs[-2], mean, file)
+        _write(job.outputs[-1], deviation, file._replace(info={}))
+    progress.remove_task(task)
+
+
+def spread(samples: Sequence[Picture]) -> tuple[Picture, Picture]:
+    """The mean of several samples of one image, and a grey map of their standard deviation at each pixel: white is 0.25 of the
+    whole range."""
+    colours = np.stack([picture.colour for picture in samples])
+    deviation = colours.std(axis=0, ddof=1).mean(axis=-1, keepdims=True) / 2
+    mean = samples[0]._replace(colour=colours.mean(axis=0))
+    return mean, Picture(np.clip(deviation / WHITE, 0, 1) * 2 - 1)
+
+
+def _write(path: Path, picture: Picture, file: File) -> None:
+    for note in image_io.write(path, picture, file.info):
+        _say(f"{path}: {note}")
+    if path != STDIO:
+        print(path)
+
+
+def _say(note: str) -> None:
+    print(note, file=sys.stderr)
+
+
+def _bytes(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror}") from error
+
+
+def _check_memory(cost: Cost, width: int, height: int, label: str) -> None:
+    """Raises UserError for an image whose canvases would not fit into this machine's memory."""
+    there = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else 2**63
+    if cost.bytes > 0.8 * there:
+        raise UserError(
+            f"{label} is {width}×{height}; {cost.width}×{cost.height} takes {cost.bytes / 2**30:.0f} GiB of memory, and this "
+            f"machine has {there / 2**30:.0f}; cut it up, or give a smaller --scale"
+        )
+
+
+class _Clock:
+    """Announces how long the rest will take, once, when the second group of tiles is done: the first also compiles."""
+
+    def __init__(self, work: int, label: str, cost: Cost, progress: Progress):
+        self._left, self._label, self._cost, self._progress = work, label, cost, progress
+        self._started: float | None = None
+        self._told = False
+
+    def advance(self, count: int) -> None:
+        now = time.perf_counter()
+        self._left -= count
+        if self._started is not None and not self._told:
+            self._told = True
+            seconds = (now - self._started) / count * self._left
+            if seconds > LONG:
+                c = self._cost
+                self._progress.console.print(
+                    f"{self._label}: {c.width}×{c.height}, {c.tiles} tiles × {c.evaluations} evaluations, about "
+                    f"{_duration(seconds)} and {c.bytes / 2**30:.1f} GiB beside the network",
+                    highlight=False,
+                    soft_wrap=True,
+                )
+        self._started = now
+
+
+def _duration(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"

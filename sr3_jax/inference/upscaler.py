@@ -1,136 +1,324 @@
-"""From a checkpoint and LR images to HR images.
+"""From a checkpoint and images to larger images.
 
-upscaler = Upscaler.load("faces-16-64")        # a shipped name, a workdir or an exported file
-hr = upscaler.batch(lr, ids=[0], seed=0)       # (n, 16, 16, 1) uint8 -> (n, 64, 64, 1) uint8
-picture = upscaler.image(pixels, name="in.png")
+>>> from sr3_jax import Upscaler
+>>> upscaler = Upscaler.load("faces-16-64")  # a shipped name, a workdir or an exported file
+>>> upscaler(np.zeros((16, 16), np.uint8), steps=1).shape
+(64, 64)
 """
 
 import functools
+import math
+import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import PyTree, UInt8
+from jaxtyping import Float, PyTree
 
 from sr3_jax import parallel
 from sr3_jax.checkpoints import Checkpoint, load_checkpoint
-from sr3_jax.data import degradations
 from sr3_jax.data.sources import image_id
 from sr3_jax.errors import UserError
-from sr3_jax.images import as_channels
-from sr3_jax.method import image_key, sampling_schedule
+from sr3_jax.inference import tiling
+from sr3_jax.inference.pixels import Picture, from_image, to_image
+from sr3_jax.inference.tiling import Canvas
+from sr3_jax.method import Steps, image_key, sampling_steps
+
+Progress = Callable[[int], object]
+Scale = float | int | None  # None: the network's own
+LUMA = np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R BT.601, as JPEG and Pillow have it
+
+
+def _ignore(count: int) -> None:
+    pass
+
+
+class Cost(NamedTuple):
+    """What enlarging one image takes, known beforehand."""
+
+    height: int  # of the result
+    width: int
+    tiles: int  # evaluated at every step; 1 for an image of the network's own size
+    evaluations: int  # of the network, per tile
+    bytes: int  # of this process's memory, for the canvases
 
 
 class Upscaler:
-    """Upscales images of the network's own size, on all devices of this process.
+    """Upscales images of any size, on all devices of this process. Safe to call from several threads.
 
-    A batch is `batch_size` images, rounded up to a multiple of the devices; devices beyond `batch_size` stay idle. The
-    compiled program is kept for each number of steps.
+    `batch_size` images of the network's own size, or tiles of a larger image, are computed at a time, rounded up to a multiple
+    of the devices; devices beyond it stay idle. `tile` is the side of a tile in pixels of the result, by default as large as
+    suits the network. Programs are compiled once for each number of steps, and once for tiles, and kept.
     """
 
-    def __init__(self, checkpoint: Checkpoint, batch_size: int = 16):
+    def __init__(self, checkpoint: Checkpoint, batch_size: int = 16, tile: int | None = None):
         self.checkpoint, self.mesh = checkpoint, parallel.local_mesh(batch_size)
         self.batch_size = -(-batch_size // self.mesh.size) * self.mesh.size
         self.method = checkpoint.method
-        if not self.method.regression:
-            sampling_schedule(checkpoint.config, checkpoint.config.sample.steps)  # raises here rather than at the first image
+        self.tile = self._check_tile(tile)
+        self._table(None, None)  # raises here rather than at the first image
         self.set_params(checkpoint.params)
-        self._compiled = functools.lru_cache(self._compile)
+        self._compiled: dict[Any, Callable] = {}
+        self._lock = threading.Lock()
 
     @classmethod
-    def load(cls, place: str | Path, batch_size: int = 16) -> "Upscaler":
+    def load(cls, place: str | Path, batch_size: int = 16, tile: int | None = None) -> "Upscaler":
         """From whatever `load_checkpoint` takes; raises CheckpointError."""
-        return cls(load_checkpoint(place), batch_size)
+        return cls(load_checkpoint(place), batch_size, tile)
 
     def set_params(self, params: PyTree) -> None:
         """Other weights of the same network, wherever they are."""
         self.params = parallel.whole_on(self.mesh, params)
 
     @property
+    def scale(self) -> int:
+        """How many times larger one pass makes an image."""
+        return self.checkpoint.config.data.hr_size // self.lr_size
+
+    @property
     def lr_size(self) -> int:
+        """The side of the images that the network was trained on."""
         return self.checkpoint.config.data.lr_size
 
     @property
     def channels(self) -> int:
         return self.checkpoint.config.model.image_channels
 
-    def _compile(self, steps: int | None) -> Callable:
-        def run(params, lr, ids, seed, sample):
-            keys = jax.vmap(lambda i: image_key(seed, i, sample))(ids)
-            return self.method.super_resolve(params, degradations.to_float(lr), keys, steps)
+    # -- any image
 
-        whole, split = parallel.replicated(self.mesh), parallel.batch_sharding(self.mesh)
-        return jax.jit(run, in_shardings=(whole, split, split, whole, whole), out_shardings=split)
+    def __call__(
+        self,
+        image: Any,
+        *,
+        steps: int | None = None,
+        sampler: str | None = None,
+        seed: int = 0,
+        sample: int = 0,
+        match_input: bool | None = None,
+        scale: Scale = None,
+        name: str = "",
+    ) -> Any:
+        """The image, `scale` times larger, as the kind it was given: a Pillow image, a NumPy or a JAX array.
+
+        Arrays are uint8, uint16, or float in [0, 1]; (h, w), (h, w, c) or (n, h, w, c), with 1 or 3 channels, or one more for
+        alpha. A one-channel network enlarges the luma of a colour image; its chroma, and alpha, are enlarged by bicubic.
+
+        The result depends on the image, the network, seed, sample and name alone: the images of a batch are what each would be
+        by itself. `steps` network evaluations replace the checkpoint's own number, `sampler` its sampler; with `match_input`
+        the result, down-sampled, is the image that was given. For a `scale` other than the network's it takes several passes,
+        then goes down by bicubic. Raises UserError for what is no such image.
+        """
+        shape = getattr(image, "shape", ())
+        if len(shape) == 4:
+            options: dict[str, Any] = {"steps": steps, "sampler": sampler, "seed": seed, "sample": sample}
+            parts = [self(part, match_input=match_input, scale=scale, name=name, **options) for part in image]
+            if not parts:
+                raise UserError("a batch of no images has nothing to enlarge")
+            return (jnp if isinstance(image, jax.Array) else np).stack(parts)
+        picture = from_image(image, name or "the image")
+        return to_image(self.picture(picture, name, seed, sample, steps, sampler, match_input, scale), image)
+
+    def picture(
+        self,
+        picture: Picture,
+        name: str,
+        seed: int = 0,
+        sample: int = 0,
+        steps: int | None = None,
+        sampler: str | None = None,
+        match_input: bool | None = None,
+        scale: Scale = None,
+        on_tiles: Progress = _ignore,
+    ) -> Picture:
+        """As `__call__`, of an image with its alpha; `on_tiles(count)` is called after every few tiles, at every evaluation."""
+        table, given = self._table(steps, sampler), picture
+        for number in range(self.passes(scale)):
+            # from the second pass on the noise is another
+            id = image_id(f"{name}#{number}" if number else name)
+            colour = self.enlarge(self._input(picture.colour), id, seed, sample, table, on_tiles)
+            picture = self._finish(colour, picture)
+        size = self._size(given.colour.shape[0], given.colour.shape[1], scale)
+        if size != picture.colour.shape[:2]:
+            alpha = None if picture.alpha is None else tiling.resize(picture.alpha, *size).clip(-1, 1)
+            picture = picture._replace(colour=tiling.resize(picture.colour, *size).clip(-1, 1), alpha=alpha)
+        if self.checkpoint.config.sample.match_input if match_input is None else match_input:
+            picture = picture._replace(colour=tiling.match(picture.colour, given.colour))
+        return picture
+
+    def passes(self, scale: Scale) -> int:
+        """How often the network has to enlarge an image for `scale`."""
+        if scale is None:
+            return 1
+        if not 1 < scale <= 64:
+            raise UserError(f"scale = {scale:g} must lie above 1 and at most at 64")
+        return next(count for count in range(1, 7) if self.scale**count >= scale)
+
+    def scale_notes(self, scale: Scale) -> list[str]:
+        """What is worth saying of a scale that is not the network's own."""
+        count = self.passes(scale)
+        made = self.scale**count
+        notes = [f"enlarged {self.scale}× {count} times: the network sees its own output"] if count > 1 else []
+        return notes + ([f"made {made}× larger, then resized to {scale:g}×"] if scale and made != scale else [])
+
+    def _size(self, height: int, width: int, scale: Scale) -> tuple[int, int]:
+        """The size of the result."""
+        factor = self.scale if scale is None else scale
+        return max(1, round(height * factor)), max(1, round(width * factor))
+
+    def _finish(self, output: Canvas, picture: Picture) -> Picture:
+        """The network's output as a picture: with the colour that a one-channel network does not know, and alpha."""
+        height, width = output.shape[:2]
+        lr = picture.colour
+        if lr.shape[-1] == 3 and self.channels == 1:
+            output = output + tiling.resize(lr - luma(lr), height, width)
+        elif lr.shape[-1] == 1 and self.channels == 3:
+            output = luma(output)
+        output = np.clip(output, -1, 1)
+        alpha = picture.alpha
+        if alpha is not None:
+            alpha = np.clip(tiling.resize(alpha, height, width), -1, 1)
+        return picture._replace(colour=output, alpha=alpha)
+
+    def enlarge(self, lr: Canvas, id: int, seed: int, sample: int, steps: Steps, on_tiles: Progress = _ignore) -> Canvas:
+        """The network's output for an LR image of its own channels, of any size; float in [-1, 1]."""
+        height, width = lr.shape[:2]
+        if (height, width) == (self.lr_size, self.lr_size):
+            out = self._run(lr[None], [id], seed, sample, steps)[0]
+            on_tiles(1)
+            return out
+        side = self.tile // self.scale
+        lr = tiling.pad(lr, side, side)
+        condition = tiling.resize(lr, lr.shape[0] * self.scale, lr.shape[1] * self.scale)
+        tiles = self._plan(height, width)
+        key, block = image_key(seed, id, sample), self.checkpoint.config.data.hr_size
+        y_0 = tiling.diffuse(
+            self._denoise_tiles, condition, functools.partial(self._noise, key), block, steps, tiles, self.batch_size, on_tiles
+        )
+        image = np.clip(np.asarray(self.method.decode(y_0, condition)), -1, 1)
+        return image[: height * self.scale, : width * self.scale]
+
+    def cost(self, height: int, width: int, steps: int | None = None, sampler: str | None = None, scale: Scale = None) -> Cost:
+        """What an image of height × width will take."""
+        tiles, made = 0, 1
+        for _ in range(self.passes(scale)):
+            sides = height * made, width * made
+            tiles += 1 if sides == (self.lr_size, self.lr_size) else self._tiles(*sides)
+            made *= self.scale
+        # condition, y_t, estimate, the estimate before, and the picture itself
+        size = 4 * height * width * made**2 * (4 * self.channels + 4)
+        return Cost(*self._size(height, width, scale), tiles, self._table(steps, sampler).evaluations, size)
+
+    def _tiles(self, height: int, width: int) -> int:
+        side, overlap = self.tile // self.scale, self.tile // 4 // self.scale
+        return math.prod(tiling.count(max(length, side), side, overlap) for length in (height, width))
+
+    def _check_tile(self, tile: int | None) -> int:
+        config = self.checkpoint.config
+        size, model = config.data.hr_size, config.model
+        factor = int(np.lcm(self.scale, model.space_to_depth * 2 ** (len(model.multipliers) - 1)))
+        if tile is None:
+            # Attention and a training on whole objects tie a network to its size; convolutions waste less on larger tiles.
+            return size if model.attention or model.middle_attention else -(-max(size, 256) // factor) * factor
+        if tile < size or tile % factor:
+            raise UserError(
+                f"tile = {tile} must be at least {size}, the size the network was trained on, and divisible by {factor}"
+            )
+        return tile
+
+    def _plan(self, height: int, width: int) -> tiling.Plan:
+        side = self.tile // self.scale
+        # a quarter of the tile, in whole LR pixels
+        return tiling.plan(max(height, side), max(width, side), self.tile, self.tile // 4, self.scale)
+
+    def _table(self, steps: int | None, sampler: str | None) -> Steps:
+        if steps is not None and steps < 1:
+            raise UserError(f"steps = {steps} must be at least 1")
+        return sampling_steps(self.checkpoint.config, steps, {"sampler": sampler} if sampler else None)
+
+    def _input(self, colour: Canvas) -> Canvas:
+        """The colour of an image in the network's channels."""
+        if colour.shape[-1] == self.channels:
+            return colour
+        return luma(colour) if self.channels == 1 else np.repeat(colour, self.channels, axis=-1)
+
+    # -- images of the network's own size, many at a time
 
     def batch(
         self,
-        lr: UInt8[np.ndarray, "n l l c"],
+        lr: np.ndarray,
         ids: Sequence[int],
         *,
         seed: int = 0,
         sample: int = 0,
         steps: int | None = None,
-        on_batch: Callable[[int], object] = lambda count: None,
+        sampler: str | None = None,
+        on_batch: Progress = _ignore,
     ) -> np.ndarray:
-        """HR images (n, h, h, c), float32 in [-1, 1], of LR images, uint8.
+        """HR images (n, h, h, c), float32 in [-1, 1], of LR images of the network's size, uint8.
 
         Sample number `sample` of image ids[i] depends on (seed, ids[i], sample) alone. `steps` replaces sample.steps;
         `on_batch(count)` is called after every `count` images.
         """
-        if steps is not None and steps < 1:
-            raise UserError(f"steps = {steps} must be at least 1")
+        return self._run(np.asarray(lr, np.float32) / 127.5 - 1, ids, seed, sample, self._table(steps, sampler), on_batch)
+
+    def _run(
+        self, lr: np.ndarray, ids: Sequence[int], seed: int, sample: int, steps: Steps, on_batch: Progress = _ignore
+    ) -> np.ndarray:
         size, outputs = self.batch_size, []
-        run = self._compiled(steps)
+        run = self._once(tuple(np.asarray(column).tobytes() for column in steps), lambda: self._compile(steps))
         for start in range(0, len(lr), size):
-            rows = np.arange(start, start + size).clip(max=len(lr) - 1)  # the last batch is padded: one shape, one compilation
+            rows = np.arange(start, start + size).clip(max=len(lr) - 1)  # the last is padded: one shape, one compilation
             numbers = np.asarray(ids, np.int32)[rows]
-            inputs = jax.device_put((lr[rows], numbers), parallel.batch_sharding(self.mesh))
+            inputs = jax.device_put((lr[rows].astype(np.float32), numbers), parallel.batch_sharding(self.mesh))
             out = run(self.params, *inputs, seed, sample)
             count = min(size, len(lr) - start)
             outputs.append(np.asarray(out)[:count])
             on_batch(count)
         return np.concatenate(outputs) if outputs else np.zeros((0, *self.method.shape), np.float32)
 
-    def image(
-        self, pixels: UInt8[np.ndarray, "h w c"], name: str, *, seed: int = 0, sample: int = 0, steps: int | None = None
-    ) -> UInt8[np.ndarray, "h2 w2 c2"]:
-        """As `images`, for one."""
-        return self.images([pixels], [name], seed=seed, sample=sample, steps=steps)[0]
+    def _compile(self, steps: Steps) -> Callable:
+        def run(params, lr, ids, seed, sample):
+            keys = jax.vmap(lambda i: image_key(seed, i, sample))(ids)
+            return self.method.super_resolve(params, lr, keys, steps)
 
-    def images(
-        self,
-        pictures: Sequence[UInt8[np.ndarray, "_ _ _"]],
-        names: Sequence[str],
-        *,
-        seed: int = 0,
-        sample: int = 0,
-        steps: int | None = None,
-    ) -> list[UInt8[np.ndarray, "_ _ _"]]:
-        """Images (h, w, 1 or 3) of the network's LR size enlarged; a name stands for its image in the random key.
+        whole, split = parallel.replicated(self.mesh), parallel.batch_sharding(self.mesh)
+        return jax.jit(run, in_shardings=(whole, split, split, whole, whole), out_shardings=split)
 
-        A one-channel network upscales the luma of a colour image; its chroma is enlarged by bicubic. A grey image given to a
-        colour network comes back in colour channels. Raises UserError for any other size.
-        """
-        for pixels, name in zip(pictures, names, strict=True):
-            self.check_size(pixels, name)
-        lr = np.stack([as_channels(pixels, self.channels) for pixels in pictures])
-        batch = self.batch(lr, [image_id(name) for name in names], seed=seed, sample=sample, steps=steps)
-        return [self._finish(hr, pixels) for hr, pixels in zip(batch, pictures, strict=True)]
+    # -- tiles
 
-    def check_size(self, pixels: UInt8[np.ndarray, "h w c"], name: str) -> None:
-        """Raises UserError unless the image has the network's LR size."""
-        height, width, _ = pixels.shape
-        if (height, width) != (self.lr_size, self.lr_size):
-            raise UserError(
-                f"{name} is {width}×{height}; {self.checkpoint.name} takes images of {self.lr_size}×{self.lr_size} only, "
-                "resize it to that first"
-            )
+    def _denoise_tiles(self, condition: np.ndarray, y: np.ndarray, gamma: float) -> np.ndarray:
+        def compile_() -> Callable:
+            whole, split = parallel.replicated(self.mesh), parallel.batch_sharding(self.mesh)
 
-    def _finish(self, output: np.ndarray, pixels: np.ndarray) -> np.ndarray:
-        hr = jnp.asarray(output[None])
-        if pixels.shape[-1] == 3 and self.channels == 1:
-            chroma = (pixels.astype(np.float32) - as_channels(pixels, 1).astype(np.float32)) / 127.5  # R - Y, G - Y, B - Y
-            hr = jnp.repeat(hr, 3, axis=-1) + degradations.resize(jnp.asarray(chroma[None]), *hr.shape[1:3])
-        return np.asarray(degradations.to_uint8(hr))[0]
+            def run(params, condition, y, gamma):
+                return self.method.denoiser(params)(condition, y, jnp.broadcast_to(gamma, condition.shape[:1]))
+
+            return jax.jit(run, in_shardings=(whole, split, split, whole), out_shardings=split)
+
+        run = self._once("tiles", compile_)
+        inputs = jax.device_put((condition, y), parallel.batch_sharding(self.mesh))
+        return np.asarray(run(self.params, *inputs, np.float32(gamma)))
+
+    def _noise(self, key: jax.Array, t: int, row: int, column: int) -> np.ndarray:
+        """Block (row, column) of the noise numbered t. Block (0, 0) is what an image of the network's own size gets."""
+
+        def draw(key, t, place):
+            key = jax.random.fold_in(key, t)
+            key = jax.lax.cond(place == 0, lambda: key, lambda: jax.random.fold_in(key, place))
+            return jax.random.normal(key, self.method.shape)
+
+        return np.asarray(self._once("noise", lambda: jax.jit(draw))(key, t, row * 2**15 + column))
+
+    def _once(self, name: Any, make: Callable[[], Callable]) -> Callable:
+        with self._lock:
+            if name not in self._compiled:
+                self._compiled[name] = make()
+            return self._compiled[name]
+
+
+def luma(colour: Float[np.ndarray, "... c"]) -> Float[np.ndarray, "... 1"]:
+    """The brightness of RGB; grey as it is."""
+    return colour @ LUMA[:, None] if colour.shape[-1] == 3 else colour

@@ -1,6 +1,8 @@
 """Which file becomes which, decided before anything is loaded; one bad file does not stop the others."""
 
+import io
 import re
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -19,8 +21,8 @@ def picture(path, size=8, channels=1):
     return path
 
 
-def plan(inputs, output, samples=1, overwrite=False):
-    return files.plan(inputs, output, samples, overwrite)
+def plan(inputs, output, samples=1, overwrite=False, uncertainty=False):
+    return files.plan([str(name) for name in inputs], output, overwrite, samples, uncertainty)
 
 
 @pytest.mark.fast
@@ -106,44 +108,94 @@ def test_overwrite_allows_to_replace_an_output_but_never_an_input(tmp_path):
         plan([source], tmp_path, overwrite=True)
 
 
+@pytest.mark.fast
+def test_patterns_that_the_shell_left_alone_are_filled_in(tmp_path):
+    sources = make(tmp_path, "a1.png", "a2.png", "b.png")
+    (tmp_path / "a3.txt").write_text("no image")
+    jobs = plan([tmp_path / "a*"], tmp_path / "out")
+    assert [job.source for job in jobs] == sources[:2]
+    with pytest.raises(UserError, match="matches no images"):
+        plan([tmp_path / "c*"], tmp_path / "out")
+
+
+@pytest.mark.fast
+def test_the_mean_and_the_deviation_are_files_beside_the_samples(tmp_path):
+    source = picture(tmp_path / "a.png")
+    [job] = plan([source], tmp_path / "b.png", samples=2, uncertainty=True)
+    assert [path.name for path in job.outputs] == ["b-1.png", "b-2.png", "b-mean.png", "b-deviation.png"]
+
+
+@pytest.mark.fast
+def test_standard_output_takes_one_image(tmp_path):
+    sources = make(tmp_path, "a.png", "b.png")
+    assert plan(["-"], files.STDIO) == [(files.STDIO, [files.STDIO])]
+    assert plan([sources[0]], files.STDIO) == [(sources[0], [files.STDIO])]
+    for inputs, samples in ((sources, 1), (sources[:1], 2)):
+        with pytest.raises(UserError, match="takes one image"):
+            plan(inputs, files.STDIO, samples=samples)
+
+
+def upscale(checkpoint, jobs, **options):
+    return files.upscale_all(checkpoint, jobs, files.Options(**options))
+
+
 def test_one_bad_file_does_not_stop_the_others_and_the_exit_code_says_so(tmp_path, regression, capsys):
     make(tmp_path, "in/a.png", "in/z.png")
     picture(tmp_path / "in" / "large.png", size=9)
     (tmp_path / "in" / "fake.png").write_text("no image")
+    (tmp_path / "in" / "none.png").write_bytes(b"")
     whole = (tmp_path / "in" / "a.png").read_bytes()
     (tmp_path / "in" / "cut.png").write_bytes(whole[: len(whole) // 2])
     Image.fromarray(RNG.integers(0, 256, (8, 8, 4), np.uint8)).save(tmp_path / "in" / "clear.png")
     jobs = plan([tmp_path / "in"], tmp_path / "out")
-    code = files.upscale_all(regression.checkpoint, jobs, samples=1, steps=None, seed=0)
+    code = upscale(regression.checkpoint, jobs)
     captured = capsys.readouterr()
     assert code == 2
     written = sorted(path.name for path in (tmp_path / "out").iterdir())
-    assert written == ["a.png", "clear.png", "z.png"]
+    assert written == ["a.png", "clear.png", "large.png", "z.png"]
     assert captured.out.split() == [str(tmp_path / "out" / name) for name in written]
-    assert {images.read_size(path) for path in (tmp_path / "out").iterdir()} == {(16, 16)}
+    sizes = {path.name: images.read_size(path) for path in (tmp_path / "out").iterdir()}
+    assert sizes == {"a.png": (16, 16), "clear.png": (16, 16), "large.png": (18, 18), "z.png": (16, 16)}
     errors = [line for line in captured.err.splitlines() if line.startswith("sr3: ")]
-    assert [bool(re.search(name, error)) for name, error in zip(("cut", "fake", "large", "3 of 6"), errors, strict=True)] == [
-        True
-    ] * 4
-    assert "clear.png: alpha flattened onto white" in captured.err
+    names = ("cut", "fake", "none.*empty", "3 of 7")
+    assert [bool(re.search(name, error)) for name, error in zip(names, errors, strict=True)] == [True] * 4
+    assert Image.open(tmp_path / "out" / "clear.png").mode == "RGBA"
     assert "Traceback" not in captured.err
 
 
 def test_an_output_that_cannot_be_written_is_named(tmp_path, regression, capsys):
     source = picture(tmp_path / "a.png")
     (tmp_path / "taken").write_text("a file")
-    jobs = [files.Job(source, [tmp_path / "taken" / "a.png"])]
-    assert files.upscale_all(regression.checkpoint, jobs, samples=1, steps=None, seed=0) == 2
+    assert upscale(regression.checkpoint, [files.Job(source, [tmp_path / "taken" / "a.png"])]) == 2
     assert re.search(r"sr3: .*taken/a\.png cannot be written", capsys.readouterr().err)
     assert (tmp_path / "taken").read_text() == "a file"
 
 
 def test_samples_of_an_image_differ_and_are_those_of_the_upscaler_under_the_files_name(tmp_path, grey):
     source = picture(tmp_path / "a.png")
-    jobs = plan([source], tmp_path / "out", samples=2)
-    assert files.upscale_all(grey.checkpoint, jobs, samples=2, steps=None, seed=3) == 0
-    written = [images.read(tmp_path / "out" / f"a-{i}.png", None).pixels.astype(int) for i in (1, 2)]
+    jobs = plan([source], tmp_path / "out", samples=2, uncertainty=True)
+    assert upscale(grey.checkpoint, jobs, samples=2, seed=3, uncertainty=True) == 0
+    written = [images.read(path, None).pixels.astype(int) for path in jobs[0].outputs]
     for sample in (0, 1):
-        wanted = grey.image(images.read(source, None).pixels, "a.png", seed=3, sample=sample)
+        wanted = grey(images.read(source, None).pixels, name="a.png", seed=3, sample=sample)
         np.testing.assert_allclose(written[sample], wanted, atol=1)
-    assert np.abs(written[0] - written[1]).max() > 5
+    first, second, mean, deviation = written
+    assert np.abs(first - second).max() > 5
+    np.testing.assert_allclose(mean, (first + second) / 2, atol=1)
+    expected = np.abs(first - second) / np.sqrt(2) / 255 / files.WHITE * 255  # of two numbers, with n - 1
+    np.testing.assert_allclose(deviation, expected.clip(0, 255), atol=4)
+
+
+def test_an_image_too_large_for_the_memory_is_refused_before_it_is_decoded(tmp_path, regression, capsys, monkeypatch):
+    source = picture(tmp_path / "a.png", size=100)
+    monkeypatch.setattr(files.os, "sysconf", lambda name: 1000)
+    assert upscale(regression.checkpoint, plan([source], tmp_path / "out")) == 2
+    assert re.search(r"a\.png is 100×100; 200×200 takes .* of memory, and this machine has", capsys.readouterr().err)
+
+
+def test_standard_input_to_standard_output(regression, capfdbinary, monkeypatch, tmp_path):
+    source = picture(tmp_path / "a.png")
+    monkeypatch.setattr(files.sys, "stdin", SimpleNamespace(buffer=io.BytesIO(source.read_bytes())))
+    assert upscale(regression.checkpoint, plan(["-"], files.STDIO)) == 0
+    written = Image.open(io.BytesIO(capfdbinary.readouterr().out))
+    assert (written.format, written.size, written.mode) == ("PNG", (16, 16), "L")

@@ -1,14 +1,19 @@
 """A picture depends on its pixels, its id, the seed and the sample number, and on nothing else."""
 
 import re
+from concurrent.futures import ThreadPoolExecutor
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from PIL import Image
 from skimage import data as photographs
 
+from sr3_jax.data.sources import image_id
 from sr3_jax.errors import UserError
-from sr3_jax.inference.upscaler import Upscaler
+from sr3_jax.inference.upscaler import Upscaler, luma
+from sr3_jax.method import sampling_steps
 
 RNG = np.random.default_rng(0)
 LR = RNG.integers(0, 256, (6, 8, 8, 1), np.uint8)
@@ -28,10 +33,10 @@ def test_an_image_is_the_same_alone_in_any_batch_in_any_place_and_beside_any_pad
 
 def test_the_devices_share_a_batch_say_nothing_to_each_other_and_need_no_more_memory_for_more_steps(grey):
     assert grey.mesh.size == grey.batch_size == 4
-    arguments = (grey.params, LR[:4], np.array(IDS[:4], np.int32), 0, 0)
-    few, many = (grey._compile(steps).lower(*arguments).compile() for steps in (2, 50))
+    arguments = (grey.params, LR[:4].astype(np.float32), np.array(IDS[:4], np.int32), 0, 0)
+    few, many = (grey._compile(sampling_steps(grey.checkpoint.config, n)).lower(*arguments).compile() for n in (2, 50))
     text = few.as_text()
-    assert "u8[1,8,8,1]" in text  # one image on each device
+    assert "f32[1,8,8,1]" in text  # one image on each device
     assert not re.search(r"all-reduce|all-gather|all-to-all|collective-permute|reduce-scatter", text)
     temporary = [program.memory_analysis().temp_size_in_bytes for program in (few, many)]
     assert temporary[1] < temporary[0] + 10_000
@@ -79,38 +84,149 @@ def test_steps_below_one_are_refused(grey, steps):
 
 
 def test_an_image_is_a_batch_of_one_under_the_id_of_its_name(grey):
-    first = grey.image(LR[0], "a.png")
+    first = grey(LR[0], name="a.png")
     assert (first.shape, first.dtype) == ((16, 16, 1), np.uint8)
-    np.testing.assert_array_equal(grey.image(LR[0], "a.png"), first)
-    for change in ({"name": "b.png"}, {"seed": 1}, {"sample": 1}):
-        assert (grey.image(LR[0], **({"name": "a.png"} | change)) != first).any(), change
+    np.testing.assert_array_equal(grey(LR[0], name="a.png"), first)
+    batch = grey.batch(LR[:1], [image_id("a.png")])[0]
+    np.testing.assert_allclose(first, (batch + 1) * 127.5, atol=0.51)
+    for change in ({"name": "b.png"}, {"seed": 1}, {"sample": 1}, {"steps": 3}, {"sampler": "ddim"}):
+        assert (grey(LR[0], **({"name": "a.png"} | change)) != first).any(), change
 
 
-@pytest.mark.parametrize(("width", "height"), [(8, 9), (16, 16), (1, 1)])
-def test_another_size_is_refused_naming_the_image_its_size_and_the_supported_one(grey, width, height):
-    with pytest.raises(UserError, match=rf"face\.png is {width}×{height}; tiny takes images of 8×8 only"):
-        grey.image(np.zeros((height, width, 1), np.uint8), "face.png")
+def test_each_image_of_a_batch_is_what_it_would_be_by_itself(grey):
+    together = grey(LR[:3], seed=2)
+    assert together.shape == (3, 16, 16, 1)
+    for i in range(3):
+        np.testing.assert_array_equal(together[i], grey(LR[i], seed=2))
+
+
+KINDS = {
+    "uint8": lambda values: values,
+    "grey without an axis": lambda values: values[..., 0],
+    "uint16": lambda values: values.astype(np.uint16) * 257,
+    "float32": lambda values: (values / 255).astype(np.float32),
+    "float64": lambda values: values / 255,
+    "a batch": lambda values: values[None],
+    "JAX": lambda values: jnp.asarray(values),
+    "JAX float": lambda values: jnp.asarray(values, jnp.float32) / 255,
+    "Pillow": lambda values: Image.fromarray(values[..., 0]),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_it_returns_the_kind_that_it_is_given(regression, kind):
+    given, wanted = KINDS[kind](LR[0]), regression(LR[0]).astype(float)
+    result = regression(given)
+    assert type(result) is type(given) or isinstance(given, jax.Array | Image.Image)
+    assert isinstance(result, jax.Array) == isinstance(given, jax.Array)
+    if isinstance(given, Image.Image):
+        assert (result.mode, result.size) == ("L", (16, 16))
+        result = np.asarray(result)[..., None]
+    else:
+        assert result.dtype == given.dtype
+        assert result.ndim == given.ndim
+    full = {"f": 1, "u": np.iinfo(np.asarray(result).dtype).max if np.asarray(result).dtype.kind == "u" else 1}
+    scaled = np.asarray(result, float).reshape(16, 16, 1) * 255 / full[np.asarray(result).dtype.kind]
+    np.testing.assert_allclose(scaled, wanted, atol=0.51)
+
+
+REFUSED = {
+    "text": ("a photo", "is a str; it can be a Pillow image"),
+    "no axes": (np.zeros(3, np.uint8), r"has the shape \(3,\)"),
+    "five channels": (np.zeros((8, 8, 5), np.uint8), r"has the shape \(8, 8, 5\).*4 \(RGBA\)"),
+    "nothing": (np.zeros((0, 8, 1), np.uint8), "nothing to enlarge"),
+    "an empty batch": (np.zeros((0, 8, 8, 1), np.uint8), "no images"),
+    "integers": (np.zeros((8, 8), np.int32), "values of type int32"),
+    "NaN": (np.full((8, 8), np.nan), "not finite"),
+    "levels as floats": (np.full((8, 8), 200.0), r"values from 200 to 200; floats must lie in \[0, 1\]"),
+    "negative": (np.full((8, 8), -0.5), "floats must lie in"),
+}
+
+
+@pytest.mark.parametrize(("image", "message"), REFUSED.values(), ids=REFUSED)
+def test_what_is_no_image_is_one_sentence(regression, image, message):
+    with pytest.raises(UserError, match=message):
+        regression(image)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"), [({"steps": 0}, "steps = 0"), ({"scale": 1}, "scale = 1"), ({"scale": 99}, "64")]
+)
+def test_options_out_of_range_are_one_sentence(grey, options, message):
+    with pytest.raises(UserError, match=message):
+        grey(LR[0], **options)
 
 
 def test_a_one_channel_network_keeps_grey_in_colour_channels_grey(regression):
-    in_colour = regression.image(LR[0].repeat(3, axis=-1), "a")
-    np.testing.assert_array_equal(in_colour, regression.image(LR[0], "a").repeat(3, axis=-1))
+    in_colour = regression(LR[0].repeat(3, axis=-1))
+    np.testing.assert_allclose(in_colour.astype(int), regression(LR[0]).repeat(3, axis=-1), atol=1)
 
 
 def test_a_one_channel_network_upscales_luma_and_keeps_the_chroma_of_bicubic(regression):
-    out = regression.image(PHOTOGRAPH, "a").astype(float)
+    out = regression(PHOTOGRAPH).astype(float)
     inside = ((out > 0) & (out < 255)).all(axis=-1)  # not clipped
     assert inside.mean() > 0.5
-    luma = np.asarray(Image.fromarray(PHOTOGRAPH).convert("L"))[..., None]
+    brightness = np.asarray(PHOTOGRAPH, np.float32) / 255 @ np.array([0.299, 0.587, 0.114], np.float32)
     weights = np.array([0.299, 0.587, 0.114])
-    np.testing.assert_allclose((out @ weights)[inside], regression.image(luma, "a")[..., 0][inside].astype(float), atol=1.5)
+    np.testing.assert_allclose((out @ weights)[inside], 255 * regression(brightness)[inside], atol=1.5)
     for band in (0, 2):
         chroma = (PHOTOGRAPH[..., band] - PHOTOGRAPH @ weights).astype(np.float32)
         wanted = np.asarray(Image.fromarray(chroma).resize((16, 16), Image.Resampling.BICUBIC))
         np.testing.assert_allclose((out[..., band] - out @ weights)[inside], wanted[inside], atol=1.5)
 
 
-def test_a_colour_network_takes_colour_and_grey(colour):
-    assert colour.image(PHOTOGRAPH, "a").shape == (16, 16, 3)
-    grey = colour.image(LR[0], "a")
-    np.testing.assert_array_equal(grey, colour.image(LR[0].repeat(3, axis=-1), "a"))
+def test_a_colour_network_takes_colour_and_grey_and_gives_grey_for_grey(colour):
+    assert colour(PHOTOGRAPH).shape == (16, 16, 3)
+    grey, in_colour = colour(LR[0]), colour(LR[0].repeat(3, axis=-1))
+    assert grey.shape == (16, 16, 1)
+    np.testing.assert_allclose(grey, luma(in_colour.astype(np.float32)), atol=1)
+
+
+def test_alpha_is_enlarged_beside_the_colour(colour):
+    alpha = np.zeros((8, 8, 1), np.uint8)
+    alpha[:, 4:] = 255
+    out = colour(np.concatenate([PHOTOGRAPH, alpha], axis=-1))
+    np.testing.assert_array_equal(out[..., :3], colour(PHOTOGRAPH))
+    assert out[:, :5, 3].max() < 10 < 245 < out[:, -5:, 3].min()
+
+
+def test_the_result_down_sampled_is_the_input_if_asked_for(grey):
+    from sr3_jax.evaluation.metrics import consistency_mse
+
+    lr = np.rint(luma(PHOTOGRAPH.astype(np.float32))).astype(np.uint8)[None]
+
+    def decibels(**options):
+        return -10 * np.log10(consistency_mse(grey(lr, **options), lr)[0])
+
+    assert decibels(match_input=True) > 50 > decibels()
+
+
+def test_another_scale_takes_passes_and_a_resize(regression):
+    twice = regression(LR[0])
+    assert regression(LR[0], scale=3).shape == (24, 24, 1)
+    assert regression(LR[0], scale=1.5).shape == (12, 12, 1)
+    assert regression.passes(None) == regression.passes(2) == regression.passes(1.5) == 1
+    assert (regression.passes(3), regression.passes(4), regression.passes(5)) == (2, 2, 3)
+    down = np.asarray(Image.fromarray(twice[..., 0].astype(np.float32)).resize((12, 12), Image.Resampling.BICUBIC))
+    np.testing.assert_allclose(regression(LR[0], scale=1.5)[..., 0], down.clip(0, 255), atol=1.5)
+    assert regression.scale_notes(2) == regression.scale_notes(None) == []
+    assert [note.split()[0] for note in regression.scale_notes(3)] == ["enlarged", "made"]
+
+
+def test_several_threads_get_what_one_would(grey):
+    wanted = [grey(LR[i], seed=i) for i in range(4)]
+    fresh = Upscaler(grey.checkpoint, batch_size=4)
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(lambda i: fresh(LR[i], seed=i), range(4)))
+    np.testing.assert_array_equal(found, wanted)
+
+
+def test_programs_are_kept(grey):
+    fresh = Upscaler(grey.checkpoint, batch_size=1)
+    for image in (LR[0], LR[1], PHOTOGRAPH):
+        fresh(image)
+    assert len(fresh._compiled) == 1
+    for size in (17, 30, 41):
+        fresh(np.zeros((size, size + 1), np.uint8))
+    assert len(fresh._compiled) == 3  # and the tiles' and their noise
+    assert all(program._cache_size() == 1 for program in fresh._compiled.values())

@@ -1,0 +1,165 @@
+"""Images larger than the network's, or smaller: tiled diffusion.
+
+The whole picture is one diffusion: one canvas of y_t, one of noise. At every step the network sees it in overlapping tiles,
+whose estimates of y_0 are blended before the sampler takes the step, so that neighbours agree again before they can drift apart
+and no seam can form. Tiles are all of one shape, so the network is compiled once, whatever the picture's size; the memory taken
+beside the canvases is bounded by the tile and the number of tiles at a time.
+
+Positions are in pixels of the LR image, so that tiles always lie on the network's own grid.
+"""
+
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float
+from PIL import Image as PillowImage
+
+from sr3_jax.method import Steps
+
+Canvas = Float[np.ndarray, "_h _w _c"]  # sizes vary within a function
+# (condition, y, gamma) of equal tiles, (n, t, t, c), to their y_0; (t, row, column) to a block of noise
+DenoiseTiles = Callable[[np.ndarray, np.ndarray, float], np.ndarray]
+NoiseBlock = Callable[[int, int, int], np.ndarray]
+
+
+class Axis(NamedTuple):
+    """How one side of a picture is cut: where tiles begin, and how much each of their pixels counts."""
+
+    starts: list[int]
+    weights: list[Float[np.ndarray, " t"]]
+    total: Float[np.ndarray, " size"]  # of the weights, over the whole side
+
+
+def cut(size: int, tile: int, overlap: int) -> Axis:
+    """Tiles of `tile` pixels that cover a side of `size` >= tile, neighbours sharing at least `overlap` of them.
+
+    A weight rises from a quarter of the overlap inside the edge, where the convolutions' padding no longer shows, and falls
+    likewise; at the picture's own edge it stays 1.
+    """
+    starts = np.round(np.linspace(0, size - tile, count(size, tile, overlap))).astype(int).tolist()
+    place = np.arange(tile) + 0.5
+    inside = np.clip((np.minimum(place, tile - place) - overlap / 4) / max(overlap / 2, 1), 1e-6, 1)
+    weights, total = [], np.zeros(size)
+    for start in starts:
+        weight = inside.copy()
+        if start == 0:
+            weight[: tile // 2] = 1
+        if start == size - tile:
+            weight[tile // 2 :] = 1
+        weights.append(weight)
+        total[start : start + tile] += weight
+    return Axis(starts, weights, total)
+
+
+def count(size: int, tile: int, overlap: int) -> int:
+    """How many tiles `cut` makes of a side."""
+    return max(1, -(-(size - overlap) // (tile - overlap)))
+
+
+class Plan(NamedTuple):
+    """The tiles of a picture: `tile`² and `overlap` in pixels of the HR image."""
+
+    rows: Axis
+    columns: Axis
+    tile: int
+
+    def windows(self) -> Iterator[tuple[slice, slice, Float[np.ndarray, "t t 1"]]]:
+        """Where each tile lies, and its weights."""
+        for top, down in zip(self.rows.starts, self.rows.weights, strict=True):
+            for left, across in zip(self.columns.starts, self.columns.weights, strict=True):
+                weight = (down[:, None] * across).astype(np.float32)[..., None]
+                yield slice(top, top + self.tile), slice(left, left + self.tile), weight
+
+
+def plan(height: int, width: int, tile: int, overlap: int, scale: int) -> Plan:
+    """The tiles of an LR image of height × width, each at least `tile` / `scale`; `tile` and `overlap` are in HR pixels."""
+    rows, columns = (cut(side, tile // scale, overlap // scale) for side in (height, width))
+
+    def enlarge(axis: Axis) -> Axis:
+        starts = [start * scale for start in axis.starts]
+        weights = [np.repeat(weight, scale) for weight in axis.weights]
+        return Axis(starts, weights, np.repeat(axis.total, scale))
+
+    return Plan(enlarge(rows), enlarge(columns), tile)
+
+
+def diffuse(
+    denoise: DenoiseTiles,
+    condition: Canvas,
+    noise: NoiseBlock,
+    block: int,
+    steps: Steps,
+    tiles: Plan,
+    batch: int,
+    on_tiles: Callable[[int], object] = lambda count: None,
+) -> Canvas:
+    """`samplers.sample` on a canvas: y_0 of the condition's shape, from noise that is made in blocks of `block`² pixels.
+
+    `denoise` is given `batch` tiles at a time, the last ones repeated to fill it. `on_tiles(count)` is called after each time.
+    """
+    rows_left = steps.evaluations
+    y = np.empty_like(condition)
+    _add_noise(y, 0.0, 1.0, noise, rows_left + 1, block)
+    remembers = bool(np.any(steps.previous))
+    before = np.zeros_like(condition) if remembers else None
+    scale = 1 / (tiles.rows.total[:, None] * tiles.columns.total).astype(np.float32)[..., None]
+    for row in range(rows_left):
+        gamma, keep, predicted, previous, strength = (float(column[row]) for column in steps)
+        found = np.zeros_like(condition)
+        windows = list(tiles.windows())
+        for start in range(0, len(windows), batch):
+            some = windows[start : start + batch]
+            filled = [*some, *[some[-1]] * (batch - len(some))]
+            seen, noisy = (np.stack([canvas[rows, columns] for rows, columns, _ in filled]) for canvas in (condition, y))
+            for (rows, columns, weight), estimate in zip(some, denoise(seen, noisy, gamma), strict=False):
+                found[rows, columns] += weight * estimate
+            on_tiles(len(some))
+        found *= scale
+        y *= keep
+        y += predicted * found
+        if before is not None:
+            if previous:
+                y += previous * before
+            before = found
+        if strength:
+            _add_noise(y, 1.0, strength, noise, rows_left - row, block)
+    return y
+
+
+def _add_noise(y: Canvas, keep: float, strength: float, noise: NoiseBlock, t: int, block: int) -> None:
+    """y ← keep · y + strength · z, block by block."""
+    for row, top in enumerate(range(0, y.shape[0], block)):
+        for column, left in enumerate(range(0, y.shape[1], block)):
+            part = y[top : top + block, left : left + block]
+            z = strength * noise(t, row, column)[: part.shape[0], : part.shape[1]]
+            part[:] = keep * part + z if keep else z
+
+
+def resize(canvas: Canvas, height: int, width: int) -> Canvas:
+    """Anti-aliased bicubic in float: `degradations.resize` but for rounding, of any size without a compilation."""
+    planes = [
+        np.asarray(PillowImage.fromarray(plane).resize((width, height), PillowImage.Resampling.BICUBIC))
+        for plane in np.moveaxis(np.ascontiguousarray(canvas, np.float32), -1, 0)
+    ]
+    return np.stack(planes, axis=-1)
+
+
+def match(image: Canvas, lr: Canvas) -> Canvas:
+    """The image, changed in its low frequencies alone such that, down-sampled, it is the LR image; both in [-1, 1].
+
+    What the down-sampled image lacks is enlarged and added. The two resamplings are not each other's inverse, and the result is
+    clipped, so this is done until a tenth of an 8-bit level is left, a dozen times at most.
+    """
+    for _ in range(12):
+        lacking = lr - resize(image, *lr.shape[:2])
+        if np.sqrt(np.square(lacking).mean()) < 0.1 / 127.5:
+            break
+        image = np.clip(image + resize(lacking, *image.shape[:2]), -1, 1)
+    return image
+
+
+def pad(lr: Canvas, height: int, width: int) -> Canvas:
+    """The LR image mirrored at its lower and right edges, as often as needed, to at least height × width."""
+    missing = (max(0, height - lr.shape[0]), max(0, width - lr.shape[1]))
+    return np.pad(lr, ((0, missing[0]), (0, missing[1]), (0, 0)), "symmetric") if any(missing) else lr
