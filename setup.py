@@ -62,7 +62,7 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.11",
     packages=find_packages(include=["sr3_jax", "sr3_jax.*"]),
-    package_data={"sr3_jax": ["py.typed", "weights/*.safetensors"]},
+    package_data={"sr3_jax": ["py.typed", "weights/*.safetensors", "weights/*.json"]},
     install_requires=REQUIRES,
     extras_require=EXTRAS,
     entry_points={"console_scripts": ["sr3=sr3_jax.cli:main"]},

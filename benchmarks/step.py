@@ -40,6 +40,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch_twin import Twin, compare, nchw, perturbed, torch_parameters
 
+from sr3_jax import parallel
 from sr3_jax.data import degradations
 from sr3_jax.method import Method, image_key, sampling_schedule
 
@@ -48,7 +49,7 @@ DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 Run = Callable[[], Any]  # does the work once, and returns when it is done
 
 
-def load_method(path: str, dtype: str) -> Method:
+def load_method(path: str, dtype: str, batch: int) -> Method:
     spec = importlib.util.spec_from_file_location("benchmarked_config", path)
     assert spec, f"{path} is not a Python file"
     assert spec.loader
@@ -56,7 +57,8 @@ def load_method(path: str, dtype: str) -> Method:
     spec.loader.exec_module(module)
     config = module.get_config()
     assert config.objective == "sr3", "only objective = 'sr3' has sampling steps to time"
-    config.model.dtype = dtype
+    config.model.dtype, config.train.batch_size, config.train.accumulate = dtype, batch, 1
+    config.mesh.data, config.mesh.fsdp = -1, 1
     config.data.blur, config.data.quantize_lr = 0.0, True  # the one degradation that the PyTorch side knows
     return Method(config)
 
@@ -73,9 +75,11 @@ def our_training_step(method: Method, params: Any, images: np.ndarray) -> Run:
         updates, opt_state = optimizer.update(gradient, opt_state, params)
         return optax.apply_updates(params, updates), opt_state, loss
 
-    compiled = jax.jit(step, donate_argnums=(0, 1))
-    params = jax.tree.map(jnp.array, params)  # a copy: the step overwrites it
-    state, batch, numbers = [params, optimizer.init(params)], jnp.asarray(images), itertools.count()
+    mesh = parallel.make_mesh(method.config)
+    whole = parallel.replicated(mesh)
+    compiled = jax.jit(step, donate_argnums=(0, 1), out_shardings=whole)
+    params = jax.device_put(jax.tree.map(jnp.array, params), whole)  # a copy: the step overwrites it
+    state, batch, numbers = [params, optimizer.init(params)], parallel.to_devices(images, mesh), itertools.count()
 
     def run() -> None:
         *state[:], loss = compiled(*state, batch, next(numbers))
@@ -85,8 +89,11 @@ def our_training_step(method: Method, params: Any, images: np.ndarray) -> Run:
 
 
 def our_sampling_chain(method: Method, params: Any, lr: jax.Array) -> Run:
-    chain = jax.jit(lambda params, lr, keys: method.super_resolve(params, lr, keys, CHAIN))
-    keys = jnp.stack([image_key(0, i) for i in range(len(lr))])
+    mesh = parallel.make_mesh(method.config)
+    split = parallel.batch_sharding(mesh)
+    chain = jax.jit(lambda params, lr, keys: method.super_resolve(params, lr, keys, CHAIN), out_shardings=split)
+    keys = jax.device_put(jnp.stack([image_key(0, i) for i in range(len(lr))]), split)
+    params, lr = jax.device_put(params, parallel.replicated(mesh)), jax.device_put(lr, split)
     return lambda: chain(params, lr, keys).block_until_ready()
 
 
@@ -256,10 +263,11 @@ def main() -> None:
     torch.set_float32_matmul_precision("high")  # on a GPU: TF32, which is XLA's default as well
     if args.cpu_time and (cores > 1 or DEVICE.type == "cuda"):
         raise SystemExit("--cpu-time would count threads that only wait; it needs one core: `taskset -c 0 python …`")
+    method = load_method(args.config, args.dtype, args.batch)
+    parallel.start(method.config)  # as `sr3` does: on a CPU, a device a core
     if (jax.default_backend() == "gpu") != (DEVICE.type == "cuda"):
         raise SystemExit(f"JAX runs on {jax.default_backend()} and PyTorch on {DEVICE.type}: nothing to compare")
 
-    method = load_method(args.config, args.dtype)
     images = np.random.default_rng(0).integers(0, 256, (args.batch, *method.shape), np.uint8)
     params = perturbed(jax.jit(method.init)(jax.random.key(0)))
     twins = [Twin(method.model, method.shape[-1]) for _ in range(2)]  # one to train, one to sample

@@ -8,14 +8,16 @@ A checkpoint directory appears by rename when it is complete, so a kill at any m
 a checkpoint can resume, evaluate or upscale: the config is inside.
 """
 
+import dataclasses
 import json
 import logging
 import sys
 import traceback
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import resources
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -33,6 +35,7 @@ from sr3_jax.errors import UserError
 from sr3_jax.method import Method
 from sr3_jax.paths import AnyPath
 
+SCHEDULES = "schedules.json"
 SEPARATOR = "."  # between the names of nested parameters in an exported file
 WRITTEN = ("stats.jsonl", "parameters.txt", "best.safetensors")  # files of a workdir that training writes anew
 
@@ -49,6 +52,9 @@ class Checkpoint:
     params: PyTree
     step: int
     name: str
+    schedules: Mapping[str, Mapping[str, Any]] = field(
+        default_factory=dict
+    )  # evaluations → fields of config.sample: `sr3 search`
 
     @property
     def method(self) -> Method:
@@ -179,6 +185,11 @@ def load_checkpoint(place: str | AnyPath) -> Checkpoint:
 
     Raises CheckpointError when there are none, or they are damaged, naming what was looked for.
     """
+    found = _load(place)
+    return dataclasses.replace(found, schedules={**found.schedules, **read_schedules(place)})
+
+
+def _load(place: str | AnyPath) -> Checkpoint:
     path = paths.parse(place)
     if str(place) in shipped() and not path.exists():
         with resources.as_file(resources.files("sr3_jax") / "weights" / f"{place}.safetensors") as file:
@@ -194,10 +205,39 @@ def load_checkpoint(place: str | AnyPath) -> Checkpoint:
     )
 
 
+def schedules_file(place: str | AnyPath) -> AnyPath:
+    """Where the schedules found for the checkpoint at `place` are kept: in its workdir, or beside its file."""
+    path = paths.parse(place)
+    if str(place) in shipped() and not path.exists():
+        path = Path(str(resources.files("sr3_jax") / "weights" / f"{place}.safetensors"))
+    if path.is_dir():
+        return (path.parent.parent if path.parent.name == "checkpoints" else path) / SCHEDULES
+    return path.with_name(f"{path.stem}.{SCHEDULES}")
+
+
+def read_schedules(place: str | AnyPath) -> dict[str, dict[str, Any]]:
+    """What is in that file: by number of evaluations, fields of config.sample; raises CheckpointError if it is damaged."""
+    path = schedules_file(place)
+    return _checked_schedules(path.read_text(), path) if path.exists() else {}
+
+
+def _checked_schedules(text: str, path: AnyPath) -> dict[str, dict[str, Any]]:
+    try:
+        found = json.loads(text)
+        known = set(config_lib.base().sample)
+        if not all(count.isdecimal() and fields.keys() <= known for count, fields in found.items()):
+            raise ValueError("unknown fields")
+        return found
+    except (ValueError, AttributeError) as error:
+        raise CheckpointError(f"{path} is not what `sr3 search` writes: {error}; remove it to go without") from error
+
+
 def export(checkpoint: Checkpoint, path: AnyPath, metadata: Mapping[str, str] | None = None, dtype: str = "float32") -> None:
     """Writes EMA and config to one .safetensors file, which appears by rename."""
     flat = {SEPARATOR.join(keys): np.asarray(leaf, dtype=np.dtype(dtype)) for keys, leaf in _leaves(checkpoint.params)}
     about = {"config": config_lib.to_json(checkpoint.config), "step": str(checkpoint.step)} | dict(metadata or {})
+    if checkpoint.schedules:
+        about["schedules"] = json.dumps({count: dict(fields) for count, fields in checkpoint.schedules.items()})
     with disk_errors(path), replacing(path) as temporary:
         save_file({name: jax.numpy.asarray(leaf) for name, leaf in flat.items()}, temporary, metadata=about)
 
@@ -256,7 +296,8 @@ def _load_export(path: AnyPath, name: str) -> Checkpoint:
     config = _valid_config(metadata["config"], path)
     params = _nest({key: leaf.astype("float32") for key, leaf in flat.items()})
     check_params(params, config, str(path))
-    return Checkpoint(config, params, int(metadata.get("step", 0)), name)
+    schedules = _checked_schedules(metadata.get("schedules", "{}"), path)
+    return Checkpoint(config, params, int(metadata.get("step", 0)), name, schedules)
 
 
 def _load_workdir(path: AnyPath) -> Checkpoint:

@@ -136,6 +136,46 @@ def upscale(args: Arguments, inputs: list[str]) -> int:
     return files.upscale_all(checkpoint, jobs, options)
 
 
+def search(args: Arguments, _: list[str]) -> None:
+    """Finds the noise levels and the sampler that are best at a given number of network evaluations (paper, section 2.4).
+
+    Tries --trials of them on every second held-out image, by --metric; the others judge the winner. The winner becomes the
+    checkpoint's default for that number of evaluations (schedules.json beside it). The trials and a plot go to --output, by
+    default search/NAME-STEPS; a stopped search goes on.
+    """
+    from rich.console import Console
+    from rich.progress import track
+
+    from sr3_jax import checkpoints, images, parallel, paths
+    from sr3_jax.evaluation import schedule_search
+
+    for name, least in (("steps", 1), ("trials", 1), ("limit", 0)):
+        _between(args, name, least)
+    parallel.start()
+    checkpoint = checkpoints.load_checkpoint(args.checkpoint)
+    target = checkpoints.schedules_file(args.checkpoint)
+    output = paths.parse(args.output or f"search/{Path(args.checkpoint).stem}-{args.steps}")
+    output.mkdir(parents=True, exist_ok=True)
+    bar = iter(track(range(args.trials), "searching", console=Console(stderr=True)))
+    tried: list[schedule_search.Trial] = []
+
+    def on_trial(trial: schedule_search.Trial) -> None:
+        tried.append(trial)
+        next(bar, None)
+
+    found = schedule_search.search(checkpoint, args.steps, args.trials, args.metric, output, args.limit, on_trial)
+    next(bar, None)
+    images.write(output / "frontier.png", schedule_search.picture(tried, args.metric))
+    schedule_search.keep(target, args.steps, found)
+    print(", ".join(f"{name} = {value}" for name, value in found.fields.items()))
+    for title, scores in (("found", found.held_out), ("before", found.before)):
+        print(
+            f"{title}, on the other held-out images: PSNR {scores['psnr']:.2f} dB, LPIPS (VGG) {scores['lpips']:.3f}, "
+            f"consistency {scores['consistency_db']:.1f} dB"
+        )
+    print(f"{output / 'frontier.png'}\n{target}")
+
+
 def overfit(args: Arguments, _: list[str]) -> int:
     """Trains on one small batch for a minute; the loss must fall. The first thing to run on new data or a new network.
 
@@ -354,6 +394,15 @@ def _upscale_flags(fv: flags.FlagValues, argv: list[str]) -> None:
     _sampling_flags(fv)
 
 
+def _search_flags(fv: flags.FlagValues, argv: list[str]) -> None:
+    flags.DEFINE_string("checkpoint", None, "A workdir, exported file or shipped name.", flag_values=fv)
+    flags.DEFINE_integer("steps", 8, "Network evaluations allowed.", flag_values=fv)
+    flags.DEFINE_integer("trials", 64, "Schedules to try.", flag_values=fv)
+    flags.DEFINE_string("metric", "lpips", "lpips (of VGG; extra [metrics]) or psnr.", flag_values=fv)
+    flags.DEFINE_integer("limit", 0, "Use this many held-out images only; 0: all.", flag_values=fv)
+    flags.DEFINE_string("output", None, "The folder for trials.json and frontier.png.", flag_values=fv)
+
+
 def _check_data_flags(fv: flags.FlagValues, argv: list[str]) -> None:
     _config_flag(fv, argv)
     flags.DEFINE_string("output", "check-data.png", "The contact sheet.", flag_values=fv)
@@ -398,6 +447,7 @@ COMMANDS = {
     "train": Command(_train_flags, train, needs=("config", "workdir")),
     "evaluate": Command(_evaluate_flags, evaluate),
     "upscale": Command(_upscale_flags, upscale, positional="IN…", needs=("output",)),
+    "search": Command(_search_flags, search, needs=("checkpoint",)),
     "overfit": Command(_config_flag, overfit, needs=("config",)),
     "check-data": Command(_check_data_flags, check_data, needs=("config",)),
     "prepare": Command(_prepare_flags, prepare, positional="SOURCE", needs=("size", "output")),

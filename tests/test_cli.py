@@ -128,6 +128,7 @@ TEACHES = {
     "prepare": ("SOURCE", "--size", "--output", "data.source=records"),
     "export": ("--checkpoint", "--output", ".safetensors", "bfloat16"),
     "compile": ("--topology", "v5e:4x8", "--what", "--json", "estimated", "[aot]", "Exit code 1"),
+    "search": ("--checkpoint", "--steps", "--trials", "(default 64)", "--metric", "frontier", "schedules.json"),
     "profile": ("--config", "--steps", "--output", "ui.perfetto.dev", "--json"),
 }
 

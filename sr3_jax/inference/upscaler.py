@@ -107,9 +107,10 @@ class Upscaler:
         alpha. A one-channel network enlarges the luma of a colour image; its chroma, and alpha, are enlarged by bicubic.
 
         The result depends on the image, the network, seed, sample and name alone: the images of a batch are what each would be
-        by itself. `steps` network evaluations replace the checkpoint's own number, `sampler` its sampler; with `match_input`
-        the result, down-sampled, is the image that was given. For a `scale` other than the network's it takes several passes,
-        then goes down by bicubic. Raises UserError for what is no such image.
+        by itself. `steps` network evaluations replace the checkpoint's own number, by the schedule that `sr3 search` found for
+        so many, if any; `sampler` replaces its sampler. With `match_input` the result, down-sampled, is the image that was
+        given. For a `scale` other than the network's it takes several passes, then goes down by bicubic. Raises UserError for
+        what is no such image.
         """
         shape = getattr(image, "shape", ())
         if len(shape) == 4:
@@ -236,7 +237,10 @@ class Upscaler:
     def _table(self, steps: int | None, sampler: str | None) -> Steps:
         if steps is not None and steps < 1:
             raise UserError(f"steps = {steps} must be at least 1")
-        return sampling_steps(self.checkpoint.config, steps, {"sampler": sampler} if sampler else None)
+        if sampler:
+            return sampling_steps(self.checkpoint.config, steps, {"sampler": sampler})
+        count = self.checkpoint.config.sample.steps if steps is None else steps
+        return sampling_steps(self.checkpoint.config, steps, self.checkpoint.schedules.get(str(count)))
 
     def _input(self, colour: Canvas) -> Canvas:
         """The colour of an image in the network's channels."""
@@ -264,11 +268,26 @@ class Upscaler:
         """
         return self._run(np.asarray(lr, np.float32) / 127.5 - 1, ids, seed, sample, self._table(steps, sampler), on_batch)
 
+    def trial(self, lr: np.ndarray, ids: Sequence[int], steps: Steps, *, seed: int = 0) -> np.ndarray:
+        """As `batch`, by any table, compiled once for each number of evaluations."""
+        run = self._once(("trial", steps.evaluations), lambda: self._compile(None))
+        table = Steps(*map(jnp.asarray, steps))
+
+        def with_table(params, lr, ids, seed, sample):
+            return run(params, lr, ids, seed, sample, table)
+
+        return self._in_batches(with_table, np.asarray(lr, np.float32) / 127.5 - 1, ids, seed, 0, _ignore)
+
     def _run(
         self, lr: np.ndarray, ids: Sequence[int], seed: int, sample: int, steps: Steps, on_batch: Progress = _ignore
     ) -> np.ndarray:
-        size, outputs = self.batch_size, []
         run = self._once(tuple(np.asarray(column).tobytes() for column in steps), lambda: self._compile(steps))
+        return self._in_batches(run, lr, ids, seed, sample, on_batch)
+
+    def _in_batches(
+        self, run: Callable, lr: np.ndarray, ids: Sequence[int], seed: int, sample: int, on_batch: Progress
+    ) -> np.ndarray:
+        size, outputs = self.batch_size, []
         for start in range(0, len(lr), size):
             rows = np.arange(start, start + size).clip(max=len(lr) - 1)  # the last is padded: one shape, one compilation
             numbers = np.asarray(ids, np.int32)[rows]
@@ -279,13 +298,16 @@ class Upscaler:
             on_batch(count)
         return np.concatenate(outputs) if outputs else np.zeros((0, *self.method.shape), np.float32)
 
-    def _compile(self, steps: Steps) -> Callable:
-        def run(params, lr, ids, seed, sample):
+    def _compile(self, steps: Steps | None) -> Callable:
+        """The program for one table, or for any that is given as a last argument."""
+
+        def run(params, lr, ids, seed, sample, table=steps):
             keys = jax.vmap(lambda i: image_key(seed, i, sample))(ids)
-            return self.method.super_resolve(params, lr, keys, steps)
+            return self.method.super_resolve(params, lr, keys, table)
 
         whole, split = parallel.replicated(self.mesh), parallel.batch_sharding(self.mesh)
-        return jax.jit(run, in_shardings=(whole, split, split, whole, whole), out_shardings=split)
+        shardings = (whole, split, split, whole, whole) + (() if steps else (whole,))
+        return jax.jit(run, in_shardings=shardings, out_shardings=split)
 
     # -- tiles
 

@@ -1,0 +1,118 @@
+"""The search for schedules: bounded, resumable, and its winner becomes the default."""
+
+import json
+
+import numpy as np
+import pytest
+
+from sr3_jax import checkpoints
+from sr3_jax.config import validate
+from sr3_jax.errors import UserError
+from sr3_jax.evaluation import schedule_search
+from sr3_jax.evaluation.schedule_search import RANGES, SAMPLERS, Trial, fields_of, halton, picture, propose, search
+from sr3_jax.inference.upscaler import Upscaler
+from sr3_jax.method import sampling_steps
+from tests.inference.conftest import tiny_checkpoint
+
+
+@pytest.fixture
+def checkpoint(monkeypatch):
+    monkeypatch.setattr(schedule_search, "lpips", lambda images, references: np.ones(len(images)))  # tested elsewhere
+    return tiny_checkpoint()  # on the ORL faces
+
+
+@pytest.mark.fast
+def test_every_point_of_the_cube_is_a_valid_schedule_within_the_bounds():
+    config = tiny_checkpoint().config
+    seen = set()
+    for number in range(1, 200):
+        fields = fields_of(halton(number, 1 + len(RANGES)))
+        steps = sampling_steps(config, 8, fields)
+        assert steps.evaluations == (7 if fields["sampler"] == "heun" else 8)
+        assert 1 <= fields["log_snr_start"] <= 9
+        assert fields["rho"] == 0 or fields["rho"] >= 1
+        changed = config.copy_and_resolve_references()
+        changed.sample.update(fields)
+        validate(changed)
+        seen.add(fields["sampler"])
+    assert seen == set(SAMPLERS)
+    for corner in np.ndindex(2, 2, 2, 2):
+        sampling_steps(config, 3, fields_of(np.array(corner, float)))
+
+
+@pytest.mark.fast
+def test_the_first_half_is_spread_evenly_and_the_second_comes_closer_to_the_best():
+    points = np.array([halton(n, 4) for n in range(1, 257)])
+    assert np.abs(points.mean(0) - 0.5).max() < 0.02
+    assert np.histogram(points[:, 0], 8, (0, 1))[0].min() >= 30
+    done = [Trial(i, point.tolist(), {"psnr": float(i == 5), "lpips": 0.5}) for i, point in enumerate(points[:10])]
+    assert not np.array_equal(propose(done[:9], 20, "psnr"), points[5])
+    np.testing.assert_array_equal(propose(done[:9], 20, "psnr"), points[9])
+    later = [propose([*done, *done[:k]], 20, "psnr") for k in range(10)]
+    assert all(point[0] == points[5][0] for point in later)
+    distances = [np.abs(point - points[5]).max() for point in later]
+    assert 0 < max(distances) < 0.9
+
+
+def test_a_stopped_search_goes_on_to_the_same_end_and_its_winner_is_the_default(checkpoint, tmp_path):
+    stopped = []
+
+    def stop_after_two(trial):
+        stopped.append(trial)
+        if len(stopped) == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        search(checkpoint, 2, 4, "psnr", tmp_path / "a", 8, stop_after_two)
+    assert len(json.loads((tmp_path / "a" / "trials.json").read_text())["done"]) == 2
+    resumed, whole = [], []
+    found = search(checkpoint, 2, 4, "psnr", tmp_path / "a", 8, resumed.append)
+    other = search(checkpoint, 2, 4, "psnr", tmp_path / "b", 8, whole.append)
+    assert [trial.point for trial in resumed] == [trial.point for trial in whole]
+    assert found.fields == other.fields
+    best = max(whole, key=lambda trial: trial.scores["psnr"])
+    assert found.fields == best.fields
+    assert found.searched["psnr"] == pytest.approx(best.scores["psnr"], abs=0.01)
+
+    file = tmp_path / "tiny.safetensors"
+    checkpoints.export(checkpoint, file)
+    schedule_search.keep(checkpoints.schedules_file(file), 2, found)
+    schedule_search.keep(checkpoints.schedules_file(file), 30, found)
+    loaded = checkpoints.load_checkpoint(file)
+    assert loaded.schedules == {"2": found.fields, "30": found.fields}
+    table = Upscaler(loaded, batch_size=1)._table(2, None)
+    for column, wanted in zip(table, sampling_steps(loaded.config, 2, found.fields), strict=True):
+        np.testing.assert_array_equal(column, wanted)
+    default = Upscaler(loaded, batch_size=1)._table(3, None)
+    np.testing.assert_array_equal(default.gamma, sampling_steps(loaded.config, 3).gamma)
+    # ... and travels inside an export
+    checkpoints.export(loaded, tmp_path / "again.safetensors")
+    assert checkpoints.load_checkpoint(tmp_path / "again.safetensors").schedules == loaded.schedules
+
+
+def test_what_cannot_be_searched_is_one_sentence(checkpoint, tmp_path):
+    search(checkpoint, 1, 1, "psnr", tmp_path, 4)
+    with pytest.raises(UserError, match=r"another search \(evaluations: 2 here, 1 there\)"):
+        search(checkpoint, 2, 1, "psnr", tmp_path, 4)
+    with pytest.raises(UserError, match="--metric=fid can be lpips or psnr"):
+        search(checkpoint, 2, 1, "fid", tmp_path / "x", 4)
+    with pytest.raises(UserError, match="a regression network"):
+        search(tiny_checkpoint(objective="regression"), 2, 1, "psnr", tmp_path / "x", 4)
+
+
+@pytest.mark.fast
+@pytest.mark.parametrize("text", ["nothing", "[]", '{"8": {"colour": 1}}', '{"eight": {}}', '{"8": 3}'])
+def test_a_damaged_file_of_schedules_is_named(tmp_path, text):
+    (tmp_path / "a.schedules.json").write_text(text)
+    with pytest.raises(checkpoints.CheckpointError, match=r"a\.schedules\.json is not what"):
+        checkpoints.read_schedules(tmp_path / "a.safetensors")
+
+
+@pytest.mark.fast
+def test_the_plot_shows_every_trial():
+    rng = np.random.default_rng(0)
+    trials = [Trial(i, halton(i + 1, 4).tolist(), {"psnr": rng.uniform(20, 25), "lpips": rng.uniform()}) for i in range(30)]
+    sheet = picture(trials, "lpips")
+    assert sheet.shape == (480, 480, 3)
+    assert len(np.unique(sheet.reshape(-1, 3), axis=0)) > 4
+    assert picture(trials[:1], "psnr").shape == (480, 480, 3)
