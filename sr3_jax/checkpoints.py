@@ -52,9 +52,8 @@ class Checkpoint:
     params: PyTree
     step: int
     name: str
-    schedules: Mapping[str, Mapping[str, Any]] = field(
-        default_factory=dict
-    )  # evaluations → fields of config.sample: `sr3 search`
+    # number of network evaluations → fields of config.sample, as `sr3 search` found them
+    schedules: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     @property
     def method(self) -> Method:

@@ -9,6 +9,8 @@ from rich.table import Table
 from sr3_jax.profiling.aot import Estimate
 from sr3_jax.profiling.trace import BACKWARD, FORWARD, ONCE, Profile
 
+SUBLANES = 8  # rows of a TPU's vector registers, on which the compiler places the images of a batch
+
 
 def show(estimate: Estimate) -> None:
     """Prints it: every number with its source."""
@@ -22,6 +24,11 @@ def show(estimate: Estimate) -> None:
         f"{e.parameters / 1e6:.0f} M parameters, {e.images_per_chip:g} images per chip",
         soft_wrap=True,
     )
+    if e.what == "train" and e.images_per_chip % SUBLANES:
+        console.print(
+            f"note: a TPU lays images out in groups of {SUBLANES}; fewer per chip cost as much (benchmarks/tpu.md)",
+            soft_wrap=True,
+        )
     table = Table("per chip", "estimated", "source")
     table.columns[1].justify = "right"
     for label, name, value in _rows(e):

@@ -252,6 +252,9 @@ def test_the_table_gives_every_number_its_source(capsys):
     assert rows["MFU", "50.0%"] == "matrix units / step"
     assert all(rows.values())
     assert "fits: 10.00 GiB of 16.00 GiB estimated" in out
+    assert "in groups of 8" in out  # 3 images per chip
+    report.show(made(images_per_chip=16.0))
+    assert "in groups of 8" not in capsys.readouterr().out
 
 
 @pytest.mark.fast
