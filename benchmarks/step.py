@@ -58,8 +58,8 @@ def load_method(path: str, dtype: str, batch: int) -> Method:
     config = module.get_config()
     assert config.objective == "sr3", "only objective = 'sr3' has sampling steps to time"
     config.model.dtype, config.train.batch_size, config.train.accumulate = dtype, batch, 1
-    config.mesh.data, config.mesh.fsdp = -1, 1
     config.data.blur, config.data.quantize_lr = 0.0, True  # the one degradation that the PyTorch side knows
+    parallel.start(config)  # as `sr3` does: on a CPU, a device a core
     return Method(config)
 
 
@@ -68,18 +68,21 @@ def load_method(path: str, dtype: str, batch: int) -> Method:
 
 def our_training_step(method: Method, params: Any, images: np.ndarray) -> Run:
     optimizer = optax.adam(method.config.train.learning_rate)
+    mesh = parallel.make_mesh(method.config)
+
+    def mean_loss(params: Any, images: jax.Array, key: jax.Array) -> jax.Array:
+        return method.loss(parallel.gather_params(params, mesh, method.config.model.dtype), images, key).mean()
 
     def step(params: Any, opt_state: Any, images: jax.Array, number: jax.Array) -> tuple[Any, Any, jax.Array]:
         key = jax.random.fold_in(jax.random.key(0), number)
-        loss, gradient = jax.value_and_grad(lambda params: method.loss(params, images, key).mean())(params)
+        loss, gradient = jax.value_and_grad(mean_loss)(params, images, key)
         updates, opt_state = optimizer.update(gradient, opt_state, params)
         return optax.apply_updates(params, updates), opt_state, loss
 
-    mesh = parallel.make_mesh(method.config)
-    whole = parallel.replicated(mesh)
-    compiled = jax.jit(step, donate_argnums=(0, 1), out_shardings=whole)
-    params = jax.device_put(jax.tree.map(jnp.array, params), whole)  # a copy: the step overwrites it
-    state, batch, numbers = [params, optimizer.init(params)], parallel.to_devices(images, mesh), itertools.count()
+    state = [jax.tree.map(jnp.array, params), optimizer.init(params)]  # a copy: the step overwrites it
+    split = parallel.shardings(state, mesh)
+    compiled = jax.jit(step, donate_argnums=(0, 1), out_shardings=(*split, parallel.replicated(mesh)))
+    state, batch, numbers = jax.device_put(state, split), parallel.to_devices(images, mesh), itertools.count()
 
     def run() -> None:
         *state[:], loss = compiled(*state, batch, next(numbers))
@@ -264,7 +267,6 @@ def main() -> None:
     if args.cpu_time and (cores > 1 or DEVICE.type == "cuda"):
         raise SystemExit("--cpu-time would count threads that only wait; it needs one core: `taskset -c 0 python …`")
     method = load_method(args.config, args.dtype, args.batch)
-    parallel.start(method.config)  # as `sr3` does: on a CPU, a device a core
     if (jax.default_backend() == "gpu") != (DEVICE.type == "cuda"):
         raise SystemExit(f"JAX runs on {jax.default_backend()} and PyTorch on {DEVICE.type}: nothing to compare")
 

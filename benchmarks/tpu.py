@@ -94,7 +94,6 @@ ROWS: dict[str, tuple[ConfigDict, Callable]] = {
         patched((dropout.Dropout, "__call__", nn.compact(flax_dropout))),
     ),
     "all recomputed": (changed(model__remat=(0, 1)), nothing),
-    "all but convolutions recomputed": (changed(model__remat=(0, 1), model__remat_keep="convolutions"), nothing),
     "plain strided convolutions": (changed(model__resample="plain"), nothing),
     "fsdp over the four chips": (changed(mesh__data=1, mesh__fsdp=CHIPS), nothing),
     "fsdp, weight gradients in windows": (

@@ -29,7 +29,6 @@ CHOICES = {
     "model.gamma_injection": ("add", "scale_shift"),
     "model.resample": ("biggan", "plain"),
     "model.dtype": ("float32", "bfloat16"),
-    "model.remat_keep": ("nothing", "convolutions"),
     "schedule.name": ("linear", "cosine", "log_snr"),
     "train.loss": ("l1", "l2"),
     "train.learning_rate_schedule": ("constant", "cosine"),
@@ -100,7 +99,6 @@ def base() -> ConfigDict:
     model.gamma_injection = "add"  # how the embedding enters a block: "add" (DDPM) or "scale_shift"
     model.space_to_depth = 1  # fold this many pixels, in each direction, into channels: a cheap network
     model.remat = ()  # levels (0: the finest) whose activations are recomputed in the backward pass
-    model.remat_keep = "nothing"  # of them; or the outputs of "convolutions", so that only what is cheap is done again
     model.dtype = "float32"  # of the computation; parameters, optimizer and EMA are always float32
     model.predict = "epsilon"  # what the network's output means: the noise (paper), "v" or "y_0"
     model.predict_residual = False  # diffuse (HR - upsampled LR) / residual_scale instead of HR

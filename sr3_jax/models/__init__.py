@@ -25,6 +25,5 @@ def build_model(model: Any, size: int, regression: bool = False) -> UNet:
         head_channels=model.head_channels,
         space_to_depth=model.space_to_depth,
         remat=tuple(model.remat),
-        remat_keep=model.remat_keep,
         dtype=jnp.dtype(model.dtype),
     )

@@ -9,7 +9,6 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Float
 
 from sr3_jax.models.dropout import Dropout
@@ -18,15 +17,13 @@ from sr3_jax.models.platform import DType, Features, downsample, upsample
 
 Embedding = Float[Array, "b e"]
 
-CONVOLUTIONS = "convolutions"
 ZERO = nn.initializers.zeros_init()
 
 
 def conv(x: Features, channels: int, dtype: DType, name: str, size: int = 3, init=None, stride: int = 1) -> Features:
-    """A convolution that keeps the size (or divides it by `stride`). Its output is what `remat_keep` = "convolutions" keeps."""
+    """A convolution that keeps the size (or divides it by `stride`)."""
     init = init or nn.initializers.variance_scaling(1.0, "fan_avg", "uniform")
-    layer = nn.Conv(channels, (size, size), strides=stride, padding=size // 2, kernel_init=init, dtype=dtype, name=name)
-    return checkpoint_name(layer(x), CONVOLUTIONS)
+    return nn.Conv(channels, (size, size), strides=stride, padding=size // 2, kernel_init=init, dtype=dtype, name=name)(x)
 
 
 def space_to_depth(x: Features, factor: int) -> Features:

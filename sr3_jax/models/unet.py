@@ -5,12 +5,10 @@ blocks per decoder level, attention at one inner size and in the middle between 
 """
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from sr3_jax.models.blocks import (
-    CONVOLUTIONS,
     ZERO,
     DType,
     Features,
@@ -47,13 +45,11 @@ class UNet(nn.Module):
     space_to_depth: int = 1
     middle_attention: bool = True
     remat: tuple[int, ...] = ()  # levels whose activations are recomputed in the backward pass
-    remat_keep: str = "nothing"  # "convolutions": all but their outputs is recomputed
     dtype: DType = jnp.float32
 
     def _block(self, level: int, index: str, channels: int, resample: str = "none") -> ResBlock:
         # `train` is argument 3, counting the module itself
-        policy = jax.checkpoint_policies.save_only_these_names(CONVOLUTIONS) if self.remat_keep == CONVOLUTIONS else None
-        block = nn.remat(ResBlock, static_argnums=(3,), policy=policy) if level in self.remat else ResBlock
+        block = nn.remat(ResBlock, static_argnums=(3,)) if level in self.remat else ResBlock
         return block(
             channels, resample, self.dropout, self.rescale_skip, self.gamma_injection == "scale_shift", self.dtype, name=index
         )

@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 
 from sr3_jax import config
-from sr3_jax.config import CHOICES
 from sr3_jax.models import UNet, build_model
 from sr3_jax.models.blocks import GammaEmbedding, ResBlock, SelfAttention
 from sr3_jax.models.dropout import Dropout
@@ -49,7 +48,6 @@ VARIANTS = {
     "folded pixels": {"space_to_depth": 2, "attention": (2,)},
     "grey": {"out_channels": 1},
     "recomputed": {"remat": (0, 1), "dropout": 0.1},
-    "recomputed but for convolutions": {"remat": (0, 1), "remat_keep": "convolutions", "dropout": 0.1},
     "attention everywhere": {"attention": (8, 4)},
     "convolutions alone": {"attention": (), "middle_attention": False},
     "three levels": {"multipliers": (1, 1, 2), "blocks": 2},
@@ -155,33 +153,19 @@ def test_bfloat16_computes_the_same_network_roughly(bfloat16):
     assert 0 < np.abs(half - full).max() < 0.1 * np.abs(full).max()
 
 
-@pytest.mark.parametrize("keep", CHOICES["model.remat_keep"])
-def test_recomputing_activations_changes_neither_output_nor_gradient(keep):
+def test_recomputing_activations_changes_neither_output_nor_gradient():
     params = random_params(UNet(**FEWER_BLOCKS), *inputs())
 
     def loss(**fields):
         return lambda params: jnp.mean(UNet(**FEWER_BLOCKS, **fields).apply({"params": params}, *inputs()) ** 2)
 
-    plain, remat = loss(), loss(remat=(0,), remat_keep=keep)
+    plain, remat = loss(), loss(remat=(0,))
     assert "remat" in str(jax.make_jaxpr(remat)(params))
     assert "remat" not in str(jax.make_jaxpr(plain)(params))
     (value, gradient), (value_again, gradient_again) = (jax.jit(jax.value_and_grad(f))(params) for f in (plain, remat))
     np.testing.assert_allclose(value_again, value, rtol=1e-5)
     largest = max(float(jnp.abs(leaf).max()) for leaf in jax.tree.leaves(gradient))
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-5 * largest), gradient, gradient_again)
-
-
-def test_keeping_the_convolutions_does_none_of_them_again():
-    params = random_params(UNet(**FEWER_BLOCKS), *inputs())
-
-    def convolutions(**fields):
-        def loss(params):
-            return jnp.mean(UNet(**FEWER_BLOCKS, **fields).apply({"params": params}, *inputs()) ** 2)
-
-        return str(jax.make_jaxpr(jax.grad(loss))(params)).count("conv_general_dilated")
-
-    plain = convolutions()
-    assert convolutions(remat=(0,), remat_keep="convolutions") == plain < convolutions(remat=(0,))
 
 
 @pytest.mark.fast
