@@ -5,9 +5,9 @@ The weights "faces-16-64" and "faces-16-64-regression" come from
     sr3 train --config=configs/orl_16_64.py --workdir=runs/faces
     sr3 train --config=configs/orl_16_64.py --workdir=runs/faces-regression --config.objective=regression
 
-after 2,030 and 1,000 of the 5,000 steps: 0.7 s per step on two CPU cores, so 25 and 12 minutes on an idle machine. Expect, on
-the 25 held-out images watched during training, a PSNR of 24.6, 25.1, 25.3, 25.4 dB after 500, 1,000, 1,500, 2,000 steps, and
-26.7, 26.8 dB for the regression after 500 and 1,000. On all 100: README.md.
+after 2,030 and 1,000 of the 5,000 steps: 0.3 s per step on two idle CPU cores (0.7 s when they were trained). Expect, on the 25
+held-out images watched during training, a PSNR of 24.6, 25.1, 25.3, 25.4 dB after 500, 1,000, 1,500, 2,000 steps, and 26.7,
+26.8 dB for the regression after 500 and 1,000. On all 100: README.md.
 """
 
 import sr3_jax.config
