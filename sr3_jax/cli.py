@@ -1,6 +1,7 @@
 """`sr3 <command>`: parses flags, calls one function of a room, prints. Nothing else happens here.
 
-Exit codes: 0 done (also --help), 1 our fault or a goal missed, 2 the user can mend it (one sentence, no traceback).
+Exit codes: 0 done (also --help), 1 our fault or a goal missed, 2 the user can mend it (one sentence, no traceback),
+130 interrupted by Ctrl-C.
 """
 
 import contextlib

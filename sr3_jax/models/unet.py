@@ -1,4 +1,4 @@
-"""The U-Net of SR3 (paper, section 2.4, appendix A and table A.1): DDPM's, with BigGAN blocks, and 1/√2 at every skip.
+"""The U-Net of SR3 (paper, section 2.4, appendix A and table A.1): DDPM's, with BigGAN blocks, and 1/√2 at every residual sum.
 
 What the paper leaves open is inferred from its parameter counts: additive embedding of width 4 · channels, blocks + 1 residual
 blocks per decoder level, attention at one inner size and in the middle between two blocks, long skips concatenated unscaled.

@@ -1,5 +1,6 @@
 """A picture depends on its pixels, its id, the seed and the sample number, and on nothing else."""
 
+import doctest
 import re
 from concurrent.futures import ThreadPoolExecutor
 
@@ -12,6 +13,7 @@ from skimage import data as photographs
 
 from sr3_jax.data.sources import image_id
 from sr3_jax.errors import UserError
+from sr3_jax.inference import upscaler
 from sr3_jax.inference.upscaler import Upscaler, luma
 from sr3_jax.method import sampling_steps
 
@@ -230,3 +232,8 @@ def test_programs_are_kept(grey):
         fresh(np.zeros((size, size + 1), np.uint8))
     assert len(fresh._compiled) == 3  # and the tiles' and their noise
     assert all(program._cache_size() == 1 for program in fresh._compiled.values())
+
+
+def test_the_example_in_the_docstring_runs():
+    found = doctest.testmod(upscaler, extraglobs={"np": np})
+    assert (found.failed, found.attempted) == (0, 3)
