@@ -26,6 +26,12 @@ PLACE = ["--name=sr3", "--zone=us-west4-a", "--type=v5litepod-32"]
 IMAGE = ["--image=registry/sr3:1", "--hosts=4"]
 
 
+def from_a_terminal():
+    """In a process about to begin: signals as in a terminal. What nohup or `&` has made ignored, no script can trap."""
+    for number in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_DFL)
+
+
 def run(script, *arguments, **variables):
     return subprocess.run(
         [script, *map(str, arguments)], env=os.environ | variables, capture_output=True, text=True, timeout=60, check=False
@@ -187,7 +193,14 @@ sys.exit(int(sys.argv[2] if len(sys.argv) > 2 else os.environ["SR3_STOPPED_EXIT"
 def begin_local(folder, *code, **variables):
     """local.sh with two patient processes, which are up, in a process group of its own as in a terminal."""
     command = [LOCAL, "2", sys.executable, "-c", PATIENT, folder, *code]
-    launcher = subprocess.Popen(command, env=os.environ | variables, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    launcher = subprocess.Popen(
+        command,
+        env=os.environ | variables,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        preexec_fn=from_a_terminal,
+    )
     while len(list(folder.glob("up?"))) < 2:
         time.sleep(0.05)
     return launcher
@@ -237,7 +250,9 @@ def test_local_that_is_stopped_while_it_pauses_starts_nothing_again(tmp_path):
 def test_local_that_is_stopped_before_all_processes_are_there_stops_them_too(tmp_path):
     """Its python3, which finds a port, is a stand-in that sends it SIGTERM."""
     path = with_stand_ins(tmp_path, "python3", script="kill -TERM $(ps -o sid= -p $$); echo 1234")
-    launcher = subprocess.Popen([LOCAL, "2", "sleep", "100"], env=os.environ | {"PATH": path}, start_new_session=True)
+    launcher = subprocess.Popen(
+        [LOCAL, "2", "sleep", "100"], env=os.environ | {"PATH": path}, start_new_session=True, preexec_fn=from_a_terminal
+    )
     assert launcher.wait(30) == 128 + signal.SIGTERM
 
 
@@ -246,7 +261,14 @@ def test_local_that_is_stopped_before_all_processes_are_there_stops_them_too(tmp
 
 def begin_detached(folder, text):
     """detached.sh, in this folder, with a bash command line that has printed something."""
-    script = subprocess.Popen([DETACHED, *bash(text)], cwd=folder, stdout=subprocess.PIPE, text=True, start_new_session=True)
+    script = subprocess.Popen(
+        [DETACHED, *bash(text)],
+        cwd=folder,
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        preexec_fn=from_a_terminal,
+    )
     return script, script.stdout.readline()
 
 
@@ -255,15 +277,15 @@ STOPPABLE = "trap 'touch stopped; exit 75' TERM; echo up; while :; do sleep 0.1;
 
 def test_detached_shows_what_the_command_prints_and_exits_as_it_does(tmp_path):
     script, first = begin_detached(tmp_path, "echo one; echo two >&2; exit 7")
-    rest, _ = script.communicate()
-    assert (first + rest, script.returncode) == ("one\ntwo\n", 7)
+    rest = script.stdout.read()  # not `communicate`, which knows nothing of what `readline` has read ahead
+    assert (first + rest, script.wait(60)) == ("one\ntwo\n", 7)
     assert (tmp_path / "run.log").read_text() == "one\ntwo\n"
 
 
 def test_detached_leaves_the_command_when_its_connection_is_lost_until_it_is_told_to_stop(tmp_path):
     script, _ = begin_detached(tmp_path, STOPPABLE)
     os.killpg(script.pid, signal.SIGHUP)
-    script.communicate()
+    script.communicate(timeout=60)
     assert script.returncode == -signal.SIGHUP
     refused = subprocess.run([DETACHED, "true"], cwd=tmp_path, stderr=subprocess.PIPE, text=True, check=False)
     assert refused.returncode == 2
@@ -277,7 +299,7 @@ def test_detached_leaves_the_command_when_its_connection_is_lost_until_it_is_tol
 def test_detached_that_still_follows_a_command_which_another_call_stops_says_so_by_its_exit_code(tmp_path):
     script, _ = begin_detached(tmp_path, STOPPABLE)
     subprocess.run([DETACHED, "--stop"], cwd=tmp_path, check=True, timeout=60)
-    script.communicate()
+    script.communicate(timeout=60)
     assert script.returncode == 76
 
 
