@@ -130,7 +130,7 @@ def upscale_all(checkpoint: Checkpoint, jobs: Sequence[Job], options: Options) -
 
 
 def _upscale(job: Job, upscaler: Upscaler, options: Options, progress: Progress) -> None:
-    data = sys.stdin.buffer.read() if job.source == STDIO else _bytes(job.source)
+    data = image_io.load(job.source)
     label = "standard input" if job.source == STDIO else str(job.source)
     height, width = image_io.header(data, label)
     cost = upscaler.cost(height, width, options.steps, options.sampler, options.scale)
@@ -186,13 +186,6 @@ def _write(path: Path, picture: Picture, file: File) -> None:
 
 def _say(note: str) -> None:
     print(note, file=sys.stderr)
-
-
-def _bytes(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise UserError(f"{path} cannot be read: {error.strerror}") from error
 
 
 def _check_memory(cost: Cost, width: int, height: int, label: str) -> None:

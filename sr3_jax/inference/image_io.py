@@ -38,13 +38,15 @@ class File(NamedTuple):
 
 def read(path: Path) -> File:
     """The first frame of a file, or of standard input for "-", upright; raises ImageError."""
+    return parse(load(path), str(path))
+
+
+def load(path: Path) -> bytes:
+    """The bytes of a file, or of standard input for "-"; raises ImageError."""
     if path == STDIO:
-        return parse(sys.stdin.buffer.read(), "standard input")
+        return sys.stdin.buffer.read()
     with named_errors(f"{path} cannot be read"):
-        data = path.read_bytes() if path.exists() else None
-    if data is None:
-        raise ImageError(f"{path} does not exist")
-    return parse(data, str(path))
+        return path.read_bytes()
 
 
 def header(data: bytes, name: str) -> tuple[int, int]:
