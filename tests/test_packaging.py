@@ -33,7 +33,7 @@ def test_the_base_install_is_free_of_tensorflow_and_torch():
 @pytest.mark.fast
 def test_the_extras_are_those_of_the_readme_and_torch_is_for_the_benchmark_alone():
     extras = metadata("sr3_jax").get_all("Provides-Extra")
-    assert {"tensorboard", "tpu", "cuda", "test", "bench", "faces"} <= set(extras)
+    assert {"tensorboard", "tpu", "cuda", "test", "bench", "faces", "serve"} <= set(extras)
     for line in requires("sr3_jax"):
         assert not line.startswith(("torch", "diffusers")) or 'extra == "bench"' in line, line
 
@@ -71,7 +71,7 @@ def test_the_wheel_holds_every_module_the_weights_and_the_types_marker_and_gives
         held = set(archive.namelist())
         scripts = next(archive.read(name).decode() for name in held if name.endswith("entry_points.txt"))
     package = ROOT / "sr3_jax"
-    for path in [*package.rglob("*.py"), *package.glob("weights/*.safetensors"), package / "py.typed"]:
+    for path in [*package.rglob("*.py"), *package.glob("weights/*"), *package.glob("serve/page/*"), package / "py.typed"]:
         assert path.relative_to(ROOT).as_posix() in held
     assert "sr3 = sr3_jax.cli:main" in scripts
     assert {name.partition("/")[0].partition("-")[0] for name in held} == {"sr3_jax"}

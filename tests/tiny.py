@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import AxisType, Mesh
 from jaxtyping import PyTree
@@ -11,7 +12,7 @@ from ml_collections import ConfigDict
 
 import sr3_jax.config
 from sr3_jax import parallel
-from sr3_jax.checkpoints import Checkpoints, read_config
+from sr3_jax.checkpoints import Checkpoint, Checkpoints, read_config
 from sr3_jax.method import Method
 from sr3_jax.training.state import TrainState, init_state, make_optimizer
 
@@ -27,6 +28,23 @@ def get_config() -> ConfigDict:
     train.log_every, train.checkpoint_every, train.keep_checkpoints = 1, 3, 1000
     train.evaluate_every, train.evaluate_images, train.sample_images = 1_000_000, 2, 1
     return config
+
+
+def tiny_checkpoint(channels: int = 1, objective: str = "sr3") -> Checkpoint:
+    """8×8 to 16×16; random weights everywhere: a new network's output layer is zero."""
+    config = sr3_jax.config.base()
+    config.objective = objective
+    config.data.hr_size, config.data.lr_size = 16, 8
+    model = config.model
+    model.channels, model.multipliers, model.blocks, model.attention, model.dropout = 8, (1,), 1, (), 0.0
+    model.image_channels, model.space_to_depth = channels, 2
+    model.predict, model.predict_residual, model.residual_scale = "v", True, 0.1
+    config.sample.steps, config.sample.schedule = 2, "log_snr"
+    sr3_jax.config.validate(config)
+    rng = np.random.default_rng(1)
+    shapes = jax.eval_shape(Method(config).init, jax.random.key(0))
+    params = jax.tree.map(lambda leaf: jnp.asarray(0.1 * rng.normal(size=leaf.shape), jnp.float32), shapes)
+    return Checkpoint(config, params, 7, "tiny")
 
 
 def mesh_of(devices: Sequence[jax.Device], fsdp: int = 1) -> Mesh:

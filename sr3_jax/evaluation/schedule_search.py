@@ -24,6 +24,7 @@ from jaxtyping import UInt8
 from PIL import Image, ImageDraw, ImageFont
 
 from sr3_jax.checkpoints import Checkpoint, write_text
+from sr3_jax.config import CHOICES
 from sr3_jax.errors import UserError
 from sr3_jax.evaluation import held_out, metrics
 from sr3_jax.evaluation.lpips import lpips
@@ -31,7 +32,7 @@ from sr3_jax.inference.upscaler import Upscaler
 from sr3_jax.method import sampling_steps
 from sr3_jax.paths import AnyPath
 
-SAMPLERS = ("ancestral", "ddim", "dpm_solver", "heun")
+SAMPLERS = CHOICES["sample.sampler"]
 RANGES = {"eta": (0.0, 1.0), "log_snr_start": (1.0, 9.0), "inverse_rho": (0.0, 1.0)}
 METRICS = {"lpips": -1, "psnr": 1}  # and whether more is better
 

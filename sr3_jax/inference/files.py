@@ -108,9 +108,7 @@ def upscale_all(checkpoint: Checkpoint, jobs: Sequence[Job], options: Options) -
     One bad file does not stop the others.
     """
     mine = [jobs[i] for i in parallel.share(len(jobs))]
-    cpu = jax.default_backend() == "cpu"
-    # On a CPU a larger batch is no faster, and the first picture comes later.
-    upscaler = Upscaler(checkpoint, options.batch or (jax.local_device_count() if cpu else 16), options.tile)
+    upscaler = Upscaler(checkpoint, options.batch or batch_size(), options.tile)
     failed: list[str] = []
     console = Console(stderr=True)
     columns = [*Progress.get_default_columns()[:-1], TimeRemainingColumn()]
@@ -127,6 +125,11 @@ def upscale_all(checkpoint: Checkpoint, jobs: Sequence[Job], options: Options) -
     if failed and len(jobs) > 1:
         print(f"sr3: {len(failed)} of {len(mine)} images failed", file=sys.stderr)
     return parallel.worst(2 if failed else 0)
+
+
+def batch_size() -> int:
+    """How many tiles or small images at a time: on a CPU a larger batch is no faster, and the first picture comes later."""
+    return jax.local_device_count() if jax.default_backend() == "cpu" else 16
 
 
 def _upscale(job: Job, upscaler: Upscaler, options: Options, progress: Progress) -> None:

@@ -95,7 +95,7 @@ def write(path: Path, picture: Picture, info: Mapping[str, Any] | None = None) -
     if form is None:
         raise UserError(f"{path}: no image format has the suffix {path.suffix!r}; use .png, .jpg, .webp, .tiff or .avif")
     try:
-        data, notes = _encode(picture, info, form)
+        data, notes = encode(picture, info, form)
         if path == STDIO:
             sys.stdout.buffer.write(data)
             sys.stdout.buffer.flush()
@@ -114,7 +114,8 @@ def format_of(path: Path) -> str | None:
     return form if form in PillowImage.SAVE else None
 
 
-def _encode(picture: Picture, info: Mapping[str, Any], form: str) -> tuple[bytes, list[str]]:
+def encode(picture: Picture, info: Mapping[str, Any], form: str) -> tuple[bytes, list[str]]:
+    """An image file in one of Pillow's formats, and what it could not keep."""
     notes = []
     alpha = picture.alpha
     if alpha is not None and form in NO_ALPHA:

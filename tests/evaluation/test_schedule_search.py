@@ -12,7 +12,7 @@ from sr3_jax.evaluation import schedule_search
 from sr3_jax.evaluation.schedule_search import RANGES, SAMPLERS, Trial, fields_of, halton, picture, propose, search
 from sr3_jax.inference.upscaler import Upscaler
 from sr3_jax.method import sampling_steps
-from tests.inference.conftest import tiny_checkpoint
+from tests.tiny import tiny_checkpoint
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from skimage import data as photographs
 from sr3_jax.data import degradations
 from sr3_jax.diffusion import samplers, schedules
 from sr3_jax.inference import tiling
-from tests.inference.conftest import tiny_checkpoint
+from tests.tiny import tiny_checkpoint
 
 SCALE = 4
 

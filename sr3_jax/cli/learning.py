@@ -1,0 +1,187 @@
+"""Data and training: `sr3 prepare`, `check-data`, `params`, `overfit`, `train`, `export`."""
+
+import os
+from pathlib import Path
+
+from absl import flags
+
+from sr3_jax import startup
+from sr3_jax.cli.command import Arguments, Command, between, config_flag
+from sr3_jax.errors import UserError
+
+STOPPED_EXIT = "SR3_STOPPED_EXIT"  # of the environment
+
+
+def train(args: Arguments, _: list[str]) -> int:
+    """Trains a network, or resumes from the workdir by itself.
+
+    WORKDIR gets config.json, checkpoints/, stats.jsonl, samples/ and, where TensorBoard is installed, tensorboard/. SIGTERM or
+    Ctrl-C saves first; the same command goes on from there. The exit code then is 0, or SR3_STOPPED_EXIT of the environment.
+    """
+    from sr3_jax import parallel, paths
+    from sr3_jax.config import validate
+    from sr3_jax.evaluation import held_out
+    from sr3_jax.training import loop
+
+    validate(args.config)
+    stopped = _stopped_exit()
+    parallel.start(args.config)
+    workdir = paths.parse(args.workdir)
+    startup.share_programs(workdir)
+    parallel.make_mesh(args.config)  # what does not fit fails before the data are read
+    state = loop.train(args.config, workdir, held_out.during_training(args.config))
+    return stopped if int(state.step) < args.config.train.steps else 0
+
+
+def _stopped_exit() -> int:
+    """The exit code of a training that a signal stopped: whatever launched it may have to tell that from a finished one."""
+    value = os.environ.get(STOPPED_EXIT, "0")
+    if value != "0" and not (value.isdecimal() and 3 <= int(value) <= 125):
+        raise UserError(f"{STOPPED_EXIT}={value} must be 0, or a whole number between 3 and 125")
+    return int(value)
+
+
+def _train_flags(fv: flags.FlagValues, argv: list[str]) -> None:
+    config_flag(fv, argv)
+    flags.DEFINE_string("workdir", None, "Where the run lives; an existing one is resumed.", flag_values=fv)
+
+
+def overfit(args: Arguments, _: list[str]) -> int:
+    """Trains on one small batch for a minute; the loss must fall. The first thing to run on new data or a new network.
+
+    Exit code 1 if after train.overfit_steps the loss is not below train.overfit_loss of what it was.
+    """
+    from sr3_jax.config import validate
+    from sr3_jax.training.overfit import overfit
+
+    validate(args.config)
+    outcome = overfit(args.config)
+    verdict = "reached" if outcome.reached else "NOT reached"
+    print(f"loss {outcome.before:.4f} → {outcome.after:.4f}; goal, below {outcome.goal:.4f}: {verdict}")
+    return 0 if outcome.reached else 1
+
+
+def check_data(args: Arguments, _: list[str]) -> None:
+    """Reads every image of the data set and tells what is in it, what would be dropped and why; writes a contact sheet.
+
+    The sheet shows LR, conditioning and HR as the network will see them, augmentation included.
+    """
+    from sr3_jax.config import validate
+    from sr3_jax.data.check import check
+
+    validate(args.config)
+    output = Path(args.output)
+    for line in check(args.config, output):
+        print(line)
+    print(output)
+
+
+def _check_data_flags(fv: flags.FlagValues, argv: list[str]) -> None:
+    config_flag(fv, argv)
+    flags.DEFINE_string("output", "check-data.png", "The contact sheet.", flag_values=fv)
+
+
+def prepare(args: Arguments, places: list[str]) -> None:
+    """Decodes, crops and resizes images once, into a few large files that training reads without waiting.
+
+    SOURCE is a folder of images, of any depth, or tfds:NAME[:SPLIT], or orl. DIR gets ArrayRecord files and manifest.json; use
+    it as data.source=records, data.folder=DIR. Each image keeps its largest central square; with --tiles it is cut into as many
+    squares as it has room for. A stopped run goes on.
+    """
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
+
+    from sr3_jax import paths
+    from sr3_jax.data import prepare as preparation
+
+    if len(places) != 1:
+        raise UserError(f"prepare takes one SOURCE, not {len(places)} (sr3 prepare --help)")
+    between(args, "size", 1)
+    between(args, "workers", 0)
+    factors = [int(factor) for factor in args.tiles if factor.isdecimal() and 1 <= int(factor) <= 64]
+    if len(factors) < len(args.tiles):
+        raise UserError(f"--tiles={','.join(args.tiles)} must be factors between 1 and 64, such as 2,4")
+    if args.detail and not factors:
+        raise UserError("--detail is for --tiles")
+    if args.encoding not in preparation.ENCODINGS:
+        raise UserError(f"--encoding={args.encoding} can be {' or '.join(preparation.ENCODINGS)}")
+    if args.resample not in ("area", "bicubic"):
+        raise UserError(f"--resample={args.resample} can be area or bicubic")
+    columns = (BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        task = progress.add_task("preparing")
+        done = preparation.prepare(
+            places[0],
+            paths.parse(args.output),
+            size=args.size,
+            method=args.resample,
+            encoding=args.encoding,
+            tiles=factors,
+            detail=args.detail,
+            workers=args.workers or None,
+            on_start=lambda total, before: progress.update(task, total=total, completed=before),
+            on_image=lambda count: progress.advance(task, count),
+        )
+    for dropped in done.dropped[:20]:
+        print(f"dropped: {dropped.id} {dropped.reason}")
+    if done.converted:
+        print(f"converted: {done.converted}")
+    print(f"{done.images} images of {args.size}² in {done.shards} files, {len(done.dropped)} dropped")
+    print(f"--config.data.source=records --config.data.folder={args.output}")
+
+
+def _prepare_flags(fv: flags.FlagValues, argv: list[str]) -> None:
+    flags.DEFINE_integer("size", 0, "Height and width in pixels, at least the config's data.hr_size.", flag_values=fv)
+    flags.DEFINE_string("output", None, "The folder to write.", flag_values=fv)
+    flags.DEFINE_string("resample", "area", "area, as the paper's; or bicubic.", flag_values=fv)
+    flags.DEFINE_string("encoding", "png", "png; or raw: larger, and read without decoding.", flag_values=fv)
+    flags.DEFINE_list(
+        "tiles", [], "Cut large images into squares, reduced by each of these factors first: 2,4.", flag_values=fv
+    )
+    flags.DEFINE_float("detail", 0.0, "Leave out tiles that 4x bicubic restores to within this many levels.", flag_values=fv)
+    flags.DEFINE_integer("workers", 0, "Processes; 0: one a core.", flag_values=fv)
+
+
+def params(args: Arguments, _: list[str]) -> None:
+    """Lists the network's parameters and their number, without allocating them."""
+    import jax
+    from clu import parameter_overview
+
+    from sr3_jax.config import validate
+    from sr3_jax.method import Method
+
+    validate(args.config)
+    abstract = jax.eval_shape(Method(args.config).init, jax.random.key(0))
+    print(parameter_overview.get_parameter_overview(abstract, include_stats=False))
+
+
+def export(args: Arguments, _: list[str]) -> None:
+    """Writes a checkpoint's EMA weights and config to one .safetensors file, for sharing and for --checkpoint."""
+    from sr3_jax import checkpoints, paths
+
+    output = paths.parse(args.output)
+    if output.suffix != ".safetensors":
+        raise UserError(f"--output={output} must end in .safetensors")
+    if args.dtype not in ("float32", "bfloat16"):
+        raise UserError(f"--dtype={args.dtype} can be float32 or bfloat16")
+    if output.exists() and not args.overwrite:
+        raise UserError(f"{output} exists; give --overwrite to replace it")
+    checkpoints.export(checkpoints.load_checkpoint(args.checkpoint), output, dtype=args.dtype)
+    print(output)
+
+
+def _export_flags(fv: flags.FlagValues, argv: list[str]) -> None:
+    flags.DEFINE_string("checkpoint", None, "A workdir, a step of it, or another export.", flag_values=fv)
+    flags.DEFINE_string("output", None, "The .safetensors file to write.", flag_values=fv)
+    flags.DEFINE_string("dtype", "float32", "float32, or bfloat16 for half the size.", flag_values=fv)
+    flags.DEFINE_boolean("overwrite", False, "Replace a file that exists.", flag_values=fv)
+
+
+COMMANDS = {
+    "train": Command(_train_flags, train, needs=("config", "workdir")),
+    "overfit": Command(config_flag, overfit, needs=("config",)),
+    "check-data": Command(_check_data_flags, check_data, needs=("config",)),
+    "prepare": Command(_prepare_flags, prepare, positional="SOURCE", needs=("size", "output")),
+    "params": Command(config_flag, params, needs=("config",)),
+    "export": Command(_export_flags, export, needs=("checkpoint", "output")),
+}

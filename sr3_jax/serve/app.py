@@ -1,0 +1,258 @@
+"""`sr3 serve`: an Upscaler as a web page on this machine, and as the small HTTP interface that the page uses.
+
+    GET    /                        the page
+    GET    /network                 what is served: {"name", "scale", "steps", "samplers", …}
+    POST   /images?name=…&steps=…   an image file as the body → {"id", …}; also seed, sampler, scale, match_input
+    GET    /images/ID               how far it is: {"state", "done", "total", "ahead", "notes", "error"}
+    GET    /images/ID/result.png    the result;  /images/ID/input.png what was given, upright
+    DELETE /images/ID               stop, and forget
+
+Errors are {"error": one sentence}. The page needs nothing from elsewhere, and other web pages cannot use this service: requests
+that come from one (Origin) or under another name (Host) are refused.
+"""
+
+import contextlib
+import io
+import signal
+import socket
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote, urlsplit
+
+import uvicorn
+from starlette.applications import Starlette
+from starlette.concurrency import run_in_threadpool
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Mount, Route
+from starlette.staticfiles import StaticFiles
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from sr3_jax.config import CHOICES
+from sr3_jax.errors import UserError
+from sr3_jax.inference.pixels import to_pillow
+from sr3_jax.inference.upscaler import Upscaler
+from sr3_jax.serve.jobs import DONE, Job, Jobs, TooBusy, TooLarge
+
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
+SAMPLERS = CHOICES["sample.sampler"]
+STEPS = (1, 2, 4, 8, 16, 32, 64, 100)
+MOST_STEPS = 1000
+HEADERS = {
+    "Content-Security-Policy": "default-src 'self'; img-src 'self' blob:; frame-ancestors 'none'; form-action 'none'",
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cache-Control": "no-store",
+}
+
+
+def make_app(upscaler: Upscaler, jobs: Jobs, hosts: tuple[str, ...], megabytes: int) -> Starlette:
+    """The ASGI application; `hosts` are the names under which it may be asked, () for any."""
+
+    async def network(_: Request) -> Response:
+        checkpoint = upscaler.checkpoint
+        sample = checkpoint.config.sample
+        found = {int(count) for count in checkpoint.schedules}
+        return JSONResponse(
+            {
+                "name": Path(checkpoint.name).name,  # of a workdir not its path
+                "scale": upscaler.scale,
+                "size": upscaler.lr_size,
+                "channels": upscaler.channels,
+                "steps": sorted({*STEPS, *found, sample.steps}),
+                "default_steps": sample.steps,
+                "samplers": SAMPLERS,
+                "default_sampler": sample.sampler,
+                "match_input": sample.match_input,
+                "megabytes": megabytes,
+            }
+        )
+
+    async def add(request: Request) -> Response:
+        options = _options(dict(request.query_params))
+        name = options.pop("name")
+        data = await _body(request, megabytes * 2**20)
+        job = await run_in_threadpool(jobs.add, data, name, options)
+        return JSONResponse(_state(job), 202)
+
+    def find(request: Request) -> Job:
+        job = jobs.get(request.path_params["id"])
+        if job is None:
+            raise HTTPException(404, "no such image here: only the last few results are kept")
+        return job
+
+    def _state(job: Job) -> dict[str, Any]:
+        return {
+            "id": job.id,
+            "name": job.name,
+            "state": job.state,
+            "done": job.done,
+            "total": job.total,
+            "ahead": jobs.ahead(job),
+            "width": job.cost.width,
+            "height": job.cost.height,
+            "notes": job.notes,
+            "error": job.error,
+        }
+
+    async def state(request: Request) -> Response:
+        return JSONResponse(_state(find(request)))
+
+    async def result(request: Request) -> Response:
+        job = find(request)
+        if job.state != DONE:
+            raise HTTPException(409, f"this image is {job.state}, not {DONE}")
+        stem = Path(job.name).stem
+        disposition = f"inline; filename*=UTF-8''{quote(f'{stem}-{upscaler.scale}x.png')}"
+        return Response(job.result, media_type="image/png", headers={"Content-Disposition": disposition})
+
+    async def given(request: Request) -> Response:
+        job = find(request)
+
+        def encode() -> bytes:
+            buffer = io.BytesIO()
+            to_pillow(job.file.picture._replace(levels=255)).save(buffer, "PNG")
+            return buffer.getvalue()
+
+        return Response(await run_in_threadpool(encode), media_type="image/png")
+
+    async def cancel(request: Request) -> Response:
+        jobs.cancel(find(request))
+        return Response(status_code=204)
+
+    routes = [
+        Route("/network", network),
+        Route("/images", add, methods=["POST"]),
+        Route("/images/{id}", state),
+        Route("/images/{id}", cancel, methods=["DELETE"]),
+        Route("/images/{id}/result.png", result),
+        Route("/images/{id}/input.png", given),
+        Mount("/", StaticFiles(directory=Path(__file__).parent / "page", html=True)),
+    ]
+    handlers: dict[Any, Any] = {HTTPException: _http_error, UserError: _user_error, ClientDisconnect: _gone}
+    return Starlette(routes=routes, exception_handlers=handlers, middleware=[Middleware(Guard, hosts=hosts)])
+
+
+class Guard:
+    """Refuses requests under another name than ours, or made by another site's page; sets headers for the rest."""
+
+    def __init__(self, app: ASGIApp, hosts: tuple[str, ...]):
+        self.app, self.hosts = app, hosts
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        headers = {key.decode("latin-1"): value.decode("latin-1") for key, value in scope["headers"]}
+        host, origin = headers.get("host", ""), headers.get("origin")
+        if self.hosts and _name(f"//{host}") not in self.hosts:
+            refused = f"this server does not answer to the name {host!r}"
+        elif origin is not None and urlsplit(origin).netloc != host:
+            refused = "requests from other web pages are refused"
+        else:
+            await self.app(scope, receive, _with_headers(send))
+            return
+        await JSONResponse({"error": refused}, 403)(scope, receive, send)
+
+
+def _with_headers(send: Send) -> Send:
+    extra = [(key.lower().encode(), value.encode()) for key, value in HEADERS.items()]
+
+    async def sending(message: Any) -> None:
+        if message["type"] == "http.response.start":
+            message["headers"] = [*message["headers"], *extra]
+        await send(message)
+
+    return sending
+
+
+def _name(url: str) -> str | None:
+    try:
+        return urlsplit(url).hostname
+    except ValueError:
+        return None
+
+
+async def _body(request: Request, most: int) -> bytes:
+    data = bytearray()
+    async for chunk in request.stream():
+        data += chunk
+        if len(data) > most:
+            raise HTTPException(413, f"the file is larger than {most // 2**20} MB, the most that this server takes")
+    if not data:
+        raise HTTPException(400, "no image came with the request")
+    return bytes(data)
+
+
+def _options(query: dict[str, str]) -> dict[str, Any]:
+    """The query of POST /images as arguments of `Upscaler.picture`, and the image's name."""
+    unknown = query.keys() - {"name", "steps", "seed", "sampler", "scale", "match_input"}
+    if unknown:
+        raise UserError(f"{min(unknown)} is not known; there are name, steps, seed, sampler, scale and match_input")
+    options: dict[str, Any] = {"name": Path(query.get("name", "").replace("\\", "/")).name[:200] or "image"}
+    options["seed"] = _whole("seed", query.get("seed", "0"), 0, 2**31 - 1)
+    if "steps" in query:
+        options["steps"] = _whole("steps", query["steps"], 1, MOST_STEPS)
+    if "sampler" in query:
+        if query["sampler"] not in SAMPLERS:
+            raise UserError(f"sampler = {query['sampler']!r} can be {', '.join(SAMPLERS)}")
+        options["sampler"] = query["sampler"]
+    if "scale" in query:
+        try:
+            options["scale"] = float(query["scale"])
+        except ValueError:
+            raise UserError(f"scale = {query['scale']!r} must be a number") from None
+    if "match_input" in query:
+        if query["match_input"] not in ("true", "false"):
+            raise UserError(f"match_input = {query['match_input']!r} can be true or false")
+        options["match_input"] = query["match_input"] == "true"
+    return options
+
+
+def _whole(name: str, text: str, least: int, most: int) -> int:
+    if not (text.isascii() and text.isdecimal() and least <= int(text) <= most):
+        raise UserError(f"{name} = {text!r} must be a whole number between {least} and {most}")
+    return int(text)
+
+
+async def _http_error(_: Request, error: HTTPException) -> Response:
+    return JSONResponse({"error": error.detail}, error.status_code)
+
+
+async def _user_error(_: Request, error: UserError) -> Response:
+    status = 503 if isinstance(error, TooBusy) else 413 if isinstance(error, TooLarge) else 400
+    return JSONResponse({"error": str(error)}, status)
+
+
+async def _gone(_: Request, error: ClientDisconnect) -> Response:
+    return Response(status_code=400)  # nobody reads it
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A socket at that address; raises UserError if it is taken or not of this machine."""
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        with contextlib.ExitStack() as on_error:
+            listener = on_error.enter_context(socket.socket(family, kind, protocol))
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener.bind(address)
+            listener.listen()  # whoever comes before the network is loaded waits
+            on_error.pop_all()
+    except OSError as error:
+        raise UserError(f"--host={host} --port={port}: {error.strerror or error}; give another") from error
+    return listener
+
+
+def url(listener: socket.socket) -> str:
+    host, port = listener.getsockname()[:2]
+    return f"http://{f'[{host}]' if ':' in host else host}:{port}/"
+
+
+def run(app: Starlette, listener: socket.socket) -> None:
+    """Serves until Ctrl-C or SIGTERM, which are no errors here."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: None)  # what uvicorn calls again when it has ended
+    server = uvicorn.Server(uvicorn.Config(app, log_level="warning", access_log=False, lifespan="off"))
+    server.run(sockets=[listener])

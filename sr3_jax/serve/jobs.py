@@ -1,0 +1,140 @@
+"""The images that `sr3 serve` works on: one at a time, a few that wait, the last few results."""
+
+import queue
+import secrets
+import threading
+from collections import OrderedDict
+from dataclasses import dataclass, field
+from typing import Any
+
+from sr3_jax.errors import UserError
+from sr3_jax.inference import image_io
+from sr3_jax.inference.image_io import File
+from sr3_jax.inference.upscaler import Cost, Upscaler
+
+WAITING, RUNNING, DONE, FAILED, CANCELLED = "waiting", "running", "done", "failed", "cancelled"
+KEPT = 20  # finished jobs
+KEPT_BYTES = 2**28  # ... and of their results
+
+
+class TooBusy(UserError):
+    """As many images wait as may."""
+
+
+class TooLarge(UserError):
+    """The result would have more pixels than allowed."""
+
+
+class _Cancelled(Exception):
+    pass
+
+
+@dataclass(eq=False)
+class Job:
+    """One image on its way. `id` cannot be guessed: whoever knows it may fetch the result."""
+
+    name: str
+    file: File
+    options: dict[str, Any]  # of `Upscaler.picture`
+    cost: Cost
+    notes: list[str]
+    id: str = field(default_factory=lambda: secrets.token_urlsafe(16))
+    state: str = WAITING
+    done: int = 0  # tiles × evaluations
+    error: str = ""
+    result: bytes = b""  # a PNG file
+    cancel: bool = False
+
+    @property
+    def total(self) -> int:
+        return self.cost.tiles * self.cost.evaluations
+
+
+class Jobs:
+    """A queue and the one thread that empties it. Safe to use from several threads."""
+
+    def __init__(self, upscaler: Upscaler, *, waiting: int, pixels: int):
+        self.upscaler, self.pixels = upscaler, pixels
+        self._queue: queue.Queue[Job | None] = queue.Queue(waiting)
+        self._jobs: OrderedDict[str, Job] = OrderedDict()
+        self._lock = threading.Lock()
+        self._worker = threading.Thread(target=self._work, name="enlarging", daemon=True)
+        self._worker.start()
+
+    def add(self, data: bytes, name: str, options: dict[str, Any]) -> Job:
+        """Takes an image file to be enlarged; raises UserError for one that cannot be, TooLarge, or TooBusy."""
+        height, width = image_io.header(data, name)
+        scale = options.get("scale")
+        cost = self.upscaler.cost(height, width, options.get("steps"), options.get("sampler"), scale)
+        if cost.height * cost.width > self.pixels:
+            raise TooLarge(
+                f"{name} is {width}×{height} and would become {cost.width}×{cost.height}; this server makes up to "
+                f"{self.pixels / 1e6:.0f} million pixels"
+            )
+        file = image_io.parse(data, name)
+        job = Job(name, file, options, cost, [*file.notes, *self.upscaler.scale_notes(scale)])
+        with self._lock:
+            try:
+                self._queue.put_nowait(job)
+            except queue.Full:
+                raise TooBusy(f"{self._queue.maxsize} images are waiting already; try again in a while") from None
+            self._jobs[job.id] = job
+            self._forget()
+        return job
+
+    def get(self, id: str) -> Job | None:
+        return self._jobs.get(id)
+
+    def ahead(self, job: Job) -> int:
+        """How many images come before a waiting one."""
+        with self._lock:
+            before = list(self._jobs.values())
+        return sum(other.state in (WAITING, RUNNING) for other in before[: before.index(job)]) if job in before else 0
+
+    def cancel(self, job: Job) -> None:
+        """A waiting job never starts; a running one ends with its next tiles; a finished one is forgotten."""
+        job.cancel = True
+        if job.state in (DONE, FAILED):
+            with self._lock:
+                self._jobs.pop(job.id, None)
+
+    def close(self) -> None:
+        """Cancels whatever runs or waits, and ends the thread."""
+        for job in list(self._jobs.values()):
+            job.cancel = True
+        self._queue.put(None)
+        self._worker.join()
+
+    def _forget(self) -> None:
+        """Drops the oldest results beyond what is kept."""
+        finished = [job for job in self._jobs.values() if job.state not in (WAITING, RUNNING)]
+        size = sum(len(job.result) for job in finished)
+        while finished and (len(finished) > KEPT or size > KEPT_BYTES):
+            oldest = finished.pop(0)
+            size -= len(oldest.result)
+            del self._jobs[oldest.id]
+
+    def _work(self) -> None:
+        while (job := self._queue.get()) is not None:
+            job.state = RUNNING
+            try:
+                job.result = self._enlarge(job)
+                job.state = DONE
+            except _Cancelled:
+                job.state = CANCELLED
+            except UserError as error:
+                job.error, job.state = str(error), FAILED
+            except Exception as error:  # one image must not end the service for all
+                job.error, job.state = f"{job.name}: {type(error).__name__}: {error}", FAILED
+
+    def _enlarge(self, job: Job) -> bytes:
+        def advance(count: int) -> None:
+            job.done += count
+            if job.cancel:
+                raise _Cancelled
+
+        advance(0)
+        picture = self.upscaler.picture(job.file.picture, job.name, on_tiles=advance, **job.options)
+        data, notes = image_io.encode(picture, job.file.info, "PNG")
+        job.notes += notes
+        return data

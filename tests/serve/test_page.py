@@ -1,0 +1,135 @@
+"""The web page of `sr3 serve`, in a real browser without a window."""
+
+import io
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from playwright.sync_api import expect, sync_playwright
+
+CHROMIUM = shutil.which("chromium")
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="there is no chromium on this machine (Debian: apt install chromium)")
+
+COLOUR = np.random.default_rng(0).integers(0, 256, (12, 10, 3), np.uint8)
+# Chromium looks for updates and names at its start; a machine without a network makes it wait.
+QUIET = ("--no-sandbox", "--disable-background-networking", "--disable-component-update", "--disable-sync", "--no-first-run")
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator:
+    with sync_playwright() as playwright:
+        found = playwright.chromium.launch(executable_path=CHROMIUM, args=list(QUIET))
+        yield found
+        found.close()
+
+
+@pytest.fixture
+def page(browser, served) -> Iterator:
+    context = browser.new_context(accept_downloads=True)
+    found, problems = context.new_page(), []
+    found.on("console", lambda message: problems.append(message.text) if message.type == "error" else None)
+    found.on("pageerror", lambda error: problems.append(str(error)))
+    found.on("request", lambda request: problems.append(request.url) if not request.url.startswith(served.url) else None)
+    found.goto(served.url)
+    yield found
+    context.close()
+    assert not [problem for problem in problems if not problem.startswith(("blob:", "Failed to load resource"))]
+
+
+@pytest.fixture
+def image(tmp_path) -> Path:
+    path = tmp_path / "my picture.png"
+    Image.fromarray(COLOUR).save(path)
+    return path
+
+
+def test_an_image_is_chosen_enlarged_compared_and_downloaded(page, image, served):
+    assert page.is_disabled("#enlarge")
+    page.set_input_files("#file", image)
+    page.fill("#seed", "7")
+    page.locator("#steps").focus()
+    page.keyboard.press("ArrowRight")  # from 2 steps to 4
+    assert page.inner_text("#steps-shown") == "4"
+    page.click("#enlarge")
+    page.wait_for_selector("#result:visible")
+    expect(page.locator("#status")).to_have_text("20 × 24, 4 steps, seed 7.")
+    with page.expect_download() as download:
+        page.click("#download")
+    assert download.value.suggested_filename == "my picture-2x.png"
+    found = np.asarray(Image.open(download.value.path()))
+    np.testing.assert_array_equal(found, served.upscaler(COLOUR, steps=4, seed=7, name="my picture.png", match_input=False))
+
+
+def test_the_slider_uncovers_the_result_by_mouse_and_by_keyboard(page, image):
+    page.set_input_files("#file", image)
+    page.click("#enlarge")
+    page.wait_for_selector("#result:visible")
+    page.check("#blocks")
+
+    def shot() -> np.ndarray:
+        return np.asarray(Image.open(io.BytesIO(page.locator("#compare").screenshot())).convert("RGB")).astype(int)
+
+    def to(share: float) -> np.ndarray:
+        box = page.locator("#compare").bounding_box()
+        page.mouse.click(box["x"] + share * box["width"], box["y"] + box["height"] / 2)
+        page.mouse.move(0, 0)
+        return shot()
+
+    after, half, before = to(0.001), to(0.5), to(0.999)
+    width = after.shape[1]
+    left, right = slice(10, width // 2 - 10), slice(width // 2 + 10, width - 10)
+    assert np.abs(before[:, left] - after[:, left]).mean() > 10
+    np.testing.assert_array_equal(half[:, left], before[:, left])
+    np.testing.assert_array_equal(half[:, right], after[:, right])
+    # the input's own pixels: the colour in the middle of the first
+    side = before.shape[0] // 12
+    assert np.abs(before[side // 2, side // 2] - COLOUR[0, 0]).max() <= 2
+    page.locator("#slider").focus()
+    page.keyboard.press("Home")
+    np.testing.assert_array_equal(shot()[:, right], after[:, right])
+
+
+def test_what_is_no_image_is_told_and_the_next_one_works(page, image, tmp_path):
+    bad = tmp_path / "bad.png"
+    bad.write_bytes(b"no image")
+    page.set_input_files("#file", bad)
+    page.click("#enlarge")
+    page.wait_for_selector("#status.error")
+    assert "bad.png" in page.inner_text("#status")
+    large = tmp_path / "large.png"
+    large.write_bytes(bytes(2**20 + 1))
+    page.set_input_files("#file", large)
+    assert "larger than 1 MB" in page.inner_text("#status")
+    page.set_input_files("#file", image)
+    page.click("#enlarge")
+    page.wait_for_selector("#result:visible")
+    assert page.locator("#status.error").count() == 0
+
+
+def test_a_picture_under_way_can_be_cancelled(browser, held, image):
+    served, gate = held
+    page = browser.new_page()
+    page.goto(served.url)
+    page.set_input_files("#file", image)
+    page.click("#enlarge")
+    page.wait_for_selector("#progress[value]")
+    with page.expect_response(lambda answer: answer.request.method == "DELETE"):
+        page.click("#cancel")
+    gate.set()
+    expect(page.locator("#status")).to_have_text("Cancelled.")
+    assert page.is_hidden("#work")
+    assert page.is_enabled("#enlarge")
+    page.close()
+
+
+def test_on_a_narrow_screen_nothing_sticks_out(browser, served, image):
+    page = browser.new_page(viewport={"width": 320, "height": 600})
+    page.goto(served.url)
+    page.set_input_files("#file", image)
+    page.click("#enlarge")
+    page.wait_for_selector("#result:visible")
+    assert page.evaluate("document.documentElement.scrollWidth") <= 320
+    page.close()
