@@ -78,14 +78,13 @@ def serve(args: Arguments, _: list[str]) -> None:
         raise UserError(f"serve needs the package {error.name}: pip install 'sr3_jax[serve]'") from error
     from sr3_jax import parallel
     from sr3_jax.checkpoints import load_checkpoint
-    from sr3_jax.inference.files import batch_size
     from sr3_jax.inference.upscaler import Upscaler
 
     with app.listen(args.host, args.port) as listener:  # what is taken fails before the network is loaded
         parallel.start()
         checkpoint = load_checkpoint(args.checkpoint)
         checkpoint.config.model.dtype = args.precision or checkpoint.config.model.dtype
-        upscaler = Upscaler(checkpoint, args.batch or batch_size(), args.tile or None)
+        upscaler = Upscaler(checkpoint, args.batch or None, args.tile or None)
         work = jobs.Jobs(upscaler, waiting=args.waiting, pixels=args.megapixels * 10**6)
         hosts = (*app.LOOPBACK, args.host) if args.host in app.LOOPBACK else ()
         print(f"{app.url(listener)} serves {checkpoint.name}; Ctrl-C ends it", flush=True)

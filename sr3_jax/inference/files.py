@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-import jax
 import numpy as np
 from rich.console import Console
 from rich.progress import Progress, TimeRemainingColumn
@@ -108,7 +107,7 @@ def upscale_all(checkpoint: Checkpoint, jobs: Sequence[Job], options: Options) -
     One bad file does not stop the others.
     """
     mine = [jobs[i] for i in parallel.share(len(jobs))]
-    upscaler = Upscaler(checkpoint, options.batch or batch_size(), options.tile)
+    upscaler = Upscaler(checkpoint, options.batch, options.tile)
     failed: list[str] = []
     console = Console(stderr=True)
     columns = [*Progress.get_default_columns()[:-1], TimeRemainingColumn()]
@@ -125,11 +124,6 @@ def upscale_all(checkpoint: Checkpoint, jobs: Sequence[Job], options: Options) -
     if failed and len(jobs) > 1:
         print(f"sr3: {len(failed)} of {len(mine)} images failed", file=sys.stderr)
     return parallel.worst(2 if failed else 0)
-
-
-def batch_size() -> int:
-    """How many tiles or small images at a time: on a CPU a larger batch is no faster, and the first picture comes later."""
-    return jax.local_device_count() if jax.default_backend() == "cpu" else 16
 
 
 def _upscale(job: Job, upscaler: Upscaler, options: Options, progress: Progress) -> None:

@@ -49,12 +49,16 @@ class Cost(NamedTuple):
 class Upscaler:
     """Upscales images of any size, on all devices of this process. Safe to call from several threads.
 
-    `batch_size` images of the network's own size, or tiles of a larger image, are computed at a time, rounded up to a multiple
-    of the devices; devices beyond it stay idle. `tile` is the side of a tile in pixels of the result, by default as large as
-    suits the network. Programs are compiled once for each number of steps, and once for tiles, and kept.
+    At most `batch_size` images of the network's own size, or tiles of a larger image, are computed at a time, rounded up to a
+    multiple of the devices; devices beyond it stay idle. By default 16; on a CPU, where more at a time are no faster and take
+    memory, one a device. `tile` is the side of a tile in pixels of the result, by default as large as
+    suits the network. Programs are compiled once for each number of steps, and once for tiles, and kept; fewer images than
+    `batch_size` are computed as the next power of two, a program each.
     """
 
-    def __init__(self, checkpoint: Checkpoint, batch_size: int = 16, tile: int | None = None):
+    def __init__(self, checkpoint: Checkpoint, batch_size: int | None = None, tile: int | None = None):
+        if batch_size is None:
+            batch_size = jax.local_device_count() if jax.default_backend() == "cpu" else 16
         self.checkpoint, self.mesh = checkpoint, parallel.local_mesh(batch_size)
         self.batch_size = -(-batch_size // self.mesh.size) * self.mesh.size
         self.method = checkpoint.method
@@ -65,7 +69,7 @@ class Upscaler:
         self._lock = threading.Lock()
 
     @classmethod
-    def load(cls, place: str | Path, batch_size: int = 16, tile: int | None = None) -> "Upscaler":
+    def load(cls, place: str | Path, batch_size: int | None = None, tile: int | None = None) -> "Upscaler":
         """From whatever `load_checkpoint` takes; raises CheckpointError."""
         return cls(load_checkpoint(place), batch_size, tile)
 
@@ -113,14 +117,13 @@ class Upscaler:
         what is no such image.
         """
         shape = getattr(image, "shape", ())
-        if len(shape) == 4:
-            options: dict[str, Any] = {"steps": steps, "sampler": sampler, "seed": seed, "sample": sample}
-            parts = [self(part, match_input=match_input, scale=scale, name=name, **options) for part in image]
-            if not parts:
-                raise UserError("a batch of no images has nothing to enlarge")
-            return (jnp if isinstance(image, jax.Array) else np).stack(parts)
-        picture = from_image(image, name or "the image")
-        return to_image(self.picture(picture, name, seed, sample, steps, sampler, match_input, scale), image)
+        parts = list(image) if len(shape) == 4 else [image]
+        if not parts:
+            raise UserError("a batch of no images has nothing to enlarge")
+        pictures = [from_image(part, name or "the image") for part in parts]
+        done = self._pictures(pictures, name, seed, sample, steps, sampler, match_input, scale)
+        made = [to_image(picture, part) for picture, part in zip(done, parts, strict=True)]
+        return (jnp if isinstance(image, jax.Array) else np).stack(made) if len(shape) == 4 else made[0]
 
     def picture(
         self,
@@ -135,19 +138,35 @@ class Upscaler:
         on_tiles: Progress = _ignore,
     ) -> Picture:
         """As `__call__`, of an image with its alpha; `on_tiles(count)` is called after every few tiles, at every evaluation."""
-        table, given = self._table(steps, sampler), picture
+        return self._pictures([picture], name, seed, sample, steps, sampler, match_input, scale, on_tiles)[0]
+
+    def _pictures(
+        self,
+        given: Sequence[Picture],
+        name: str,
+        seed: int,
+        sample: int,
+        steps: int | None,
+        sampler: str | None,
+        match_input: bool | None,
+        scale: Scale,
+        on_tiles: Progress = _ignore,
+    ) -> list[Picture]:
+        """Pictures of one size, each as it would be by itself."""
+        table, pictures = self._table(steps, sampler), list(given)
         for number in range(self.passes(scale)):
             # from the second pass on the noise is another
             id = image_id(f"{name}#{number}" if number else name)
-            colour = self.enlarge(self._input(picture.colour), id, seed, sample, table, on_tiles)
-            picture = self._finish(colour, picture)
-        size = self._size(given.colour.shape[0], given.colour.shape[1], scale)
-        if size != picture.colour.shape[:2]:
-            alpha = None if picture.alpha is None else tiling.resize(picture.alpha, *size).clip(-1, 1)
-            picture = picture._replace(colour=tiling.resize(picture.colour, *size).clip(-1, 1), alpha=alpha)
+            inputs = np.stack([self._input(picture.colour) for picture in pictures])
+            outputs = self.enlarge(inputs, id, seed, sample, table, on_tiles)
+            pictures = [self._finish(colour, picture) for colour, picture in zip(outputs, pictures, strict=True)]
+        size = self._size(given[0].colour.shape[0], given[0].colour.shape[1], scale)
+        if size != pictures[0].colour.shape[:2]:
+            pictures = [_resized(picture, size) for picture in pictures]
         if self.checkpoint.config.sample.match_input if match_input is None else match_input:
-            picture = picture._replace(colour=tiling.match(picture.colour, given.colour))
-        return picture
+            matched = (tiling.match(new.colour, old.colour) for new, old in zip(pictures, given, strict=True))
+            pictures = [picture._replace(colour=colour) for picture, colour in zip(pictures, matched, strict=True)]
+        return pictures
 
     def passes(self, scale: Scale) -> int:
         """How often the network has to enlarge an image for `scale`."""
@@ -183,20 +202,30 @@ class Upscaler:
             alpha = np.clip(tiling.resize(alpha, height, width), -1, 1)
         return picture._replace(colour=output, alpha=alpha)
 
-    def enlarge(self, lr: Canvas, id: int, seed: int, sample: int, steps: Steps, on_tiles: Progress = _ignore) -> Canvas:
-        """The network's output for an LR image of its own channels, of any size; float in [-1, 1]."""
+    def enlarge(
+        self, lr: np.ndarray, id: int, seed: int, sample: int, steps: Steps, on_tiles: Progress = _ignore
+    ) -> Sequence[Canvas]:
+        """The network's outputs for LR images (n, h, w, c) of its own channels, of any size; float in [-1, 1]."""
+        if lr.shape[1:3] == (self.lr_size, self.lr_size):
+            return list(self._run(lr, [id] * len(lr), seed, sample, steps, on_tiles))
+        return [self._enlarge_in_tiles(part, id, seed, sample, steps, on_tiles) for part in lr]
+
+    def _enlarge_in_tiles(self, lr: Canvas, id: int, seed: int, sample: int, steps: Steps, on_tiles: Progress) -> Canvas:
         height, width = lr.shape[:2]
-        if (height, width) == (self.lr_size, self.lr_size):
-            out = self._run(lr[None], [id], seed, sample, steps)[0]
-            on_tiles(1)
-            return out
         side = self.tile // self.scale
         lr = tiling.pad(lr, side, side)
         condition = tiling.resize(lr, lr.shape[0] * self.scale, lr.shape[1] * self.scale)
         tiles = self._plan(height, width)
         key, block = image_key(seed, id, sample), self.checkpoint.config.data.hr_size
         y_0 = tiling.diffuse(
-            self._denoise_tiles, condition, functools.partial(self._noise, key), block, steps, tiles, self.batch_size, on_tiles
+            self._denoise_tiles,
+            condition,
+            functools.partial(self._noise, key),
+            block,
+            steps,
+            tiles,
+            self._padded(len(tiles.rows.starts) * len(tiles.columns.starts)),
+            on_tiles,
         )
         image = np.clip(np.asarray(self.method.decode(y_0, condition)), -1, 1)
         return image[: height * self.scale, : width * self.scale]
@@ -287,7 +316,7 @@ class Upscaler:
     def _in_batches(
         self, run: Callable, lr: np.ndarray, ids: Sequence[int], seed: int, sample: int, on_batch: Progress
     ) -> np.ndarray:
-        size, outputs = self.batch_size, []
+        size, outputs = self._padded(len(lr)), []
         for start in range(0, len(lr), size):
             rows = np.arange(start, start + size).clip(max=len(lr) - 1)  # the last is padded: one shape, one compilation
             numbers = np.asarray(ids, np.int32)[rows]
@@ -297,6 +326,13 @@ class Upscaler:
             outputs.append(np.asarray(out)[:count])
             on_batch(count)
         return np.concatenate(outputs) if outputs else np.zeros((0, *self.method.shape), np.float32)
+
+    def _padded(self, count: int) -> int:
+        """How many to compute at a time when there are `count`: the devices times a power of two, at most the batch size."""
+        size = self.mesh.size
+        while size < min(count, self.batch_size):
+            size *= 2
+        return min(size, self.batch_size)
 
     def _compile(self, steps: Steps | None) -> Callable:
         """The program for one table, or for any that is given as a last argument."""
@@ -344,3 +380,8 @@ class Upscaler:
 def luma(colour: Float[np.ndarray, "... c"]) -> Float[np.ndarray, "... 1"]:
     """The brightness of RGB; grey as it is."""
     return colour @ LUMA[:, None] if colour.shape[-1] == 3 else colour
+
+
+def _resized(picture: Picture, size: tuple[int, int]) -> Picture:
+    alpha = None if picture.alpha is None else tiling.resize(picture.alpha, *size).clip(-1, 1)
+    return picture._replace(colour=tiling.resize(picture.colour, *size).clip(-1, 1), alpha=alpha)

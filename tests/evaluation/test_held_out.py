@@ -50,8 +50,8 @@ def evaluated():
     """The upscalers that `evaluate` made (compiled, so that no test compiles them again), its results and its picture."""
     made = []
 
-    def keep(*args) -> Upscaler:
-        made.append(Upscaler(*args))
+    def keep(*args, **options) -> Upscaler:
+        made.append(Upscaler(*args, **options))
         return made[-1]
 
     networks = [checkpoint(tiny_config("regression"), 3), checkpoint(tiny_config(), 7)]

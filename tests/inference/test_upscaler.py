@@ -52,6 +52,12 @@ def test_a_batch_is_rounded_up_to_the_devices_and_gives_the_same_pictures(grey, 
         np.testing.assert_allclose(other.batch(LR, IDS), grey.batch(LR, IDS), atol=1e-5)
 
 
+def test_a_few_images_are_not_filled_up_to_a_whole_batch(grey):
+    other = Upscaler(grey.checkpoint, batch_size=20)  # rounded up to three for each of the eight devices
+    assert [other._padded(count) for count in (1, 8, 9, 16, 17, 24, 500)] == [8, 8, 16, 16, 24, 24, 24]
+    assert Upscaler(grey.checkpoint).batch_size == jax.local_device_count()  # on a CPU
+
+
 def test_nothing_to_do_gives_nothing(grey):
     assert grey.batch(LR[:0], []).shape == (0, 16, 16, 1)
 
