@@ -42,9 +42,7 @@ def starting(place: Path) -> None:
         sr3(*arguments, "--checkpoint=faces-16-64", XDG_CACHE_HOME=str(place / f"cache-{number}"))
         for number in (0, 1, 2, 0, 1, 2)
     ]
-    print(
-        f"16×16 → 64×64, {STEPS} steps: {np.median(seconds[:3]):.1f} s cold, {np.median(seconds[3:]):.1f} s warm"
-    )
+    print(f"16×16 → 64×64, {STEPS} steps: {np.median(seconds[:3]):.1f} s cold, {np.median(seconds[3:]):.1f} s warm")
 
 
 def calling(_: Path) -> None:

@@ -1,0 +1,127 @@
+"""Weights that PyTorch saved (.pth, .pt), read without PyTorch and without running what the file says.
+
+Both of its formats are a pickle of a dictionary that refers to raw arrays: since 1.6 in a zip archive, before that one after
+the other. The unpickler knows tensors, storages and dictionaries; anything else in the file is refused.
+"""
+
+import collections
+import io
+import pickle
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from sr3_jax.errors import UserError
+
+MAGIC = 0x1950A86A20F9469CFC6C  # the first number of the older format
+DTYPES = {"Float": "f4", "Double": "f8", "Half": "f2", "Long": "i8", "Int": "i4", "Short": "i2", "Char": "i1", "Byte": "u1"}
+WEIGHTS = dict[str, np.ndarray]
+
+
+def load(path: Path) -> WEIGHTS:
+    """{name: array} of a saved state dict, or of a .safetensors file; raises UserError for anything else."""
+    try:
+        if path.suffix == ".safetensors":
+            from safetensors.numpy import load_file
+
+            return load_file(path)
+        found = _load_zip(path) if zipfile.is_zipfile(path) else _load_old(path)
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror or error}") from error
+    except Exception as error:  # a damaged pickle can end in any
+        raise UserError(
+            f"{path} is no file of weights that can be read safely: {' '.join(str(error).split())[:200]}"
+        ) from error
+    if isinstance(found, dict) and isinstance(found.get("state_dict"), dict):
+        found = found["state_dict"]
+    if not isinstance(found, dict) or not all(isinstance(name, str) for name in found):
+        raise UserError(f"{path} holds a {type(found).__name__}, not weights by name")
+    return {name: array for name, array in found.items() if isinstance(array, np.ndarray)}
+
+
+def require(weights: WEIGHTS, shapes: dict[str, tuple[int, ...]], path: Path, network: str) -> WEIGHTS:
+    """The weights of these names, float32; raises UserError naming the first that is missing or has another shape."""
+    for name, shape in shapes.items():
+        if name not in weights:
+            raise UserError(f"{path} is not of {network}: it has no {name}")
+        if weights[name].shape != shape:
+            raise UserError(f"{path} is not of {network}: {name} has the shape {weights[name].shape}, not {shape}")
+    return {name: weights[name].astype(np.float32) for name in shapes}
+
+
+class _Storage:
+    """A type of raw array, as the pickle names it: torch.FloatStorage."""
+
+    def __init__(self, name: str):
+        self.dtype = np.dtype("<" + DTYPES[name.removesuffix("Storage")])
+
+
+class _Unpickler(pickle.Unpickler):
+    def __init__(self, file: io.BufferedIOBase, storage: Callable[[Any], np.ndarray]):
+        super().__init__(file)
+        self._storage = storage
+
+    def find_class(self, module: str, name: str) -> Any:
+        if (module, name) == ("collections", "OrderedDict"):
+            return collections.OrderedDict
+        if (module, name) == ("torch._utils", "_rebuild_tensor_v2"):
+            return _tensor
+        if (module, name) == ("torch._utils", "_rebuild_parameter"):
+            return lambda data, requires_grad, hooks: data
+        if module == "torch" and name.endswith("Storage") and name.removesuffix("Storage") in DTYPES:
+            return _Storage(name)
+        raise pickle.UnpicklingError(f"{module}.{name} in it is neither a tensor nor a dictionary")
+
+    def persistent_load(self, pid: Any) -> np.ndarray:
+        return self._storage(pid)
+
+
+def _tensor(storage: np.ndarray, offset: int, size: tuple, stride: tuple, *_: Any) -> np.ndarray:
+    last = offset + sum((n - 1) * s for n, s in zip(size, stride, strict=True))
+    if offset < 0 or min((*size, *stride), default=0) < 0 or (0 not in size and last >= len(storage)):
+        raise ValueError("a tensor reaches beyond its storage")
+    strides = [s * storage.itemsize for s in stride]
+    return np.lib.stride_tricks.as_strided(storage[offset:], size, strides).copy()
+
+
+def _load_zip(path: Path) -> Any:
+    with zipfile.ZipFile(path) as archive:
+        [index] = [name for name in archive.namelist() if name.endswith("/data.pkl")]
+        folder = index.removesuffix("data.pkl")
+
+        def storage(pid: Any) -> np.ndarray:
+            _, kind, key, *_ = pid
+            return np.frombuffer(archive.read(f"{folder}data/{key}"), kind.dtype)
+
+        return _Unpickler(io.BytesIO(archive.read(index)), storage).load()
+
+
+def _load_old(path: Path) -> Any:
+    with path.open("rb") as file:
+        kept: dict[str, np.ndarray] = {}
+
+        def storage(pid: Any) -> np.ndarray:
+            _, kind, key, _, count, view = pid
+            if view is not None:
+                raise ValueError("views of storages are not known")
+            if key not in kept:  # filled below: the arrays follow the dictionary
+                kept[key] = np.empty(min(count, path.stat().st_size), kind.dtype)
+            return kept[key]
+
+        pickles = _Unpickler(file, storage)
+        if pickles.load() != MAGIC:
+            raise ValueError("it is neither of PyTorch's formats")
+        _Unpickler(file, storage).load()  # version of the format
+        _Unpickler(file, storage).load()  # sizes of C types
+        # tensors are copies, so the arrays must be there first: find them, fill them, and read the dictionary again
+        place = file.tell()
+        _Unpickler(file, storage).load()
+        for key in _Unpickler(file, storage).load():
+            count = int.from_bytes(file.read(8), "little")
+            data = np.frombuffer(file.read(count * kept[key].itemsize), kept[key].dtype)
+            kept[key][:] = data
+        file.seek(place)
+        return _Unpickler(file, storage).load()
