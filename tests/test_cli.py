@@ -121,7 +121,7 @@ def test_the_overview_names_every_command_and_exits_with_0(capsys, arguments):
 TEACHES = {
     "train": ("--config", "--workdir", "SIGTERM", "model.channels = 128", "train.batch_size = 256  # over all devices"),
     "evaluate": ("--checkpoint", "--workdir", "--samples", "(default 1)", "results.json", "grid.png", "bicubic"),
-    "upscale": ("IN…", "--output", "--checkpoint", "faces-16-64", "--seed", "--samples", "--overwrite"),
+    "upscale": ("IN…", "--output", "--checkpoint", "photos-4x", "--seed", "--samples", "--overwrite"),
     "serve": ("--host", "--port", "127.0.0.1", "(default 8000)", "[serve]", "Ctrl-C"),
     "overfit": ("--config", "train.overfit_loss", "Exit code 1"),
     "check-data": ("--config", "--output", "data.folder", "contact sheet"),

@@ -26,7 +26,7 @@ MAY_SEE = {
     "profiling": {"data", "training"},
 }
 # ... and of the modules beside them.
-SERVANTS = {"errors", "paths", "atomic", "config", "checkpoints", "parallel", "images", "sheet", "method"}
+SERVANTS = {"errors", "paths", "atomic", "config", "checkpoints", "parallel", "images", "sheet", "method", "web"}
 OF_METHOD = {"method", "checkpoints"}  # these two see diffusion and models, so that those below must not see them
 
 

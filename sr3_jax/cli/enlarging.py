@@ -73,6 +73,7 @@ def serve(args: Arguments, _: list[str]) -> None:
         between(args, name, least, {"port": 65535, "megapixels": 1000, "waiting": 1000}.get(name, 2**20))
     _use_device(args.device)
     try:
+        from sr3_jax import web
         from sr3_jax.serve import app, jobs
     except ModuleNotFoundError as error:
         raise UserError(f"serve needs the package {error.name}: pip install 'sr3_jax[serve]'") from error
@@ -80,15 +81,14 @@ def serve(args: Arguments, _: list[str]) -> None:
     from sr3_jax.checkpoints import load_checkpoint
     from sr3_jax.inference.upscaler import Upscaler
 
-    with app.listen(args.host, args.port) as listener:  # what is taken fails before the network is loaded
+    with web.listen(args.host, args.port) as listener:  # what is taken fails before the network is loaded
         parallel.start()
         checkpoint = load_checkpoint(args.checkpoint)
         checkpoint.config.model.dtype = args.precision or checkpoint.config.model.dtype
         upscaler = Upscaler(checkpoint, args.batch or None, args.tile or None)
         work = jobs.Jobs(upscaler, waiting=args.waiting, pixels=args.megapixels * 10**6)
-        hosts = (*app.LOOPBACK, args.host) if args.host in app.LOOPBACK else ()
-        print(f"{app.url(listener)} serves {checkpoint.name}; Ctrl-C ends it", flush=True)
-        app.run(app.make_app(upscaler, work, hosts, args.megabytes), listener)
+        print(f"{web.url(listener)} serves {checkpoint.name}; Ctrl-C ends it", flush=True)
+        web.run(app.make_app(upscaler, work, web.hosts(args.host), args.megabytes), listener)
         work.close()
 
 
@@ -102,7 +102,7 @@ def _serve_flags(fv: flags.FlagValues, argv: list[str]) -> None:
 
 
 def _network_flags(fv: flags.FlagValues) -> None:
-    flags.DEFINE_string("checkpoint", "faces-16-64", "A workdir, exported file or shipped name.", flag_values=fv)
+    flags.DEFINE_string("checkpoint", "photos-4x", "A workdir, exported file or shipped name.", flag_values=fv)
     flags.DEFINE_enum("device", None, ["cpu", "gpu", "tpu"], "By default the fastest there is.", flag_values=fv)
     flags.DEFINE_enum("precision", None, ["float32", "bfloat16"], "Of the network; default: as trained.", flag_values=fv)
     flags.DEFINE_integer("tile", 0, "Side of a tile of a large image, in pixels of the result; 0: by network.", flag_values=fv)

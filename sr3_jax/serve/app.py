@@ -11,15 +11,11 @@ Errors are {"error": one sentence}. The page needs nothing from elsewhere, and o
 that come from one (Origin) or under another name (Host) are refused.
 """
 
-import contextlib
 import io
-import signal
-import socket
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote
 
-import uvicorn
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
@@ -28,24 +24,17 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
-from starlette.types import ASGIApp, Receive, Scope, Send
 
+from sr3_jax import web
 from sr3_jax.config import CHOICES
 from sr3_jax.errors import UserError
 from sr3_jax.inference.pixels import to_pillow
 from sr3_jax.inference.upscaler import Upscaler
 from sr3_jax.serve.jobs import DONE, Job, Jobs, TooBusy, TooLarge
 
-LOOPBACK = ("127.0.0.1", "localhost", "::1")
 SAMPLERS = CHOICES["sample.sampler"]
 STEPS = (1, 2, 4, 8, 16, 32, 64, 100)
 MOST_STEPS = 1000
-HEADERS = {
-    "Content-Security-Policy": "default-src 'self'; img-src 'self' blob:; frame-ancestors 'none'; form-action 'none'",
-    "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "no-referrer",
-    "Cache-Control": "no-store",
-}
 
 
 def make_app(upscaler: Upscaler, jobs: Jobs, hosts: tuple[str, ...], megabytes: int) -> Starlette:
@@ -131,48 +120,8 @@ def make_app(upscaler: Upscaler, jobs: Jobs, hosts: tuple[str, ...], megabytes: 
         Route("/images/{id}/input.png", given),
         Mount("/", StaticFiles(directory=Path(__file__).parent / "page", html=True)),
     ]
-    handlers: dict[Any, Any] = {HTTPException: _http_error, UserError: _user_error, ClientDisconnect: _gone}
-    return Starlette(routes=routes, exception_handlers=handlers, middleware=[Middleware(Guard, hosts=hosts)])
-
-
-class Guard:
-    """Refuses requests under another name than ours, or made by another site's page; sets headers for the rest."""
-
-    def __init__(self, app: ASGIApp, hosts: tuple[str, ...]):
-        self.app, self.hosts = app, hosts
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            await self.app(scope, receive, send)
-            return
-        headers = {key.decode("latin-1"): value.decode("latin-1") for key, value in scope["headers"]}
-        host, origin = headers.get("host", ""), headers.get("origin")
-        if self.hosts and _name(f"//{host}") not in self.hosts:
-            refused = f"this server does not answer to the name {host!r}"
-        elif origin is not None and urlsplit(origin).netloc != host:
-            refused = "requests from other web pages are refused"
-        else:
-            await self.app(scope, receive, _with_headers(send))
-            return
-        await JSONResponse({"error": refused}, 403)(scope, receive, send)
-
-
-def _with_headers(send: Send) -> Send:
-    extra = [(key.lower().encode(), value.encode()) for key, value in HEADERS.items()]
-
-    async def sending(message: Any) -> None:
-        if message["type"] == "http.response.start":
-            message["headers"] = [*message["headers"], *extra]
-        await send(message)
-
-    return sending
-
-
-def _name(url: str) -> str | None:
-    try:
-        return urlsplit(url).hostname
-    except ValueError:
-        return None
+    handlers: dict[Any, Any] = {HTTPException: web.http_error, UserError: _user_error, ClientDisconnect: _gone}
+    return Starlette(routes=routes, exception_handlers=handlers, middleware=[Middleware(web.Guard, hosts=hosts)])
 
 
 async def _body(request: Request, most: int) -> bytes:
@@ -217,10 +166,6 @@ def _whole(name: str, text: str, least: int, most: int) -> int:
     return int(text)
 
 
-async def _http_error(_: Request, error: HTTPException) -> Response:
-    return JSONResponse({"error": error.detail}, error.status_code)
-
-
 async def _user_error(_: Request, error: UserError) -> Response:
     status = 503 if isinstance(error, TooBusy) else 413 if isinstance(error, TooLarge) else 400
     return JSONResponse({"error": str(error)}, status)
@@ -228,31 +173,3 @@ async def _user_error(_: Request, error: UserError) -> Response:
 
 async def _gone(_: Request, error: ClientDisconnect) -> Response:
     return Response(status_code=400)  # nobody reads it
-
-
-def listen(host: str, port: int) -> socket.socket:
-    """A socket at that address; raises UserError if it is taken or not of this machine."""
-    try:
-        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        with contextlib.ExitStack() as on_error:
-            listener = on_error.enter_context(socket.socket(family, kind, protocol))
-            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            listener.bind(address)
-            listener.listen()  # whoever comes before the network is loaded waits
-            on_error.pop_all()
-    except OSError as error:
-        raise UserError(f"--host={host} --port={port}: {error.strerror or error}; give another") from error
-    return listener
-
-
-def url(listener: socket.socket) -> str:
-    host, port = listener.getsockname()[:2]
-    return f"http://{f'[{host}]' if ':' in host else host}:{port}/"
-
-
-def run(app: Starlette, listener: socket.socket) -> None:
-    """Serves until Ctrl-C or SIGTERM, which are no errors here."""
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: None)  # what uvicorn calls again when it has ended
-    server = uvicorn.Server(uvicorn.Config(app, log_level="warning", access_log=False, lifespan="off"))
-    server.run(sockets=[listener])

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import uvicorn
 
+from sr3_jax import web
 from sr3_jax.inference.upscaler import Upscaler
 from sr3_jax.serve import app, jobs
 from tests.tiny import tiny_checkpoint
@@ -49,13 +50,13 @@ class Served:
 @contextlib.contextmanager
 def serving(upscaler: Upscaler, waiting: int = 4, pixels: int = 10**6, megabytes: int = 1) -> Iterator[Served]:
     work = jobs.Jobs(upscaler, waiting=waiting, pixels=pixels)
-    with app.listen("127.0.0.1", 0) as listener:
-        application = app.make_app(upscaler, work, app.LOOPBACK, megabytes)
+    with web.listen("127.0.0.1", 0) as listener:
+        application = app.make_app(upscaler, work, web.LOOPBACK, megabytes)
         server = uvicorn.Server(uvicorn.Config(application, log_level="warning", lifespan="off"))
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
         thread.start()
         try:
-            yield Served(upscaler, work, app.url(listener))
+            yield Served(upscaler, work, web.url(listener))
         finally:
             server.should_exit = True
             thread.join()

@@ -12,8 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sr3_jax import cli
-from sr3_jax.serve import app
+from sr3_jax import cli, web
 
 rng = np.random.default_rng(0)
 COLOUR = rng.integers(0, 256, (11, 9, 3), np.uint8)
@@ -219,8 +218,8 @@ def test_without_the_extra_the_command_says_what_to_install(monkeypatch, capsys)
 
 def test_an_address_of_ipv6_is_written_in_brackets():
     try:
-        listener = app.listen("::1", 0)
+        listener = web.listen("::1", 0)
     except Exception:
         pytest.skip("this machine has no IPv6")
     with listener:
-        assert app.url(listener).startswith("http://[::1]:")
+        assert web.url(listener).startswith("http://[::1]:")
