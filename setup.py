@@ -65,7 +65,9 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.11",
     packages=find_packages(include=["sr3_jax", "sr3_jax.*"]),
-    package_data={"sr3_jax": ["py.typed", "weights/*.safetensors", "weights/*.json", "serve/page/*"]},
+    package_data={
+        "sr3_jax": ["py.typed", "weights/*.safetensors", "weights/*.json", "serve/page/*", "evaluation/human_study/page/*"]
+    },
     install_requires=REQUIRES,
     extras_require=EXTRAS,
     entry_points={"console_scripts": ["sr3=sr3_jax.cli:main"]},

@@ -4,6 +4,7 @@ import os
 import sys
 import tempfile
 import warnings
+from collections.abc import Iterator
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("JAX_NUM_CPU_DEVICES", "8")
@@ -34,3 +35,16 @@ def _our_warnings_are_errors():
     with warnings.catch_warnings():
         warnings.filterwarnings("error", module=r"sr3_jax(\..*)?")
         yield
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator:
+    """Chromium without a window."""
+    from playwright.sync_api import sync_playwright
+
+    from tests.browser import CHROMIUM, QUIET
+
+    with sync_playwright() as playwright:
+        found = playwright.chromium.launch(executable_path=CHROMIUM, args=list(QUIET))
+        yield found
+        found.close()

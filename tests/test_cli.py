@@ -130,6 +130,7 @@ TEACHES = {
     "export": ("--checkpoint", "--output", ".safetensors", "bfloat16"),
     "compile": ("--topology", "v5e:4x8", "--what", "--json", "estimated", "[aot]", "Exit code 1"),
     "search": ("--checkpoint", "--steps", "--trials", "(default 64)", "--metric", "frontier", "schedules.json"),
+    "study": ("create", "serve", "report", "--candidates", "--task", "--least_catch", "fool rate", "links.txt"),
     "profile": ("--config", "--steps", "--output", "ui.perfetto.dev", "--json"),
 }
 

@@ -71,7 +71,7 @@ def test_the_wheel_holds_every_module_the_weights_and_the_types_marker_and_gives
         held = set(archive.namelist())
         scripts = next(archive.read(name).decode() for name in held if name.endswith("entry_points.txt"))
     package = ROOT / "sr3_jax"
-    for path in [*package.rglob("*.py"), *package.glob("weights/*"), *package.glob("serve/page/*"), package / "py.typed"]:
+    for path in [*package.rglob("*.py"), *package.glob("weights/*"), *package.glob("**/page/*"), package / "py.typed"]:
         assert path.relative_to(ROOT).as_posix() in held
     assert "sr3 = sr3_jax.cli:main" in scripts
     assert {name.partition("/")[0].partition("-")[0] for name in held} == {"sr3_jax"}

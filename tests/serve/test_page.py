@@ -1,29 +1,19 @@
 """The web page of `sr3 serve`, in a real browser without a window."""
 
 import io
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
-from playwright.sync_api import expect, sync_playwright
+from playwright.sync_api import expect
 
-CHROMIUM = shutil.which("chromium")
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="there is no chromium on this machine (Debian: apt install chromium)")
+from tests.browser import needs_chromium
+
+pytestmark = needs_chromium
 
 COLOUR = np.random.default_rng(0).integers(0, 256, (12, 10, 3), np.uint8)
-# Chromium looks for updates and names at its start; a machine without a network makes it wait.
-QUIET = ("--no-sandbox", "--disable-background-networking", "--disable-component-update", "--disable-sync", "--no-first-run")
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator:
-    with sync_playwright() as playwright:
-        found = playwright.chromium.launch(executable_path=CHROMIUM, args=list(QUIET))
-        yield found
-        found.close()
 
 
 @pytest.fixture

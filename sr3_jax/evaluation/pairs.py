@@ -1,0 +1,54 @@
+"""Folders whose images belong together by their stems: a.png, sub/a.jpg."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import UInt8
+
+from sr3_jax import images
+from sr3_jax.errors import UserError
+
+LISTED = 8  # names in an error
+
+
+def by_stem(folder: Path) -> dict[str, Path]:
+    """{path without its suffix, relative to the folder: file}; raises UserError for none, or two of one stem."""
+    if not folder.is_dir():
+        raise UserError(f"{folder} is not a folder")
+    found: dict[str, Path] = {}
+    for path in sorted(path for path in folder.rglob("*") if images.is_image_name(path) and path.is_file()):
+        stem = path.relative_to(folder).with_suffix("").as_posix()
+        if stem in found:
+            raise UserError(f"{found[stem]} and {path} have the same stem: which of them is meant?")
+        found[stem] = path
+    if not found:
+        raise UserError(f"{folder} holds no images")
+    return found
+
+
+def match(reference: Path, others: Mapping[str, Path]) -> tuple[list[str], dict[str, dict[str, Path]]]:
+    """The stems, sorted, and the files of "reference" and of each other folder by stem.
+
+    Every folder must hold the same stems; raises UserError that lists the missing and the extra ones.
+    """
+    found = {"reference": by_stem(reference)} | {name: by_stem(folder) for name, folder in others.items()}
+    wanted = found["reference"].keys()
+    wrong = []
+    for name, folder in others.items():
+        missing, extra = sorted(wanted - found[name].keys()), sorted(found[name].keys() - wanted)
+        wrong += [f"{folder} has no {_listed(missing)}"] if missing else []
+        wrong += [f"{folder} has {_listed(extra)}, of which {reference} knows nothing"] if extra else []
+    if wrong:
+        raise UserError("; ".join(wrong))
+    return sorted(wanted), found
+
+
+def _listed(names: Sequence[str]) -> str:
+    more = len(names) - LISTED
+    return ", ".join(names[:LISTED]) + (f" and {more} more" if more > 0 else "")
+
+
+def read_rgb(path: Path) -> UInt8[np.ndarray, "h w 3"]:
+    """The image in RGB, 8 bits; raises ImageError."""
+    return images.read(path, channels=3)[0]

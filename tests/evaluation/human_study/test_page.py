@@ -1,0 +1,77 @@
+"""The study's page in a real browser, with simulated subjects of known ability."""
+
+import random
+
+import pytest
+from playwright.sync_api import expect
+
+from sr3_jax.evaluation.human_study import report
+from sr3_jax.evaluation.human_study.answers import Answers
+from tests.browser import needs_chromium
+
+pytestmark = needs_chromium
+
+# What a subject sees: the brighter image is real, or, if they are equally bright, the one with more detail.
+LOOK = """() => {
+  const of = id => {
+    const image = document.getElementById(id), canvas = document.createElement("canvas");
+    canvas.width = image.naturalWidth; canvas.height = image.naturalHeight;
+    const context = canvas.getContext("2d");
+    context.drawImage(image, 0, 0);
+    const values = context.getImageData(0, 0, canvas.width, canvas.height).data.filter((_, i) => i % 4 === 0);
+    const mean = values.reduce((a, b) => a + b, 0) / values.length;
+    return { mean, spread: values.reduce((a, b) => a + (b - mean) ** 2, 0) / values.length };
+  };
+  const left = of("left"), right = of("right"), other = left.mean < right.mean ? left : right;
+  return { left: Math.abs(left.mean - right.mean) > 20 ? left.mean > right.mean : left.spread > right.spread,
+           plain: Math.abs(left.mean - right.mean) <= 20, noisy: other.spread > 50 };
+}"""
+
+
+def take_part(page, link, chance, keyboard, reload_at):
+    """Goes through the study; finds the real image but for pairs with a noisy one, where it is by `chance`."""
+    page.goto(link)
+    page.click("#agree")
+    for number in range(10):
+        expect(page.locator("#choose-left")).to_be_enabled()
+        assert page.evaluate("getComputedStyle(document.getElementById('left')).visibility") == "hidden"  # the time is over
+        if number == reload_at:
+            page.reload()
+            expect(page.locator("#choose-left")).to_be_enabled()
+        seen = page.evaluate(LOOK)
+        left = seen["left"] if seen["plain"] or not seen["noisy"] or chance() else not seen["left"]
+        if keyboard:
+            page.keyboard.press("ArrowLeft" if left else "ArrowRight")
+        else:
+            page.click("#choose-left" if left else "#choose-right")
+        if number < 2:
+            expect(page.locator("#feedback")).to_have_text("Right.")
+            page.keyboard.press("Space") if keyboard else page.click("#next")
+    expect(page.locator("#done")).to_be_visible()
+
+
+@pytest.mark.parametrize("task", [1, 2])
+def test_the_report_recovers_what_simulated_subjects_can_do(browser, make, serve, task):
+    folder, study = make(task=task)
+    client, tokens = serve(folder, study, subjects=4)
+    rng = random.Random(task)
+    for i, token in enumerate(tokens):
+        page = browser.new_page()
+        problems = []
+        page.on("pageerror", lambda error, problems=problems: problems.append(str(error)))
+        take_part(
+            page, f"{client.url}s/{token}", lambda: rng.random() < 0.5, keyboard=i % 2 == 0, reload_at=5 if i == 3 else -1
+        )
+        page.reload()
+        expect(page.locator("#done")).to_be_visible()
+        page.close()
+        assert not problems
+    answers = Answers(folder)
+    results = report.analyse(study, answers.all())
+    answers.close()
+    assert (results["subjects"], results["trials"], results["excluded"]) == (4, 24, [])
+    assert results["methods"]["flat"]["fool_rate"] == 0
+    low, high = results["methods"]["noisy"]["interval"]
+    assert low < 0.5 < high
+    assert results["methods"]["noisy"]["n"] == 12
+    assert results["trials_shown_again"] <= 1  # the page that was loaded again

@@ -1,0 +1,237 @@
+"""Which trials there are, what the server gives away, that no answer is lost, and what the report says of known subjects."""
+
+import collections
+import io
+import json
+import signal
+import sqlite3
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from sr3_jax import cli, images
+from sr3_jax.errors import UserError
+from sr3_jax.evaluation.human_study import report
+from sr3_jax.evaluation.human_study import study as studies
+from sr3_jax.evaluation.human_study.answers import Answers
+from tests.evaluation.human_study.conftest import Client
+
+# -- making one
+
+
+def test_a_study_holds_every_image_re_encoded_alike_without_metadata(make, folders):
+    folder, study = make()
+    assert (len(study.stems), study.methods) == (12, ["flat", "noisy"])
+    assert studies.load(folder) == study
+    sizes = set()
+    for path in (folder / "images").rglob("*.png"):
+        sizes.add(path.stat().st_size)
+        assert Image.open(path).info == {}
+    assert len(sizes) == 1  # a flat image is as large as a noisy one
+    np.testing.assert_array_equal(
+        images.read(folder / "images/reference/sub/03.png", 3).pixels, images.read(folders / "real/sub/03.png", 3).pixels
+    )
+
+
+def test_what_does_not_belong_together_is_listed_and_nothing_is_begun(make, folders):
+    (folders / "flat/sub/03.jpg").unlink()
+    images.write(folders / "flat/sub/extra.png", np.zeros((32, 32, 3), np.uint8))
+    with pytest.raises(UserError, match=r"flat has no sub/03; .*flat has sub/extra, of which"):
+        make()
+    images.write(folders / "noisy/sub/03.png", np.zeros((16, 16, 3), np.uint8))
+    with pytest.raises(UserError, match=r"03.png is 16×16 and .* is 32×32; a pair must have one size"):
+        make(methods=("noisy",))
+    with pytest.raises(UserError, match="is not a study"):
+        studies.load(folders / "study")
+
+
+def test_a_folder_with_something_in_it_is_left_alone(make):
+    folder, _ = make()
+    before = (folder / "study.json").read_bytes()
+    with pytest.raises(UserError, match="a study begins in a new folder"):
+        make()
+    assert (folder / "study.json").read_bytes() == before
+
+
+# -- trials
+
+
+def test_subjects_share_out_images_methods_and_sides(make):
+    _, study = make()
+    seen, sides = collections.Counter(), []
+    for subject in range(8):  # four rounds of two subjects
+        trials = studies.trials(study, subject)
+        assert trials == studies.trials(study, subject)
+        assert [trial.kind for trial in trials[:2]] == ["training", "training"]
+        main = [trial for trial in trials if trial.kind == "main"]
+        assert len({trial.stem for trial in main}) == len(main) == 6
+        assert sum(trial.kind == "catch" for trial in trials) == 2
+        seen.update((trial.stem, trial.method) for trial in main)
+        sides += [trial.real_left for trial in trials]
+        assert sum(trial.real_left for trial in trials) == 5  # of ten
+    assert set(seen.values()) == {2}  # each image by each method twice
+    assert len(seen) == 24
+    orders = {tuple(t.stem for t in studies.trials(study, subject)) for subject in range(8)}
+    assert len(orders) == 8
+
+
+# -- the server
+
+
+def test_nothing_but_the_pixels_tells_which_image_is_real(make, serve):
+    folder, study = make(task=1)
+    client, [token, *_] = serve(folder, study)
+    client.ask(f"s/{token}/agree", method="POST")
+    kinds = set()
+    for number, trial in enumerate(studies.trials(study, 0)):
+        _, left, left_headers = client.ask(f"s/{token}/{number}/left")
+        _, right, right_headers = client.ask(f"s/{token}/{number}/right")
+        for headers in (left_headers, right_headers):
+            headers.pop("date")
+        assert left_headers == right_headers  # Content-Length among them
+        assert left_headers["cache-control"] == "no-store"
+        assert len(left) == len(right)
+        assert client.ask(f"s/{token}/{number}/lr")[0] == 200
+        brighter_left = np.mean(Image.open(io.BytesIO(left))) >= np.mean(Image.open(io.BytesIO(right)))
+        if trial.method >= 0:
+            assert brighter_left == trial.real_left
+        kinds.add(trial.kind)
+        _, body, _ = client.ask(f"s/{token}/{number}", {"left": True, "milliseconds": 5})
+        assert json.loads(body) == ({"right": trial.real_left} if trial.kind == "training" else {})
+    assert kinds == {"training", "main", "catch"}
+    assert json.loads(client.ask(f"s/{token}/state")[1])["stage"] == "done"
+
+
+def test_only_the_next_trial_of_a_known_subject_who_agreed_is_served_and_an_answer_counts_once(make, serve):
+    client, [token, other] = serve(*make())
+    assert client.ask("s/guess/state")[0] == client.ask("s/guess")[0] == 404
+    assert client.ask(f"s/{token}/0/left")[0] == 409  # no consent yet
+    assert json.loads(client.ask(f"s/{token}/state")[1])["stage"] == "consent"
+    client.ask(f"s/{token}/agree", method="POST")
+    for number, status in ((0, 200), (1, 409)):
+        assert client.ask(f"s/{token}/{number}/left")[0] == status
+    assert client.ask(f"s/{token}/0/lr")[0] == 404  # task 2 does not show it
+    answer = {"left": False, "milliseconds": 700.5}
+    for body in (
+        {},
+        [],
+        {"left": 1, "milliseconds": 5},
+        {"left": True, "milliseconds": -1},
+        {"left": True, "milliseconds": "x"},
+    ):
+        assert client.ask(f"s/{token}/0", body)[0] == 400
+    assert [client.ask(f"s/{token}/0", answer)[0] for _ in range(2)] == [200, 409]
+    assert json.loads(client.ask(f"s/{token}/state")[1])["number"] == 1
+    assert json.loads(client.ask(f"s/{other}/state")[1])["number"] == 0
+
+
+def test_after_a_kill_every_answer_is_there_and_the_subject_goes_on(make):
+    folder, _ = make()
+    command = [sys.executable, "-m", "sr3_jax", "study", "serve", str(folder), "--port=0", "--subjects=1"]
+    for round_ in range(2):
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+            link = process.stdout.readline().strip()
+            base, token = link.rsplit("s/", 1)
+            client = Client(base)
+            client.ask(f"s/{token}/agree", method="POST")
+            assert json.loads(client.ask(f"s/{token}/state")[1])["number"] == 3 * round_
+            for number in range(3 * round_, 3 * round_ + 3):
+                assert client.ask(f"s/{token}/{number}", {"left": True, "milliseconds": 1})[0] == 200
+            process.send_signal(signal.SIGKILL if round_ == 0 else signal.SIGTERM)
+        assert process.returncode == (-9 if round_ == 0 else 0)
+    with sqlite3.connect(folder / "answers.sqlite") as database:
+        assert database.execute("SELECT COUNT(*) FROM answers").fetchone() == (6,)
+    assert (folder / "links.txt").read_text().count("/s/") == 1
+
+
+# -- the report
+
+
+@pytest.mark.parametrize(
+    ("chosen", "of", "low", "high"),
+    [(0, 10, 0.0, 0.2775), (5, 10, 0.2366, 0.7634), (10, 10, 0.7225, 1.0), (47, 100, 0.3751, 0.5671), (0, 0, 0.0, 1.0)],
+)
+def test_wilson_intervals_are_the_published_ones(chosen, of, low, high):
+    assert report.wilson(chosen, of) == pytest.approx((low, high), abs=1e-4)
+
+
+def answered(study, ability):
+    """Answers of subjects: ability[subject][method] is the chance to find the real image; -1 for catch and training trials."""
+    rng, found = np.random.default_rng(1), []
+    for subject, of_method in enumerate(ability):
+        for number, trial in enumerate(studies.trials(study, subject)):
+            right = rng.random() < of_method[trial.method]
+            found.append(
+                {"subject": subject, "number": number, "kind": trial.kind, "stem": trial.stem, "method": trial.method}
+                | {"real_left": trial.real_left, "chose_left": trial.real_left == right, "milliseconds": 900.0}
+                | {"shown": 1, "at": "2026-01-01T00:00:00+00:00"}
+            )
+    return found
+
+
+def test_the_report_recovers_known_fool_rates_and_leaves_out_who_guesses(make, folders):
+    _, study = make()
+    good = {0: 0.9, 1: 0.6, -1: 1.0}
+    guesser = {0: 0.5, 1: 0.5, -1: 0.0}
+    results = report.analyse(study, answered(study, [good] * 60 + [guesser] * 5))
+    assert (results["subjects"], len(results["excluded"])) == (60, 5)
+    for name, rate in (("flat", 0.1), ("noisy", 0.4)):
+        found = results["methods"][name]
+        assert found["n"] == 180
+        for low, high in (found["interval"], found["over_subjects"]):
+            assert low < rate < high
+            assert high - low < 0.2
+        assert sum(image["n"] for image in found["images"].values()) == 180
+    assert results["methods"]["noisy"]["median_seconds"] == 0.9
+    text = report.table(results)
+    assert "60 subjects, 360 trials" in text
+    assert report.plot(results).shape[1] == 640
+
+
+def test_the_command_creates_and_reports_and_says_what_is_missing(folders, capsys):
+    where = [f"--reference={folders / 'real'}", f"--candidates=ours={folders / 'noisy'}", f"--output={folders / 'new'}"]
+    assert cli.main(["study", "create", *where, "--task=2", "--trials=4"]) == 0
+    assert "12 images, ours; 4 pairs a subject" in capsys.readouterr().out
+    assert cli.main(["study", "report", str(folders / "new")]) == 2
+    assert "has no answers yet" in capsys.readouterr().err
+    study, answers = studies.load(folders / "new"), Answers(folders / "new")
+    answers.invite(1)
+    for number, trial in enumerate(studies.trials(study, 0)):
+        assert answers.record(0, number, trial, trial.real_left, 800.0)
+        assert not answers.record(0, number, trial, trial.real_left, 800.0)
+    answers.close()
+    assert cli.main(["study", "report", str(folders / "new")]) == 0
+    assert "| ours | 0.0% |" in capsys.readouterr().out
+    made = {path.name for path in (folders / "new/report").iterdir()}
+    assert made == {"report.json", "report.md", "fool_rates.png", "answers.csv"}
+    assert (folders / "new/report/answers.csv").read_text().count("\n") == 1 + len(studies.trials(study, 0))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["dance"], "study dance: there are create, serve, report"),
+        (["create", "x"], "study create takes flags only"),
+        (["serve"], "study serve takes one STUDY"),
+        (["serve", "nowhere"], "nowhere is not a study"),
+        (["create", "--task=2"], "study create needs --reference"),
+        (["create", "--reference=a", "--candidates=b", "--output=c", "--task=3"], "--task=3 must lie between 1 and 2"),
+        (["create", "--reference=a", "--candidates=b", "--output=c", "--task=1"], "give --lr=DIR"),
+        (
+            ["create", "--reference=a", "--candidates=b", "--candidates=z/b", "--output=c", "--task=2"],
+            "two methods are called 'b'",
+        ),
+        (["create", "--reference=a", "--candidates=b", "--output=c", "--task=2"], "a is not a folder"),
+        (["create", "--reference=a", "--candidates=b", "--output=c", "--task=2", "--seconds=0"], "--seconds=0"),
+    ],
+)
+def test_what_is_asked_for_wrongly_is_one_sentence(arguments, words, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(["study", *arguments]) == 2
+    err = capsys.readouterr().err
+    assert words in err
+    assert err.count("\n") == 1
+    assert not list(tmp_path.iterdir())
