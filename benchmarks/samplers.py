@@ -45,7 +45,7 @@ METRICS = {
 
 
 def measure(checkpoint, limit: int, file: Path) -> dict[str, dict[str, dict[str, float]]]:
-    upscaler = Upscaler(checkpoint, batch_size=16)
+    upscaler = Upscaler(checkpoint)
     data = held_out.load(checkpoint.config, limit)
     judge = Judge(upscaler, data, np.arange(len(data.ids)))
     found = json.loads(file.read_text()) if file.exists() else {"checkpoint": checkpoint.name, "n": data.total, "scores": {}}

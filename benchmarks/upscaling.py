@@ -55,7 +55,7 @@ def calling(_: Path) -> None:
     from sr3_jax import Upscaler
 
     upscaler = Upscaler.load("faces-16-64")
-    network = jax.jit(lambda *inputs: upscaler.method.model.apply({"params": upscaler.params}, *inputs))
+    network = jax.jit(lambda params, *inputs: upscaler.method.model.apply({"params": params}, *inputs))
     rng = np.random.default_rng(0)
     for count in (1, 4, 16):
         faces = rng.integers(0, 256, (count, 16, 16, 1), np.uint8)
@@ -64,7 +64,7 @@ def calling(_: Path) -> None:
 
         def bare(inputs=inputs) -> None:
             for _ in range(STEPS):
-                network(*inputs).block_until_ready()
+                network(upscaler.params, *inputs).block_until_ready()
 
         def call(faces=faces) -> None:
             upscaler(faces, steps=STEPS)

@@ -122,7 +122,7 @@ def evaluate(
     columns = {"LR": held_out.lr[rows], "bicubic": held_out.bicubic[rows]}
     steps_of = {}
     for checkpoint in checkpoints:
-        upscaler = Upscaler(checkpoint, batch_size=16)
+        upscaler = Upscaler(checkpoint)
         regression = upscaler.method.regression
         name = "regression" if regression else "SR3"
         if name in methods:

@@ -125,7 +125,7 @@ def search(
     images = held_out.load(checkpoint.config, limit)
     if images.total < 2:
         raise UserError("a search needs at least two held-out images: one to search on, one to judge by")
-    upscaler = Upscaler(checkpoint, batch_size=16)
+    upscaler = Upscaler(checkpoint)
     judge = Judge(upscaler, images, np.arange(0, len(images.ids), 2))
     about = {"evaluations": evaluations, "metric": metric, "trials": trials, "step": checkpoint.step, "n": len(judge.ids)}
     done = list(_recorded(folder, about))

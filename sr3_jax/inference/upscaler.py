@@ -50,23 +50,24 @@ class Upscaler:
     """Upscales images of any size, on all devices of this process. Safe to call from several threads.
 
     At most `batch_size` images of the network's own size, or tiles of a larger image, are computed at a time, rounded up to a
-    multiple of the devices; devices beyond it stay idle. By default 16; on a CPU, where more at a time are no faster and take
-    memory, one a device. `tile` is the side of a tile in pixels of the result, by default as large as
+    multiple of the devices; devices beyond it stay idle. By default 16; on a CPU one tile a device, because more are no faster
+    and take memory. `tile` is the side of a tile in pixels of the result, by default as large as
     suits the network. Programs are compiled once for each number of steps, and once for tiles, and kept; fewer images than
     `batch_size` are computed as the next power of two, a program each.
     """
 
     def __init__(self, checkpoint: Checkpoint, batch_size: int | None = None, tile: int | None = None):
-        if batch_size is None:
-            batch_size = jax.local_device_count() if jax.default_backend() == "cpu" else 16
+        few_tiles = batch_size is None and jax.default_backend() == "cpu"
+        batch_size = 16 if batch_size is None else batch_size
         self.checkpoint, self.mesh = checkpoint, parallel.local_mesh(batch_size)
         self.batch_size = -(-batch_size // self.mesh.size) * self.mesh.size
+        self._tiles_at_a_time = self.mesh.size if few_tiles else self.batch_size
         self.method = checkpoint.method
         self.tile = self._check_tile(tile)
+        self._kept: dict[Any, Any] = {}
+        self._lock = threading.Lock()
         self._table(None, None)  # raises here rather than at the first image
         self.set_params(checkpoint.params)
-        self._compiled: dict[Any, Callable] = {}
-        self._lock = threading.Lock()
 
     @classmethod
     def load(cls, place: str | Path, batch_size: int | None = None, tile: int | None = None) -> "Upscaler":
@@ -224,7 +225,7 @@ class Upscaler:
             block,
             steps,
             tiles,
-            self._padded(len(tiles.rows.starts) * len(tiles.columns.starts)),
+            min(self._tiles_at_a_time, self._padded(len(tiles.rows.starts) * len(tiles.columns.starts))),
             on_tiles,
         )
         image = np.clip(np.asarray(self.method.decode(y_0, condition)), -1, 1)
@@ -266,10 +267,10 @@ class Upscaler:
     def _table(self, steps: int | None, sampler: str | None) -> Steps:
         if steps is not None and steps < 1:
             raise UserError(f"steps = {steps} must be at least 1")
-        if sampler:
-            return sampling_steps(self.checkpoint.config, steps, {"sampler": sampler})
         count = self.checkpoint.config.sample.steps if steps is None else steps
-        return sampling_steps(self.checkpoint.config, steps, self.checkpoint.schedules.get(str(count)))
+        changes = {"sampler": sampler} if sampler else self.checkpoint.schedules.get(str(count))
+        # 10 ms each time, as much as a step
+        return self._once(("table", steps, sampler), lambda: sampling_steps(self.checkpoint.config, steps, changes))
 
     def _input(self, colour: Canvas) -> Canvas:
         """The colour of an image in the network's channels."""
@@ -370,11 +371,11 @@ class Upscaler:
 
         return np.asarray(self._once("noise", lambda: jax.jit(draw))(key, t, row * 2**15 + column))
 
-    def _once(self, name: Any, make: Callable[[], Callable]) -> Callable:
+    def _once(self, name: Any, make: Callable[[], Any]) -> Any:
         with self._lock:
-            if name not in self._compiled:
-                self._compiled[name] = make()
-            return self._compiled[name]
+            if name not in self._kept:
+                self._kept[name] = make()
+            return self._kept[name]
 
 
 def luma(colour: Float[np.ndarray, "... c"]) -> Float[np.ndarray, "... 1"]:

@@ -55,7 +55,9 @@ def test_a_batch_is_rounded_up_to_the_devices_and_gives_the_same_pictures(grey, 
 def test_a_few_images_are_not_filled_up_to_a_whole_batch(grey):
     other = Upscaler(grey.checkpoint, batch_size=20)  # rounded up to three for each of the eight devices
     assert [other._padded(count) for count in (1, 8, 9, 16, 17, 24, 500)] == [8, 8, 16, 16, 24, 24, 24]
-    assert Upscaler(grey.checkpoint).batch_size == jax.local_device_count()  # on a CPU
+    by_default = Upscaler(grey.checkpoint)
+    assert (by_default.batch_size, by_default._tiles_at_a_time) == (16, jax.local_device_count())  # on a CPU
+    assert other._tiles_at_a_time == 24
 
 
 def test_nothing_to_do_gives_nothing(grey):
@@ -231,13 +233,17 @@ def test_several_threads_get_what_one_would(grey):
 
 def test_programs_are_kept(grey):
     fresh = Upscaler(grey.checkpoint, batch_size=1)
+
+    def programs():
+        return [kept for kept in fresh._kept.values() if hasattr(kept, "_cache_size")]
+
     for image in (LR[0], LR[1], PHOTOGRAPH):
         fresh(image)
-    assert len(fresh._compiled) == 1
+    assert len(programs()) == 1
     for size in (17, 30, 41):
         fresh(np.zeros((size, size + 1), np.uint8))
-    assert len(fresh._compiled) == 3  # and the tiles' and their noise
-    assert all(program._cache_size() == 1 for program in fresh._compiled.values())
+    assert len(programs()) == 3  # and the tiles' and their noise
+    assert all(program._cache_size() == 1 for program in programs())
 
 
 def test_the_example_in_the_docstring_runs():
