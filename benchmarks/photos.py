@@ -52,7 +52,7 @@ def main() -> None:
     for steps in (4, 8, 16, 32):
         rows[f"{options.checkpoint}, {steps} evaluations"] = upscaler(lr, steps=steps)
     raw = upscaler(lr, match_input=False)
-    rows[f"{options.checkpoint}, {upscaler.checkpoint.config.sample.steps} evaluations, --nomatch_input"] = raw
+    rows[f"{options.checkpoint}, {upscaler.checkpoint.config.sample.steps} evaluations, --no-match-input"] = raw
     print("| 8 photographs, 32 → 128 | PSNR ↑ | SSIM ↑ | LPIPS (VGG) ↓ | LPIPS (AlexNet) ↓ | consistency, dB ↑ |")
     print("|---|---:|---:|---:|---:|---:|")
     for name, pictures in rows.items():

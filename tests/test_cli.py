@@ -106,6 +106,13 @@ def in_a_new_process(*arguments, **options):
     return subprocess.run(command, capture_output=True, text=True, env=environment, **options)
 
 
+@pytest.mark.fast
+def test_flags_may_be_written_with_dashes(capsys):
+    words = ("--steps=-1 must lie between 0", "")  # so the flag before it was known
+    check_bad(*run(capsys, "upscale", "a.png", "--output=b.png", "--no-match-input", "--steps=-1"), words)
+    check_bad(*run(capsys, "upscale", "a.png", "--output=b.png", "--match-input=true", "--steps=-1"), words)
+
+
 # -- help
 
 

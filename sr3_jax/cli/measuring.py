@@ -71,10 +71,11 @@ def search(args: Arguments, _: list[str]) -> None:
     from rich.progress import track
 
     from sr3_jax import checkpoints, images, parallel, paths
-    from sr3_jax.evaluation import schedule_search
+    from sr3_jax.evaluation import inception, schedule_search
 
     for name, least in (("steps", 1), ("trials", 1), ("limit", 0)):
         between(args, name, least)
+    network = inception.load(args.inception) if args.inception or args.metric in ("fid", "kid") else None
     parallel.start()
     checkpoint = checkpoints.load_checkpoint(args.checkpoint)
     target = checkpoints.schedules_file(args.checkpoint)
@@ -87,7 +88,7 @@ def search(args: Arguments, _: list[str]) -> None:
         tried.append(trial)
         next(bar, None)
 
-    found = schedule_search.search(checkpoint, args.steps, args.trials, args.metric, output, args.limit, on_trial)
+    found = schedule_search.search(checkpoint, args.steps, args.trials, args.metric, output, args.limit, on_trial, network)
     next(bar, None)
     images.write(output / "frontier.png", schedule_search.picture(tried, args.metric))
     schedule_search.keep(target, args.steps, found)
@@ -96,6 +97,7 @@ def search(args: Arguments, _: list[str]) -> None:
         print(
             f"{title}, on the other held-out images: PSNR {scores['psnr']:.2f} dB, LPIPS (VGG) {scores['lpips']:.3f}, "
             f"consistency {scores['consistency_db']:.1f} dB"
+            + (f", FID {scores['fid']:.2f}, KID {scores['kid']:.5f} ({network.name})" if network else "")
         )
     print(f"{output / 'frontier.png'}\n{target}")
 
@@ -104,7 +106,8 @@ def _search_flags(fv: flags.FlagValues, argv: list[str]) -> None:
     flags.DEFINE_string("checkpoint", None, "A workdir, exported file or shipped name.", flag_values=fv)
     flags.DEFINE_integer("steps", 8, "Network evaluations allowed.", flag_values=fv)
     flags.DEFINE_integer("trials", 64, "Schedules to try.", flag_values=fv)
-    flags.DEFINE_string("metric", "lpips", "lpips (of VGG; extra [metrics]) or psnr.", flag_values=fv)
+    flags.DEFINE_string("metric", "lpips", "lpips (of VGG; extra [metrics]), psnr, fid or kid.", flag_values=fv)
+    flags.DEFINE_string("inception", None, "fid and kid: the file with the weights of FID's network.", flag_values=fv)
     flags.DEFINE_integer("limit", 0, "Use this many held-out images only; 0: all.", flag_values=fv)
     flags.DEFINE_string("output", None, "The folder for trials.json and frontier.png.", flag_values=fv)
 

@@ -16,7 +16,7 @@ def parse(command: Command, name: str, rest: list[str]) -> tuple[flags.FlagValue
     # grain and clu look at absl's global flags, which must have been parsed; ours are our own.
     if not flags.FLAGS.is_parsed():
         flags.FLAGS(["sr3"])
-    rest = _config_first(rest)
+    rest = _config_first([_underscored(argument) for argument in rest])
     fv = flags.FlagValues()
     command.define(fv, rest)
     if "config" in fv and rest and rest[0].startswith("--config="):
@@ -35,6 +35,15 @@ def parse(command: Command, name: str, rest: list[str]) -> tuple[flags.FlagValue
     if command.positional and not positional:
         raise UserError(f"{name} needs {command.positional} (sr3 {name} --help)")
     return fv, positional
+
+
+def _underscored(argument: str) -> str:
+    """--match-input=… as --match_input=…, --no-match-input as --nomatch_input; the rest as it is."""
+    flag, separator, value = argument.partition("=")
+    if not flag.startswith("--") or flag.startswith(("--config.", "--noconfig.")):
+        return argument
+    name = f"no{flag[5:]}" if flag.startswith("--no-") else flag[2:]
+    return f"--{name.replace('-', '_')}{separator}{value}"
 
 
 def _explain(error: Exception, fv: flags.FlagValues, command: str) -> str:

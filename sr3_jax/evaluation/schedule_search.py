@@ -1,7 +1,8 @@
 """Which levels to visit when only a few network evaluations are allowed: the paper's search (section 2.4), for any sampler.
 
 The network is trained once, for all levels; a sampling schedule is chosen afterwards, by its results on held-out images at a
-fixed number of evaluations. The paper searched by FID; here the metric is a choice. The space is small and bounded:
+fixed number of evaluations. The paper searched by FID; here the metric is a choice (FID and KID need the weights of their
+network, and more held-out images than a small set has). The space is small and bounded:
 
     sampler         ancestral (posterior variance), ddim, dpm_solver, heun
     eta             0 to 1, of ddim and dpm_solver: how much noise is put back
@@ -26,7 +27,9 @@ from PIL import Image, ImageDraw, ImageFont
 from sr3_jax.checkpoints import Checkpoint, write_text
 from sr3_jax.config import CHOICES
 from sr3_jax.errors import UserError
-from sr3_jax.evaluation import held_out, metrics
+from sr3_jax.evaluation import distributions, held_out, metrics
+from sr3_jax.evaluation.distributions import Reference, Statistics
+from sr3_jax.evaluation.inception import FEATURES
 from sr3_jax.evaluation.lpips import lpips
 from sr3_jax.inference.upscaler import Upscaler
 from sr3_jax.method import sampling_steps
@@ -34,9 +37,10 @@ from sr3_jax.paths import AnyPath
 
 SAMPLERS = CHOICES["sample.sampler"]
 RANGES = {"eta": (0.0, 1.0), "log_snr_start": (1.0, 9.0), "inverse_rho": (0.0, 1.0)}
-METRICS = {"lpips": -1, "psnr": 1}  # and whether more is better
+METRICS = {"lpips": -1, "psnr": 1, "fid": -1, "kid": -1}  # and whether more is better
 
 Fields = dict[str, Any]  # of config.sample
+FeatureNetwork = Callable[[np.ndarray], Any]  # evaluation.inception.Inception: uint8 images to their features
 
 
 class Trial(NamedTuple):
@@ -84,19 +88,34 @@ def propose(done: list[Trial], trials: int, metric: str) -> np.ndarray:
 
 
 class Judge:
-    """Scores of a schedule on a part of the held-out images."""
+    """Scores of a schedule on a part of the held-out images; with FID's network also FID and KID."""
 
-    def __init__(self, upscaler: Upscaler, images: held_out.HeldOut, rows: np.ndarray):
+    def __init__(self, upscaler: Upscaler, images: held_out.HeldOut, rows: np.ndarray, inception: FeatureNetwork | None = None):
         self.upscaler, self.config = upscaler, upscaler.checkpoint.config
         self.lr, self.hr = images.lr[rows], images.hr[rows]
         self.ids = [images.ids[i] for i in rows]
+        self.inception = inception
+        self.truth = self._statistics(self.hr)
+
+    def _statistics(self, images: np.ndarray) -> Statistics | None:
+        if self.inception is None:
+            return None
+        found = Statistics(FEATURES)
+        for start in range(0, len(images), 32):
+            found.add(np.asarray(self.inception(images[start : start + 32]).features))
+        return found
 
     def __call__(self, evaluations: int, fields: Mapping[str, Any]) -> dict[str, float]:
         """PSNR, consistency and LPIPS (VGG) of one sample an image, means."""
         steps = sampling_steps(self.config, evaluations, fields)
         output = held_out.uint8(self.upscaler.trial(self.lr, self.ids, steps))
         found = metrics.scores(output, self.hr, self.lr) | {"lpips": lpips(output, self.hr)}
-        return {name: float(values.mean()) for name, values in found.items()}
+        means = {name: float(values.mean()) for name, values in found.items()}
+        made = self._statistics(output)
+        if made is None or self.truth is None:
+            return means
+        fid = distributions.fid(made, Reference.of("held-out images", self.truth))
+        return means | {"fid": fid, "kid": distributions.kid(made.sample, self.truth.sample)[0]}
 
 
 class Found(NamedTuple):
@@ -114,10 +133,13 @@ def search(
     folder: AnyPath,
     limit: int = 0,
     on_trial: Callable[[Trial], object] = lambda trial: None,
+    inception: FeatureNetwork | None = None,
 ) -> Found:
-    """Runs or completes `trials` trials, recorded in `folder`; raises UserError."""
+    """Runs or completes `trials` trials, recorded in `folder`; raises UserError. FID and KID need `inception`."""
     if metric not in METRICS:
         raise UserError(f"--metric={metric} can be {' or '.join(METRICS)}")
+    if metric in ("fid", "kid") and inception is None:
+        raise UserError(f"--metric={metric} needs --inception=PATH, the weights of its network")
     if jax.process_count() > 1:
         raise UserError("search runs in one process, on all its devices")
     if checkpoint.method.regression:
@@ -126,7 +148,7 @@ def search(
     if images.total < 2:
         raise UserError("a search needs at least two held-out images: one to search on, one to judge by")
     upscaler = Upscaler(checkpoint)
-    judge = Judge(upscaler, images, np.arange(0, len(images.ids), 2))
+    judge = Judge(upscaler, images, np.arange(0, len(images.ids), 2), inception)
     about = {"evaluations": evaluations, "metric": metric, "trials": trials, "step": checkpoint.step, "n": len(judge.ids)}
     done = list(_recorded(folder, about))
     for trial in done:
@@ -138,7 +160,7 @@ def search(
         write_text(folder / "trials.json", json.dumps(about | {"done": [item._asdict() for item in done]}, indent=1))
         on_trial(trial)
     best = max(done, key=lambda trial: METRICS[metric] * trial.scores[metric])
-    others = Judge(upscaler, images, np.arange(1, len(images.ids), 2))
+    others = Judge(upscaler, images, np.arange(1, len(images.ids), 2), inception)
     return Found(best.fields, best.scores, others(evaluations, best.fields), others(evaluations, {}))
 
 

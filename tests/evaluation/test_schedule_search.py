@@ -9,6 +9,7 @@ from sr3_jax import checkpoints
 from sr3_jax.config import validate
 from sr3_jax.errors import UserError
 from sr3_jax.evaluation import schedule_search
+from sr3_jax.evaluation.inception import Outputs
 from sr3_jax.evaluation.schedule_search import RANGES, SAMPLERS, Trial, fields_of, halton, picture, propose, search
 from sr3_jax.inference.upscaler import Upscaler
 from sr3_jax.method import sampling_steps
@@ -54,6 +55,27 @@ def test_the_first_half_is_spread_evenly_and_the_second_comes_closer_to_the_best
     assert 0 < max(distances) < 0.9
 
 
+def test_fid_and_kid_are_those_of_the_networks_features_and_need_the_network(checkpoint, tmp_path, monkeypatch):
+    class Network:  # as Inception, of other features
+        name = "means"
+
+        def __call__(self, images):
+            blocks = images.reshape(len(images), 4, 4, 4, 4, 1).astype(np.float32).mean((2, 4))
+            return Outputs(blocks.reshape(len(images), -1) / 255, np.zeros((len(images), 1008), np.float32))
+
+    monkeypatch.setattr(schedule_search, "FEATURES", 16)
+    with pytest.raises(UserError, match="--metric=fid needs --inception=PATH"):
+        search(checkpoint, 2, 2, "fid", tmp_path, 8)
+    tried = []
+    found = search(checkpoint, 2, 4, "fid", tmp_path, 40, tried.append, Network())
+    assert found.searched["fid"] == min(trial.scores["fid"] for trial in tried)
+    images = schedule_search.held_out.load(checkpoint.config, 40)
+    judge = schedule_search.Judge(Upscaler(checkpoint), images, np.arange(0, 40, 2), Network())
+    again = judge(2, found.fields)
+    assert (again["fid"], again["kid"]) == pytest.approx((found.searched["fid"], found.searched["kid"]), rel=1e-4, abs=1e-6)
+    assert again["fid"] > 0
+
+
 def test_a_stopped_search_goes_on_to_the_same_end_and_its_winner_is_the_default(checkpoint, tmp_path):
     stopped = []
 
@@ -94,8 +116,8 @@ def test_what_cannot_be_searched_is_one_sentence(checkpoint, tmp_path):
     search(checkpoint, 1, 1, "psnr", tmp_path, 4)
     with pytest.raises(UserError, match=r"another search \(evaluations: 2 here, 1 there\)"):
         search(checkpoint, 2, 1, "psnr", tmp_path, 4)
-    with pytest.raises(UserError, match="--metric=fid can be lpips or psnr"):
-        search(checkpoint, 2, 1, "fid", tmp_path / "x", 4)
+    with pytest.raises(UserError, match="--metric=ssim can be lpips or psnr or fid or kid"):
+        search(checkpoint, 2, 1, "ssim", tmp_path / "x", 4)
     with pytest.raises(UserError, match="a regression network"):
         search(tiny_checkpoint(objective="regression"), 2, 1, "psnr", tmp_path / "x", 4)
 
