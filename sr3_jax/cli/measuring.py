@@ -15,7 +15,14 @@ def evaluate(args: Arguments, _: list[str]) -> None:
 
     Several --checkpoint share one table. The files go to --output, by default WORKDIR/evaluation/held_out, or
     evaluation/NAME/held_out for shipped weights and exported files.
+
+    sr3 evaluate --images=DIR --reference=DIR [--lr=DIR] measures any method's images instead, matched by their stems, and
+    also by LPIPS (extra [metrics]), with 95 % intervals and each image's values in results.json; with --inception=PATH by FID
+    and KID too. By default into evaluation/NAME.
     """
+    if args.images or args.reference:
+        _evaluate_images(args)
+        return
     from sr3_jax import parallel, paths
     from sr3_jax.checkpoints import load_checkpoint
     from sr3_jax.evaluation import held_out, report
@@ -52,10 +59,44 @@ def evaluate(args: Arguments, _: list[str]) -> None:
     print(f"{output / 'results.json'}\n{output / 'grid.png'}")
 
 
+def _evaluate_images(args: Arguments) -> None:
+    from rich.console import Console
+    from rich.progress import Progress
+
+    from sr3_jax import paths
+    from sr3_jax.evaluation import folders, inception, report
+
+    if not args.images or not args.reference:
+        raise UserError("evaluate needs both --images=DIR and --reference=DIR")
+    if args.workdir or args.checkpoint:
+        raise UserError("evaluate takes --images or a checkpoint, not both")
+    network = inception.load(args.inception) if args.inception else None
+    images, lr = Path(args.images), Path(args.lr) if args.lr else None
+    with Progress(console=Console(stderr=True), transient=True) as progress:
+        task = progress.add_task("measuring", total=None)
+        results = folders.evaluate(
+            images,
+            Path(args.reference),
+            lr,
+            network,
+            lambda total: progress.update(task, total=total),
+            lambda count: progress.advance(task, count),
+        )
+    output = paths.parse(args.output or f"evaluation/{images.resolve().name}")
+    report.save(output, results)
+    print(f"{results['n']} images")
+    report.show(results["methods"])
+    print(output / "results.json")
+
+
 def _evaluate_flags(fv: flags.FlagValues, argv: list[str]) -> None:
     flags.DEFINE_string("workdir", None, "A training run: its latest checkpoint.", flag_values=fv)
     flags.DEFINE_multi_string("checkpoint", [], "A workdir, exported file or shipped name; may be repeated.", flag_values=fv)
     flags.DEFINE_string("output", None, "Folder for the results.", flag_values=fv)
+    flags.DEFINE_string("images", None, "A folder of a method's images, to measure instead of a checkpoint.", flag_values=fv)
+    flags.DEFINE_string("reference", None, "... the folder of the real ones.", flag_values=fv)
+    flags.DEFINE_string("lr", None, "... the folder of what was given, for consistency.", flag_values=fv)
+    flags.DEFINE_string("inception", None, "... the file with the weights of FID's network.", flag_values=fv)
     flags.DEFINE_integer("limit", 0, "Evaluate this many images only, spread over the split; 0: all.", flag_values=fv)
     sampling_flags(fv)
 

@@ -22,6 +22,10 @@ COLUMNS = {
     "ssim": ("SSIM ↑", "{:.3f}"),
     "consistency_mse_1e5": ("consistency ×1e-5 ↓", "{:.2f}"),
     "consistency_db": ("consistency dB ↑", "{:.1f}"),
+    "lpips_vgg": ("LPIPS (VGG) ↓", "{:.3f}"),
+    "lpips_alexnet": ("LPIPS (AlexNet) ↓", "{:.3f}"),
+    "fid": ("FID ↓", "{:.2f}"),
+    "kid": ("KID ↓", "{:.5f}"),
 }
 
 
@@ -33,10 +37,11 @@ def versions() -> dict[str, str]:
 
 
 def rows(methods: Mapping[str, Mapping[str, float]]) -> list[list[str]]:
-    """The table's cells, header first."""
-    header = ["method"] + [title for title, _ in COLUMNS.values()]
+    """The table's cells, header first; of the metrics that every method has."""
+    columns = {key: column for key, column in COLUMNS.items() if all(key in values for values in methods.values())}
+    header = ["method"] + [title for title, _ in columns.values()]
     return [header] + [
-        [name] + [form.format(values[key]) for key, (_, form) in COLUMNS.items()] for name, values in methods.items()
+        [name] + [form.format(values[key]) for key, (_, form) in columns.items()] for name, values in methods.items()
     ]
 
 
@@ -58,8 +63,9 @@ def show(methods: Mapping[str, Mapping[str, float]]) -> None:
     Console().print(table)
 
 
-def save(folder: AnyPath, results: Results, picture: UInt8[np.ndarray, "h w c"]) -> None:
-    """Writes results.json, table.md and grid.png into `folder`."""
+def save(folder: AnyPath, results: Results, picture: UInt8[np.ndarray, "h w c"] | None = None) -> None:
+    """Writes results.json, table.md and, if there is a picture, grid.png into `folder`."""
     write_text(folder / "results.json", json.dumps(results, indent=2) + "\n")
     write_text(folder / "table.md", markdown(results["methods"]))
-    images.write(folder / "grid.png", picture)
+    if picture is not None:
+        images.write(folder / "grid.png", picture)

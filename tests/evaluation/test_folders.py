@@ -1,0 +1,88 @@
+"""Any method's images against their references."""
+
+import json
+
+import numpy as np
+import pytest
+import skimage.data
+from PIL import Image
+
+from sr3_jax import cli, images
+from sr3_jax.errors import UserError
+from sr3_jax.evaluation import folders, metrics
+from sr3_jax.evaluation.lpips import lpips
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """Crops of a photograph in two sizes, a noisy version as the method's, in another format."""
+    folder, rng = tmp_path_factory.mktemp("images"), np.random.default_rng(0)
+    photo = Image.fromarray(skimage.data.astronaut())
+    for i, side in enumerate((48, 32, 48, 32, 32)):
+        crop = photo.crop((40 * i + 100, 60, 40 * i + 100 + side, 60 + side))
+        noisy = np.asarray(crop).astype(int) + rng.integers(-9 * (i + 1), 9 * (i + 1), (side, side, 3))
+        images.write(folder / "real" / f"sub/{i}.png", np.asarray(crop))
+        images.write(folder / "ours" / f"sub/{i}.bmp", noisy.clip(0, 255).astype(np.uint8))
+        images.write(folder / "lr" / f"sub/{i}.png", np.asarray(crop.resize((side // 4,) * 2, Image.Resampling.BICUBIC)))
+    return folder
+
+
+def test_the_values_are_each_images_own_whatever_the_sizes_and_the_means_lie_within_their_intervals(place):
+    counts = []
+    results = folders.evaluate(place / "ours", place / "real", place / "lr", on_images=counts.append)
+    assert (results["n"], sum(counts), sorted(counts)) == (5, 5, [2, 3])
+    for i in range(5):
+        ours, real, lr = (
+            images.read(place / name / f"sub/{i}.{suffix}", 3).pixels[None]
+            for name, suffix in (("ours", "bmp"), ("real", "png"), ("lr", "png"))
+        )
+        wanted = metrics.scores(ours, real, lr) | {f"lpips_{name}": lpips(ours, real, name) for name in ("vgg", "alexnet")}
+        found = results["per_image"]["ours"][f"sub/{i}"]
+        assert found.keys() == wanted.keys()
+        for name, values in wanted.items():
+            assert found[name] == pytest.approx(float(values[0]), rel=1e-3, abs=1e-5), name
+    for name, mean in results["methods"]["ours"].items():
+        low, high = results["intervals"]["ours"][name]
+        assert low < mean < high
+    assert "consistency_db" not in folders.evaluate(place / "ours", place / "real")["methods"]["ours"]
+
+
+@pytest.mark.fast
+def test_the_interval_of_a_mean_is_the_bootstraps():
+    values = np.random.default_rng(1).normal(3, 2, 400)
+    low, high = folders.interval(values)
+    assert (low, high) == pytest.approx(
+        (values.mean() - 1.96 * 0.1 * values.std() / 2, values.mean() + 1.96 * values.std() / 20), abs=0.03
+    )
+
+
+def test_the_command_writes_results_and_prints_the_table(place, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(["evaluate", f"--images={place / 'ours'}", f"--reference={place / 'real'}"]) == 0
+    out = capsys.readouterr().out
+    assert "LPIPS (VGG) ↓" in out
+    assert "5 images" in out
+    results = json.loads((tmp_path / "evaluation/ours/results.json").read_text())
+    assert len(results["per_image"]["ours"]) == 5
+    assert (tmp_path / "evaluation/ours/table.md").exists()
+
+
+def test_what_does_not_match_is_listed(place, tmp_path, capsys):
+    (tmp_path / "few/sub").mkdir(parents=True)
+    for i in range(4):
+        (tmp_path / f"few/sub/{i}.png").write_bytes((place / f"real/sub/{i}.png").read_bytes())
+    images.write(tmp_path / "few/other.png", np.zeros((32, 32, 3), np.uint8))
+    with pytest.raises(UserError, match=r"few has no sub/4; .*few has other, of which .*real knows nothing"):
+        folders.evaluate(tmp_path / "few", place / "real")
+    with pytest.raises(UserError, match=r"is 12×12 and .* is 48×48"):
+        folders.evaluate(place / "lr", place / "real")
+    with pytest.raises(UserError, match="larger than"):
+        folders.evaluate(place / "lr", place / "lr", place / "real")
+    for arguments, words in (
+        ([f"--images={place / 'ours'}"], "needs both --images=DIR and --reference=DIR"),
+        ([f"--images={place}", f"--reference={place}", "--checkpoint=x"], "not both"),
+        ([f"--images={tmp_path / 'no'}", f"--reference={place / 'real'}"], "no is not a folder"),
+        ([f"--images={place}", f"--reference={place}", "--inception=x.pth"], "x.pth does not exist"),
+    ):
+        assert cli.main(["evaluate", *arguments]) == 2
+        assert words in capsys.readouterr().err
