@@ -1,6 +1,7 @@
 """Web pages that this machine serves: the guard before them, and the socket below. Needs the extra [serve]."""
 
 import contextlib
+import ipaddress
 import signal
 import socket
 from typing import Any
@@ -25,10 +26,14 @@ HEADERS = {
 
 
 class Guard:
-    """Refuses requests under another name than ours, or made by another site's page; sets headers for the rest."""
+    """Refuses requests under another name than ours, or made by another site's page; sets headers for the rest.
 
-    def __init__(self, app: ASGIApp, hosts: tuple[str, ...]):
-        self.app, self.hosts = app, hosts
+    `hosts` are the names under which the server may be asked, () for any; `origin` is the host and port under which a proxy
+    shows its pages.
+    """
+
+    def __init__(self, app: ASGIApp, hosts: tuple[str, ...], origin: str = ""):
+        self.app, self.hosts, self.origin = app, hosts, origin
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -38,7 +43,7 @@ class Guard:
         host, origin = headers.get("host", ""), headers.get("origin")
         if self.hosts and _part("hostname", f"//{host}") not in self.hosts:
             refused = f"this server does not answer to the name {host!r}"
-        elif origin is not None and _part("netloc", origin) != host:
+        elif origin is not None and _part("netloc", origin) not in (host, self.origin or host):
             refused = "requests from other web pages are refused"
         else:
             await self.app(scope, receive, _with_headers(send))
@@ -64,14 +69,20 @@ def _part(name: str, url: str) -> str | None:
         return None
 
 
-def hosts(host: str) -> tuple[str, ...]:
-    """The names under which a server at that address may be asked; () for any, when it is not for this machine alone."""
-    return LOOPBACK if host in LOOPBACK else ()
+def hosts(listener: socket.socket, *more: str) -> tuple[str, ...]:
+    """The names under which a server there may be asked, and `more`; () for any, when it is not for this machine alone."""
+    address = listener.getsockname()[0]
+    return (*LOOPBACK, address, *more) if ipaddress.ip_address(address).is_loopback else ()
 
 
 async def http_error(_: Request, error: HTTPException) -> Response:
     """{"error": one sentence}."""
     return JSONResponse({"error": error.detail}, error.status_code)
+
+
+async def our_error(_: Request, error: Exception) -> Response:
+    """The same, for what should not have happened."""
+    return JSONResponse({"error": f"the server failed: {type(error).__name__}"}, 500)
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -84,8 +95,9 @@ def listen(host: str, port: int) -> socket.socket:
             listener.bind(address)
             listener.listen()  # whoever comes before the network is loaded waits
             on_error.pop_all()
-    except OSError as error:
-        raise UserError(f"--host={host} --port={port}: {error.strerror or error}; give another") from error
+    except (OSError, UnicodeError) as error:
+        detail = getattr(error, "strerror", None) or error
+        raise UserError(f"--host={host} --port={port}: {detail}; give another") from error
     return listener
 
 

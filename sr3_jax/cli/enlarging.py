@@ -88,7 +88,7 @@ def serve(args: Arguments, _: list[str]) -> None:
         upscaler = Upscaler(checkpoint, args.batch or None, args.tile or None)
         work = jobs.Jobs(upscaler, waiting=args.waiting, pixels=args.megapixels * 10**6)
         print(f"{web.url(listener)} serves {checkpoint.name}; Ctrl-C ends it", flush=True)
-        web.run(app.make_app(upscaler, work, web.hosts(args.host), args.megabytes), listener)
+        web.run(app.make_app(upscaler, work, web.hosts(listener), args.megabytes), listener)
         work.close()
 
 

@@ -1,8 +1,10 @@
 """How good it is: `sr3 evaluate`, `search`, `study`."""
 
 import contextlib
+import re
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from absl import flags
 
@@ -23,6 +25,8 @@ def evaluate(args: Arguments, _: list[str]) -> None:
     if args.images or args.reference:
         _evaluate_images(args)
         return
+    if args.lr or args.inception:
+        raise UserError("--lr and --inception are for --images")
     from sr3_jax import parallel, paths
     from sr3_jax.checkpoints import load_checkpoint
     from sr3_jax.evaluation import held_out, report
@@ -70,19 +74,27 @@ def _evaluate_images(args: Arguments) -> None:
         raise UserError("evaluate needs both --images=DIR and --reference=DIR")
     if args.workdir or args.checkpoint:
         raise UserError("evaluate takes --images or a checkpoint, not both")
+    for flag, default in (("limit", 0), ("samples", 1), ("steps", 0), ("seed", 0)):
+        if getattr(args, flag) != default:
+            raise UserError(f"--{flag} is for checkpoints, not for --images")
     network = inception.load(args.inception) if args.inception else None
+    output = paths.parse(args.output or f"evaluation/{Path(args.images).resolve().name}")
     images, lr = Path(args.images), Path(args.lr) if args.lr else None
     with Progress(console=Console(stderr=True), transient=True) as progress:
         task = progress.add_task("measuring", total=None)
+
+        def start(total: int) -> None:
+            progress.update(task, total=total)
+            output.mkdir(parents=True, exist_ok=True)  # what cannot be written fails before the work
+
         results = folders.evaluate(
             images,
             Path(args.reference),
             lr,
             network,
-            lambda total: progress.update(task, total=total),
+            start,
             lambda count: progress.advance(task, count),
         )
-    output = paths.parse(args.output or f"evaluation/{images.resolve().name}")
     report.save(output, results)
     print(f"{results['n']} images")
     report.show(results["methods"])
@@ -211,15 +223,23 @@ def _study_serve(args: Arguments, folder: Path) -> None:
         raise UserError(f"study serve needs the package {error.name}: pip install 'sr3_jax[serve]'") from error
     from sr3_jax.checkpoints import write_text
 
+    if args.url and not re.fullmatch(r"https?://[^/\s]+/?", args.url):
+        raise UserError(f"--url={args.url} must be an address without a path, such as https://study.example")
+    if args.host in ("0.0.0.0", "::") and not args.url:
+        raise UserError(f"--host={args.host} needs --url=…, the address under which subjects reach this machine")
     between(args, "subjects", 1, 100_000)
     between(args, "port", 0, 65535)
     found = studies.load(folder)
     with web.listen(args.host, args.port) as listener, contextlib.closing(Answers(folder)) as answers:
         base = args.url.rstrip("/") + "/" if args.url else web.url(listener)
+        shown = urlsplit(base)
         links = [f"{base}s/{token}" for token in answers.invite(args.subjects)]
         write_text(folder / "links.txt", "".join(f"{link}\n" for link in links))
         print(f"{links[0]}\n{len(links)} such links, one a subject, are in {folder / 'links.txt'}; Ctrl-C ends it", flush=True)
-        web.run(app.make_app(folder, found, answers, web.hosts(args.host)), listener)
+        if args.url:
+            print(f"serving at {web.url(listener)}", flush=True)
+        hosts = web.hosts(listener, *([shown.hostname] if shown.hostname else []))
+        web.run(app.make_app(folder, found, answers, hosts, shown.netloc), listener)
 
 
 def _study_report(args: Arguments, folder: Path) -> None:
@@ -247,7 +267,9 @@ def _study_flags(fv: flags.FlagValues, argv: list[str]) -> None:
     flags.DEFINE_string("lr", None, "create: the folder of LR images, which task 1 shows.", flag_values=fv)
     flags.DEFINE_integer("task", 0, "create: 1, which is better, LR image shown; 2, which is from a camera.", flag_values=fv)
     flags.DEFINE_float("seconds", 3.0, "create: how long a pair is shown.", flag_values=fv)
-    flags.DEFINE_integer("trials", 50, "create: pairs a subject sees, at most as many as there are images.", flag_values=fv)
+    flags.DEFINE_integer(
+        "trials", 50, "create: pairs a subject sees, at most what the other trials leave of the images.", flag_values=fv
+    )
     flags.DEFINE_integer("training", 3, "create: pairs before those, with feedback.", flag_values=fv)
     flags.DEFINE_integer("catch", 5, "create: pairs among them with a plain answer.", flag_values=fv)
     flags.DEFINE_integer("seed", 0, "create: of the order of images and methods.", flag_values=fv)

@@ -8,6 +8,7 @@ Images stream through: the mean and covariance are sums, and of the features the
 for KID, precision and recall. Statistics files are the common .npz of `mu` and `sigma`.
 """
 
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -89,7 +90,7 @@ class Reference:
             with np.load(path, allow_pickle=False) as file:
                 mu, sigma = (np.asarray(file[name], np.float64) for name in ("mu", "sigma"))
                 n = int(file["n"]) if "n" in file else None
-        except (OSError, KeyError, ValueError) as error:
+        except (OSError, KeyError, ValueError, EOFError, TypeError, zipfile.BadZipFile) as error:
             raise UserError(f"{path} is no file of statistics (an .npz with mu and sigma): {error}") from error
         if mu.ndim != 1 or sigma.shape != (len(mu), len(mu)):
             raise UserError(f"{path}: mu of shape {mu.shape} and sigma of shape {sigma.shape} do not belong together")

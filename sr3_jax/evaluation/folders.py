@@ -40,6 +40,8 @@ def evaluate(
     not, before anything is computed.
     """
     stems, files = pairs.match(reference, {"images": images} | ({"lr": lr} if lr else {}))
+    if inception and len(stems) < 2:
+        raise UserError("FID and KID need at least 2 images")
     batches = list(_batches(stems, files))
     on_start(len(stems))
     per_image: dict[str, dict[str, float]] = {stem: {} for stem in stems}

@@ -15,6 +15,7 @@ Trials are functions of their number and of those before, and each is written do
 Every second held-out image is searched on, the others judge the winner.
 """
 
+import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
@@ -145,11 +146,13 @@ def search(
     if checkpoint.method.regression:
         raise UserError(f"{checkpoint.name} is a regression network: it has no schedule to search for")
     images = held_out.load(checkpoint.config, limit)
-    if images.total < 2:
-        raise UserError("a search needs at least two held-out images: one to search on, one to judge by")
+    least = 4 if inception else 2
+    if images.total < least:
+        raise UserError(f"a search needs at least {least} held-out images: some to search on, some to judge by")
     upscaler = Upscaler(checkpoint)
     judge = Judge(upscaler, images, np.arange(0, len(images.ids), 2), inception)
     about = {"evaluations": evaluations, "metric": metric, "trials": trials, "step": checkpoint.step, "n": len(judge.ids)}
+    about["parameters"] = _fingerprint(checkpoint)
     done = list(_recorded(folder, about))
     for trial in done:
         on_trial(trial)
@@ -169,13 +172,25 @@ def _recorded(folder: AnyPath, about: Mapping[str, Any]) -> Iterator[Trial]:
     path = folder / "trials.json"
     if not path.exists():
         return
-    found = json.loads(path.read_text())
+    try:
+        found = json.loads(path.read_text())
+        trials = [Trial(**entry) for entry in found["done"]]
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{path} is damaged; remove it, and the search begins anew") from error
     differing = [
         f"{name}: {value!r} here, {found.get(name)!r} there" for name, value in about.items() if found.get(name) != value
     ]
     if differing:
         raise UserError(f"{path} is of another search ({'; '.join(differing)}); give another --output, or remove it")
-    yield from (Trial(**entry) for entry in found["done"])
+    yield from trials
+
+
+def _fingerprint(checkpoint: Checkpoint) -> str:
+    """Tells one network's parameters from another's."""
+    digest = hashlib.sha256()
+    for leaf in jax.tree.leaves(checkpoint.params):
+        digest.update(np.asarray(leaf).tobytes())
+    return digest.hexdigest()[:16]
 
 
 def picture(trials: list[Trial], metric: str, size: int = 480) -> UInt8[np.ndarray, "h w 3"]:

@@ -138,7 +138,8 @@ class Upscaler:
         scale: Scale = None,
         on_tiles: Progress = _ignore,
     ) -> Picture:
-        """As `__call__`, of an image with its alpha; `on_tiles(count)` is called after every few tiles, at every evaluation."""
+        """As `__call__`, of an image with its alpha; `on_tiles(count)` is called after every few tiles, at every evaluation;
+        for an image of the network's own size, which is computed in one go, at the end."""
         return self._pictures([picture], name, seed, sample, steps, sampler, match_input, scale, on_tiles)[0]
 
     def _pictures(
@@ -208,7 +209,7 @@ class Upscaler:
     ) -> Sequence[Canvas]:
         """The network's outputs for LR images (n, h, w, c) of its own channels, of any size; float in [-1, 1]."""
         if lr.shape[1:3] == (self.lr_size, self.lr_size):
-            return list(self._run(lr, [id] * len(lr), seed, sample, steps, on_tiles))
+            return list(self._run(lr, [id] * len(lr), seed, sample, steps, lambda count: on_tiles(count * steps.evaluations)))
         return [self._enlarge_in_tiles(part, id, seed, sample, steps, on_tiles) for part in lr]
 
     def _enlarge_in_tiles(self, lr: Canvas, id: int, seed: int, sample: int, steps: Steps, on_tiles: Progress) -> Canvas:

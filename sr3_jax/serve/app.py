@@ -8,7 +8,7 @@
     DELETE /images/ID               stop, and forget
 
 Errors are {"error": one sentence}. The page needs nothing from elsewhere, and other web pages cannot use this service: requests
-that come from one (Origin) or under another name (Host) are refused.
+that come from one (Origin) or, as long as it listens to this machine alone, under another name (Host) are refused.
 """
 
 import io
@@ -99,10 +99,13 @@ def make_app(upscaler: Upscaler, jobs: Jobs, hosts: tuple[str, ...], megabytes: 
 
     async def given(request: Request) -> Response:
         job = find(request)
+        file = job.file
+        if file is None:
+            raise HTTPException(409, f"this image is {job.state}")
 
         def encode() -> bytes:
             buffer = io.BytesIO()
-            to_pillow(job.file.picture._replace(levels=255)).save(buffer, "PNG")
+            to_pillow(file.picture._replace(levels=255)).save(buffer, "PNG")
             return buffer.getvalue()
 
         return Response(await run_in_threadpool(encode), media_type="image/png")
@@ -120,7 +123,12 @@ def make_app(upscaler: Upscaler, jobs: Jobs, hosts: tuple[str, ...], megabytes: 
         Route("/images/{id}/input.png", given),
         Mount("/", StaticFiles(directory=Path(__file__).parent / "page", html=True)),
     ]
-    handlers: dict[Any, Any] = {HTTPException: web.http_error, UserError: _user_error, ClientDisconnect: _gone}
+    handlers: dict[Any, Any] = {
+        HTTPException: web.http_error,
+        UserError: _user_error,
+        ClientDisconnect: _gone,
+        Exception: web.our_error,
+    }
     return Starlette(routes=routes, exception_handlers=handlers, middleware=[Middleware(web.Guard, hosts=hosts)])
 
 

@@ -14,7 +14,8 @@ from sr3_jax.inference.upscaler import Cost, Upscaler
 
 WAITING, RUNNING, DONE, FAILED, CANCELLED = "waiting", "running", "done", "failed", "cancelled"
 KEPT = 20  # finished jobs
-KEPT_BYTES = 2**28  # ... and of their results
+KEPT_BYTES = 2**28  # ... and of their images
+CLOSING = 5.0  # seconds that a running job is given to notice that the service ends
 
 
 class TooBusy(UserError):
@@ -34,7 +35,7 @@ class Job:
     """One image on its way. `id` cannot be guessed: whoever knows it may fetch the result."""
 
     name: str
-    file: File
+    file: File | None  # until it has failed or was cancelled
     options: dict[str, Any]  # of `Upscaler.picture`
     cost: Cost
     notes: list[str]
@@ -49,13 +50,25 @@ class Job:
     def total(self) -> int:
         return self.cost.tiles * self.cost.evaluations
 
+    @property
+    def bytes(self) -> int:
+        """Of memory that the job holds."""
+        planes = (self.file.picture.colour, self.file.picture.alpha) if self.file else ()
+        return len(self.result) + sum(plane.nbytes for plane in planes if plane is not None)
+
+    def end(self, state: str) -> None:
+        if state != DONE:
+            self.file = None
+        self.state = state
+
 
 class Jobs:
     """A queue and the one thread that empties it. Safe to use from several threads."""
 
     def __init__(self, upscaler: Upscaler, *, waiting: int, pixels: int):
         self.upscaler, self.pixels = upscaler, pixels
-        self._queue: queue.Queue[Job | None] = queue.Queue(waiting)
+        self._most_waiting = waiting
+        self._queue: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
         self._jobs: OrderedDict[str, Job] = OrderedDict()
         self._lock = threading.Lock()
         self._worker = threading.Thread(target=self._work, name="enlarging", daemon=True)
@@ -66,21 +79,25 @@ class Jobs:
         height, width = image_io.header(data, name)
         scale = options.get("scale")
         cost = self.upscaler.cost(height, width, options.get("steps"), options.get("sampler"), scale)
-        if cost.height * cost.width > self.pixels:
+        made = self.upscaler.scale ** self.upscaler.passes(scale)  # before it is resized to the scale asked for
+        if height * width * made**2 > self.pixels:
             raise TooLarge(
-                f"{name} is {width}×{height} and would become {cost.width}×{cost.height}; this server makes up to "
+                f"{name} is {width}×{height} and would become {width * made}×{height * made}; this server makes up to "
                 f"{self.pixels / 1e6:.0f} million pixels"
             )
+        self._check_room()
         file = image_io.parse(data, name)
         job = Job(name, file, options, cost, [*file.notes, *self.upscaler.scale_notes(scale)])
         with self._lock:
-            try:
-                self._queue.put_nowait(job)
-            except queue.Full:
-                raise TooBusy(f"{self._queue.maxsize} images are waiting already; try again in a while") from None
+            self._check_room()
             self._jobs[job.id] = job
             self._forget()
+        self._queue.put(job)
         return job
+
+    def _check_room(self) -> None:
+        if sum(job.state == WAITING for job in list(self._jobs.values())) >= self._most_waiting:
+            raise TooBusy(f"{self._most_waiting} images are waiting already; try again in a while")
 
     def get(self, id: str) -> Job | None:
         return self._jobs.get(id)
@@ -94,8 +111,10 @@ class Jobs:
     def cancel(self, job: Job) -> None:
         """A waiting job never starts; a running one ends with its next tiles; a finished one is forgotten."""
         job.cancel = True
-        if job.state in (DONE, FAILED):
-            with self._lock:
+        with self._lock:
+            if job.state == WAITING:
+                job.end(CANCELLED)
+            elif job.state in (DONE, FAILED):
                 self._jobs.pop(job.id, None)
 
     def close(self) -> None:
@@ -103,31 +122,38 @@ class Jobs:
         for job in list(self._jobs.values()):
             job.cancel = True
         self._queue.put(None)
-        self._worker.join()
+        self._worker.join(CLOSING)
 
     def _forget(self) -> None:
         """Drops the oldest results beyond what is kept."""
         finished = [job for job in self._jobs.values() if job.state not in (WAITING, RUNNING)]
-        size = sum(len(job.result) for job in finished)
+        size = sum(job.bytes for job in finished)
         while finished and (len(finished) > KEPT or size > KEPT_BYTES):
             oldest = finished.pop(0)
-            size -= len(oldest.result)
+            size -= oldest.bytes
             del self._jobs[oldest.id]
 
     def _work(self) -> None:
         while (job := self._queue.get()) is not None:
-            job.state = RUNNING
+            with self._lock:
+                if job.state == CANCELLED:
+                    continue
+                job.state = RUNNING
             try:
                 job.result = self._enlarge(job)
-                job.state = DONE
+                job.end(DONE)
             except _Cancelled:
-                job.state = CANCELLED
+                job.end(CANCELLED)
             except UserError as error:
-                job.error, job.state = str(error), FAILED
+                job.error = str(error)
+                job.end(FAILED)
             except Exception as error:  # one image must not end the service for all
-                job.error, job.state = f"{job.name}: {type(error).__name__}: {error}", FAILED
+                job.error = f"{job.name}: {type(error).__name__}: {error}"
+                job.end(FAILED)
 
     def _enlarge(self, job: Job) -> bytes:
+        assert job.file is not None
+
         def advance(count: int) -> None:
             job.done += count
             if job.cancel:

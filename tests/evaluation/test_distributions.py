@@ -90,7 +90,9 @@ def test_what_cannot_be_computed_is_one_sentence(tmp_path):
     (tmp_path / "bad.npz").write_bytes(b"no")
     np.savez(tmp_path / "other.npz", mean=np.zeros(3))
     np.savez(tmp_path / "mixed.npz", mu=np.zeros(3), sigma=np.zeros((2, 2)))
-    for name in ("bad", "other", "mixed", "missing"):
+    (tmp_path / "empty.npz").write_bytes(b"")
+    (tmp_path / "cut.npz").write_bytes((tmp_path / "other.npz").read_bytes()[:-30])
+    for name in ("bad", "other", "mixed", "missing", "empty", "cut"):
         with pytest.raises(UserError, match=f"{name}.npz"):
             Reference.load(tmp_path / f"{name}.npz")
     with pytest.raises(ValueError, match="not finite"):

@@ -1,7 +1,9 @@
 """The search for schedules: bounded, resumable, and its winner becomes the default."""
 
+import dataclasses
 import json
 
+import jax
 import numpy as np
 import pytest
 
@@ -116,6 +118,12 @@ def test_what_cannot_be_searched_is_one_sentence(checkpoint, tmp_path):
     search(checkpoint, 1, 1, "psnr", tmp_path, 4)
     with pytest.raises(UserError, match=r"another search \(evaluations: 2 here, 1 there\)"):
         search(checkpoint, 2, 1, "psnr", tmp_path, 4)
+    other = dataclasses.replace(checkpoint, params=jax.tree.map(lambda leaf: leaf + 1, checkpoint.params))
+    with pytest.raises(UserError, match=r"another search \(parameters"):
+        search(other, 1, 1, "psnr", tmp_path, 4)
+    (tmp_path / "trials.json").write_text("{")
+    with pytest.raises(UserError, match="is damaged; remove it"):
+        search(checkpoint, 1, 1, "psnr", tmp_path, 4)
     with pytest.raises(UserError, match="--metric=ssim can be lpips or psnr or fid or kid"):
         search(checkpoint, 2, 1, "ssim", tmp_path / "x", 4)
     with pytest.raises(UserError, match="a regression network"):

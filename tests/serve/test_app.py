@@ -98,6 +98,9 @@ def test_files_and_results_beyond_the_limits_are_refused_with_413(served):
     assert (status, answer["error"]) == (413, "the file is larger than 1 MB, the most that this server takes")
     status, answer = served.send(file(np.zeros((600, 600), np.uint8)))
     assert (status, "would become 1200×1200" in answer["error"]) == (413, True)
+    # a scale that is not the network's own is made larger first
+    status, answer = served.send(file(np.zeros((300, 300), np.uint8)), "scale=2.1")
+    assert (status, "would become 1200×1200" in answer["error"]) == (413, True)
 
 
 def test_an_image_that_nobody_has_sent_is_404_and_one_not_ready_409(served, held):
@@ -125,7 +128,13 @@ def test_a_running_and_a_waiting_image_can_be_cancelled_and_the_next_is_made(hel
     served, gate = held
     running, waiting = (served.send(file())[1]["id"] for _ in range(2))
     served.finish(running, ("running",))
-    assert [served.ask(f"images/{id}", "DELETE")[0] for id in (running, waiting)] == [204, 204]
+    assert [served.ask(f"images/{id}", "DELETE")[0] for id in (waiting, running)] == [204, 204]
+    assert served.ask(f"images/{waiting}")[1]["state"] == "cancelled"
+    assert served.ask(f"images/{waiting}/input.png")[0] == 409
+    kept = [served.send(file())[1] for _ in range(2)]  # the places of those that were cancelled are free
+    assert [job["ahead"] for job in kept] == [1, 2]
+    for job in kept:
+        served.ask(f"images/{job['id']}", "DELETE")
     after = served.send(file())[1]["id"]
     gate.set()
     assert [served.finish(id)["state"] for id in (running, waiting, after)] == ["cancelled", "cancelled", "done"]
@@ -213,6 +222,20 @@ def test_without_the_extra_the_command_says_what_to_install():
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert (done.returncode, done.stderr.count("\n")) == (2, 1)
     assert "serve needs the package uvicorn: pip install 'sr3_jax[serve]'" in done.stderr
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.0.0.2", "localhost"])
+def test_every_spelling_of_this_machine_is_guarded_and_all_others_are_open(host):
+    with web.listen(host, 0) as listener:
+        assert set(web.LOOPBACK) < {*web.hosts(listener, "more"), ""}
+        assert "more" in web.hosts(listener, "more")
+    with web.listen("0.0.0.0", 0) as listener:
+        assert web.hosts(listener, "more") == ()
+
+
+def test_progress_of_an_image_of_the_networks_own_size_ends_at_its_total(served):
+    state = served.finish(served.send(file(COLOUR[:8, :8]), "steps=3")[1]["id"])
+    assert (state["done"], state["total"]) == (3, 3)
 
 
 def test_an_address_of_ipv6_is_written_in_brackets():

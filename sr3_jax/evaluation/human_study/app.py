@@ -10,6 +10,7 @@ Which image is real can be told from the pixels alone: addresses name sides, fil
 metadata or is kept in a cache.
 """
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -28,11 +29,12 @@ from sr3_jax.evaluation.human_study.answers import Answers
 from sr3_jax.evaluation.human_study.study import TRAINING, Study, Trial
 
 PAGE = Path(__file__).parent / "page"
-LONGEST = 3_600_000.0  # milliseconds
+LONGEST = 3_600_000.0  # milliseconds; whoever took longer has been away
+WANTED = "an answer is {left: true or false, milliseconds: a number}"
 
 
-def make_app(folder: Path, study: Study, answers: Answers, hosts: tuple[str, ...]) -> Starlette:
-    """The ASGI application; `hosts` are the names under which it may be asked, () for any."""
+def make_app(folder: Path, study: Study, answers: Answers, hosts: tuple[str, ...], origin: str = "") -> Starlette:
+    """The ASGI application; `hosts` and `origin` are those of `web.Guard`."""
 
     def who(request: Request) -> tuple[int, bool]:
         found = answers.subject(request.path_params["token"])
@@ -86,7 +88,7 @@ def make_app(folder: Path, study: Study, answers: Answers, hosts: tuple[str, ...
 
     async def answer(request: Request) -> Response:
         subject, number, trial = current(request)
-        left, milliseconds = _answer(await request.body())
+        left, milliseconds = _answer(await _short(request))
         if not await run_in_threadpool(answers.record, subject, number, trial, left, milliseconds):
             raise HTTPException(409, "this is not the next trial")
         feedback: dict[str, Any] = {"right": left == trial.real_left} if trial.kind == TRAINING else {}
@@ -100,18 +102,25 @@ def make_app(folder: Path, study: Study, answers: Answers, hosts: tuple[str, ...
         Route("/s/{token}/{number:int}/{side}", image),
         Mount("/page", StaticFiles(directory=PAGE)),
     ]
-    handlers: dict[Any, Any] = {HTTPException: web.http_error}
-    return Starlette(routes=routes, exception_handlers=handlers, middleware=[Middleware(web.Guard, hosts=hosts)])
+    handlers: dict[Any, Any] = {HTTPException: web.http_error, Exception: web.our_error}
+    return Starlette(routes=routes, exception_handlers=handlers, middleware=[Middleware(web.Guard, hosts=hosts, origin=origin)])
+
+
+async def _short(request: Request) -> bytes:
+    body = bytearray()
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > 1000:
+            raise HTTPException(413, WANTED)
+    return bytes(body)
 
 
 def _answer(body: bytes) -> tuple[bool, float]:
-    import json
-
     try:
         found = json.loads(body)
         left, milliseconds = found["left"], float(found["milliseconds"])
-    except (ValueError, KeyError, TypeError) as error:
-        raise HTTPException(400, "an answer is {left: true or false, milliseconds: a number}") from error
-    if not isinstance(left, bool) or not 0 <= milliseconds <= LONGEST:
-        raise HTTPException(400, "an answer is {left: true or false, milliseconds: a number}")
-    return left, milliseconds
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
+        raise HTTPException(400, WANTED) from error
+    if not isinstance(left, bool) or not milliseconds >= 0:
+        raise HTTPException(400, WANTED)
+    return left, min(milliseconds, LONGEST)

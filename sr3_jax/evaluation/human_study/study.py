@@ -15,6 +15,7 @@ A study is a folder:
 import hashlib
 import io
 import json
+import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -23,6 +24,7 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
 
+from sr3_jax import images as image_files
 from sr3_jax.atomic import replacing
 from sr3_jax.errors import UserError
 from sr3_jax.evaluation import pairs
@@ -72,26 +74,60 @@ def create(
     catch: int = 5,
     seed: int = 0,
 ) -> Study:
-    """Makes the folder of a study from folders of images that belong together by their stems; raises UserError."""
-    if (output / "study.json").exists() or (output.exists() and any(output.iterdir())):
+    """Makes the folder of a study from folders of images that belong together by their stems; raises UserError.
+
+    A subject sees no image twice, so `per_subject` is at most what training and catch trials leave over.
+    """
+    if output.exists() and not (output.is_dir() and not any(output.iterdir())):
         raise UserError(f"{output} exists; a study begins in a new folder")
     if task == 1 and lr is None:
         raise UserError("task 1 shows the LR images: give --lr=DIR")
     others = {f"method-{k}": folder for k, folder in enumerate(candidates.values())} | ({"lr": lr} if lr and task == 1 else {})
     stems, files = pairs.match(reference, others)
+    spare = training + catch
+    if len(stems) <= spare:
+        raise UserError(
+            f"{reference} holds {len(stems)} images; a study needs more than the {spare} of training and catch trials"
+        )
+    for stem in stems:  # all is checked before anything is written
+        size = image_files.read_size(files["reference"][stem])
+        for name in files.keys() - {"reference", "lr"}:
+            other = image_files.read_size(files[name][stem])
+            if other != size:
+                raise UserError(
+                    f"{files[name][stem]} is {other[0]}×{other[1]} and {files['reference'][stem]} is {size[0]}×{size[1]}; a "
+                    "pair must have one size"
+                )
+    output.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".sr3-", dir=output.parent) as folder:
+        made = Path(folder) / "study"
+        study = _write(
+            made, stems, files, task, seconds, min(per_subject, len(stems) - spare), training, catch, candidates, seed
+        )
+        made.rename(output)
+    return study
+
+
+def _write(
+    output: Path,
+    stems: list[str],
+    files: dict[str, dict[str, Path]],
+    task: int,
+    seconds: float,
+    per_subject: int,
+    training: int,
+    catch: int,
+    candidates: Mapping[str, Path],
+    seed: int,
+) -> Study:
     for stem in stems:
         real = pairs.read_rgb(files["reference"][stem])
         for name, of_stem in files.items():
             image = real if name == "reference" else pairs.read_rgb(of_stem[stem])
-            if name not in ("reference", "lr") and image.shape != real.shape:
-                raise UserError(
-                    f"{of_stem[stem]} is {image.shape[1]}×{image.shape[0]} and {files['reference'][stem]} is "
-                    f"{real.shape[1]}×{real.shape[0]}; a pair must have one size"
-                )
             with replacing(output / "images" / name / f"{stem}.png") as temporary:
                 temporary.write_bytes(encode(image))
-    study = Study(task, seconds, min(per_subject, len(stems)), training, catch, list(candidates), stems, seed)
-    with replacing(output / "study.json") as temporary:  # last: a folder without it is no study
+    study = Study(task, seconds, per_subject, training, catch, list(candidates), stems, seed)
+    with replacing(output / "study.json") as temporary:
         temporary.write_text(json.dumps(asdict(study), indent=2) + "\n")
     return study
 
@@ -133,11 +169,10 @@ def trials(study: Study, subject: int) -> list[Trial]:
     # the methods in the order of a shuffled list of images, one further each round
     first = np.argsort(_rng(study.seed, "methods").permutation(n))
     main = [Trial(MAIN, study.stems[i], int((first[i] + round_) % len(study.methods)), False) for i in mine]
-    rest = np.setdiff1d(order, mine)
-    spare = rng.permutation(rest) if len(rest) else rng.permutation(n)
+    spare = rng.permutation(np.setdiff1d(order, mine))  # no image is seen twice
 
     def plain(kind: str, i: int) -> Trial:
-        return Trial(kind, study.stems[spare[i % len(spare)]], -1, False)
+        return Trial(kind, study.stems[spare[i]], -1, False)
 
     shuffled: list[Trial] = [main[i] for i in rng.permutation(len(main))]
     for i in range(study.catch):

@@ -1,6 +1,6 @@
 "use strict";
 const $ = id => document.getElementById(id);
-let network, file = null, job = null, shown = 0;
+let network, file = null, job = null;
 
 async function ask(path, options) {
   let answer;
@@ -28,7 +28,7 @@ function choose(chosen) {
   }
   file = chosen;
   $("chosen").textContent = `${file.name} (${(file.size / 1024).toFixed(0)} kB)`;
-  $("enlarge").disabled = false;
+  $("enlarge").disabled = !$("work").hidden;
   say("");
 }
 
@@ -41,7 +41,6 @@ async function enlarge() {
   const query = new URLSearchParams({ name: file.name, seed: $("seed").value || "0", match_input: $("match").checked });
   query.set("steps", network.steps[$("steps").value]);
   if ($("sampler").value) query.set("sampler", $("sampler").value);
-  const turn = ++shown;
   busy(true);
   say("Sending …");
   $("progress").removeAttribute("value");
@@ -52,14 +51,13 @@ async function enlarge() {
       await new Promise(done => setTimeout(done, 250));
       job = await ask(`images/${job.id}`);
     }
-    if (turn !== shown) return;
     if (job.state === "failed") throw new Error(job.error);
     if (job.state === "done") await show(job, query.get("steps"), query.get("seed"));
     else say("Cancelled.");
   } catch (error) {
     say(error.message, true);
   } finally {
-    if (turn === shown) busy(false);
+    busy(false);
   }
 }
 
@@ -124,7 +122,7 @@ async function start() {
   $("steps").addEventListener("input", shownSteps);
   $("file").addEventListener("change", () => choose($("file").files[0]));
   $("another").addEventListener("click", () => { $("seed").value = Math.floor(Math.random() * 2 ** 31); });
-  $("form").addEventListener("submit", event => { event.preventDefault(); if (file) enlarge(); });
+  $("form").addEventListener("submit", event => { event.preventDefault(); if (file && $("work").hidden) enlarge(); });
   $("cancel").addEventListener("click", () => job && ask(`images/${job.id}`, { method: "DELETE" }).catch(() => {}));
   $("slider").addEventListener("input", slide);
   for (const box of ["full", "blocks"]) $(box).addEventListener("change", fit);

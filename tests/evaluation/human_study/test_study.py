@@ -7,6 +7,8 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import urllib.error
+import urllib.request
 
 import numpy as np
 import pytest
@@ -44,8 +46,19 @@ def test_what_does_not_belong_together_is_listed_and_nothing_is_begun(make, fold
     images.write(folders / "noisy/sub/03.png", np.zeros((16, 16, 3), np.uint8))
     with pytest.raises(UserError, match=r"03.png is 16×16 and .* is 32×32; a pair must have one size"):
         make(methods=("noisy",))
+    assert not (folders / "study").exists()
     with pytest.raises(UserError, match="is not a study"):
         studies.load(folders / "study")
+
+
+def test_a_subject_sees_no_image_twice_and_there_must_be_enough_of_them(make):
+    _, study = make(per_subject=50)
+    assert study.per_subject == 8
+    for subject in range(5):
+        stems = [trial.stem for trial in studies.trials(study, subject)]
+        assert len(set(stems)) == len(stems) == 12
+    with pytest.raises(UserError, match="12 images; a study needs more than the 13"):
+        make("other", training=6, catch=7)
 
 
 def test_a_folder_with_something_in_it_is_left_alone(make):
@@ -114,18 +127,40 @@ def test_only_the_next_trial_of_a_known_subject_who_agreed_is_served_and_an_answ
     for number, status in ((0, 200), (1, 409)):
         assert client.ask(f"s/{token}/{number}/left")[0] == status
     assert client.ask(f"s/{token}/0/lr")[0] == 404  # task 2 does not show it
-    answer = {"left": False, "milliseconds": 700.5}
+    answer = {"left": False, "milliseconds": 1e9}  # the page was left open for days
     for body in (
         {},
         [],
         {"left": 1, "milliseconds": 5},
         {"left": True, "milliseconds": -1},
+        {"left": True, "milliseconds": 10**400},
+        {"x": "y" * 2000},
         {"left": True, "milliseconds": "x"},
     ):
-        assert client.ask(f"s/{token}/0", body)[0] == 400
+        assert client.ask(f"s/{token}/0", body)[0] in (400, 413)
     assert [client.ask(f"s/{token}/0", answer)[0] for _ in range(2)] == [200, 409]
     assert json.loads(client.ask(f"s/{token}/state")[1])["number"] == 1
     assert json.loads(client.ask(f"s/{other}/state")[1])["number"] == 0
+
+
+def test_behind_a_proxy_the_address_that_subjects_see_is_answered_to(make):
+    folder, _ = make()
+    command = [sys.executable, "-m", "sr3_jax", "study", "serve", str(folder), "--port=0", "--subjects=1"]
+    with subprocess.Popen([*command, "--url=https://study.example"], stdout=subprocess.PIPE, text=True) as process:
+        link = process.stdout.readline().strip()
+        assert link.startswith("https://study.example/s/")
+        process.stdout.readline()
+        address = process.stdout.readline().split()[-1]
+        token = link.rsplit("/", 1)[1]
+        for host in ("study.example", address.removeprefix("http://").rstrip("/")):  # kept by the proxy, or not
+            for origin, status in (("https://study.example", 204), ("https://evil.example", 403)):
+                headers = {"Host": host, "Origin": origin}
+                request = urllib.request.Request(f"{address}s/{token}/agree", b"", headers, method="POST")
+                try:
+                    assert urllib.request.urlopen(request, timeout=30).status == status
+                except urllib.error.HTTPError as error:
+                    assert error.code == status  # noqa: PT017
+        process.send_signal(signal.SIGTERM)
 
 
 def test_after_a_kill_every_answer_is_there_and_the_subject_goes_on(make):
@@ -214,6 +249,8 @@ def test_the_command_creates_and_reports_and_says_what_is_missing(folders, capsy
     ("arguments", "words"),
     [
         (["dance"], "study dance: there are create, serve, report"),
+        (["serve", "x", "--host=0.0.0.0"], "--host=0.0.0.0 needs --url"),
+        (["serve", "x", "--url=https://a.example/path"], "must be an address without a path"),
         (["create", "x"], "study create takes flags only"),
         (["serve"], "study serve takes one STUDY"),
         (["serve", "nowhere"], "nowhere is not a study"),
