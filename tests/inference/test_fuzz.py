@@ -32,8 +32,8 @@ def originals():
             exif[274] = 6
             image.save(buffer, form, **({"exif": exif} if form in ("JPEG", "PNG", "WEBP") else {}))
             yield buffer.getvalue()
-    yield image_io._encode(Picture(np.zeros((9, 7, 3), np.float32), None, 65535), {}, "PNG")[0]
-    yield image_io._encode(Picture(np.zeros((9, 7, 3), np.float32), None, 65535), {}, "TIFF")[0]
+    yield image_io.encode(Picture(np.zeros((9, 7, 3), np.float32), None, 65535), {}, "PNG")[0]
+    yield image_io.encode(Picture(np.zeros((9, 7, 3), np.float32), None, 65535), {}, "TIFF")[0]
 
 
 def mutated(data, rng):
