@@ -129,7 +129,11 @@ def upscale_all(checkpoint: Checkpoint, jobs: Sequence[Job], options: Options) -
 def _upscale(job: Job, upscaler: Upscaler, options: Options, progress: Progress) -> None:
     data = image_io.load(job.source)
     label = "standard input" if job.source == STDIO else str(job.source)
-    height, width = image_io.header(data, label)
+    try:
+        height, width = image_io.header(data, label)
+    except image_io.TooManyPixels as error:
+        memory = upscaler.cost(1, error.pixels, options.steps, options.sampler, options.scale).bytes
+        raise UserError(f"{error}: enlarged, they would take {memory / 2**30:.0f} GiB of memory; cut the image up") from error
     cost = upscaler.cost(height, width, options.steps, options.sampler, options.scale)
     _check_memory(cost, width, height, label)
     file = image_io.parse(data, label)

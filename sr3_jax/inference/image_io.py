@@ -5,6 +5,7 @@ said in words.
 """
 
 import io
+import re
 import sys
 import zlib
 from collections.abc import Mapping
@@ -26,6 +27,14 @@ NO_ALPHA = ("JPEG", "PPM")
 # sizes, compression and places of strips and tiles; the colour profile, which is kept by itself
 LAYOUT = (*range(254, 260), 262, 266, 273, *range(277, 282), 284, 317, 320, *range(322, 326), 338, 339, 347, 34675)
 KEPT = ("icc_profile", "exif", "dpi", "xmp", "comment")  # of a file's information, for Pillow's `save`
+
+
+class TooManyPixels(ImageError):
+    """More pixels than Pillow agrees to read: about 180 million."""
+
+    def __init__(self, name: str, pixels: int):
+        super().__init__(f"{name} has {pixels / 1e6:.0f} million pixels, too many to be read")
+        self.pixels = pixels
 
 
 class File(NamedTuple):
@@ -50,7 +59,16 @@ def load(path: Path) -> bytes:
 
 
 def header(data: bytes, name: str) -> tuple[int, int]:
-    """(height, width) of an image file, upright, without decoding it; raises ImageError."""
+    """(height, width) of an image file, upright, without decoding it; raises ImageError, TooManyPixels."""
+    try:
+        return _header(data, name)
+    except ImageError as error:
+        if isinstance(error.__cause__, PillowImage.DecompressionBombError):
+            raise TooManyPixels(name, int(re.findall(r"\d+", str(error.__cause__))[0])) from error
+        raise
+
+
+def _header(data: bytes, name: str) -> tuple[int, int]:
     with open_image(io.BytesIO(data), name) as image, named_errors(f"{name} cannot be decoded"):
         width, height = image.size
         return (width, height) if orientation(image) > 4 and image.format != "TIFF" else (height, width)

@@ -2,6 +2,7 @@
 
 import io
 import re
+import zlib
 from types import SimpleNamespace
 
 import numpy as np
@@ -191,6 +192,19 @@ def test_an_image_too_large_for_the_memory_is_refused_before_it_is_decoded(tmp_p
     monkeypatch.setattr(files.os, "sysconf", lambda name: 1000)
     assert upscale(regression.checkpoint, plan([source], tmp_path / "out")) == 2
     assert re.search(r"a\.png is 100×100; 200×200 takes .* of memory, and this machine has", capsys.readouterr().err)
+
+
+def test_an_image_of_more_pixels_than_can_be_read_is_refused_with_the_memory_it_would_take(tmp_path, regression, capsys):
+    file = io.BytesIO()
+    Image.new("1", (8, 8)).save(file, "PNG")
+    data = bytearray(file.getvalue())
+    data[16:24] = (20_000).to_bytes(4, "big") * 2  # a PNG's width and height, and the checksum of its header
+    data[29:33] = zlib.crc32(bytes(data[12:29])).to_bytes(4, "big")
+    (tmp_path / "a.png").write_bytes(data)
+    assert upscale(regression.checkpoint, plan([tmp_path / "a.png"], tmp_path / "out")) == 2
+    words = r"a\.png has 400 million pixels, too many to be read: enlarged, they would take 4\d GiB of memory"
+    assert re.search(words, capsys.readouterr().err)
+    assert not (tmp_path / "out").exists()
 
 
 def test_standard_input_to_standard_output(regression, capfdbinary, monkeypatch, tmp_path):
