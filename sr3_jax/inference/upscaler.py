@@ -51,9 +51,9 @@ class Upscaler:
 
     At most `batch_size` images of the network's own size, or tiles of a larger image, are computed at a time, rounded up to a
     multiple of the devices; devices beyond it stay idle. By default 16; on a CPU one tile a device, because more are no faster
-    and take memory. `tile` is the side of a tile in pixels of the result, by default as large as
-    suits the network. Programs are compiled once for each number of steps, and once for tiles, and kept; fewer images than
-    `batch_size` are computed as the next power of two, a program each.
+    and take memory. `tile` is the side of a tile in pixels of the result, by default as large as suits the network. Programs
+    are compiled once for each number of steps, and once for tiles, and kept; fewer images than `batch_size` are computed as the
+    next power of two, a program each.
     """
 
     def __init__(self, checkpoint: Checkpoint, batch_size: int | None = None, tile: int | None = None):

@@ -98,38 +98,24 @@ def create(
                     f"{files[name][stem]} is {other[0]}×{other[1]} and {files['reference'][stem]} is {size[0]}×{size[1]}; a "
                     "pair must have one size"
                 )
+    study = Study(task, seconds, min(per_subject, len(stems) - spare), training, catch, list(candidates), stems, seed)
     output.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".sr3-", dir=output.parent) as folder:
         made = Path(folder) / "study"
-        study = _write(
-            made, stems, files, task, seconds, min(per_subject, len(stems) - spare), training, catch, candidates, seed
-        )
+        _write(made, study, files)
         made.rename(output)
     return study
 
 
-def _write(
-    output: Path,
-    stems: list[str],
-    files: dict[str, dict[str, Path]],
-    task: int,
-    seconds: float,
-    per_subject: int,
-    training: int,
-    catch: int,
-    candidates: Mapping[str, Path],
-    seed: int,
-) -> Study:
-    for stem in stems:
+def _write(output: Path, study: Study, files: Mapping[str, Mapping[str, Path]]) -> None:
+    for stem in study.stems:
         real = pairs.read_rgb(files["reference"][stem])
         for name, of_stem in files.items():
             image = real if name == "reference" else pairs.read_rgb(of_stem[stem])
             with replacing(output / "images" / name / f"{stem}.png") as temporary:
                 temporary.write_bytes(encode(image))
-    study = Study(task, seconds, per_subject, training, catch, list(candidates), stems, seed)
     with replacing(output / "study.json") as temporary:
         temporary.write_text(json.dumps(asdict(study), indent=2) + "\n")
-    return study
 
 
 def load(folder: Path) -> Study:
