@@ -269,17 +269,22 @@ def _nest(flat: Mapping[str, Any]) -> dict[str, Any]:
     return tree
 
 
-def check_params(params: PyTree, config: ConfigDict, where: str) -> None:
-    """Raises CheckpointError, naming the first parameter and both shapes, unless `params` fit the config's network."""
+def check_params(params: PyTree, config: ConfigDict, where: str, partly: bool = False) -> list[str]:
+    """Raises CheckpointError, naming the first parameter and both shapes, unless `params` fit the config's network.
+
+    With `partly` some may be missing; returns their names.
+    """
     expected = jax.eval_shape(Method(config).init, jax.random.key(0))
     wanted = {SEPARATOR.join(keys): leaf.shape for keys, leaf in _leaves(expected)}
     found = {SEPARATOR.join(keys): leaf.shape for keys, leaf in _leaves(params)}
-    for name in sorted(wanted.keys() | found.keys()):
+    missing = sorted(wanted.keys() - found.keys()) if partly and found.keys() < wanted.keys() else []
+    for name in sorted((wanted.keys() | found.keys()) - set(missing)):
         if wanted.get(name) != found.get(name):
             raise CheckpointError(
                 f"{where} is of another network: parameter {name} has shape {found.get(name, 'none (missing)')}, "
                 f"the config's network needs {wanted.get(name, 'none (unknown name)')}"
             )
+    return missing
 
 
 def _load_export(path: AnyPath, name: str) -> Checkpoint:

@@ -80,6 +80,7 @@ def base() -> ConfigDict:
     data.flip = True  # mirror half of the training images
     data.crop_jitter = 0.0  # training squares move, and shrink, by up to this fraction of their side
     data.blur = 0.0  # sigma of a Gaussian blur of the LR image is drawn from [0, blur] LR pixels, for half of the examples
+    data.noise = 0.0  # Gaussian noise on half of the LR images, sigma from [0, noise] 8-bit levels; the network is told sigma
     data.quantize_lr = True  # round the LR image to 8 bits, as a file would
     data.threads = 4  # reading threads
     data.max_bad_fraction = 0.01  # unreadable or too small images above this fraction are an error
@@ -177,12 +178,13 @@ def validate(config: ConfigDict) -> None:
     )
     for field in ("data.crop_jitter", "data.max_bad_fraction", "model.dropout", "train.ema_decay", "train.overfit_loss"):
         _need(0 <= get(config, field) <= 1, f"{field} = {get(config, field)} must lie between 0 and 1")
-    for field in ("data.blur", "train.clip_norm", "train.warmup_steps", "model.head_channels"):
+    for field in ("data.blur", "data.noise", "train.clip_norm", "train.warmup_steps", "model.head_channels"):
         value = get(config, field)
         _need(value >= 0, f"{field} = {value} must not be negative")
         _need(value <= LARGEST, f"{field} = {value} must be at most {LARGEST}")
     _need(0 <= config.seed < 2**31, f"seed = {config.seed} must lie between 0 and {2**31 - 1}")
     _need(config.data.blur <= 4, f"data.blur = {config.data.blur} must be at most 4 LR pixels, as far as the kernel reaches")
+    _need(config.data.noise <= 128, f"data.noise = {config.data.noise} must be at most 128 8-bit levels")
     for field in ("train.learning_rate", "model.residual_scale"):
         value = get(config, field)
         _need(1e-12 <= value <= 1e6, f"{field} = {value} must be positive, between 1e-12 and 1e6")

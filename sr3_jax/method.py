@@ -36,12 +36,19 @@ class Method:
     schedule: NoiseSchedule = field(init=False)
 
     def __post_init__(self):
-        object.__setattr__(self, "model", build_model(self.config.model, self.config.data.hr_size, self.regression))
+        object.__setattr__(
+            self, "model", build_model(self.config.model, self.config.data.hr_size, self.regression, self.takes_noise)
+        )
         object.__setattr__(self, "schedule", training_schedule(self.config))
 
     @property
     def regression(self) -> bool:
         return self.config.objective == "regression"
+
+    @property
+    def takes_noise(self) -> bool:
+        """Whether the network can be told how much noise the LR image has."""
+        return self.config.data.noise > 0
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -76,17 +83,21 @@ class Method:
         return self.model.init(key, image, *noise)["params"]
 
     def loss(self, params: PyTree, images: Array, key: Key[Array, ""], train: bool = True) -> Float[Array, " b"]:
-        """The loss of each image of a uint8 batch (b, h, w, c), for training unless `train` is off (no dropout, no blur)."""
+        """The loss of each image of a uint8 batch (b, h, w, c), for training unless `train` is off (no dropout or blur)."""
         diffusion_key, dropout_key, blur_key = jax.random.split(key, 3)
+        data, told = self.config.data, {}
         hr = degradations.to_float(images)
         lr = self.degrade(hr)
         if train:
-            lr = degradations.augment_blur(lr, blur_key, self.config.data.blur)
+            lr = degradations.augment_blur(lr, blur_key, data.blur)
+            if self.takes_noise:
+                lr, told["input_noise"] = degradations.augment_noise(lr, jax.random.fold_in(blur_key, 1), data.noise)
+                lr = degradations.quantize(lr) if data.quantize_lr else jnp.clip(lr, -1, 1)
         condition = self.upsample(lr)
         y_0 = self.encode(hr, condition)
 
         def network(*inputs: Array) -> Array:
-            return self.model.apply({"params": params}, *inputs, train=train, rngs={"dropout": dropout_key})
+            return self.model.apply({"params": params}, *inputs, train=train, rngs={"dropout": dropout_key}, **told)
 
         if self.regression:
             return losses.distance(network(condition), y_0, "l2")
@@ -102,16 +113,20 @@ class Method:
 
     # -- inference
 
-    def denoiser(self, params: PyTree) -> Denoiser:
+    def denoiser(self, params: PyTree, input_noise: float | Array = 0.0) -> Denoiser:
         """The network as `diffusion` sees it: (condition, y_t, gamma) -> y_0, the image clipped if sample.clip.
 
-        The regression's looks at the condition alone.
+        The regression's looks at the condition alone. A network that takes it is told the noise in the LR image, 8-bit levels.
         """
+
+        def network(*inputs: Array) -> Array:
+            told = {"input_noise": jnp.full(len(inputs[0]), input_noise)} if self.takes_noise else {}
+            return self.model.apply({"params": params}, *inputs, **told)
 
         def denoise(condition: Array, y_t: Array, gamma: Array) -> Array:
             if self.regression:
-                return self.model.apply({"params": params}, condition)
-            output = self.model.apply({"params": params}, condition, y_t, gamma)
+                return network(condition)
+            output = network(condition, y_t, gamma)
             y_0, _ = process.to_y_0_and_epsilon(self.config.model.predict, output, y_t, gamma)
             if self.config.sample.clip:
                 y_0 = self.encode(jnp.clip(self.decode(y_0, condition), -1, 1), condition)
@@ -119,14 +134,22 @@ class Method:
 
         return denoise
 
-    def super_resolve(self, params: PyTree, lr: LowResolution, keys: Keys, steps: Steps | int | None = None) -> Images:
+    def super_resolve(
+        self,
+        params: PyTree,
+        lr: LowResolution,
+        keys: Keys,
+        steps: Steps | int | None = None,
+        input_noise: float | Array = 0.0,
+    ) -> Images:
         """HR images, in [-1, 1], from LR images in [-1, 1]: by a sampler, or the regression's single evaluation.
 
         `steps` is a number of evaluations for config.sample's sampler, by default its own, or any table of samplers.py.
+        `input_noise` is the standard deviation of the noise in `lr`, in 8-bit levels, for a network that takes it.
         """
         condition = self.upsample(lr)
         table = steps if isinstance(steps, Steps) else sampling_steps(self.config, steps)
-        y_0 = samplers.sample(self.denoiser(params), condition, keys, table, shape=condition.shape)
+        y_0 = samplers.sample(self.denoiser(params, input_noise), condition, keys, table, shape=condition.shape)
         return jnp.clip(self.decode(y_0, condition), -1, 1)
 
 

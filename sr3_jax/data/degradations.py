@@ -70,6 +70,18 @@ def augment_blur(lr: Images, key: Key[Array, ""], max_sigma: float) -> Images:
     return gaussian_blur(lr, jnp.where(half, sigma, 0.0))
 
 
+def augment_noise(lr: Images, key: Key[Array, ""], max_sigma: float) -> tuple[Images, Float[Array, " b"]]:
+    """In training only: Gaussian noise on a random half of the LR images, sigma ~ U(0, max_sigma) 8-bit levels, and each sigma.
+
+    The network is told sigma (noise-conditioning augmentation, SR3+, arXiv 2302.07864), so that it can tell noise from texture.
+    """
+    sigma_key, half_key, noise_key = jax.random.split(key, 3)
+    sigma = jax.random.uniform(sigma_key, (lr.shape[0],), maxval=max_sigma)
+    sigma = jnp.where(jax.random.bernoulli(half_key, 0.5, (lr.shape[0],)), sigma, 0.0)
+    noise = jax.random.normal(noise_key, lr.shape) / 127.5
+    return lr + sigma[:, None, None, None] * noise, sigma
+
+
 def upsample(lr: Images, hr_size: int) -> Float[Array, "b {hr_size} {hr_size} c"]:
     """The conditioning: LR enlarged to hr_size × hr_size by bicubic, in float, unclipped."""
     return resize(lr, hr_size, hr_size)

@@ -39,6 +39,7 @@ class Options(NamedTuple):
     seed: int = 0
     scale: float | None = None
     match_input: bool | None = None
+    noise: float = 0.0  # in the image, in 8-bit levels
     tile: int | None = None
     batch: int | None = None
 
@@ -108,6 +109,7 @@ def upscale_all(checkpoint: Checkpoint, jobs: Sequence[Job], options: Options) -
     """
     mine = [jobs[i] for i in parallel.share(len(jobs))]
     upscaler = Upscaler(checkpoint, options.batch, options.tile)
+    upscaler.check_noise(options.noise)
     failed: list[str] = []
     console = Console(stderr=True)
     columns = [*Progress.get_default_columns()[:-1], TimeRemainingColumn()]
@@ -158,6 +160,7 @@ def _upscale(job: Job, upscaler: Upscaler, options: Options, progress: Progress)
             sampler=options.sampler,
             match_input=options.match_input,
             scale=options.scale,
+            noise=options.noise,
             on_tiles=advance,
         )
         _write(job.outputs[sample], picture, file)

@@ -7,8 +7,11 @@ import jax.numpy as jnp
 from sr3_jax.models.unet import UNet
 
 
-def build_model(model: Any, size: int, regression: bool = False) -> UNet:
-    """The network of a config's `model` section for images of `size`×`size`; for regression without a noise level."""
+def build_model(model: Any, size: int, regression: bool = False, input_noise: bool = False) -> UNet:
+    """The network of a config's `model` section for images of `size`×`size`; for regression without a noise level.
+
+    With `input_noise` it is told how much noise the LR image has.
+    """
     return UNet(
         channels=model.channels,
         multipliers=tuple(model.multipliers),
@@ -17,6 +20,7 @@ def build_model(model: Any, size: int, regression: bool = False) -> UNet:
         middle_attention=model.middle_attention,
         out_channels=model.image_channels,
         size=size,
+        input_noise=input_noise,
         gamma_embedding="none" if regression else model.gamma_embedding,
         gamma_injection=model.gamma_injection,
         resample=model.resample,

@@ -14,6 +14,7 @@ from sr3_jax.models.blocks import (
     Features,
     GammaEmbedding,
     GroupNorm,
+    InputNoiseEmbedding,
     ResBlock,
     SelfAttention,
     conv,
@@ -36,6 +37,7 @@ class UNet(nn.Module):
     attention: tuple[int, ...]
     out_channels: int
     size: int  # height of the training images: decides which levels have attention, whatever size comes later
+    input_noise: bool = False  # whether it is told the noise of the LR image (data.noise)
     gamma_embedding: str = "log_snr"  # or "sqrt_gamma", or "none"
     gamma_injection: str = "add"  # or "scale_shift"
     resample: str = "biggan"  # or "plain": a strided convolution down, nearest and a convolution up
@@ -66,6 +68,7 @@ class UNet(nn.Module):
         y_t: Features | None = None,
         gamma: Float[Array, " b"] | None = None,  # None without gamma conditioning
         train: bool = False,
+        input_noise: Float[Array, " b"] | None = None,  # in 8-bit levels; None: none
     ) -> Features:
         x = condition if y_t is None else jnp.concatenate([condition, y_t], axis=-1)
         x = space_to_depth(x.astype(self.dtype), self.space_to_depth)
@@ -75,6 +78,10 @@ class UNet(nn.Module):
             embedding = GammaEmbedding(
                 self.channels, 4 * self.channels, self.gamma_embedding, self.dtype, name="gamma_embedding"
             )(gamma)
+        if self.input_noise:
+            sigma = jnp.zeros(x.shape[0]) if input_noise is None else input_noise
+            told = InputNoiseEmbedding(4 * self.channels, self.dtype, name="input_noise_embedding")(sigma)
+            embedding = told if embedding is None else embedding + told
         levels = [self.channels * multiplier for multiplier in self.multipliers]
         last = len(levels) - 1
         size = self.size // self.space_to_depth

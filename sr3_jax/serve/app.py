@@ -2,7 +2,7 @@
 
     GET    /                        the page
     GET    /network                 what is served: {"name", "scale", "steps", "samplers", …}
-    POST   /images?name=…&steps=…   an image file as the body → {"id", …}; also seed, sampler, scale, match_input
+    POST   /images?name=…&steps=…   an image file as the body → {"id", …}; also seed, sampler, scale, match_input, noise
     GET    /images/ID               how far it is: {"state", "done", "total", "ahead", "notes", "error"}
     GET    /images/ID/result.png    the result;  /images/ID/input.png what was given, upright
     DELETE /images/ID               stop, and forget
@@ -55,6 +55,7 @@ def make_app(upscaler: Upscaler, jobs: Jobs, hosts: tuple[str, ...], megabytes: 
                 "samplers": SAMPLERS,
                 "default_sampler": sample.sampler,
                 "match_input": sample.match_input,
+                "most_noise": checkpoint.config.data.noise,
                 "megabytes": megabytes,
             }
         )
@@ -145,9 +146,9 @@ async def _body(request: Request, most: int) -> bytes:
 
 def _options(query: dict[str, str]) -> dict[str, Any]:
     """The query of POST /images as arguments of `Upscaler.picture`, and the image's name."""
-    unknown = query.keys() - {"name", "steps", "seed", "sampler", "scale", "match_input"}
+    unknown = query.keys() - {"name", "steps", "seed", "sampler", "scale", "match_input", "noise"}
     if unknown:
-        raise UserError(f"{min(unknown)} is not known; there are name, steps, seed, sampler, scale and match_input")
+        raise UserError(f"{min(unknown)} is not known; there are name, steps, seed, sampler, scale, match_input and noise")
     options: dict[str, Any] = {"name": Path(query.get("name", "").replace("\\", "/")).name[:200] or "image"}
     options["seed"] = _whole("seed", query.get("seed", "0"), 0, 2**31 - 1)
     if "steps" in query:
@@ -156,11 +157,12 @@ def _options(query: dict[str, str]) -> dict[str, Any]:
         if query["sampler"] not in SAMPLERS:
             raise UserError(f"sampler = {query['sampler']!r} can be {', '.join(SAMPLERS)}")
         options["sampler"] = query["sampler"]
-    if "scale" in query:
-        try:
-            options["scale"] = float(query["scale"])
-        except ValueError:
-            raise UserError(f"scale = {query['scale']!r} must be a number") from None
+    for field in ("scale", "noise"):
+        if field in query:
+            try:
+                options[field] = float(query[field])
+            except ValueError:
+                raise UserError(f"{field} = {query[field]!r} must be a number") from None
     if "match_input" in query:
         if query["match_input"] not in ("true", "false"):
             raise UserError(f"match_input = {query['match_input']!r} can be true or false")

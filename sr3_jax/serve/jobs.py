@@ -78,6 +78,7 @@ class Jobs:
         """Takes an image file to be enlarged; raises UserError for one that cannot be, TooLarge, or TooBusy."""
         height, width = image_io.header(data, name)
         scale = options.get("scale")
+        self.upscaler.check_noise(options.get("noise", 0.0))
         cost = self.upscaler.cost(height, width, options.get("steps"), options.get("sampler"), scale)
         made = self.upscaler.scale ** self.upscaler.passes(scale)  # before it is resized to the scale asked for
         if height * width * made**2 > self.pixels:

@@ -59,8 +59,7 @@ def train(config: ConfigDict, workdir: AnyPath, evaluate: Evaluate | None = None
     source = open_source(config, "train")
     fresh = not complete_steps(workdir)
     initial = load_checkpoint(config.train.init_from) if config.train.init_from and fresh else None
-    if initial:
-        check_params(initial.params, config, config.train.init_from)
+    new = check_params(initial.params, config, config.train.init_from, partly=True) if initial else []
     if parallel.is_main():
         open_workdir(workdir, config)
 
@@ -93,6 +92,8 @@ def train(config: ConfigDict, workdir: AnyPath, evaluate: Evaluate | None = None
             if initial:
                 state = _with_params(state, initial.params, program.state)
                 report.say(f"starting from the weights of {config.train.init_from}")
+                if new:
+                    report.say(f"it has none for {len(new)} parameters, which start afresh: {', '.join(new)}")
         if parallel.is_main():
             write_config(workdir, config)  # only now is it sure that the run goes on with it
         if evaluate and start and _due(start, config) and _on_main(start not in report.evaluated):
@@ -169,12 +170,19 @@ def _memory(compiled: jax.stages.Compiled) -> str:
 
 
 def _with_params(state: TrainState, params: PyTree, shapes: TrainState) -> TrainState:
-    """The state with these parameters, and an EMA of its own (two copies: the state will be donated)."""
+    """The state with these parameters, where there are any, and an EMA of its own (two copies: the state will be donated)."""
     params = jax.device_get(params)  # a checkpoint is read onto one device, and jit does not move what has a place
+
+    def merge(fresh: PyTree, given: PyTree) -> PyTree:
+        if not isinstance(fresh, dict):
+            return given
+        return {key: merge(fresh[key], given[key]) if key in given else fresh[key] for key in fresh}
+
+    whole = merge(state.params, params)
 
     def copy(like: PyTree) -> PyTree:
         where = jax.tree.map(lambda leaf: leaf.sharding, like)
-        return jax.jit(lambda tree: jax.tree.map(jnp.copy, tree), out_shardings=where)(params)
+        return jax.jit(lambda tree: jax.tree.map(jnp.copy, tree), out_shardings=where)(whole)
 
     return state._replace(params=copy(shapes.params), ema=copy(shapes.ema))
 

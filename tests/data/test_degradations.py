@@ -131,6 +131,20 @@ def test_blur_is_an_augmentation_of_about_half_the_images(faces):
     np.testing.assert_array_equal(degradations.augment_blur(lr, jax.random.key(0), 0.0), lr)
 
 
+def test_noise_is_an_augmentation_of_about_half_the_images_of_the_strength_that_is_told(faces):
+    lr = degradations.degrade(degradations.to_float(jnp.tile(faces, (4, 1, 1, 1))), 16)
+    noisy, sigma = jax.jit(degradations.augment_noise, static_argnums=2)(lr, jax.random.key(0), 20.0)
+    assert 0.4 < (sigma == 0).mean() < 0.6
+    np.testing.assert_array_equal(noisy[sigma == 0], lr[sigma == 0])
+    told = sigma[sigma > 0]
+    assert 8 < told.mean() < 12
+    assert told.min() < 1
+    assert 19 < told.max() <= 20
+    deviation = (noisy - lr).std((1, 2, 3))[sigma > 0] * 127.5
+    np.testing.assert_allclose(deviation, told, rtol=0.25)  # of 256 pixels
+    assert abs((deviation / told).mean() - 1) < 0.02
+
+
 def test_under_jit_nothing_changes(faces):
     hr = degradations.to_float(faces)
     compiled = jax.jit(degradations.degrade, static_argnums=1)(hr, 16)

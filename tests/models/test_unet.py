@@ -112,6 +112,25 @@ def test_the_regression_network_takes_the_condition_alone_and_knows_no_gamma():
     assert [name for name in names(shapes(UNet(**TINY), *inputs())[0]) if "embedding" in name]
 
 
+@pytest.mark.parametrize("regression", [False, True], ids=["sr3", "regression"])
+def test_the_noise_of_the_input_means_nothing_to_a_new_network_and_something_to_a_trained_one(regression):
+    kind = {"gamma_embedding": "none"} if regression else {}
+    given = inputs()[:1] if regression else inputs()
+    model, without = UNet(**(FEWER_BLOCKS | kind), input_noise=True), UNet(**(FEWER_BLOCKS | kind))
+    new = set(names(shapes(model, *given)[0])) - set(names(shapes(without, *given)[0]))
+    assert {name.split("/")[0] for name in new if "up_" not in name and "middle" not in name} == {"input_noise_embedding"}
+    params = random_params(model, *given)
+    run = jax.jit(lambda params, sigma: model.apply({"params": params}, *given, input_noise=sigma))
+    clean, noisy = (run(params, jnp.full(2, sigma)) for sigma in (0.0, 9.0))
+    assert jnp.abs(clean - noisy).max() > 1e-3
+    fresh = jax.jit(model.init)(jax.random.key(0), *given)["params"]["input_noise_embedding"]
+    muted = params | {"input_noise_embedding": fresh}
+    np.testing.assert_array_equal(run(muted, jnp.zeros(2)), run(muted, jnp.full(2, 9.0)))
+    np.testing.assert_array_equal(
+        model.apply({"params": params}, *given), model.apply({"params": params}, *given, input_noise=jnp.zeros(2))
+    )
+
+
 @pytest.mark.fast
 @pytest.mark.parametrize("size", [(8, 8), (16, 16), (4, 10)])
 def test_any_size_that_the_levels_divide_will_do_with_the_same_parameters(size):

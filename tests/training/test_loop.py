@@ -222,6 +222,16 @@ def test_training_starts_from_given_weights_and_needs_them_only_once(run, six, t
     run(tmp_path / "new", fields)
 
 
+def test_a_network_that_is_to_be_told_of_noise_starts_from_one_that_was_not(run, six, tmp_path, capsys):
+    found = run(tmp_path / "new", {"train.init_from": str(six.workdir), "train.steps": 1, "data.noise": 8.0})
+    assert "it has none for 4 parameters, which start afresh: input_noise_embedding.dense_0.bias" in capsys.readouterr().out
+    params = dict(found.state.params)
+    new = params.pop("input_noise_embedding")
+    assert_same_bits(params, six.state.ema)
+    assert not np.any(new["dense_1"]["kernel"])
+    assert np.any(new["dense_0"]["kernel"])
+
+
 def test_weights_of_another_network_are_refused_by_parameter_and_nothing_is_written(run, six, tmp_path):
     with pytest.raises(CheckpointError, match=r"parameter \S+ has shape \(.*8.*\), the config's network needs \(.*16.*\)"):
         run(tmp_path / "new", {"train.init_from": str(six.workdir), "model.channels": 16})
