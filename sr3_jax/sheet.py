@@ -6,18 +6,46 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image, ImageDraw, ImageFont
 
+Captions = Mapping[str, Sequence[str]]
+TITLE, CAPTION = 24, 18  # heights
 
-def grid(columns: Mapping[str, np.ndarray], cell: int = 128, names: Sequence[str] = ()) -> UInt8[np.ndarray, "H W 3"]:
-    """Columns of images, uint8 (n, h, w, 1 or 3), under their titles, a row an image; enlarged to `cell` pixels, unsmoothed."""
-    top, left = 24, 64 if names else 0
+
+def grid(
+    columns: Mapping[str, np.ndarray | Sequence[np.ndarray]],
+    cell: int = 128,
+    names: Sequence[str] = (),
+    captions: Captions | None = None,
+) -> UInt8[np.ndarray, "H W 3"]:
+    """Columns of images, uint8 (h, w, 1 or 3), under their titles, a row an image; enlarged to `cell` pixels, unsmoothed.
+
+    `captions` are lines under the images of a column; cells grow to whole multiples of the largest images, if those are larger.
+    """
+    sizes = [max(pixels.shape[:2]) for batch in columns.values() for pixels in batch]
+    cell = max(cell, *sizes)
+    left, below = 64 if names else 0, CAPTION if captions else 0
     count = len(next(iter(columns.values())))
-    sheet = Image.new("RGB", (left + cell * len(columns), top + cell * count), "white")
-    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(13)
+    sheet = Image.new("RGB", (left + cell * len(columns), TITLE + (cell + below) * count), "white")
+    draw, font, small = ImageDraw.Draw(sheet), ImageFont.load_default(13), ImageFont.load_default(11)
     for x, (title, batch) in enumerate(columns.items()):
-        draw.text((left + (x + 0.5) * cell, top / 2), title, "black", font, anchor="mm")
+        middle = left + (x + 0.5) * cell
+        draw.text((middle, TITLE / 2), _cut(title, cell, font), "black", font, anchor="mm")
         for y, pixels in enumerate(batch):
             tile = Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels).convert("RGB")
-            sheet.paste(tile.resize((cell, cell), Image.Resampling.NEAREST), (left + x * cell, top + y * cell))
+            scale = cell / max(tile.size)
+            tile = tile.resize((round(tile.width * scale), round(tile.height * scale)), Image.Resampling.NEAREST)
+            top = TITLE + y * (cell + below)
+            sheet.paste(tile, (left + x * cell, top))
+            if captions:
+                draw.text((middle, top + cell + below / 2), captions[title][y], "black", small, anchor="mm")
     for y, name in enumerate(names):
-        draw.text((4, top + (y + 0.5) * cell), name[-9:], "black", font, anchor="lm")
+        draw.text((4, TITLE + y * (cell + below) + cell / 2), name[-9:], "black", font, anchor="lm")
     return np.asarray(sheet)
+
+
+def _cut(title: str, width: int, font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> str:
+    """The title, or as much of it as fits."""
+    shown = title
+    while shown and font.getlength(shown) > width - 6:
+        title = title[:-1]
+        shown = f"{title}…"
+    return shown

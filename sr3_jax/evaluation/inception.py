@@ -8,7 +8,7 @@ usually named pt_inception-2015-12-05-6726825d.pth or weights-inception-2015-12-
 import functools
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -31,6 +31,17 @@ Weights = Mapping[str, np.ndarray | Array]
 class Outputs(NamedTuple):
     features: Float[Array, "n 2048"]  # FID, KID, precision and recall
     logits: Float[Array, "n 1008"]  # without their bias: the Inception score
+
+
+@runtime_checkable
+class FeatureNetwork(Protocol):
+    """A network whose features sets of images are compared by: FID's own, `Inception`, or a stand-in for rankings without its
+    weights, whose numbers are not FID and stand beside its own name in the results."""
+
+    name: str
+    resize: str  # how images come to its size
+
+    def __call__(self, images: UInt8[np.ndarray, "n h w c"], /) -> Outputs: ...
 
 
 class Inception:

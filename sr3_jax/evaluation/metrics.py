@@ -1,4 +1,4 @@
-"""Metrics of images against references: (n, h, w, c) uint8 in, one value per image out.
+"""Metrics of images against references: (n, h, w, c) uint8 (or a luma of 0 to 255) in, one value per image out.
 
 PSNR and SSIM compare with the HR image. Consistency compares the down-sampled output with the LR image that it came from: a
 super-resolution that contradicts its input is wrong whatever it looks like (paper, table 1).
@@ -13,20 +13,25 @@ from jaxtyping import Array, Float, UInt8
 
 from sr3_jax.data.degradations import resize
 
-Batch = UInt8[np.ndarray, "n h w c"] | UInt8[Array, "n h w c"]
+Batch = UInt8[np.ndarray, "n h w c"] | UInt8[Array, "n h w c"] | Float[np.ndarray, "n h w 1"]
 LowResolution = UInt8[np.ndarray, "n l k c"] | UInt8[Array, "n l k c"]
 PerImage = Float[np.ndarray, " n"]
 
 
 def scores(images: Batch, references: Batch, lr: LowResolution) -> dict[str, PerImage]:
-    """All of them: psnr and consistency_db in dB, ssim in [-1, 1], consistency_mse_1e5 as in the paper's table 1."""
+    """Of training's held-out images: psnr in dB, ssim in [-1, 1], and `consistency`."""
+    return {"psnr": psnr(images, references), "ssim": ssim(images, references)} | consistency(images, lr)
+
+
+def consistency(images: Batch, lr: LowResolution) -> dict[str, PerImage]:
+    """consistency_mse_1e5, as in the paper's table 1, and the same in dB."""
     mse = consistency_mse(images, lr)
-    return {
-        "psnr": psnr(images, references),
-        "ssim": ssim(images, references),
-        "consistency_mse_1e5": 1e5 * mse,
-        "consistency_db": -10 * np.log10(np.maximum(mse, 1e-12)),
-    }
+    return {"consistency_mse_1e5": 1e5 * mse, "consistency_db": -10 * np.log10(np.maximum(mse, 1e-12))}
+
+
+def luma(images: UInt8[np.ndarray, "n h w 3"]) -> Float[np.ndarray, "n h w 1"]:
+    """Y of ITU-R BT.601 in [16, 235], not rounded: what much of the field compares, on the scale of 255 all the same."""
+    return 16 + np.asarray(images, np.float64) @ (np.array([[65.481], [128.553], [24.966]]) / 255)
 
 
 def psnr(images: Batch, references: Batch) -> PerImage:

@@ -37,14 +37,15 @@ def match(reference: Path, others: Mapping[str, Path]) -> tuple[list[str], dict[
     wrong = []
     for name, folder in others.items():
         missing, extra = sorted(wanted - found[name].keys()), sorted(found[name].keys() - wanted)
-        wrong += [f"{folder} has no {_listed(missing)}"] if missing else []
-        wrong += [f"{folder} has {_listed(extra)}, of which {reference} knows nothing"] if extra else []
+        wrong += [f"{folder} has no {listed(missing)}"] if missing else []
+        wrong += [f"{folder} has {listed(extra)}, of which {reference} knows nothing"] if extra else []
     if wrong:
         raise UserError("; ".join(wrong))
     return sorted(wanted), found
 
 
-def _listed(names: Sequence[str]) -> str:
+def listed(names: Sequence[str]) -> str:
+    """The first few names, and how many more there are."""
     more = len(names) - LISTED
     return ", ".join(names[:LISTED]) + (f" and {more} more" if more > 0 else "")
 
@@ -52,3 +53,17 @@ def _listed(names: Sequence[str]) -> str:
 def read_rgb(path: Path) -> UInt8[np.ndarray, "h w 3"]:
     """The image in RGB, 8 bits; raises ImageError."""
     return images.read(path, channels=3)[0]
+
+
+def named_folders(given: Sequence[str]) -> dict[str, Path]:
+    """{name: folder} of NAME=DIR or DIR, whose name is the folder's own; raises UserError for a name given twice."""
+    found: dict[str, Path] = {}
+    for text in given:
+        name, separator, folder = text.partition("=")
+        name, path = (name, Path(folder)) if separator else (Path(text).name, Path(text))
+        if name in found:
+            raise UserError(f"two methods are called {name!r}: give NAME=DIR")
+        if not name:
+            raise UserError(f"{text!r} has no name: give NAME=DIR")
+        found[name] = path
+    return found

@@ -2,7 +2,8 @@
 
 import json
 import platform
-from collections.abc import Mapping
+import textwrap
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from typing import Any
 
@@ -20,13 +21,27 @@ Results = dict[str, Any]
 COLUMNS = {
     "psnr": ("PSNR ↑", "{:.2f}"),
     "ssim": ("SSIM ↑", "{:.3f}"),
+    "psnr_y": ("PSNR (Y) ↑", "{:.2f}"),
+    "ssim_y": ("SSIM (Y) ↑", "{:.3f}"),
     "consistency_mse_1e5": ("consistency ×1e-5 ↓", "{:.2f}"),
     "consistency_db": ("consistency dB ↑", "{:.1f}"),
     "lpips_vgg": ("LPIPS (VGG) ↓", "{:.3f}"),
     "lpips_alexnet": ("LPIPS (AlexNet) ↓", "{:.3f}"),
     "fid": ("FID ↓", "{:.2f}"),
     "kid": ("KID ↓", "{:.5f}"),
+    "inception_score": ("IS ↑", "{:.1f}"),
+    "precision": ("precision ↑", "{:.3f}"),
+    "recall": ("recall ↑", "{:.3f}"),
+    "top_1": ("top-1 ↑", "{:.3f}"),
+    "top_5": ("top-5 ↑", "{:.3f}"),
+    "rank_1": ("rank-1 ↑", "{:.2f}"),
+    "cosine": ("cosine ↑", "{:.3f}"),
+    "diversity_lpips": ("LPIPS among samples", "{:.3f}"),
+    "diversity_deviation": ("deviation of samples", "{:.2f}"),
+    "spread_to_error": ("spread / error → 1", "{:.2f}"),
+    "coverage": ("coverage", "{:.2f}"),
 }
+Methods = Mapping[str, Mapping[str, float]]
 
 
 def versions() -> dict[str, str]:
@@ -36,36 +51,60 @@ def versions() -> dict[str, str]:
     }
 
 
-def rows(methods: Mapping[str, Mapping[str, float]]) -> list[list[str]]:
-    """The table's cells, header first; of the metrics that every method has."""
-    columns = {key: column for key, column in COLUMNS.items() if all(key in values for values in methods.values())}
-    header = ["method"] + [title for title, _ in columns.values()]
-    return [header] + [
-        [name] + [form.format(values[key]) for key, (_, form) in columns.items()] for name, values in methods.items()
-    ]
+def rows(methods: Methods, columns: Sequence[str] = (), paper: Methods | None = None) -> list[list[str]]:
+    """The table's cells, header first; of those of `columns` (none: all) that any of our methods has; published rows last."""
+    paper = paper or {}
+    wanted = [key for key in columns or COLUMNS if any(key in values for values in methods.values())]
+    cells = [["method"] + [COLUMNS[key][0] for key in wanted]]
+    for name, values in [*methods.items(), *paper.items()]:
+        cells.append([name] + [COLUMNS[key][1].format(values[key]) if key in values else "–" for key in wanted])
+    return cells
 
 
-def markdown(methods: Mapping[str, Mapping[str, float]]) -> str:
+def markdown(methods: Methods, columns: Sequence[str] = (), paper: Methods | None = None) -> str:
     """The table in Markdown."""
-    header, *body = rows(methods)
+    header, *body = rows(methods, columns, paper)
     rule = ["---"] + ["---:"] * (len(header) - 1)
     return "".join(f"| {' | '.join(row)} |\n" for row in (header, rule, *body))
 
 
-def show(methods: Mapping[str, Mapping[str, float]]) -> None:
-    """Prints the table to the terminal."""
-    header, *body = rows(methods)
-    table = Table(box=box.SIMPLE)
-    for i, title in enumerate(header):
-        table.add_column(title, justify="right" if i else "left")
-    for row in body:
-        table.add_row(*row)
-    Console().print(table)
+def show(results: Results) -> None:
+    """Prints the table to the terminal; in several parts, one below the other, when it is too wide."""
+    console = Console()
+    columns = list(zip(*rows(results["methods"], results["columns"], results["paper"]), strict=True))
+    names, left = columns[0], columns[1:]
+    room = console.width - max(map(len, names)) - 4
+    while left:
+        part: list[tuple[str, ...]] = []
+        while left and (not part or sum(map(_width, part)) + _width(left[0]) <= room):
+            part.append(left.pop(0))
+        table = Table(box=box.SIMPLE)
+        table.add_column(names[0], no_wrap=True)
+        for column in part:
+            table.add_column(textwrap.fill(column[0], _width(column) - 2), justify="right", no_wrap=True)
+        for row in list(zip(names, *part, strict=True))[1:]:
+            table.add_row(*row)
+        console.print(table)
+
+
+def _width(column: Sequence[str]) -> int:
+    """Of a column whose title is broken between words, with its margins."""
+    return 2 + max(len(word) for text in column for word in text.split())
+
+
+def footnote(results: Results) -> str:
+    """What belongs under the table: the images, and the networks behind the numbers."""
+    parts = [f"{results['title']}: {results['n']} images"]
+    for name, about in results["networks"].items():
+        words = about.items() if isinstance(about, Mapping) else [("", about)]
+        parts.append(f"{name}: " + ", ".join(f"{key} {value}".strip() for key, value in words if value is not None))
+    return "; ".join(parts) + "."
 
 
 def save(folder: AnyPath, results: Results, picture: UInt8[np.ndarray, "h w c"] | None = None) -> None:
     """Writes results.json, table.md and, if there is a picture, grid.png into `folder`."""
     write_text(folder / "results.json", json.dumps(results, indent=2) + "\n")
-    write_text(folder / "table.md", markdown(results["methods"]))
+    table = markdown(results["methods"], results["columns"], results["paper"])
+    write_text(folder / "table.md", f"{table}\n{footnote(results)}\n")
     if picture is not None:
         images.write(folder / "grid.png", picture)

@@ -109,7 +109,7 @@ class Judge:
     def __call__(self, evaluations: int, fields: Mapping[str, Any]) -> dict[str, float]:
         """PSNR, consistency and LPIPS (VGG) of one sample an image, means."""
         steps = sampling_steps(self.config, evaluations, fields)
-        output = held_out.uint8(self.upscaler.trial(self.lr, self.ids, steps))
+        output = to_uint8(self.upscaler.trial(self.lr, self.ids, steps))
         found = metrics.scores(output, self.hr, self.lr) | {"lpips": lpips(output, self.hr)}
         means = {name: float(values.mean()) for name, values in found.items()}
         made = self._statistics(output)

@@ -1,16 +1,20 @@
 """Any method's images against their references."""
 
 import json
+import tempfile
+from pathlib import Path
 
 import numpy as np
 import pytest
 import skimage.data
 from PIL import Image
 
-from sr3_jax import cli, images
+from sr3_jax import cli, images, parallel
 from sr3_jax.errors import UserError
-from sr3_jax.evaluation import folders, metrics
+from sr3_jax.evaluation import metrics, runs
 from sr3_jax.evaluation.lpips import lpips
+from sr3_jax.evaluation.measure import interval
+from sr3_jax.evaluation.protocols import Options
 
 
 @pytest.fixture(scope="module")
@@ -27,16 +31,23 @@ def place(tmp_path_factory):
     return folder
 
 
+def compare(ours, real, lr=None, **options):
+    """The results of comparing two folders."""
+    with tempfile.TemporaryDirectory() as folder:
+        return runs.run_images(real, Path(folder), Options(images={"ours": ours}, lr=lr), **options)[0]
+
+
 def test_the_values_are_each_images_own_whatever_the_sizes_and_the_means_lie_within_their_intervals(place):
     counts = []
-    results = folders.evaluate(place / "ours", place / "real", place / "lr", on_images=counts.append)
+    results = compare(place / "ours", place / "real", place / "lr", on_images=counts.append)
     assert (results["n"], sum(counts), sorted(counts)) == (5, 5, [2, 3])
     for i in range(5):
         ours, real, lr = (
             images.read(place / name / f"sub/{i}.{suffix}", 3).pixels[None]
             for name, suffix in (("ours", "bmp"), ("real", "png"), ("lr", "png"))
         )
-        wanted = metrics.scores(ours, real, lr) | {f"lpips_{name}": lpips(ours, real, name) for name in ("vgg", "alexnet")}
+        y = {"psnr_y": metrics.psnr(*map(metrics.luma, (ours, real))), "ssim_y": metrics.ssim(*map(metrics.luma, (ours, real)))}
+        wanted = metrics.scores(ours, real, lr) | y | {f"lpips_{name}": lpips(ours, real, name) for name in ("vgg", "alexnet")}
         found = results["per_image"]["ours"][f"sub/{i}"]
         assert found.keys() == wanted.keys()
         for name, values in wanted.items():
@@ -44,27 +55,28 @@ def test_the_values_are_each_images_own_whatever_the_sizes_and_the_means_lie_wit
     for name, mean in results["methods"]["ours"].items():
         low, high = results["intervals"]["ours"][name]
         assert low < mean < high
-    assert "consistency_db" not in folders.evaluate(place / "ours", place / "real")["methods"]["ours"]
+    assert "consistency_db" not in compare(place / "ours", place / "real")["methods"]["ours"]
 
 
 @pytest.mark.fast
 def test_the_interval_of_a_mean_is_the_bootstraps():
     values = np.random.default_rng(1).normal(3, 2, 400)
-    low, high = folders.interval(values)
+    low, high = interval(values)
     assert (low, high) == pytest.approx(
         (values.mean() - 1.96 * 0.1 * values.std() / 2, values.mean() + 1.96 * values.std() / 20), abs=0.03
     )
 
 
 def test_the_command_writes_results_and_prints_the_table(place, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(parallel, "start", lambda config=None: None)
     monkeypatch.chdir(tmp_path)
     assert cli.main(["evaluate", f"--images={place / 'ours'}", f"--reference={place / 'real'}"]) == 0
     out = capsys.readouterr().out
-    assert "LPIPS (VGG) ↓" in out
+    assert "lpips: LPIPS 0.1, VGG16 and AlexNet" in out
     assert "5 images" in out
-    results = json.loads((tmp_path / "evaluation/ours/results.json").read_text())
+    results = json.loads((tmp_path / "evaluation/ours/images/results.json").read_text())
     assert len(results["per_image"]["ours"]) == 5
-    assert (tmp_path / "evaluation/ours/table.md").exists()
+    assert (tmp_path / "evaluation/ours/images/table.md").exists()
 
 
 def test_what_does_not_match_is_listed(place, tmp_path, capsys):
@@ -73,11 +85,11 @@ def test_what_does_not_match_is_listed(place, tmp_path, capsys):
         (tmp_path / f"few/sub/{i}.png").write_bytes((place / f"real/sub/{i}.png").read_bytes())
     images.write(tmp_path / "few/other.png", np.zeros((32, 32, 3), np.uint8))
     with pytest.raises(UserError, match=r"few has no sub/4; .*few has other, of which .*real knows nothing"):
-        folders.evaluate(tmp_path / "few", place / "real")
+        compare(tmp_path / "few", place / "real")
     with pytest.raises(UserError, match=r"is 12×12 and .* is 48×48"):
-        folders.evaluate(place / "lr", place / "real")
+        compare(place / "lr", place / "real")
     with pytest.raises(UserError, match="larger than"):
-        folders.evaluate(place / "lr", place / "lr", place / "real")
+        compare(place / "lr", place / "lr", place / "real")
     for arguments, words in (
         ([f"--images={place / 'ours'}"], "needs both --images=DIR and --reference=DIR"),
         ([f"--images={place}", f"--reference={place}", "--checkpoint=x"], "not both"),

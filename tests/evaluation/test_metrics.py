@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from skimage import data as photographs
+from skimage.color import rgb2ycbcr
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from sr3_jax.config import base
@@ -98,3 +99,14 @@ def test_on_orl_the_truth_is_consistent_with_its_lr_image_to_8_bits_and_bicubic_
     assert 0 < metrics.psnr(split.bicubic, split.hr).min() < metrics.psnr(split.bicubic, split.hr).mean() < 30
     upsampled = np.asarray(degradations.to_uint8(degradations.upsample(degradations.to_float(jnp.asarray(split.lr)), 64)))
     np.testing.assert_array_equal(split.bicubic, upsampled)
+
+
+def test_on_y_they_equal_scikit_images_too():
+    images, references = PAIRS["colour, a little noise"]
+    ours, theirs = metrics.luma(images), metrics.luma(references)
+    np.testing.assert_allclose(ours[..., 0], rgb2ycbcr(images)[..., 0], atol=1e-9)
+    options = {"gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False, "data_range": 255}
+    for i in range(len(images)):
+        a, b = ours[i, ..., 0], theirs[i, ..., 0]
+        assert metrics.psnr(ours, theirs)[i] == pytest.approx(peak_signal_noise_ratio(b, a, data_range=255), rel=1e-9)
+        assert metrics.ssim(ours, theirs)[i] == pytest.approx(structural_similarity(b, a, **options), abs=1e-5)

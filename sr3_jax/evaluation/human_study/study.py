@@ -16,7 +16,7 @@ import hashlib
 import io
 import json
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -185,17 +185,3 @@ def images(folder: Path, study: Study, trial: Trial) -> dict[str, bytes]:
 def _rng(*parts: object) -> np.random.Generator:
     digest = hashlib.sha256(repr(parts).encode()).digest()
     return np.random.default_rng(int.from_bytes(digest[:8], "little"))
-
-
-def named_folders(given: Sequence[str]) -> dict[str, Path]:
-    """{name: folder} of NAME=DIR or DIR, whose name is the folder's own; raises UserError for a name given twice."""
-    found: dict[str, Path] = {}
-    for text in given:
-        name, separator, folder = text.partition("=")
-        name, path = (name, Path(folder)) if separator else (Path(text).name, Path(text))
-        if name in found:
-            raise UserError(f"two methods are called {name!r}: give NAME=DIR")
-        if not name:
-            raise UserError(f"{text!r} has no name: give NAME=DIR")
-        found[name] = path
-    return found

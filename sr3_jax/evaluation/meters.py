@@ -1,0 +1,144 @@
+"""The metrics as `measure` takes them: one function a family."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from sr3_jax.errors import UserError
+from sr3_jax.evaluation import distributions, diversity, identity, metrics
+from sr3_jax.evaluation.distributions import Reference, Statistics
+from sr3_jax.evaluation.inception import FeatureNetwork
+from sr3_jax.evaluation.lpips import SMALLEST, lpips
+from sr3_jax.evaluation.measure import HR, Collected, Meter, Pictures
+
+# uint8 images (n, h, w, 3) to logits (n, classes); `name` says which network that is
+Classifier = Callable[[np.ndarray], Any]
+
+
+def pixels() -> Meter:
+    """PSNR and SSIM, in RGB and of colour also in Y, and consistency where there is an LR image."""
+
+    def each(pictures: Pictures) -> dict[str, np.ndarray]:
+        images, hr, lr = pictures.images, pictures.hr, pictures.lr
+        found = {}
+        if hr is not None:
+            found = {"psnr": metrics.psnr(images, hr), "ssim": metrics.ssim(images, hr)}
+            if images.shape[-1] == 3:
+                ours, theirs = metrics.luma(images), metrics.luma(hr)
+                found |= {"psnr_y": metrics.psnr(ours, theirs), "ssim_y": metrics.ssim(ours, theirs)}
+        return found | (metrics.consistency(images, lr) if lr is not None else {})
+
+    return Meter("pixels", each)
+
+
+def perceptual() -> Meter:
+    """LPIPS by both networks, of images large enough for them."""
+
+    def each(pictures: Pictures) -> dict[str, np.ndarray]:
+        images, hr = pictures.images, pictures.hr
+        if hr is None:
+            return {}
+        found = {name: lpips(images, hr, name) for name in SMALLEST if min(images.shape[1:3]) >= SMALLEST[name]}
+        return {f"lpips_{name}": np.asarray(values, np.float64) for name, values in found.items()}
+
+    return Meter("lpips", each, about={"lpips": "LPIPS 0.1, VGG16 and AlexNet"})
+
+
+def classes(network: FeatureNetwork, reference: Reference | None = None, name: str = "") -> Meter:
+    """FID, KID, precision, recall and the Inception score, against the references or against a set's statistics."""
+
+    def each(pictures: Pictures) -> dict[str, np.ndarray]:
+        parts = [network(pictures.images[start : start + 16]) for start in range(0, len(pictures.images), 16)]
+        return {
+            "features": np.concatenate([np.asarray(part.features) for part in parts]),
+            "logits": np.concatenate([np.asarray(part.logits) for part in parts]),
+        }
+
+    def end(collected: Collected) -> None:
+        against, truth = reference, None
+        if against is None:
+            truth = statistics(collected, HR)
+            against = Reference.of(name, truth)
+        for row in collected.rows:
+            whole, made = collected.whole[row], truth if row == HR else statistics(collected, row)
+            if made is None:
+                made = statistics(collected, row)
+            if row != HR or reference is not None:  # of a set against itself it is 0
+                whole["fid"] = distributions.fid(made, against)
+            if against.sample is not None and row != HR:
+                whole["kid"] = distributions.kid(made.sample, against.sample)[0]
+                if made.n > distributions.NEIGHBOUR:
+                    pair = distributions.precision_recall(made.sample, against.sample)
+                    whole |= dict(zip(("precision", "recall"), pair, strict=True))
+            if made.n >= distributions.SPLITS:
+                logits = np.concatenate(list(collected.vectors(row, "logits")))
+                whole["inception_score"] = distributions.inception_score(logits)[0]
+            collected.whole[row] = whole
+
+    about: dict[str, Any] = {"network": network.name, "resize": network.resize, "reference": name}
+    if reference:
+        about |= {"reference": reference.name, "reference_n": reference.n}
+    return Meter("fid", each, end, True, {"fid": about})
+
+
+def statistics(collected: Collected, row: str) -> Statistics:
+    """Those of a row's features; raises UserError for fewer than two images."""
+    statistics: Statistics | None = None
+    for features in collected.vectors(row, "features"):
+        statistics = statistics or Statistics(features.shape[1])
+        statistics.add(features)
+    if statistics is None or statistics.n < 2:
+        raise UserError("FID and KID need at least 2 images")
+    return statistics
+
+
+def faces(embed: identity.Embed, name: str) -> Meter:
+    """Identity: cosine similarity, and rank 1 among the references of all people, named by the folder of an id."""
+
+    def each(pictures: Pictures) -> dict[str, np.ndarray]:
+        return {"face": np.asarray(embed(pictures.images))}
+
+    def end(collected: Collected) -> None:
+        gallery = np.concatenate(list(collected.vectors(HR, "face")))
+        people = [person(id) for id in collected.ids]
+        for row in collected.rows:
+            probes = gallery if row == HR else np.concatenate(list(collected.vectors(row, "face")))
+            collected.per_image[row]["rank_1"] = identity.rank_1(probes, gallery, people)
+            collected.per_image[row]["cosine"] = identity.cosine(probes, gallery)
+
+    return Meter("identity", each, end, True, {"identity": {"network": name, "gallery": "all other HR images"}})
+
+
+def person(id: str) -> str:
+    """Whom an image shows: the folder it lies in."""
+    return id.rpartition("/")[0]
+
+
+def accuracy(classifier: Classifier, name: str, labels: Callable[[Sequence[str]], np.ndarray]) -> Meter:
+    """Top-1 and top-5 accuracy of a classifier; `labels` gives the classes of ids."""
+    from sr3_jax.evaluation import resnet
+
+    def each(pictures: Pictures) -> dict[str, np.ndarray]:
+        logits, wanted = np.asarray(classifier(pictures.images)), labels(pictures.ids)
+        return {f"top_{k}": resnet.accuracy(logits, wanted, k) for k in (1, 5)}
+
+    return Meter("classification", each, None, True, {"classifier": name})
+
+
+def differences() -> Meter:
+    """How different several samples of one input are."""
+
+    def each(pictures: Pictures) -> dict[str, np.ndarray]:
+        samples, hr = pictures.samples, pictures.hr
+        if samples is None:
+            return {}
+        found = {"diversity_deviation": diversity.deviation(samples)}
+        if min(samples.shape[2:4]) >= SMALLEST["vgg"]:
+            found["diversity_lpips"] = diversity.pairwise_lpips(samples)
+        if hr is not None:
+            found["spread_to_error"] = diversity.spread_to_error(samples, hr)
+            found["coverage"] = diversity.coverage(samples, hr)
+        return found
+
+    return Meter("diversity", each)

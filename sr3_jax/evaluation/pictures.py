@@ -1,0 +1,67 @@
+"""The picture of a run: the images that came out best, median and worst, with their numbers."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from sr3_jax import sheet
+from sr3_jax.evaluation.contenders import Contender, Network, to_uint8
+from sr3_jax.evaluation.measure import HR, Collected
+
+PICKED = 2  # images in the picture that are best, as many median and worst
+
+
+def best_and_worst(data: Any, field_: Sequence[Contender], collected: Collected) -> np.ndarray:
+    """The images on which the last network (or else the last contender) is best, median and worst, by LPIPS or else PSNR."""
+    main = next((one for one in reversed(field_) if isinstance(one, Network)), field_[-1])
+    judged = collected.per_image[main.rows[0]]
+    values = judged["lpips_vgg"] if "lpips_vgg" in judged else -judged.get("psnr", np.arange(len(collected.ids)) * -1.0)
+    order, n = np.argsort(values, kind="stable"), len(values)
+    middle = max(0, n // 2 - PICKED // 2)
+    ranges = (range(min(PICKED, n)), range(middle, min(middle + PICKED, n)), range(max(0, n - PICKED), n))
+    chosen = [int(order[i]) for i in dict.fromkeys(i for picks in ranges for i in picks)]
+    places = [place for chunk in data.chunks() for place in chunk]
+    columns: dict[str, list[np.ndarray]] = {}
+    captions: dict[str, list[str]] = {}
+    kept = _places_of(data, places, collected)
+    for i in chosen:
+        images = data.load([kept[i]])
+        known = images.hr if images.hr is not None else images.lr
+        size = known.shape[1:3] if images.hr is not None else tuple(data.scale * side for side in known.shape[1:3])
+        shown: dict[str, np.ndarray] = {"LR": images.lr[0]} if images.lr is not None else {}
+        for one in field_:
+            if one.rows == ["nearest"]:
+                continue
+            made = one.make(images.lr if images.lr is not None else known, images.ids, size)
+            shown |= {row: pictures[0] for row, pictures in made.images.items() if row in one.rows}
+            if isinstance(one, Network) and one is main and not one.upscaler.method.regression:
+                for sample in (1, 2):
+                    drawn = (
+                        made.samples[one.name][sample][0]
+                        if one.samples > sample
+                        else to_uint8(one.draw(images.lr if images.lr is not None else known, images.ids, size, sample))[0]
+                    )
+                    shown[f"sample {sample + 1}"] = drawn
+        if images.hr is not None:
+            shown[HR] = images.hr[0]
+        for title, pixels in shown.items():
+            columns.setdefault(title, []).append(pixels)
+            captions.setdefault(title, []).append(_caption(collected.per_image.get(title, {}), i))
+    return sheet.grid(columns, names=[collected.ids[i] for i in chosen], captions=captions)
+
+
+def _places_of(data: Any, places: Sequence[int], collected: Collected) -> list[int]:
+    """The place of each collected image: all of them, but for those dropped."""
+    if len(places) == len(collected.ids):
+        return list(places)
+    return [place for place in places if data.load([place]).ids]
+
+
+def _caption(values: Mapping[str, np.ndarray], i: int) -> str:
+    parts = []
+    if "psnr" in values:
+        parts.append(f"{values['psnr'][i]:.1f} dB")
+    if "lpips_vgg" in values:
+        parts.append(f"LPIPS {values['lpips_vgg'][i]:.3f}")
+    return ", ".join(parts)

@@ -1,0 +1,161 @@
+"""The paper's tables, and ours, each as a protocol: which images, which sizes, what is measured, what others have reported.
+
+What a protocol does not say is as in the paper: the LR image is the HR image down-sampled by anti-aliased bicubic, rounded to 8
+bits; the HR image is the largest central square, area-resampled; results are rounded, and raw unless match_input.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from sr3_jax.evaluation.distributions import Reference
+from sr3_jax.evaluation.identity import Embed
+from sr3_jax.evaluation.inception import FeatureNetwork
+from sr3_jax.evaluation.meters import Classifier
+
+
+@dataclass(frozen=True)
+class Options:
+    """What a run may choose; networks that are not given leave their metrics out."""
+
+    data: str = ""  # a folder, one that `sr3 prepare` wrote, or tfds:NAME[:SPLIT]
+    images: Mapping[str, Path] = field(default_factory=dict)  # methods' images by name
+    lr: Path | None = None  # table5: the LR images, of an earlier stage; images: what was given
+    samples: int = 1
+    steps: Sequence[int] = ()  # network evaluations, a row each; none: the checkpoint's own
+    seed: int = 0
+    limit: int = 0  # images; 0: all
+    match_input: bool = False
+    inception: FeatureNetwork | None = None
+    reference: Reference | None = None  # statistics that FID compares with; None: those of the HR images
+    classifier: Classifier | None = None
+    labels: Mapping[str, int] = field(default_factory=dict)  # class by file name; none: the sorted folders are the classes
+    embed: Embed | None = None
+    perceptual: bool = True
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """One table."""
+
+    name: str
+    title: str
+    columns: tuple[str, ...]  # of report.COLUMNS
+    hr_size: int = 0  # 0: the checkpoint's
+    lr_size: int = 0
+    data: Mapping[str, Any] = field(default_factory=dict)  # fields of config.data; {}: options.data or the checkpoint's
+    first: int = 0  # only so many images, in the order of their file names
+    within: int | None = None  # networks get the LR image resized to this, and their result is resized to hr_size
+    needs: tuple[str, ...] = ()  # options that must be given
+    paper: Mapping[str, Mapping[str, float]] = field(default_factory=dict)  # rows as published
+
+
+PIXELS = ("psnr", "ssim", "consistency_mse_1e5", "consistency_db")
+LPIPS = ("lpips_vgg", "lpips_alexnet")
+DIVERSITY = ("diversity_lpips", "diversity_deviation", "spread_to_error", "coverage")
+SETS = ("fid", "kid", "inception_score", "precision", "recall")
+
+PROTOCOLS = {
+    protocol.name: protocol
+    for protocol in (
+        Protocol("held_out", "the held-out images of the checkpoint's own data", (*PIXELS, *LPIPS, *DIVERSITY)),
+        Protocol(
+            "orl",
+            "AT&T faces 16 → 64, people 31–40",
+            ("psnr", "ssim", "lpips_vgg", "rank_1", "cosine", "consistency_mse_1e5", "consistency_db", *DIVERSITY),
+            64,
+            16,
+            {"source": "orl", "resample": "bicubic"},
+        ),
+        Protocol(
+            "photos",
+            "public photographs 32 → 128, reduced to half their size before",
+            (*PIXELS, "psnr_y", "ssim_y", *LPIPS, *DIVERSITY),
+            128,
+            32,
+            {"source": "photos", "fit": "crop"},
+        ),
+        Protocol(
+            "photos-large",
+            "public photographs 64 → 256, at their own size",
+            (*PIXELS, "psnr_y", "ssim_y", *LPIPS, *DIVERSITY),
+            256,
+            64,
+            {"source": "photos", "fit": "crop"},
+        ),
+        Protocol(
+            "table1",
+            "faces 16 → 128, CelebA-HQ (paper, table 1)",
+            ("psnr", "ssim", "consistency_mse_1e5"),
+            128,
+            16,
+            needs=("data",),
+            paper={
+                "PULSE (paper)": {"psnr": 16.88, "ssim": 0.44, "consistency_mse_1e5": 161.1},
+                "FSRGAN (paper)": {"psnr": 23.01, "ssim": 0.62, "consistency_mse_1e5": 33.8},
+                "Regression (paper)": {"psnr": 23.96, "ssim": 0.69, "consistency_mse_1e5": 2.71},
+                "SR3 (paper)": {"psnr": 23.04, "ssim": 0.65, "consistency_mse_1e5": 2.68},
+            },
+        ),
+        Protocol(
+            "table2",
+            "natural images 64 → 256, ImageNet validation (paper, table 2)",
+            ("fid", "inception_score", "psnr", "ssim"),
+            256,
+            64,
+            needs=("data", "inception"),
+            paper={
+                "Reference (paper)": {"fid": 1.9, "inception_score": 240.8},
+                "Regression (paper)": {"fid": 15.2, "inception_score": 121.1, "psnr": 27.9, "ssim": 0.801},
+                "SR3 (paper)": {"fid": 5.2, "inception_score": 180.1, "psnr": 26.4, "ssim": 0.762},
+            },
+        ),
+        Protocol(
+            "table3",
+            "a classifier on 4× super-resolution, the first 1,000 of ImageNet validation (paper, table 3)",
+            ("top_1", "top_5"),
+            224,
+            56,
+            first=1000,
+            within=64,
+            needs=("data", "classifier"),
+            paper={
+                "HR (paper)": {"top_1": 0.748, "top_5": 0.920},
+                "DRCN (paper)": {"top_1": 0.523, "top_5": 0.758},
+                "FSRCNN (paper)": {"top_1": 0.563, "top_5": 0.804},
+                "PsyCo (paper)": {"top_1": 0.546, "top_5": 0.776},
+                "ENet-E (paper)": {"top_1": 0.551, "top_5": 0.786},
+                "RCAN (paper)": {"top_1": 0.607, "top_5": 0.833},
+                "Regression (paper)": {"top_1": 0.617, "top_5": 0.827},
+                "SR3 (paper)": {"top_1": 0.683, "top_5": 0.880},
+            },
+        ),
+        Protocol(
+            "table4",
+            "class-conditional ImageNet 256, 50,000 images of each method (paper, table 4)",
+            ("fid", "kid", "inception_score"),
+            needs=("images", "inception", "reference"),
+            paper={
+                "VQ-VAE-2 (paper)": {"fid": 38.1},
+                "BigGAN, truncation 1.0 (paper)": {"fid": 7.4},
+                "BigGAN, truncation 1.5 (paper)": {"fid": 11.8},
+                "SR3 cascade (paper)": {"fid": 11.3},
+            },
+        ),
+        Protocol(
+            "table5",
+            "the super-resolution stage of the cascade, with and without blur, L1 and L2 (paper, table 5)",
+            ("fid", "kid", "inception_score"),
+            256,
+            64,
+            needs=("inception",),
+            paper={
+                "without blur (paper)": {"fid": 13.1},
+                "with blur, L2 (paper)": {"fid": 11.8},
+                "with blur, L1 (paper)": {"fid": 11.3},
+            },
+        ),
+        Protocol("images", "any methods' images against their references", (*PIXELS, "psnr_y", "ssim_y", *LPIPS, *SETS)),
+    )
+}

@@ -1,0 +1,325 @@
+"""A protocol, run: `sr3 evaluate`.
+
+results, picture = run(PROTOCOLS["orl"], [load_checkpoint("faces-16-64")], folder, Options(samples=8))
+"""
+
+import shlex
+import subprocess
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from sr3_jax import config as config_lib
+from sr3_jax import images as image_files
+from sr3_jax import parallel
+from sr3_jax.checkpoints import Checkpoint
+from sr3_jax.data.sources import Dropped, Folder, check_budget, converted
+from sr3_jax.errors import UserError
+from sr3_jax.evaluation import contenders, meters, pairs, report
+from sr3_jax.evaluation.contenders import Contender, Network
+from sr3_jax.evaluation.distributions import Reference
+from sr3_jax.evaluation.image_sets import Alone, Pairs, Split, Themselves, split
+from sr3_jax.evaluation.inception import FeatureNetwork
+from sr3_jax.evaluation.measure import Meter, forget, measure
+from sr3_jax.evaluation.pictures import best_and_worst
+from sr3_jax.evaluation.protocols import PROTOCOLS, Options, Protocol
+from sr3_jax.paths import AnyPath
+
+
+def run(
+    protocol: Protocol,
+    checkpoints: Sequence[Checkpoint],
+    folder: AnyPath,
+    options: Options = Options(),  # noqa: B008 (frozen)
+    on_start: Callable[[int], object] = lambda total: None,
+    on_images: Callable[[int], object] = lambda count: None,
+) -> tuple[report.Results, np.ndarray | None] | None:
+    """Measures bicubic, nearest, the checkpoints and the methods' images; returns what results.json holds, and the picture.
+
+    Goes on where a run that was stopped left off in `folder`. None on all processes but the main one. Raises UserError.
+    """
+    check_needs(protocol, options)
+    if protocol.name == "table4":
+        return _generated(protocol, folder, options, on_start, on_images)
+    _check_alike(checkpoints)
+    config = checkpoints[0].config if checkpoints else None
+    if options.lr:
+        data: Split | Alone = Alone(options.lr, protocol.hr_size // protocol.lr_size, options.limit)
+        if options.reference is None:
+            raise UserError("images without references need --reference=… for FID (sr3 evaluate --help)")
+    else:
+        if not checkpoints and not options.images:
+            raise UserError(f"--protocol={protocol.name} needs --checkpoint=… or --images=…")
+        data = split(protocol, config, options)
+    field_ = _contenders(protocol, checkpoints, data, options)
+    rows = [row for one in field_ for row in one.rows]
+    if len(set(rows)) < len(rows):
+        raise UserError(f"two rows would have one name: {', '.join(rows)}")
+    return _measured(
+        protocol, data, field_, _meters(protocol, options, data), folder, options, checkpoints, on_start, on_images
+    )
+
+
+def check_needs(protocol: Protocol, given: Any) -> None:
+    """Raises UserError, naming the first, unless `given` has all that the protocol needs."""
+    for need in protocol.needs:
+        if not getattr(given, need):
+            raise UserError(f"--protocol={protocol.name} needs --{need}=… (sr3 evaluate --help)")
+
+
+def run_images(
+    reference: Path,
+    folder: AnyPath,
+    options: Options,
+    on_start: Callable[[int], object] = lambda total: None,
+    on_images: Callable[[int], object] = lambda count: None,
+) -> tuple[report.Results, np.ndarray | None] | None:
+    """As `run`, of any methods' images (options.images) against a folder of references."""
+    data = Pairs(reference, options.lr, options.images)
+    field_: list[Contender] = [contenders.Folder(name, files) for name, files in data.methods.items()]
+    protocol = PROTOCOLS["images"]
+    return _measured(protocol, data, field_, _meters(protocol, options, data), folder, options, [], on_start, on_images)
+
+
+def statistics(
+    images: Path, folder: AnyPath, inception: FeatureNetwork, on_images: Callable[[int], object]
+) -> Reference | None:
+    """The statistics of a folder of images, for FID; None on all processes but the main one."""
+    features = meters.classes(inception)._replace(end=None)
+    collected = measure(Alone(images), [Themselves(images.name)], [features], folder, on_images)
+    return Reference.of(images.name, meters.statistics(collected, images.name)) if collected else None
+
+
+def finish(folder: AnyPath) -> None:
+    """Removes what a run kept in order to go on, after its results are written."""
+    for place in [folder, *(sub for sub in folder.iterdir() if sub.is_dir())]:
+        if (place / "chunks").is_dir():
+            forget(place)
+
+
+def export(protocol: Protocol, folder: Path, options: Options) -> int:
+    """Writes the protocol's images, folder/lr and folder/reference, for methods of any kind; returns their number."""
+    data = split(protocol, None, options)
+    count = 0
+    for chunk in data.chunks():
+        images = data.load(chunk)
+        if images.hr is None or images.lr is None:
+            continue
+        for id, hr, lr in zip(images.ids, images.hr, images.lr, strict=True):
+            image_files.write(folder / "reference" / f"{_stem(id)}.png", hr)
+            image_files.write(folder / "lr" / f"{_stem(id)}.png", lr)
+            count += 1
+    return count
+
+
+def _stem(id: str) -> str:
+    """An image's id without the suffix of its file."""
+    path = Path(id)
+    return str(path.with_suffix("")) if path.suffix.lower() in image_files.SUFFIXES else id
+
+
+def _check_alike(checkpoints: Sequence[Checkpoint]) -> None:
+    for other in checkpoints[1:]:
+        first = checkpoints[0]
+        for name in ("data.hr_size", "data.lr_size", "model.image_channels"):
+            ours, theirs = config_lib.get(first.config, name), config_lib.get(other.config, name)
+            if ours != theirs and not _any_size(name, checkpoints):
+                raise UserError(f"{first.name} and {other.name} cannot share a table: {name} is {ours} and {theirs}")
+
+
+def _any_size(name: str, checkpoints: Sequence[Checkpoint]) -> bool:
+    """Whether networks of other sizes can share a table: those of convolutions alone take any."""
+    return name != "model.image_channels" and not any(
+        checkpoint.config.model.attention or checkpoint.config.model.middle_attention for checkpoint in checkpoints
+    )
+
+
+def _contenders(
+    protocol: Protocol, checkpoints: Sequence[Checkpoint], data: Split | Alone, options: Options
+) -> list[Contender]:
+    field_: list[Contender] = [contenders.Resampled("bicubic")]
+    if protocol.name not in ("held_out", "table5"):
+        field_.append(contenders.Resampled("nearest"))
+    taken: set[str] = set()
+    for checkpoint in checkpoints:
+        regression = checkpoint.config.objective == "regression"
+        name = "regression" if regression else "SR3"
+        if protocol.name == "table5":
+            blur, loss = checkpoint.config.data.blur, checkpoint.config.train.loss
+            name = f"{f'blur {blur:g}' if blur else 'without blur'}, {loss.upper()}"
+        name = f"{name} ({Path(checkpoint.name).name})" if name in taken else name
+        taken.add(name)
+        for steps in [None] if regression or not options.steps else options.steps:
+            field_.append(
+                Network(
+                    checkpoint,
+                    f"{name}, {steps} evaluation{'s' if steps > 1 else ''}" if steps and len(options.steps) > 1 else name,
+                    samples=options.samples,
+                    steps=steps,
+                    seed=options.seed,
+                    match_input=options.match_input,
+                    within=protocol.within,
+                )
+            )
+    for name, folder in options.images.items():
+        if isinstance(data, Alone):
+            raise UserError("--images and --lr cannot be given together to a protocol")
+        wanted = {_stem(data.source[place].id): data.source[place].id for place in data.places}
+        found = pairs.by_stem(folder)
+        missing = sorted(wanted.keys() - found.keys())
+        if missing:
+            raise UserError(
+                f"{folder} has no {pairs.listed(missing)}; what to make them from is written by "
+                f"sr3 evaluate --protocol={protocol.name} --export=DIR"
+            )
+        field_.append(contenders.Folder(name, {id: found[stem] for stem, id in wanted.items()}))
+    return field_
+
+
+def _meters(protocol: Protocol, options: Options, data: Any) -> list[Meter]:
+    wanted = set(protocol.columns)
+    found = [meters.pixels()] if "psnr" in wanted else []
+    if options.perceptual and "lpips_vgg" in wanted:
+        found.append(meters.perceptual())
+    if options.inception and protocol.name != "table3":
+        found.append(meters.classes(options.inception, options.reference, _name(data)))
+    if options.embed:
+        found.append(meters.faces(options.embed, getattr(options.embed, "name", "given by the caller")))
+    if options.classifier:
+        found.append(
+            meters.accuracy(
+                options.classifier, getattr(options.classifier, "name", "given by the caller"), _labels(data, options)
+            )
+        )
+    if options.samples > 1 and "coverage" in wanted:
+        found.append(meters.differences())
+    return found
+
+
+def _name(data: Any) -> str:
+    about = data.about
+    names = [about.get(key) for key in ("eval_folder", "reference", "name", "source")]
+    return f"the HR images of {next(filter(None, names), 'the same set')}"
+
+
+def _labels(data: Split, options: Options) -> Callable[[Sequence[str]], np.ndarray]:
+    """The class of each image: by the file of labels, or by the folders, sorted, as most image sets are kept."""
+    if options.labels:
+        labels = options.labels
+
+        def by_file(ids: Sequence[str]) -> np.ndarray:
+            missing = [id for id in ids if Path(id).name not in labels]
+            if missing:
+                raise UserError(f"--labels has no class of {pairs.listed(missing)}")
+            return np.array([labels[Path(id).name] for id in ids])
+
+        return by_file
+    names = data.source.names if isinstance(data.source, Folder) else []
+    folders = sorted({name.rpartition("/")[0] for name in names})
+    if len(folders) != 1000:
+        raise UserError(
+            f"the classes are the sorted folders of the images, of which there must be 1000 and not {len(folders)}; or give "
+            "--labels=FILE with a line 'FILE-NAME CLASS' for each image"
+        )
+    numbers = {folder: i for i, folder in enumerate(folders)}
+    return lambda ids: np.array([numbers[id.rpartition("/")[0]] for id in ids])
+
+
+def _generated(
+    protocol: Protocol, folder: AnyPath, options: Options, on_start: Callable[[int], object], on_images: Callable[[int], object]
+) -> tuple[report.Results, np.ndarray | None] | None:
+    """Table 4: sets of images, each against one reference."""
+    assert options.inception is not None
+    assert options.reference is not None
+    sets = {name: Alone(place, limit=options.limit) for name, place in options.images.items()}
+    on_start(sum(len(one.files) if not options.limit else one.about["n"] for one in sets.values()))
+    meter = meters.classes(options.inception, options.reference)
+    methods: dict[str, dict[str, float]] = {}
+    about: dict[str, Any] = {}
+    for name, data in sets.items():
+        collected = measure(data, [Themselves(name)], [meter], folder / name, on_images)
+        if collected:
+            methods |= collected.methods()
+            about[name] = data.about
+    if not parallel.is_main():
+        return None
+    results = _header(protocol, {"sets": about}, options) | {
+        "n": sum(one["n"] for one in about.values()),
+        "networks": dict(meter.about),
+        "methods": methods,
+    }
+    return results, None
+
+
+def _measured(
+    protocol: Protocol,
+    data: Any,
+    field_: Sequence[Contender],
+    found: Sequence[Meter],
+    folder: AnyPath,
+    options: Options,
+    checkpoints: Sequence[Checkpoint],
+    on_start: Callable[[int], object],
+    on_images: Callable[[int], object],
+) -> tuple[report.Results, np.ndarray | None] | None:
+    on_start(sum(map(len, data.chunks())))
+    collected = measure(data, field_, found, folder, on_images)
+    if collected is None:
+        return None
+    if isinstance(data, Split):
+        bad = [*data.source.dropped, *(Dropped("", reason) for reason in collected.dropped)]
+        check_budget(bad, data.source, data.config.data.max_bad_fraction, "evaluation data")
+    networks: dict[str, Any] = {}
+    for meter in found:
+        networks |= meter.about
+    if "identity" in networks:
+        networks["identity"] = networks["identity"] | {"gallery": f"the other {len(collected.ids) - 1} HR images"}
+    methods = collected.methods()
+    for one in field_:
+        if "step" in one.about:
+            methods[one.rows[0]]["step"] = one.about["step"]
+    results = _header(protocol, data.about, options) | {
+        "n": len(collected.ids),
+        "dropped": collected.dropped,
+        "converted": converted(collected.notes),
+        "step": checkpoints[0].step if checkpoints else None,
+        "contenders": {one.rows[0]: one.about for one in field_},
+        "networks": networks,
+        "methods": methods,
+        "intervals": collected.intervals(),
+        "per_image": {
+            row: {id: {name: float(values[i]) for name, values in metrics.items()} for i, id in enumerate(collected.ids)}
+            for row, metrics in collected.per_image.items()
+        },
+    }
+    return results, best_and_worst(data, field_, collected)
+
+
+def _header(protocol: Protocol, about: Mapping[str, Any], options: Options) -> report.Results:
+    return {
+        "protocol": protocol.name,
+        "title": protocol.title,
+        "columns": list(protocol.columns),
+        "data": dict(about),
+        "seed": options.seed,
+        "versions": report.versions(),
+        "revision": revision(),
+        "command": shlex.join(["sr3", *sys.argv[1:]]),
+        "paper": {name: dict(row) for name, row in protocol.paper.items()},
+    }
+
+
+def revision() -> str | None:
+    """The commit of the checkout that this package is in, with a + when files have changed; None outside of one."""
+    place = Path(__file__).parent
+    try:
+        head, changes = (
+            subprocess.run(["git", "-C", place, *words], capture_output=True, text=True, check=True, timeout=10).stdout
+            for words in (("rev-parse", "HEAD"), ("status", "--porcelain", "--untracked-files=no"))
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return head.strip() + ("+" if changes.strip() else "")
