@@ -127,7 +127,7 @@ def test_the_overview_names_every_command_and_exits_with_0(capsys, arguments):
 
 TEACHES = {
     "train": ("--config", "--workdir", "SIGTERM", "model.channels = 128", "train.batch_size = 256  # over all devices"),
-    "evaluate": ("--checkpoint", "--workdir", "--samples", "(default 1)", "results.json", "grid.png", "bicubic"),
+    "evaluate": ("--checkpoint", "--workdir", "--samples", "(default 1)", "results.json", "grid.png", "bicubic", "table3", "--export"),
     "upscale": ("IN…", "--output", "--checkpoint", "photos-4x", "--seed", "--samples", "--overwrite"),
     "serve": ("--host", "--port", "127.0.0.1", "(default 8000)", "[serve]", "Ctrl-C"),
     "overfit": ("--config", "train.overfit_loss", "Exit code 1"),
@@ -137,6 +137,7 @@ TEACHES = {
     "export": ("--checkpoint", "--output", ".safetensors", "bfloat16"),
     "compile": ("--topology", "v5e:4x8", "--what", "--json", "estimated", "[aot]", "Exit code 1"),
     "search": ("--checkpoint", "--steps", "--trials", "(default 64)", "--metric", "frontier", "schedules.json"),
+    "statistics": ("FOLDER", "--inception", "--output", ".npz", "tf1-bilinear"),
     "study": ("create", "serve", "report", "--candidates", "--task", "--least_catch", "fool rate", "links.txt"),
     "profile": ("--config", "--steps", "--output", "ui.perfetto.dev", "--json"),
 }

@@ -13,6 +13,7 @@ from sr3_jax.checkpoints import load_checkpoint, shipped
 from sr3_jax.config import differences
 from sr3_jax.data import degradations
 from sr3_jax.evaluation import held_out, metrics
+from sr3_jax.evaluation.contenders import to_uint8
 from sr3_jax.evaluation.lpips import lpips
 from sr3_jax.inference.upscaler import Upscaler
 
@@ -54,19 +55,19 @@ def detail(images):
 def test_regression_beats_a_fitted_linear_filter_and_a_sample_agrees_with_its_input():
     """A 5×5 linear filter fitted on the training people reaches 25.25 dB on all 100 images."""
     data = held_out.load(load_checkpoint(NAMES[0]).config)
-    regression = held_out.mean_scores(held_out.uint8(upscaled(NAMES[1], data)), data)
+    regression = held_out.mean_scores(to_uint8(upscaled(NAMES[1], data)), data)
     assert regression["psnr"] >= 25.5
 
     few = held_out.load(load_checkpoint(NAMES[0]).config, limit=10)
-    sample = held_out.mean_scores(held_out.uint8(upscaled(NAMES[0], few)), few)
-    best = held_out.mean_scores(held_out.uint8(upscaled(NAMES[1], few)), few)
+    sample = held_out.mean_scores(to_uint8(upscaled(NAMES[0], few)), few)
+    best = held_out.mean_scores(to_uint8(upscaled(NAMES[1], few)), few)
     assert sample["psnr"] >= best["psnr"] - 3
     assert sample["consistency_db"] >= 40
 
 
 def test_a_sample_has_the_detail_that_bicubic_lacks_and_no_grid_of_the_pixels_that_the_network_folds():
     data = held_out.load(load_checkpoint(NAMES[0]).config, limit=10)
-    sample = held_out.uint8(upscaled(NAMES[0], data))
+    sample = to_uint8(upscaled(NAMES[0], data))
     assert 10 * detail(data.bicubic) < detail(sample) < 1.2 * detail(data.hr)
     error = sample.astype(float) - data.hr
     phases = [error[:, row::2, column::2].mean() for row in (0, 1) for column in (0, 1)]
@@ -78,7 +79,7 @@ def test_the_mean_of_eight_samples_approaches_the_regression_without_a_shift_of_
     data = held_out.load(load_checkpoint(NAMES[0]).config)
     samples = np.stack([upscaled(NAMES[0], data, sample) for sample in range(8)])
     regression, one, mean = (
-        held_out.mean_scores(held_out.uint8(images), data) for images in (upscaled(NAMES[1], data), samples[0], samples.mean(0))
+        held_out.mean_scores(to_uint8(images), data) for images in (upscaled(NAMES[1], data), samples[0], samples.mean(0))
     )
     assert one["psnr"] >= regression["psnr"] - 3
     assert mean["psnr"] >= regression["psnr"] - 0.8
@@ -102,8 +103,8 @@ def photographs():
 
 def test_photographs_come_out_nearer_to_the_truth_and_sharper_than_bicubic_and_agree_with_what_was_given():
     hr = photographs()
-    lr = held_out.uint8(degradations.degrade(degradations.to_float(jnp.asarray(hr)), 32))
-    bicubic = held_out.uint8(degradations.upsample(degradations.to_float(jnp.asarray(lr)), 128))
+    lr = to_uint8(degradations.degrade(degradations.to_float(jnp.asarray(hr)), 32))
+    bicubic = to_uint8(degradations.upsample(degradations.to_float(jnp.asarray(lr)), 128))
     found = Upscaler.load("photos-4x")(lr)
     ours, theirs = (metrics.scores(images, hr, lr) for images in (found, bicubic))
     assert ours["psnr"].mean() > theirs["psnr"].mean() + 0.5

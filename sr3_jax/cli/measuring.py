@@ -14,10 +14,10 @@ PROTOCOLS = ("held_out", "orl", "photos", "photos-large", "table1", "table2", "t
 
 
 def evaluate(args: Arguments, _: list[str]) -> None:
-    """Measures checkpoints, or any method's images: a table, results.json, and a picture of the best and the worst.
+    """Measures checkpoints, or any method's images: a table, results.json, and grid.png with the best and the worst.
 
-    --checkpoint=… (it may be repeated) or --workdir=… on the held-out images of its own data; with --protocol on those of one
-    of the paper's tables or of ours:
+    --checkpoint=… (it may be repeated) or --workdir=…, beside bicubic, on the held-out images of its own data; with --protocol
+    on those of one of the paper's tables or of ours:
 
       orl           AT&T faces, 16 → 64                  photos, photos-large   public photographs, 32 → 128 and 64 → 256
       table1        faces 16 → 128                       table2                 ImageNet 64 → 256: FID, IS, PSNR, SSIM
@@ -46,7 +46,7 @@ def evaluate(args: Arguments, _: list[str]) -> None:
         _check_folders(args, places)
         protocol = "images"
     elif (not places and not (args.images or args.export)) or (protocol == "held_out" and not places):
-        raise UserError("evaluate needs --workdir=DIR, --checkpoint=PATH or --images=DIR")
+        raise UserError("evaluate needs --workdir=DIR or --checkpoint=PATH, or --images=DIR")
     from sr3_jax.evaluation import pairs, runs
     from sr3_jax.evaluation.protocols import PROTOCOLS as KNOWN
     from sr3_jax.evaluation.protocols import Options

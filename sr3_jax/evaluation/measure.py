@@ -11,6 +11,7 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
 import numpy as np
+from etils import epath
 from jaxtyping import Float
 
 from sr3_jax import parallel, paths
@@ -155,9 +156,7 @@ def measure(
 
 def forget(folder: AnyPath) -> None:
     """Removes the chunks, when the results are written."""
-    for file in (folder / "chunks").iterdir():
-        file.unlink()
-    (folder / "chunks").rmdir()
+    epath.Path(folder / "chunks").rmtree()
 
 
 def _about(data: Data, contenders: Sequence[Contender], meters: Sequence[Meter]) -> dict[str, Any]:

@@ -29,6 +29,7 @@ from sr3_jax.checkpoints import Checkpoint, write_text
 from sr3_jax.config import CHOICES
 from sr3_jax.errors import UserError
 from sr3_jax.evaluation import distributions, held_out, metrics
+from sr3_jax.evaluation.contenders import to_uint8
 from sr3_jax.evaluation.distributions import Reference, Statistics
 from sr3_jax.evaluation.inception import FEATURES
 from sr3_jax.evaluation.lpips import lpips

@@ -314,7 +314,7 @@ def test_matching_the_input_is_a_choice_of_the_run_and_off_otherwise(val, tmp_pa
         (["--protocol=table1", "--checkpoint={c}"], "--protocol=table1 needs --data=…"),
         (["--protocol=table2", "--checkpoint={c}", "--data={d}"], "needs --inception=…"),
         (["--protocol=table3", "--checkpoint={c}", "--data={d}"], "needs --classifier=…"),
-        (["--protocol=table4"], "needs --workdir=DIR, --checkpoint=PATH or --images=DIR"),
+        (["--protocol=table4"], "needs --workdir=DIR or --checkpoint=PATH, or --images=DIR"),
         (["--protocol=table4", "--images={d}"], "needs --inception=…"),
         (["--protocol=table9"], "table9"),
         (["--protocol=orl", "--checkpoint={c}", "--identity={d}/none"], "@vladmandic/face-api"),
