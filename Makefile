@@ -4,21 +4,23 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PYTEST := nice $(BIN)/python -m pytest
 
-.PHONY: help demo test test-fast test-slow test-newest results lint clean
+.PHONY: help demo demo-train test-notebooks test test-fast test-slow test-newest results lint clean
 
 help:
-	@echo "make demo         train for two minutes, then super-resolve faces with the shipped weights (10 minutes)"
+	@echo "make demo         enlarge a face, a photograph and, with IMAGE=path, your own image (5 minutes from nothing)"
+	@echo "make demo-train   train for two minutes, then measure the shipped weights (10 minutes)"
 	@echo "make test-fast    the quick tests (2 minutes)"
 	@echo "make test         lint, types and all tests but the slow ones (15 minutes)"
 	@echo "make test-slow    the rest"
 	@echo "make results      docs/results.md and the README's tables, from docs/results/*.json"
+	@echo "make test-notebooks  every notebook of colab/, at reduced sizes"
 	@echo "make test-newest  the tests on the newest Python here, with the newest JAX"
 
 # One marker file per set of extras: installed again only when setup.py changes.
 $(VENV)/.demo: setup.py
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; give one: make PYTHON=python3.12")'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[faces]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[faces,photos]'
 	touch $@
 
 $(VENV)/.test: setup.py $(VENV)/.demo
@@ -27,11 +29,14 @@ $(VENV)/.test: setup.py $(VENV)/.demo
 
 demo: $(VENV)/.demo
 	rm -rf demo
-	@echo "1. Two minutes of training, to see it work; a network worth using takes half an hour."
-	$(BIN)/sr3 train --config=configs/orl_16_64.py --workdir=demo/training --config.train.steps=120 \
+	$(BIN)/sr3 demo --output=demo $(if $(IMAGE),--image="$(IMAGE)")
+
+# Two minutes of training, to see it work, then the shipped weights on people that they have never seen.
+demo-train: $(VENV)/.demo
+	rm -rf demo-train
+	$(BIN)/sr3 train --config=configs/orl_16_64.py --workdir=demo-train/training --config.train.steps=120 \
 	  --config.train.log_every=10 --config.train.evaluate_images=9
-	@echo "2. People it has never seen, enlarged 4x with the weights in the package."
-	$(BIN)/sr3 evaluate --checkpoint=faces-16-64-regression --checkpoint=faces-16-64 --output=demo
+	$(BIN)/sr3 evaluate --checkpoint=faces-16-64-regression --checkpoint=faces-16-64 --output=demo-train
 
 test: lint
 	$(PYTEST) -n 2 -m 'not slow'
@@ -41,6 +46,9 @@ test-fast: $(VENV)/.test
 
 test-slow: $(VENV)/.test
 	$(PYTEST) -m slow
+
+test-notebooks: $(VENV)/.test
+	nice $(BIN)/python tests/notebooks.py
 
 # The other end of the supported range: the newest Python on this machine that is newer than the default one.
 test-newest:
@@ -55,4 +63,4 @@ lint: $(VENV)/.test
 	$(BIN)/mypy
 
 clean:
-	rm -rf $(VENV) .venv-newest demo build *.egg-info
+	rm -rf $(VENV) .venv-newest demo demo-train build *.egg-info

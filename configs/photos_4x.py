@@ -19,7 +19,7 @@ def get_config():
     config = sr3_jax.config.base()
     data, model, schedule, sample, train = config.data, config.model, config.schedule, config.sample, config.train
     data.source, data.folder, data.hr_size, data.lr_size, data.fit = "records", "runs/photos-160", 64, 16, "crop"
-    data.blur, data.noise = 0.8, 12.0  # real photographs are never clean reductions of larger ones
+    data.noise = 12.0  # it is told how noisy its input is, so that `sr3 upscale --noise` can take that off
 
     # The network works on the LR image's own grid, and diffuses what bicubic misses, scaled to unit variance.
     model.space_to_depth, model.predict, model.predict_residual, model.residual_scale = 4, "v", True, 0.08

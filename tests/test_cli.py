@@ -127,9 +127,20 @@ def test_the_overview_names_every_command_and_exits_with_0(capsys, arguments):
 
 TEACHES = {
     "train": ("--config", "--workdir", "SIGTERM", "model.channels = 128", "train.batch_size = 256  # over all devices"),
-    "evaluate": ("--checkpoint", "--workdir", "--samples", "(default 1)", "results.json", "grid.png", "bicubic", "table3", "--export"),
+    "evaluate": (
+        "--checkpoint",
+        "--workdir",
+        "--samples",
+        "(default 1)",
+        "results.json",
+        "grid.png",
+        "bicubic",
+        "table3",
+        "--export",
+    ),
     "upscale": ("IN…", "--output", "--checkpoint", "photos-4x", "--seed", "--samples", "--overwrite"),
     "serve": ("--host", "--port", "127.0.0.1", "(default 8000)", "[serve]", "Ctrl-C"),
+    "demo": ("--output", "--image", "demo.png", "[faces,photos]"),
     "overfit": ("--config", "train.overfit_loss", "Exit code 1"),
     "check-data": ("--config", "--output", "data.folder", "contact sheet"),
     "params": ("--config", "without allocating"),

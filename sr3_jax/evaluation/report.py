@@ -81,7 +81,7 @@ def show(results: Results) -> None:
         table = Table(box=box.SIMPLE)
         table.add_column(names[0], no_wrap=True)
         for column in part:
-            table.add_column(textwrap.fill(column[0], _width(column) - 2), justify="right", no_wrap=True)
+            table.add_column(textwrap.fill(column[0], _width(column) - 3), justify="right", no_wrap=True)
         for row in list(zip(names, *part, strict=True))[1:]:
             table.add_row(*row)
         console.print(table)
@@ -89,7 +89,7 @@ def show(results: Results) -> None:
 
 def _width(column: Sequence[str]) -> int:
     """Of a column whose title is broken between words, with its margins."""
-    return 2 + max(len(word) for text in column for word in text.split())
+    return 3 + max(len(word) for text in column for word in text.split())
 
 
 def footnote(results: Results) -> str:

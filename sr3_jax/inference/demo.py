@@ -1,0 +1,63 @@
+"""`sr3 demo`: faces and photographs that the shipped networks have never seen, and an image of the user's, side by side."""
+
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from sr3_jax import images, sheet
+from sr3_jax.data.public_photos import PublicPhotos
+from sr3_jax.data.sources import OrlFaces
+from sr3_jax.errors import UserError
+from sr3_jax.inference import image_io
+from sr3_jax.inference.upscaler import Upscaler
+
+FACES = (40, 91)  # of the 100 of people 31-40
+SQUARES = ("chelsea/0-0", "coffee/0-1", "china/0-0")  # the last is one that does not come out well
+SIDE = 384  # of the part of the user's image that is shown
+
+
+def run(output: Path, image: Path | None = None) -> list[Path]:
+    """Writes OUTPUT/demo.png and, of the user's image, yours.png, enlarged, and compare.png; returns the files.
+
+    Raises UserError for an image that cannot be read, before anything is made.
+    """
+    if output.exists() and any(output.iterdir()):
+        raise UserError(f"{output} is not empty: choose another --output")
+    file = image_io.parse(image_io.load(image), str(image)) if image else None
+    faces, photos = Upscaler.load("faces-16-64"), Upscaler.load("photos-4x")
+    source, public = OrlFaces(range(31, 41)), PublicPhotos(128)
+    columns: dict[str, list[np.ndarray]] = {"given": [], "bicubic": [], "sr3": [], "truth": []}
+    for place in FACES:
+        truth = Image.fromarray(source[place].pixels[14:106, :, 0]).resize((64, 64), Image.Resampling.BICUBIC)
+        _add(columns, truth, faces)
+    for name in SQUARES:
+        _add(columns, Image.fromarray(public[public.names.index(name)].pixels), photos)
+    written = [output / "demo.png"]
+    images.write(written[0], sheet.grid(columns, cell=256))
+    if file is not None and image is not None:
+        large = photos.picture(file.picture, image.name)
+        written += [output / "yours.png", output / "compare.png"]
+        image_io.write(written[1], large, file.info)
+        images.write(written[2], _compare(file.picture.colour, large.colour))
+    return written
+
+
+def _add(columns: dict[str, list[np.ndarray]], truth: Image.Image, upscaler: Upscaler) -> None:
+    """A row: the truth made four times smaller, and enlarged again."""
+    small = truth.resize((truth.width // 4, truth.height // 4), Image.Resampling.BICUBIC)
+    made = (small, small.resize(truth.size, Image.Resampling.BICUBIC), upscaler(small), truth)
+    for column, picture in zip(columns.values(), made, strict=True):
+        pixels = np.asarray(picture)
+        column.append(pixels if pixels.ndim == 3 else pixels[..., None])
+
+
+def _compare(small: np.ndarray, large: np.ndarray) -> np.ndarray:
+    """The middle of the user's image, pixel for pixel, beside the same by bicubic."""
+    height, width = large.shape[:2]
+    pixels = images.to_pillow(np.round((np.clip(small, -1, 1) + 1) * 127.5).astype(np.uint8))
+    bicubic = np.asarray(pixels.resize((width, height), Image.Resampling.BICUBIC)).reshape(height, width, -1)
+    top, left = max(0, (height - SIDE) // 2), max(0, (width - SIDE) // 2)
+    made = np.round((np.clip(large, -1, 1) + 1) * 127.5).astype(np.uint8)
+    both = {"bicubic": bicubic, "sr3": made}
+    return sheet.grid({title: [one[top : top + SIDE, left : left + SIDE]] for title, one in both.items()}, cell=SIDE)

@@ -1,0 +1,63 @@
+"""`make test-notebooks`: executes every notebook of colab/ from its first to its last cell, by default with reduced sizes.
+
+python tests/notebooks.py [NOTEBOOK …] [--write]     # --write keeps the outputs, at the sizes of the environment
+"""
+
+import argparse
+import os
+import sys
+import tempfile
+from pathlib import Path
+
+import nbformat
+from nbclient import NotebookClient
+from nbclient.exceptions import CellExecutionError
+
+COLAB = Path(__file__).parent.parent / "colab"
+REDUCED = {"STEPS": "20", "SIZE": "32", "LIMIT": "4"}
+
+
+def execute(path: Path, write: bool) -> None:
+    """Runs the notebook as a reader would, in its own folder; raises CellExecutionError."""
+    notebook = nbformat.read(path, as_version=4)
+    for cell in notebook.cells:  # what is installed stays as it is
+        if cell.cell_type == "code" and cell.source.startswith("%pip"):
+            cell.metadata["tags"], cell.source = ["skipped"], f"# {cell.source}"
+    with tempfile.TemporaryDirectory() as scratch:
+        os.environ["WORKDIR"] = f"{scratch}/run"
+        os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+        folder = COLAB if path.stem == "sr3_train" else scratch  # that one uses configs/
+        NotebookClient(notebook, timeout=3000, kernel_name="python3", resources={"metadata": {"path": str(folder)}}).execute()
+    if write:
+        for cell in notebook.cells:
+            if cell.metadata.pop("tags", None):
+                cell.source = cell.source.removeprefix("# ")
+            cell.metadata.pop("execution", None)
+            for output in cell.get("outputs", []):  # paths of this machine, warnings of its libraries
+                if output.get("name") == "stderr":
+                    output.text = ""
+            cell.outputs = [one for one in cell.get("outputs", []) if one.get("name") != "stderr"] if "outputs" in cell else []
+            if cell.cell_type != "code":
+                cell.pop("outputs", None)
+        nbformat.write(notebook, path)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("notebooks", nargs="*", type=Path, default=sorted(COLAB.glob("*.ipynb")))
+    parser.add_argument("--write", action="store_true")
+    options = parser.parse_args()
+    if not options.write:
+        os.environ.update({name: value for name, value in REDUCED.items() if name not in os.environ})
+    for path in options.notebooks:
+        try:
+            execute(path, options.write)
+        except CellExecutionError as error:
+            print(f"{path.name}: {error}", file=sys.stderr)
+            return 1
+        print(f"{path.name}: every cell ran", flush=True)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
