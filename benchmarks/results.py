@@ -44,7 +44,7 @@ TITLES = {
 WORDS = {
     "orl": "No rival has seen this data set, and ours were trained on 30 other people of it: the home advantage is ours, which "
     "is why our regression network, with the same advantage, stands beside.",
-    "photos": "`photos-4x` and Real-ESRGAN were trained to take off blur and noise, which these clean reductions do not have.",
+    "photos": "Real-ESRGAN was trained to take off blur, noise and compression, which these clean reductions do not have.",
 }
 SHORT = {
     "orl": ("psnr", "ssim", "lpips_vgg", "rank_1", "consistency_db"),

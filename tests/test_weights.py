@@ -18,7 +18,9 @@ from sr3_jax.evaluation.lpips import lpips
 from sr3_jax.inference.upscaler import Upscaler
 
 NAMES = ["faces-16-64", "faces-16-64-regression"]
-CONFIGS = {NAMES[0]: "orl_16_64", NAMES[1]: "orl_16_64", "photos-4x": "photos_4x"}
+CONFIGS = {NAMES[0]: "orl_16_64", NAMES[1]: "orl_16_64", "photos-4x": "photos_4x", "photos-4x-regression": "photos_4x"}
+# of the control of photos-4x, as its config says
+OWN = ("train.learning_rate_schedule: 'constant' here, 'cosine' there",)
 
 
 def upscaled(name, data, sample=0):
@@ -42,7 +44,10 @@ def test_its_config_is_the_one_that_is_said_to_train_it(name):
     spec.loader.exec_module(module)
     ours = module.get_config()
     ours.objective = load_checkpoint(name).config.objective
-    assert differences(ours, load_checkpoint(name).config) == []
+    found = [
+        line for line in differences(ours, load_checkpoint(name).config) if name != "photos-4x-regression" or line not in OWN
+    ]
+    assert found == []
 
 
 def detail(images):
