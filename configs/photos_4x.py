@@ -12,11 +12,11 @@ The result is the shipped `photos-4x`; the loss was still falling slowly. `photo
 --config.objective=regression --config.train.steps=6000 --config.train.learning_rate_schedule=cosine, 20 minutes. What to expect
 of both on photographs never seen: docs/results.md.
 
-Imperfect inputs in training were tried, from these weights on, and left out: for a network of this size they cost more on clean
-images than they gave on others. Blur that it is not told (data.blur = 0.8) and noise that it is (data.noise = 12), 14,000
-steps: LPIPS (AlexNet) of the clean public photographs .248 instead of .207, consistency 41.7 instead of 48.6 dB; blurred by 0.8 LR
-pixels .475 instead of .456; with noise of 5 levels, told, LPIPS (VGG) .391 instead of .420. Noise alone, 3,000 steps: .217 instead
-of .191 clean, and .373 instead of .419 with noise of 10 levels.
+Imperfect inputs in training were tried, from these weights on, and left out: for a network of this size they cost more on
+clean images than they gave on others. Blur that it is not told (data.blur = 0.8) and noise that it is (data.noise = 12),
+14,000 steps: LPIPS (AlexNet) of the clean public photographs .248 instead of .207, consistency 41.7 instead of 48.6 dB;
+blurred by 0.8 LR pixels .475 instead of .456; with noise of 5 levels, told, LPIPS (VGG) .391 instead of .420. Noise alone,
+3,000 steps: .217 instead of .191 clean, and .373 instead of .419 with noise of 10 levels.
 """
 
 import sr3_jax.config

@@ -38,7 +38,8 @@ def grid(
             if captions:
                 draw.text((middle, top + cell + below / 2), captions[title][y], "black", small, anchor="mm")
     for y, name in enumerate(names):
-        draw.text((4, TITLE + y * (cell + below) + cell / 2), name[-9:], "black", font, anchor="lm")
+        lines = "\n".join(part[-9:] for part in name.split("/")[-2:])
+        draw.multiline_text((4, TITLE + y * (cell + below) + cell / 2), lines, "black", font, anchor="lm")
     return np.asarray(sheet)
 
 

@@ -117,3 +117,12 @@ def test_photographs_come_out_nearer_to_the_truth_and_sharper_than_bicubic_and_a
     assert lpips(found, hr, "alexnet").mean() < 0.65 * lpips(bicubic, hr, "alexnet").mean()
     assert lpips(found, hr, "vgg").mean() < lpips(bicubic, hr, "vgg").mean()
     assert detail(found[..., 1:2]) > 4 * detail(bicubic[..., 1:2])
+
+
+def test_the_control_of_the_photographs_has_the_higher_psnr_and_less_detail_than_a_sample():
+    hr = photographs()
+    lr = to_uint8(degradations.degrade(degradations.to_float(jnp.asarray(hr)), 32))
+    ours, control = (Upscaler.load(name)(lr, match_input=False) for name in ("photos-4x", "photos-4x-regression"))
+    psnr, best = (metrics.psnr(images, hr).mean() for images in (ours, control))
+    assert best - 2.5 < psnr < best
+    assert detail(control[..., 1:2]) < detail(ours[..., 1:2])
