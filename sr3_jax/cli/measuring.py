@@ -53,6 +53,9 @@ def evaluate(args: Arguments, _: list[str]) -> None:
 
     if not args.export:
         runs.check_needs(KNOWN[protocol], args)
+    for flag, column in (("classifier", "top_1"), ("identity", "rank_1"), ("inception", "fid")):
+        if getattr(args, flag) and column not in KNOWN[protocol].columns:
+            raise UserError(f"--{flag} measures nothing in --protocol={protocol}")
     parallel.start()
     given = _networks(args)
     checkpoints = [load_checkpoint(place) for place in places]

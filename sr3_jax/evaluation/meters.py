@@ -102,6 +102,8 @@ def faces(embed: identity.Embed, name: str) -> Meter:
     def end(collected: Collected) -> None:
         gallery = np.concatenate(list(collected.vectors(HR, "face")))
         people = [person(id) for id in collected.ids]
+        if len(set(people)) < 2:
+            raise UserError("identity needs the images of each person in a folder of their own")
         for row in collected.rows:
             probes = gallery if row == HR else np.concatenate(list(collected.vectors(row, "face")))
             collected.per_image[row]["rank_1"] = identity.rank_1(probes, gallery, people)

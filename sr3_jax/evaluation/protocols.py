@@ -53,17 +53,20 @@ class Protocol:
 
 PIXELS = ("psnr", "ssim", "consistency_mse_1e5", "consistency_db")
 LPIPS = ("lpips_vgg", "lpips_alexnet")
+IDENTITY = ("rank_1", "cosine")
 DIVERSITY = ("diversity_lpips", "diversity_deviation", "spread_to_error", "coverage")
 SETS = ("fid", "kid", "inception_score", "precision", "recall")
 
 PROTOCOLS = {
     protocol.name: protocol
     for protocol in (
-        Protocol("held_out", "the held-out images of the checkpoint's own data", (*PIXELS, *LPIPS, *DIVERSITY)),
+        Protocol(
+            "held_out", "the held-out images of the checkpoint's own data", (*PIXELS, *LPIPS, *IDENTITY, *SETS, *DIVERSITY)
+        ),
         Protocol(
             "orl",
             "AT&T faces 16 → 64, people 31–40",
-            ("psnr", "ssim", "lpips_vgg", "rank_1", "cosine", "consistency_mse_1e5", "consistency_db", *DIVERSITY),
+            ("psnr", "ssim", "lpips_vgg", *IDENTITY, "consistency_mse_1e5", "consistency_db", *DIVERSITY),
             64,
             16,
             {"source": "orl", "resample": "bicubic"},
@@ -71,7 +74,7 @@ PROTOCOLS = {
         Protocol(
             "photos",
             "public photographs 32 → 128, reduced to half their size before",
-            (*PIXELS, "psnr_y", "ssim_y", *LPIPS, *DIVERSITY),
+            (*PIXELS, "psnr_y", "ssim_y", *LPIPS, *SETS, *DIVERSITY),
             128,
             32,
             {"source": "photos", "fit": "crop"},
@@ -79,7 +82,7 @@ PROTOCOLS = {
         Protocol(
             "photos-large",
             "public photographs 64 → 256, at their own size",
-            (*PIXELS, "psnr_y", "ssim_y", *LPIPS, *DIVERSITY),
+            (*PIXELS, "psnr_y", "ssim_y", *LPIPS, *SETS, *DIVERSITY),
             256,
             64,
             {"source": "photos", "fit": "crop"},
@@ -156,6 +159,8 @@ PROTOCOLS = {
                 "with blur, L1 (paper)": {"fid": 11.3},
             },
         ),
-        Protocol("images", "any methods' images against their references", (*PIXELS, "psnr_y", "ssim_y", *LPIPS, *SETS)),
+        Protocol(
+            "images", "any methods' images against their references", (*PIXELS, "psnr_y", "ssim_y", *LPIPS, *IDENTITY, *SETS)
+        ),
     )
 }

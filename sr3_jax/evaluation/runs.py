@@ -68,6 +68,10 @@ def check_needs(protocol: Protocol, given: Any) -> None:
     for need in protocol.needs:
         if not getattr(given, need):
             raise UserError(f"--protocol={protocol.name} needs --{need}=… (sr3 evaluate --help)")
+    if given.data and protocol.data:
+        raise UserError(f"--protocol={protocol.name} has images of its own; --data is for the paper's tables")
+    if given.lr and protocol.name not in ("table5", "images"):
+        raise UserError(f"--lr is for --protocol=table5 or for --images and --reference, not for --protocol={protocol.name}")
 
 
 def run_images(
@@ -98,6 +102,8 @@ def finish(folder: AnyPath) -> None:
     for place in [folder, *(sub for sub in folder.iterdir() if sub.is_dir())]:
         if (place / "chunks").is_dir():
             forget(place)
+            if place != folder:
+                place.rmdir()
 
 
 def export(protocol: Protocol, folder: Path, options: Options) -> int:
@@ -186,9 +192,9 @@ def _meters(protocol: Protocol, options: Options, data: Any) -> list[Meter]:
         found.append(meters.perceptual())
     if options.inception and protocol.name != "table3":
         found.append(meters.classes(options.inception, options.reference, _name(data)))
-    if options.embed:
+    if options.embed and "rank_1" in wanted:
         found.append(meters.faces(options.embed, getattr(options.embed, "name", "given by the caller")))
-    if options.classifier:
+    if options.classifier and "top_1" in wanted:
         found.append(
             meters.accuracy(
                 options.classifier, getattr(options.classifier, "name", "given by the caller"), _labels(data, options)

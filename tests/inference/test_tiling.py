@@ -1,5 +1,7 @@
 """Tiled diffusion: the same picture as in one piece, without seams, whatever the size."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -166,7 +168,13 @@ def test_an_image_of_the_networks_own_size_is_the_same_in_tiles(colour):
     key = jax.random.fold_in(jax.random.fold_in(jax.random.key(0), 5), 0)
     plan = tiling.plan(8, 8, 16, 4, 2)
     y_0 = tiling.diffuse(
-        colour._denoise_tiles, condition, lambda *place: colour._noise(key, *place), 16, steps, plan, colour.batch_size
+        functools.partial(colour._denoise_tiles, 0.0),
+        condition,
+        lambda *place: colour._noise(key, *place),
+        16,
+        steps,
+        plan,
+        colour.batch_size,
     )
     np.testing.assert_allclose(np.clip(colour.method.decode(y_0, condition), -1, 1), wanted, atol=1e-5)
 
