@@ -61,7 +61,7 @@ def evaluate(args: Arguments, _: list[str]) -> None:
     checkpoints = [load_checkpoint(place) for place in places]
 
     if args.export:
-        count = runs.export(KNOWN[protocol], Path(args.export), Options(data=args.data or "", limit=args.limit))
+        count = runs.export(KNOWN[protocol], Path(args.export), Options(data=args.data or "", limit=args.limit), checkpoints)
         print(f"{count} images: {Path(args.export) / 'lr'} and {Path(args.export) / 'reference'}")
         return
     images = pairs.named_folders(args.images)
@@ -73,7 +73,7 @@ def evaluate(args: Arguments, _: list[str]) -> None:
             images=images,
             lr=Path(args.lr) if args.lr else None,
             samples=args.samples,
-            steps=tuple(steps for steps in args.steps if steps),
+            steps=tuple(args.steps),
             seed=args.seed,
             limit=args.limit,
             match_input=args.match_input,
@@ -89,7 +89,9 @@ def evaluate(args: Arguments, _: list[str]) -> None:
         return
     results, picture = found
     report.save(output, results, picture)
-    runs.finish(output)
+    runs.finish(output, list(images) if protocol == "table4" else [])
+    if results.get("left_out"):
+        print(f"{len(results['left_out'])} images were left out: {results['left_out'][0]}, …")
     print(f"{results['n']} {'held-out ' if protocol == 'held_out' else ''}images, {results['data'].get('source', protocol)}")
     if results.get("converted"):
         print(f"converted: {results['converted']}")
@@ -117,7 +119,15 @@ def _check_folders(args: Arguments, places: list[str]) -> None:
         raise UserError("evaluate takes --images or a checkpoint, not both, unless there is a --protocol")
     if not args.images or not args.reference:
         raise UserError("evaluate needs both --images=DIR and --reference=DIR, or a --protocol")
-    for flag, default in (("limit", 0), ("samples", 1), ("steps", []), ("seed", 0), ("data", None), ("export", None)):
+    for flag, default in (
+        ("limit", 0),
+        ("samples", 1),
+        ("steps", []),
+        ("seed", 0),
+        ("data", None),
+        ("export", None),
+        ("match_input", False),
+    ):
         if getattr(args, flag) != default:
             raise UserError(f"--{flag} is for checkpoints and protocols, not for --images and --reference alone")
 
@@ -233,7 +243,7 @@ def statistics(args: Arguments, positional: list[str]) -> None:
     folder = output.with_suffix(".parts")
     with _progress("reading") as (_, on_images):
         found = runs.statistics(Path(positional[0]), folder, network, on_images)
-    if found is None:
+    if not parallel.is_main():
         return
     found.save(output)
     runs.finish(folder)

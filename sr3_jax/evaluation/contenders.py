@@ -16,6 +16,7 @@ from sr3_jax.checkpoints import Checkpoint
 from sr3_jax.data import degradations
 from sr3_jax.data.sources import image_id
 from sr3_jax.errors import UserError
+from sr3_jax.evaluation import pairs
 from sr3_jax.inference import tiling
 from sr3_jax.inference.upscaler import Upscaler
 
@@ -89,6 +90,7 @@ class Network:
             "step": checkpoint.step,
             "parameters": fingerprint(checkpoint),
             "evaluations": table.evaluations,
+            "schedule": f"{zlib.crc32(b''.join(np.asarray(column).tobytes() for column in self.upscaler.table(steps))):08x}",
             "match_input": match_input,
         }
         if not regression:
@@ -139,7 +141,7 @@ class Folder:
     """Images that some method has made, as files named by their id."""
 
     def __init__(self, name: str, files: Mapping[str, Path]):
-        self.about, self.rows, self._files = {"folder": name}, [name], files
+        self.about, self.rows, self._files = {"folder": name, "files": pairs.fingerprint(files)}, [name], files
 
     def make(self, lr: Batch | None, ids: Sequence[str], size: tuple[int, int], channels: int = 3) -> Made:
         channels = channels if lr is None else lr.shape[-1]

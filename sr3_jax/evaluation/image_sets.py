@@ -35,12 +35,25 @@ class Split:
 
     def __post_init__(self):
         data = self.config.data
-        shown = ("source", "folder", "eval_folder", "name", "eval_split", "hr_size", "lr_size", "fit", "resample")
-        self.about = {name: data[name] for name in shown if data[name] != ""} | {"n": len(self.places)}
+        shown = ("source", "hr_size", "lr_size", "fit") + (("resample",) if data.fit == "resize" else ())
+        self.about = {name: data[name] for name in shown} | {
+            "channels": self.config.model.image_channels,
+            "n": len(self.places),
+        }
+        if data.source == "tfds":
+            self.about["data"] = f"{data.name}:{data.eval_split}"
+        elif data.source in ("folder", "records"):
+            self.about["data"] = data.eval_folder or data.folder
+        if isinstance(self.source, Folder):
+            self.about["files"] = pairs.fingerprint({name: self.source.root / name for name in self.source.names})
         self.scale = data.hr_size // data.lr_size
 
     def chunks(self) -> list[list[int]]:
         return [self.places[start : start + CHUNK] for start in range(0, len(self.places), CHUNK)]
+
+    def id_of(self, place: int) -> str:
+        """The id of an image, without reading it where that can be had."""
+        return self.source.names[place] if isinstance(self.source, Folder) else self.source[place].id
 
     def load(self, places: Sequence[int]) -> Images:
         hr, ids, notes, dropped = [], list[str](), list[tuple[str, ...]](), list[str]()
@@ -72,6 +85,7 @@ class Pairs:
         self.methods = {name: self._files[f"images {name}"] for name in methods}
         self._sizes = [self._size(stem) for stem in self.stems]
         self.about = {"reference": str(reference), "lr": str(lr) if lr else None, "n": len(self.stems)}
+        self.about |= {name: pairs.fingerprint(files) for name, files in self._files.items()}
 
     def _size(self, stem: str) -> tuple[int, ...]:
         """Raises UserError where sizes differ."""
@@ -112,7 +126,7 @@ class Alone:
         if len(self._sizes) > 1:
             shown = ", ".join(f"{width}×{height}" for width, height in sorted(self._sizes)[:4])
             raise UserError(f"{folder} holds images of several sizes: {shown}")
-        self.scale, self.about = scale, {"images": str(folder), "n": len(self._stems)}
+        self.scale, self.about = scale, {"images": str(folder), "n": len(self._stems), "files": pairs.fingerprint(self.files)}
 
     def chunks(self) -> list[list[int]]:
         places = list(range(len(self._stems)))
@@ -147,19 +161,30 @@ def split(protocol: Protocol, config: ConfigDict | None, options: Options) -> Sp
         data.hr_size, data.lr_size = protocol.hr_size, protocol.lr_size
         data.fit, data.resample = "resize", "area"
         data.update(protocol.data)
-        if config is None and data.source == "orl":
+        if config is None and protocol.data.get("source") == "orl":
             task.model.image_channels = 1
+    if protocol.paper and task.model.image_channels != 3:
+        raise UserError(f"--protocol={protocol.name} is of colour images, and the network is for grey ones")
     if options.data:
         _point_at(data, options.data)
+    if protocol.hr_size:
+        data.max_bad_fraction = 1.0  # the paper leaves out what is too small, however much that is
     if data.hr_size < 11:
         raise UserError(f"data.hr_size = {data.hr_size} must be at least 11 to be evaluated: that is the window of SSIM")
     source = open_source(task, "eval")
     places = list(range(len(source)))
     if protocol.first:
-        if isinstance(source, Folder):
-            places.sort(key=lambda i: source.names[i].rpartition("/")[2])
-        places = places[: protocol.first]
+        places = _first(source, protocol.first)
     return Split(task, source, spread(places, options.limit))
+
+
+def _first(source: Source, count: int) -> list[int]:
+    """The first images by the names of their files, those counted that are there but too small."""
+    if not isinstance(source, Folder):
+        return list(range(min(count, len(source))))
+    place = {name: i for i, name in enumerate(source.names)}
+    names = sorted([*place, *(one.id for one in source.dropped)], key=lambda name: name.rpartition("/")[2])
+    return [place[name] for name in names[:count] if name in place]
 
 
 def _point_at(data: ConfigDict, place: str) -> None:

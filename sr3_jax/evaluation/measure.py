@@ -7,11 +7,11 @@ chunk, and of the statistics, however many images there are.
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
 import numpy as np
-from etils import epath
 from jaxtyping import Float
 
 from sr3_jax import parallel, paths
@@ -21,6 +21,7 @@ from sr3_jax.errors import UserError
 from sr3_jax.evaluation.contenders import Contender
 from sr3_jax.paths import AnyPath
 
+RUN = "run.json"
 HR = "HR"  # the row of the references themselves
 
 
@@ -154,9 +155,17 @@ def measure(
     return collected
 
 
-def forget(folder: AnyPath) -> None:
-    """Removes the chunks, when the results are written."""
-    epath.Path(folder / "chunks").rmtree()
+def forget(folder: AnyPath) -> bool:
+    """Removes a run's chunks, when its results are written, and nothing else; whether there were any."""
+    chunks = folder / "chunks"
+    if not (chunks / RUN).exists():
+        return False
+    for file in chunks.iterdir():
+        if file.name == RUN or file.suffix == ".npz":
+            file.unlink()
+    if isinstance(chunks, Path) and not any(chunks.iterdir()):  # an object store has no empty folders
+        chunks.rmdir()
+    return True
 
 
 def _about(data: Data, contenders: Sequence[Contender], meters: Sequence[Meter]) -> dict[str, Any]:
@@ -215,8 +224,10 @@ def _part(file: AnyPath, name: str) -> np.ndarray:
 
 def _check_same_run(folder: AnyPath, about: dict[str, Any]) -> None:
     """Notes what is measured, or compares it with what a run before this one noted."""
-    file = folder / "chunks" / "run.json"
+    file = folder / "chunks" / RUN
     text = json.dumps(about, indent=2, sort_keys=True)
+    if not file.exists() and file.parent.is_dir() and any(file.parent.iterdir()):
+        raise UserError(f"{file.parent} is there, but not of an evaluation: choose another --output")
     if file.exists() and json.loads(file.read_text()) != json.loads(text):
         raise UserError(
             f"{folder} holds the beginning of another evaluation, of other data, checkpoints or settings (see {file}): choose "

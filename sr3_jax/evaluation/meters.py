@@ -1,5 +1,6 @@
 """The metrics as `measure` takes them: one function a family."""
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -68,7 +69,7 @@ def classes(network: FeatureNetwork, reference: Reference | None = None, name: s
                 whole["fid"] = distributions.fid(made, against)
             if against.sample is not None and row != HR:
                 whole["kid"] = distributions.kid(made.sample, against.sample)[0]
-                if made.n > distributions.NEIGHBOUR:
+                if min(made.n, len(against.sample)) > distributions.NEIGHBOUR:
                     pair = distributions.precision_recall(made.sample, against.sample)
                     whole |= dict(zip(("precision", "recall"), pair, strict=True))
             if made.n >= distributions.SPLITS:
@@ -102,11 +103,12 @@ def faces(embed: identity.Embed, name: str) -> Meter:
     def end(collected: Collected) -> None:
         gallery = np.concatenate(list(collected.vectors(HR, "face")))
         people = [person(id) for id in collected.ids]
-        if len(set(people)) < 2:
-            raise UserError("identity needs the images of each person in a folder of their own")
+        counts = Counter(people)
+        ranked = len(counts) > 1 and min(counts.values()) > 1  # else there is nobody to be found among, or nobody to find
         for row in collected.rows:
             probes = gallery if row == HR else np.concatenate(list(collected.vectors(row, "face")))
-            collected.per_image[row]["rank_1"] = identity.rank_1(probes, gallery, people)
+            if ranked:
+                collected.per_image[row]["rank_1"] = identity.rank_1(probes, gallery, people)
             collected.per_image[row]["cosine"] = identity.cosine(probes, gallery)
 
     return Meter("identity", each, end, True, {"identity": {"network": name, "gallery": "all other HR images"}})
@@ -128,7 +130,7 @@ def accuracy(classifier: Classifier, name: str, labels: Callable[[Sequence[str]]
     return Meter("classification", each, None, True, {"classifier": name})
 
 
-def differences() -> Meter:
+def differences(perceptual: bool = True) -> Meter:
     """How different several samples of one input are."""
 
     def each(pictures: Pictures) -> dict[str, np.ndarray]:
@@ -136,7 +138,7 @@ def differences() -> Meter:
         if samples is None:
             return {}
         found = {"diversity_deviation": diversity.deviation(samples)}
-        if min(samples.shape[2:4]) >= SMALLEST["vgg"]:
+        if perceptual and min(samples.shape[2:4]) >= SMALLEST["vgg"]:
             found["diversity_lpips"] = diversity.pairwise_lpips(samples)
         if hr is not None:
             found["spread_to_error"] = diversity.spread_to_error(samples, hr)

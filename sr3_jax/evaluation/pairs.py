@@ -1,5 +1,6 @@
 """Folders whose images belong together by their stems: a.png, sub/a.jpg."""
 
+import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -8,6 +9,7 @@ from jaxtyping import UInt8
 
 from sr3_jax import images
 from sr3_jax.errors import UserError
+from sr3_jax.paths import AnyPath
 
 LISTED = 8  # names in an error
 
@@ -53,6 +55,17 @@ def listed(names: Sequence[str]) -> str:
 def read_rgb(path: Path) -> UInt8[np.ndarray, "h w 3"]:
     """The image in RGB, 8 bits; raises ImageError."""
     return images.read(path, channels=3)[0]
+
+
+def fingerprint(files: Mapping[str, AnyPath]) -> str:
+    """A few digits of the names, sizes and times of files: others when any of them has changed."""
+    code = 0
+    for stem in sorted(files):
+        stat = files[stem].stat()
+        code = zlib.crc32(
+            f"{stem}\n{getattr(stat, 'st_size', getattr(stat, 'length', 0))}\n{getattr(stat, 'st_mtime_ns', 0)}".encode(), code
+        )
+    return f"{code:08x}"
 
 
 def named_folders(given: Sequence[str]) -> dict[str, Path]:

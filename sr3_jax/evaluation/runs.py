@@ -23,7 +23,7 @@ from sr3_jax.evaluation.contenders import Contender, Network
 from sr3_jax.evaluation.distributions import Reference
 from sr3_jax.evaluation.image_sets import Alone, Pairs, Split, Themselves, split
 from sr3_jax.evaluation.inception import FeatureNetwork
-from sr3_jax.evaluation.measure import Meter, forget, measure
+from sr3_jax.evaluation.measure import HR, Collected, Meter, forget, measure
 from sr3_jax.evaluation.pictures import best_and_worst
 from sr3_jax.evaluation.protocols import PROTOCOLS, Options, Protocol
 from sr3_jax.paths import AnyPath
@@ -42,6 +42,7 @@ def run(
     Goes on where a run that was stopped left off in `folder`. None on all processes but the main one. Raises UserError.
     """
     check_needs(protocol, options)
+    _check_names(options)
     if protocol.name == "table4":
         return _generated(protocol, folder, options, on_start, on_images)
     _check_alike(checkpoints)
@@ -68,10 +69,22 @@ def check_needs(protocol: Protocol, given: Any) -> None:
     for need in protocol.needs:
         if not getattr(given, need):
             raise UserError(f"--protocol={protocol.name} needs --{need}=… (sr3 evaluate --help)")
+    if given.reference and not given.inception and protocol.name != "images":
+        raise UserError("--reference=… is what FID compares with, and needs --inception=PATH")
+    if given.labels and "top_1" not in protocol.columns:
+        raise UserError(f"--labels is for --protocol=table3, not for --protocol={protocol.name}")
+    if given.data and given.lr:
+        raise UserError("--data and --lr cannot be given together: the images come from one of them")
     if given.data and protocol.data:
         raise UserError(f"--protocol={protocol.name} has images of its own; --data is for the paper's tables")
     if given.lr and protocol.name not in ("table5", "images"):
         raise UserError(f"--lr is for --protocol=table5 or for --images and --reference, not for --protocol={protocol.name}")
+
+
+def _check_names(options: Options) -> None:
+    for name in options.images:
+        if name in (HR, "reference") or "/" in name:
+            raise UserError(f"a method cannot be called {name!r} here: give NAME=DIR with another name")
 
 
 def run_images(
@@ -82,43 +95,57 @@ def run_images(
     on_images: Callable[[int], object] = lambda count: None,
 ) -> tuple[report.Results, np.ndarray | None] | None:
     """As `run`, of any methods' images (options.images) against a folder of references."""
+    _check_names(options)
     data = Pairs(reference, options.lr, options.images)
     field_: list[Contender] = [contenders.Folder(name, files) for name, files in data.methods.items()]
     protocol = PROTOCOLS["images"]
     return _measured(protocol, data, field_, _meters(protocol, options, data), folder, options, [], on_start, on_images)
 
 
-def statistics(
-    images: Path, folder: AnyPath, inception: FeatureNetwork, on_images: Callable[[int], object]
-) -> Reference | None:
-    """The statistics of a folder of images, for FID; None on all processes but the main one."""
+def statistics(images: Path, folder: AnyPath, inception: FeatureNetwork, on_images: Callable[[int], object]) -> Reference:
+    """The statistics of a folder of images, for FID."""
     features = meters.classes(inception)._replace(end=None)
-    collected = measure(Alone(images), [Themselves(images.name)], [features], folder, on_images)
-    return Reference.of(images.name, meters.statistics(collected, images.name)) if collected else None
+    data = Alone(images)
+    measure(data, [Themselves(images.name)], [features], folder, on_images)
+    collected = Collected(folder, len(data.chunks()))  # on all processes, which compare with it
+    return Reference.of(images.name, meters.statistics(collected, images.name))
 
 
-def finish(folder: AnyPath) -> None:
-    """Removes what a run kept in order to go on, after its results are written."""
-    for place in [folder, *(sub for sub in folder.iterdir() if sub.is_dir())]:
-        if (place / "chunks").is_dir():
-            forget(place)
-            if place != folder:
-                place.rmdir()
+def finish(output: AnyPath, names: Sequence[str] = ()) -> None:
+    """Removes what a run kept in order to go on, after its results are written; `names` are the methods of table 4."""
+    for place in (output, output / "reference", *(output / name for name in names)):
+        if forget(place) and place != output and not any(place.iterdir()):
+            place.rmdir()
 
 
-def export(protocol: Protocol, folder: Path, options: Options) -> int:
+def export(protocol: Protocol, folder: Path, options: Options, checkpoints: Sequence[Checkpoint] = ()) -> int:
     """Writes the protocol's images, folder/lr and folder/reference, for methods of any kind; returns their number."""
-    data = split(protocol, None, options)
-    count = 0
+    data = split(protocol, checkpoints[0].config if checkpoints else None, options)
+    _by_stem(data)
+    count, dropped = 0, [f"{one.id} {one.reason}" for one in data.source.dropped]
     for chunk in data.chunks():
         images = data.load(chunk)
+        dropped += images.dropped
         if images.hr is None or images.lr is None:
             continue
         for id, hr, lr in zip(images.ids, images.hr, images.lr, strict=True):
             image_files.write(folder / "reference" / f"{_stem(id)}.png", hr)
             image_files.write(folder / "lr" / f"{_stem(id)}.png", lr)
             count += 1
+    if not count:
+        raise UserError("there is no image to export" + (f": {dropped[0]}" if dropped else ""))
     return count
+
+
+def _by_stem(data: Split) -> dict[str, str]:
+    """{id without a suffix: id}; raises UserError for two of one stem."""
+    found: dict[str, str] = {}
+    for place in data.places:
+        id = data.id_of(place)
+        if _stem(id) in found:
+            raise UserError(f"{found[_stem(id)]} and {id} have the same stem: which of them is meant?")
+        found[_stem(id)] = id
+    return found
 
 
 def _stem(id: str) -> str:
@@ -158,13 +185,13 @@ def _contenders(
             name = f"{f'blur {blur:g}' if blur else 'without blur'}, {loss.upper()}"
         name = f"{name} ({Path(checkpoint.name).name})" if name in taken else name
         taken.add(name)
-        for steps in [None] if regression or not options.steps else options.steps:
+        for steps in [0] if regression or not options.steps else options.steps:
             field_.append(
                 Network(
                     checkpoint,
-                    f"{name}, {steps} evaluation{'s' if steps > 1 else ''}" if steps and len(options.steps) > 1 else name,
+                    _row(name, steps or checkpoint.config.sample.steps) if len(options.steps) > 1 and not regression else name,
                     samples=options.samples,
-                    steps=steps,
+                    steps=steps or None,
                     seed=options.seed,
                     match_input=options.match_input,
                     within=protocol.within,
@@ -173,7 +200,7 @@ def _contenders(
     for name, folder in options.images.items():
         if isinstance(data, Alone):
             raise UserError("--images and --lr cannot be given together to a protocol")
-        wanted = {_stem(data.source[place].id): data.source[place].id for place in data.places}
+        wanted = _by_stem(data)
         found = pairs.by_stem(folder)
         missing = sorted(wanted.keys() - found.keys())
         if missing:
@@ -183,6 +210,10 @@ def _contenders(
             )
         field_.append(contenders.Folder(name, {id: found[stem] for stem, id in wanted.items()}))
     return field_
+
+
+def _row(name: str, steps: int) -> str:
+    return f"{name}, {steps} evaluation{'s' if steps > 1 else ''}"
 
 
 def _meters(protocol: Protocol, options: Options, data: Any) -> list[Meter]:
@@ -201,13 +232,13 @@ def _meters(protocol: Protocol, options: Options, data: Any) -> list[Meter]:
             )
         )
     if options.samples > 1 and "coverage" in wanted:
-        found.append(meters.differences())
+        found.append(meters.differences(options.perceptual))
     return found
 
 
 def _name(data: Any) -> str:
     about = data.about
-    names = [about.get(key) for key in ("eval_folder", "reference", "name", "source")]
+    names = [about.get(key) for key in ("data", "reference", "source")]
     return f"the HR images of {next(filter(None, names), 'the same set')}"
 
 
@@ -272,12 +303,14 @@ def _measured(
     on_images: Callable[[int], object],
 ) -> tuple[report.Results, np.ndarray | None] | None:
     on_start(sum(map(len, data.chunks())))
+    left_out: list[str] = []
     collected = measure(data, field_, found, folder, on_images)
     if collected is None:
         return None
     if isinstance(data, Split):
         bad = [*data.source.dropped, *(Dropped("", reason) for reason in collected.dropped)]
         check_budget(bad, data.source, data.config.data.max_bad_fraction, "evaluation data")
+        left_out = [f"{one.id} {one.reason}".strip() for one in bad]
     networks: dict[str, Any] = {}
     for meter in found:
         networks |= meter.about
@@ -289,7 +322,7 @@ def _measured(
             methods[one.rows[0]]["step"] = one.about["step"]
     results = _header(protocol, data.about, options) | {
         "n": len(collected.ids),
-        "dropped": collected.dropped,
+        "left_out": left_out,
         "converted": converted(collected.notes),
         "step": checkpoints[0].step if checkpoints else None,
         "contenders": {one.rows[0]: one.about for one in field_},

@@ -298,6 +298,10 @@ class Upscaler:
         # 10 ms each time, as much as a step
         return self._once(("table", steps, sampler), lambda: sampling_steps(self.checkpoint.config, steps, changes))
 
+    def table(self, steps: int | None = None, sampler: str | None = None) -> Steps:
+        """The levels and coefficients that are used for so many evaluations."""
+        return self._table(steps, sampler)
+
     def _input(self, colour: Canvas) -> Canvas:
         """The colour of an image in the network's channels."""
         if colour.shape[-1] == self.channels:

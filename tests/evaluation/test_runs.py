@@ -322,8 +322,8 @@ def test_matching_the_input_is_a_choice_of_the_run_and_off_otherwise(val, tmp_pa
         (["--protocol=orl", "--checkpoint={c}", "--classifier={d}/none"], "--classifier measures nothing in --protocol=orl"),
         (["--protocol=orl", "--checkpoint={c}", "--data={d}"], "has images of its own"),
         (["--protocol=photos", "--checkpoint={c}", "--lr={d}"], "--lr is for --protocol=table5"),
-        (["--protocol=photos", "--checkpoint={c}", "--labels={d}/none"], "'FILE-NAME CLASS'"),
-        (["--protocol=photos", "--checkpoint={c}", "--reference={d}"], "--reference=DIR needs --inception=PATH"),
+        (["--protocol=photos", "--checkpoint={c}", "--labels={d}/none"], "--labels is for --protocol=table3"),
+        (["--protocol=photos", "--checkpoint={c}", "--reference={d}"], "needs --inception=PATH"),
     ],
 )
 def test_what_is_missing_is_said_in_one_sentence(val, tmp_path, capsys, monkeypatch, flags, words):
@@ -388,3 +388,57 @@ def _square(path, size):
     side = min(image.size)
     left, top = (image.width - side) // 2, (image.height - side) // 2
     return image.resize((size, size), Image.Resampling.BOX, box=(left, top, left + side, top + side))
+
+
+def test_nothing_but_a_runs_own_chunks_is_removed(tmp_path):
+    for place in ("out", "out/other"):
+        (tmp_path / place / "chunks").mkdir(parents=True)
+        (tmp_path / place / "chunks" / "mine.txt").write_text("mine")
+    runs.finish(tmp_path / "out", ["other"])
+    assert len(list(tmp_path.rglob("mine.txt"))) == 2
+    images.write(tmp_path / "real" / "a.png", np.zeros((16, 16, 3), np.uint8))
+    with pytest.raises(UserError, match="not of an evaluation"):
+        runs.run_images(tmp_path / "real", tmp_path / "out", Options(images={"same": tmp_path / "real"}))
+
+
+def test_a_run_does_not_go_on_with_files_that_have_changed(tmp_path):
+    rng = np.random.default_rng(0)
+    for folder in ("real", "ours"):
+        images.write(tmp_path / folder / "a.png", rng.integers(0, 256, (16, 16, 3)).astype(np.uint8))
+    options = Options(images={"ours": tmp_path / "ours"})
+    first, _ = runs.run_images(tmp_path / "real", tmp_path / "out", options)
+    again, _ = runs.run_images(tmp_path / "real", tmp_path / "out", options)
+    assert again["methods"] == first["methods"]
+    images.write(tmp_path / "ours" / "a.png", images.read(tmp_path / "real" / "a.png", 3).pixels)
+    with pytest.raises(UserError, match="beginning of another evaluation"):
+        runs.run_images(tmp_path / "real", tmp_path / "out", options)
+    with pytest.raises(UserError, match="cannot be called 'HR'"):
+        runs.run_images(tmp_path / "real", tmp_path / "out", Options(images={"HR": tmp_path / "ours"}))
+
+
+def test_images_that_are_too_small_are_left_out_and_counted_among_the_first(val, tmp_path):
+    for i, path in enumerate(_files(val)):
+        large = Image.open(path).convert("RGB")
+        (large.resize((200, 220)) if i == 1 else large).save(tmp_path / f"{i}.png")
+    few = PROTOCOLS["table3"].__class__(**{**PROTOCOLS["table3"].__dict__, "first": 3})
+    labels = {f"{i}.png": 0 for i in range(N)}
+
+    def classifier(pictures):
+        return np.eye(6)[np.zeros(len(pictures), int)]
+
+    options = Options(data=str(tmp_path), classifier=classifier, labels=labels)
+    results, _ = runs.run(few, [network(256, 64)], tmp_path / "out", options)
+    assert list(results["per_image"]["HR"]) == ["0.png", "2.png"]
+    assert results["left_out"] == ["1.png is 200×220, smaller than data.hr_size = 224"]
+    with pytest.raises(UserError, match="is of colour images"):
+        runs.run(few, [network(256, 64, channels=1)], tmp_path / "grey", options)
+
+
+def test_two_files_of_one_stem_are_refused_before_anything_is_lost(val, tmp_path):
+    (tmp_path / "data").mkdir()
+    for name in ("a.png", "a.jpg"):
+        Image.open(_files(val)[0]).convert("RGB").save(tmp_path / "data" / name)
+    with pytest.raises(UserError, match="the same stem"):
+        runs.export(PROTOCOLS["table1"], tmp_path / "out", Options(data=str(tmp_path / "data")))
+    with pytest.raises(UserError, match="no image to export: "):
+        runs.export(PROTOCOLS["held_out"], tmp_path / "out", Options(), [network(256, 64, channels=1)])
