@@ -34,6 +34,17 @@ class Images(NamedTuple):
     notes: Sequence[tuple[str, ...]] = ()  # what was converted when each was read
     dropped: Sequence[str] = ()  # why others of the chunk are not there
 
+    @property
+    def given(self) -> np.ndarray:
+        """What contenders get: the LR images, or where there are none the images themselves."""
+        found = self.lr if self.lr is not None else self.hr
+        assert found is not None
+        return found
+
+    def size(self, scale: int) -> tuple[int, int]:
+        """(height, width) of what they are to make."""
+        return self.hr.shape[1:3] if self.hr is not None else tuple(scale * side for side in self.given.shape[1:3])
+
 
 @runtime_checkable
 class Data(Protocol):
@@ -192,11 +203,8 @@ def _measure_chunk(
                     vectors[f"{row}\n{name}"] = np.asarray(found)
 
     if images.ids:
-        known = images.hr if images.hr is not None else images.lr
-        assert known is not None
-        size = known.shape[1:3] if images.hr is not None else tuple(data.scale * side for side in known.shape[1:3])
         for contender in contenders:
-            made = contender.make(images.lr if images.lr is not None else known, images.ids, size)
+            made = contender.make(images.given, images.ids, images.size(data.scale))
             for row, pictures in made.images.items():
                 look(row, Pictures(pictures, images.hr, images.lr, images.ids, made.samples.get(row)), meters)
         of_reference = [meter for meter in meters if meter.of_reference]

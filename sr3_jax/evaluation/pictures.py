@@ -27,20 +27,19 @@ def best_and_worst(data: Any, field_: Sequence[Contender], collected: Collected)
     kept = _places_of(data, places, collected)
     for i in chosen:
         images = data.load([kept[i]])
-        known = images.hr if images.hr is not None else images.lr
-        size = known.shape[1:3] if images.hr is not None else tuple(data.scale * side for side in known.shape[1:3])
+        size = images.size(data.scale)
         shown: dict[str, np.ndarray] = {"LR": images.lr[0]} if images.lr is not None else {}
         for one in field_:
             if one.rows == ["nearest"]:
                 continue
-            made = one.make(images.lr if images.lr is not None else known, images.ids, size)
+            made = one.make(images.given, images.ids, size)
             shown |= {row: pictures[0] for row, pictures in made.images.items() if row in one.rows}
             if isinstance(one, Network) and one is main and not one.upscaler.method.regression:
                 for sample in (1, 2):
                     drawn = (
                         made.samples[one.name][sample][0]
                         if one.samples > sample
-                        else to_uint8(one.draw(images.lr if images.lr is not None else known, images.ids, size, sample))[0]
+                        else to_uint8(one.draw(images.given, images.ids, size, sample))[0]
                     )
                     shown[f"sample {sample + 1}"] = drawn
         if images.hr is not None:

@@ -272,7 +272,7 @@ def _generated(
     assert options.inception is not None
     assert options.reference is not None
     sets = {name: Alone(place, limit=options.limit) for name, place in options.images.items()}
-    on_start(sum(len(one.files) if not options.limit else one.about["n"] for one in sets.values()))
+    on_start(sum(one.about["n"] for one in sets.values()))
     meter = meters.classes(options.inception, options.reference)
     methods: dict[str, dict[str, float]] = {}
     about: dict[str, Any] = {}

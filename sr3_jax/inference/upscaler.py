@@ -66,7 +66,7 @@ class Upscaler:
         self.tile = self._check_tile(tile)
         self._kept: dict[Any, Any] = {}
         self._lock = threading.Lock()
-        self._table(None, None)  # raises here rather than at the first image
+        self.table(None, None)  # raises here rather than at the first image
         self.set_params(checkpoint.params)
 
     @classmethod
@@ -160,7 +160,7 @@ class Upscaler:
     ) -> list[Picture]:
         """Pictures of one size, each as it would be by itself."""
         self.check_noise(noise)
-        table, pictures = self._table(steps, sampler), list(given)
+        table, pictures = self.table(steps, sampler), list(given)
         for number in range(self.passes(scale)):
             # from the second pass on the noise is another
             id = image_id(f"{name}#{number}" if number else name)
@@ -266,7 +266,7 @@ class Upscaler:
             made *= self.scale
         # condition, y_t, estimate, the estimate before, and the picture itself
         size = 4 * height * width * made**2 * (4 * self.channels + 4)
-        return Cost(*self._size(height, width, scale), tiles, self._table(steps, sampler).evaluations, size)
+        return Cost(*self._size(height, width, scale), tiles, self.table(steps, sampler).evaluations, size)
 
     def _tiles(self, height: int, width: int) -> int:
         side, overlap = self.tile // self.scale, self.tile // 4 // self.scale
@@ -290,17 +290,14 @@ class Upscaler:
         # a quarter of the tile, in whole LR pixels
         return tiling.plan(max(height, side), max(width, side), self.tile, self.tile // 4, self.scale)
 
-    def _table(self, steps: int | None, sampler: str | None) -> Steps:
+    def table(self, steps: int | None = None, sampler: str | None = None) -> Steps:
+        """The levels and coefficients that are used for so many evaluations; raises UserError when they cannot be had."""
         if steps is not None and steps < 1:
             raise UserError(f"steps = {steps} must be at least 1")
         count = self.checkpoint.config.sample.steps if steps is None else steps
         changes = {"sampler": sampler} if sampler else self.checkpoint.schedules.get(str(count))
         # 10 ms each time, as much as a step
         return self._once(("table", steps, sampler), lambda: sampling_steps(self.checkpoint.config, steps, changes))
-
-    def table(self, steps: int | None = None, sampler: str | None = None) -> Steps:
-        """The levels and coefficients that are used for so many evaluations."""
-        return self._table(steps, sampler)
 
     def _input(self, colour: Canvas) -> Canvas:
         """The colour of an image in the network's channels."""
@@ -328,9 +325,7 @@ class Upscaler:
         `noise` is that of the images, as in `__call__`; `on_batch(count)` is called after every `count` images.
         """
         self.check_noise(noise)
-        return self._run(
-            np.asarray(lr, np.float32) / 127.5 - 1, ids, seed, sample, self._table(steps, sampler), noise, on_batch
-        )
+        return self._run(np.asarray(lr, np.float32) / 127.5 - 1, ids, seed, sample, self.table(steps, sampler), noise, on_batch)
 
     def trial(self, lr: np.ndarray, ids: Sequence[int], steps: Steps, *, seed: int = 0) -> np.ndarray:
         """As `batch`, by any table, compiled once for each number of evaluations."""

@@ -11,6 +11,7 @@ from PIL import Image
 
 from sr3_jax import cli, config, images, parallel
 from sr3_jax.checkpoints import Checkpoint, export
+from sr3_jax.cli import measuring
 from sr3_jax.errors import UserError
 from sr3_jax.evaluation import distributions, metrics, runs
 from sr3_jax.evaluation.distributions import Reference, Statistics
@@ -442,3 +443,8 @@ def test_two_files_of_one_stem_are_refused_before_anything_is_lost(val, tmp_path
         runs.export(PROTOCOLS["table1"], tmp_path / "out", Options(data=str(tmp_path / "data")))
     with pytest.raises(UserError, match="no image to export: "):
         runs.export(PROTOCOLS["held_out"], tmp_path / "out", Options(), [network(256, 64, channels=1)])
+
+
+@pytest.mark.fast
+def test_the_command_offers_every_protocol():
+    assert {*measuring.PROTOCOLS, "images"} == PROTOCOLS.keys()

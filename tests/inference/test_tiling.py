@@ -162,7 +162,7 @@ def test_matching_gives_the_input_back_and_changes_nothing_that_agrees():
 
 def test_an_image_of_the_networks_own_size_is_the_same_in_tiles(colour):
     lr = photograph(8, 8)
-    steps = colour._table(None, None)
+    steps = colour.table(None, None)
     [wanted] = colour.enlarge(lr[None], 5, 0, 0, steps)
     condition = tiling.resize(lr, 16, 16)
     key = jax.random.fold_in(jax.random.fold_in(jax.random.key(0), 5), 0)
