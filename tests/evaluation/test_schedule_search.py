@@ -104,10 +104,10 @@ def test_a_stopped_search_goes_on_to_the_same_end_and_its_winner_is_the_default(
     schedule_search.keep(checkpoints.schedules_file(file), 30, found)
     loaded = checkpoints.load_checkpoint(file)
     assert loaded.schedules == {"2": found.fields, "30": found.fields}
-    table = Upscaler(loaded, batch_size=1)._table(2, None)
+    table = Upscaler(loaded, batch_size=1).table(2, None)
     for column, wanted in zip(table, sampling_steps(loaded.config, 2, found.fields), strict=True):
         np.testing.assert_array_equal(column, wanted)
-    default = Upscaler(loaded, batch_size=1)._table(3, None)
+    default = Upscaler(loaded, batch_size=1).table(3, None)
     np.testing.assert_array_equal(default.gamma, sampling_steps(loaded.config, 3).gamma)
     # ... and travels inside an export
     checkpoints.export(loaded, tmp_path / "again.safetensors")
