@@ -46,6 +46,11 @@ class Method:
         return self.config.objective == "regression"
 
     @property
+    def student(self) -> bool:
+        """Whether it learns from another's samples, and knows the levels of sample.steps evaluations only."""
+        return self.config.objective == "distill"
+
+    @property
     def takes_noise(self) -> bool:
         """Whether the network can be told how much noise the LR image has."""
         return self.config.data.noise > 0
@@ -82,8 +87,13 @@ class Method:
         noise = () if self.regression else (image, jnp.ones((1,)))
         return self.model.init(key, image, *noise)["params"]
 
-    def loss(self, params: PyTree, images: Array, key: Key[Array, ""], train: bool = True) -> Float[Array, " b"]:
-        """The loss of each image of a uint8 batch (b, h, w, c), for training unless `train` is off (no dropout or blur)."""
+    def loss(
+        self, params: PyTree, images: Array, key: Key[Array, ""], train: bool = True, teacher: PyTree = None
+    ) -> Float[Array, " b"]:
+        """The loss of each image of a uint8 batch (b, h, w, c), for training unless `train` is off (no dropout or blur).
+
+        `teacher` holds the parameters of a student's teacher, a network like it.
+        """
         diffusion_key, dropout_key, blur_key = jax.random.split(key, 3)
         data, told = self.config.data, {}
         hr = degradations.to_float(images)
@@ -96,20 +106,20 @@ class Method:
         condition = self.upsample(lr)
         y_0 = self.encode(hr, condition)
 
+        dropout = train and not self.student  # a teacher's answer has no noise in it that could be overfitted
+
         def network(*inputs: Array) -> Array:
-            return self.model.apply({"params": params}, *inputs, train=train, rngs={"dropout": dropout_key}, **told)
+            return self.model.apply({"params": params}, *inputs, train=dropout, rngs={"dropout": dropout_key}, **told)
 
         if self.regression:
             return losses.distance(network(condition), y_0, "l2")
-        return losses.sr3_loss(
-            network,
-            condition,
-            y_0,
-            diffusion_key,
-            self.schedule,
-            predict=self.config.model.predict,
-            norm=self.config.train.loss,
-        )
+        shared = {"predict": self.config.model.predict, "norm": self.config.train.loss}
+        if self.student:
+            wise = self.denoiser(teacher, told.get("input_noise", 0.0))
+            levels = sampling_schedule(self.config, self.config.sample.steps)
+            steps = self.config.train.teacher_steps
+            return losses.distillation_loss(network, wise, condition, y_0, diffusion_key, levels, steps, **shared)
+        return losses.sr3_loss(network, condition, y_0, diffusion_key, self.schedule, **shared)
 
     # -- inference
 
@@ -120,7 +130,7 @@ class Method:
         """
 
         def network(*inputs: Array) -> Array:
-            told = {"input_noise": jnp.full(len(inputs[0]), input_noise)} if self.takes_noise else {}
+            told = {"input_noise": jnp.broadcast_to(input_noise, len(inputs[0]))} if self.takes_noise else {}
             return self.model.apply({"params": params}, *inputs, **told)
 
         def denoise(condition: Array, y_t: Array, gamma: Array) -> Array:
@@ -167,10 +177,15 @@ def sampling_steps(config: ConfigDict, evaluations: int | None = None, changes: 
     """The table of config.sample's sampler for at most that many network evaluations, by default sample.steps.
 
     `changes` replaces fields of config.sample. Raises ConfigError when it cannot give that many. The regression's has one row,
-    whose result is the prediction.
+    whose result is the prediction. A student's is what it learned: DDIM at its own levels.
     """
     if config.objective == "regression":
         return samplers.ddim(sampling_schedule(config, 1))
+    if config.objective == "distill":
+        own = config.sample.steps
+        if (evaluations or own) != own or changes:
+            raise ConfigError(f"this network was distilled for sample.steps = {own} evaluations of DDIM, and knows no others")
+        return samplers.ddim(sampling_schedule(config, own))
     config = config.copy_and_resolve_references()
     config.sample.update(changes or {})
     validate(config)

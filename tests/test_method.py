@@ -11,8 +11,8 @@ from sr3_jax import config as config_lib
 from sr3_jax.config import CHOICES, ConfigError
 from sr3_jax.data import degradations
 from sr3_jax.data.sources import OrlFaces
-from sr3_jax.diffusion import process
-from sr3_jax.method import Method, image_key, sampling_schedule, training_schedule
+from sr3_jax.diffusion import process, samplers
+from sr3_jax.method import Method, image_key, sampling_schedule, sampling_steps, training_schedule
 
 FACES = np.stack([OrlFaces(range(1, 31))[i].pixels[20:92:4, 10:82:4][:16, :16] for i in range(0, 80, 10)])  # (8, 16, 16, 1)
 
@@ -243,3 +243,29 @@ def test_regression_is_one_evaluation_added_to_bicubic_whatever_the_keys(hr):
 def test_image_keys_differ_by_seed_id_and_sample_and_the_order_matters():
     found = {tuple(np.asarray(jax.random.key_data(image_key(*at)))) for at in np.ndindex(4, 4, 4)}
     assert len(found) == 64
+
+
+# -- a student
+
+
+def test_a_student_learns_its_teachers_answers_without_dropout_and_starts_with_no_loss():
+    fields = {"train__teacher": "somewhere", "train__teacher_steps": 1, "train__loss": "l2", "model__dropout": 0.5}
+    method = Method(tiny_config(objective="distill", sample__clip=False, **fields, **RESIDUAL))
+    params = random_params(method)
+    loss = method.loss(params, jnp.asarray(FACES), jax.random.key(0), True, params)
+    np.testing.assert_allclose(loss, 0, atol=1e-6)
+    other = jax.tree.map(lambda leaf: 1.1 * leaf, params)
+    assert np.all(method.loss(params, jnp.asarray(FACES), jax.random.key(0), True, other) > 1e-5)
+
+
+def test_a_student_samples_by_ddim_at_its_own_levels_and_at_no_others():
+    config = tiny_config(objective="distill", train__teacher="somewhere")
+    table = sampling_steps(config)
+    for column, wanted in zip(table, samplers.ddim(sampling_schedule(config, 3)), strict=True):
+        np.testing.assert_array_equal(column, wanted)
+    np.testing.assert_array_equal(sampling_steps(config, 3).gamma, table.gamma)
+    for change in ({"evaluations": 4}, {"changes": {"sampler": "heun"}}):
+        with pytest.raises(ConfigError, match=r"distilled for sample\.steps = 3 evaluations"):
+            sampling_steps(config, **change)
+    with pytest.raises(ConfigError, match=r"needs a teacher: train\.teacher, or --teacher"):
+        tiny_config(objective="distill")

@@ -17,12 +17,16 @@ def train(args: Arguments, _: list[str]) -> int:
 
     WORKDIR gets config.json, checkpoints/, stats.jsonl, samples/ and, where TensorBoard is installed, tensorboard/. SIGTERM or
     Ctrl-C saves first; the same command goes on from there. The exit code then is 0, or SR3_STOPPED_EXIT of the environment.
+    With --teacher it distills: the network learns to do in sample.steps evaluations what the teacher does in
+    train.teacher_steps times as many.
     """
     from sr3_jax import parallel, paths
     from sr3_jax.config import validate
     from sr3_jax.evaluation import held_out
     from sr3_jax.training import loop
 
+    if args.teacher:
+        args.config.objective, args.config.train.teacher = "distill", args.teacher
     validate(args.config)
     stopped = _stopped_exit()
     parallel.start(args.config)
@@ -44,6 +48,9 @@ def _stopped_exit() -> int:
 def _train_flags(fv: flags.FlagValues, argv: list[str]) -> None:
     config_flag(fv, argv)
     flags.DEFINE_string("workdir", None, "Where the run lives; an existing one is resumed.", flag_values=fv)
+    flags.DEFINE_string(
+        "teacher", None, "Distill from this checkpoint: objective=distill, train.teacher=TEACHER.", flag_values=fv
+    )
 
 
 def overfit(args: Arguments, _: list[str]) -> int:

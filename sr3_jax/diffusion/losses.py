@@ -1,4 +1,4 @@
-"""Algorithm 1 (training) and the regression baseline's loss."""
+"""Algorithm 1 (training), the regression baseline's loss, and distillation."""
 
 from collections.abc import Callable
 from typing import Literal
@@ -7,9 +7,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Key, PyTree
 
-from sr3_jax.diffusion.process import Prediction, q_sample, target
+from sr3_jax.diffusion.process import Prediction, epsilon_from_y_0, q_sample, target
 from sr3_jax.diffusion.schedules import NoiseSchedule, sample_gamma
-from sr3_jax.diffusion.types import Images
+from sr3_jax.diffusion.types import Denoiser, Images, per_image
 
 Norm = Literal["l1", "l2"]
 
@@ -41,3 +41,41 @@ def sr3_loss(
     epsilon = jax.random.normal(epsilon_key, y_0.shape)
     output = network(condition, q_sample(y_0, gamma, epsilon), gamma)
     return distance(output, target(predict, y_0, gamma, epsilon), norm)
+
+
+def distillation_loss(
+    network: Callable[[PyTree, Array, Array], Array],
+    teacher: Denoiser,
+    condition: PyTree,
+    y_0: Images,
+    key: Key[Array, ""],
+    schedule: NoiseSchedule,
+    teacher_steps: int,
+    *,
+    predict: Prediction = "epsilon",
+    norm: Norm = "l2",
+) -> Float[Array, " b"]:
+    """How far one step of `network` is from `teacher_steps` DDIM steps of the teacher, the loss of each image.
+
+    Progressive distillation (Salimans & Ho 2022, algorithm 2; there teacher_steps = 2). `schedule` holds the few levels the
+    student visits; t is drawn from them, for each image. With the angle phi, cos phi = √gamma, the teacher goes from phi to
+    that of the level before, phi', in equal parts of the angle, and arrives at y'. The student is to say the y_0 from which a
+    single DDIM step leads there:
+
+        cos phi' y_0 + sin phi' (y_t - cos phi y_0) / sin phi = y'   ⇔   y_0 = (sin phi y' - sin phi' y_t) / sin(phi - phi')
+    """
+    t_key, epsilon_key = jax.random.split(key)
+    angles = schedule.angle
+    t = jax.random.randint(t_key, (y_0.shape[0],), 1, schedule.steps + 1)
+    phi, phi_end, gamma = angles[t], angles[t - 1], schedule.gamma[t]
+    y_t = q_sample(y_0, gamma, jax.random.normal(epsilon_key, y_0.shape))
+
+    def teach(step: Array, y: Array) -> Array:
+        before, after = (jnp.square(jnp.cos(phi + (phi_end - phi) * (step + i) / teacher_steps)) for i in (0, 1))
+        guess = teacher(condition, y, before)
+        return q_sample(guess, after, epsilon_from_y_0(guess, y, before))
+
+    y_end = jax.lax.fori_loop(0, teacher_steps, teach, y_t)
+    arrive, start, end = (per_image(sine, y_t) for sine in (jnp.sin(phi - phi_end), jnp.sin(phi), jnp.sin(phi_end)))
+    y_0 = (start * y_end - end * y_t) / arrive
+    return distance(network(condition, y_t, gamma), target(predict, y_0, gamma, epsilon_from_y_0(y_0, y_t, gamma)), norm)

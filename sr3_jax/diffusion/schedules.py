@@ -28,6 +28,11 @@ class NoiseSchedule(NamedTuple):
     beta: jax.Array  # 1 - alpha; beta_0 = 0
 
     @property
+    def angle(self) -> jax.Array:
+        """phi of each level, with cos phi = √gamma and sin phi = √(1 - gamma); 0 to π/2."""
+        return jnp.arctan2(jnp.sqrt(self.one_minus_gamma), jnp.sqrt(self.gamma))
+
+    @property
     def steps(self) -> int:
         """T, the number of network evaluations when sampling."""
         return self.gamma.shape[0] - 1

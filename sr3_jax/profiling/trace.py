@@ -76,6 +76,7 @@ def profile(config: ConfigDict, output: Path, steps: int) -> Profile:
     program = training_program(config, mesh)
     compiled = program.lower().compile()
     state = program.init()
+    teacher = (program.init().params,) if program.teacher else ()
     batches = Batches(source, config, process=jax.process_index(), processes=jax.process_count())
     options = jax.profiler.ProfileOptions()
     options.python_tracer_level = 0  # Python's own calls would fill the trace
@@ -89,7 +90,7 @@ def profile(config: ConfigDict, output: Path, steps: int) -> Profile:
                 with jax.profiler.TraceAnnotation("input"):
                     images = parallel.to_devices(next(batches)["image"], mesh)
                 waited += time.perf_counter() - start
-                state, metrics = compiled(state, images)
+                state, metrics = compiled(state, images, *teacher)
                 jax.block_until_ready(metrics)
 
     train(0, WARM_UP)

@@ -6,6 +6,7 @@ data position always belong together. Since the data position is the step and al
 """
 
 import contextlib
+import itertools
 import os
 import signal
 import time
@@ -35,6 +36,7 @@ from sr3_jax.checkpoints import (
 from sr3_jax.data.pipeline import Batches
 from sr3_jax.data.sources import open_source
 from sr3_jax.errors import UserError
+from sr3_jax.method import sampling_schedule
 from sr3_jax.paths import AnyPath
 from sr3_jax.training.progress import Clock, Reporter
 from sr3_jax.training.state import TrainState
@@ -58,8 +60,9 @@ def train(config: ConfigDict, workdir: AnyPath, evaluate: Evaluate | None = None
     mesh = parallel.make_mesh(config)
     source = open_source(config, "train")
     fresh = not complete_steps(workdir)
-    initial = load_checkpoint(config.train.init_from) if config.train.init_from and fresh else None
-    new = check_params(initial.params, config, config.train.init_from, partly=True) if initial else []
+    teacher = _teacher(config) if config.objective == "distill" else None
+    initial = (load_checkpoint(config.train.init_from) if config.train.init_from else teacher) if fresh else None
+    new = check_params(initial.params, config, initial.name, partly=True) if initial else []
     if parallel.is_main():
         open_workdir(workdir, config)
 
@@ -91,9 +94,13 @@ def train(config: ConfigDict, workdir: AnyPath, evaluate: Evaluate | None = None
             state = program.init()
             if initial:
                 state = _with_params(state, initial.params, program.state)
-                report.say(f"starting from the weights of {config.train.init_from}")
+                report.say(f"starting from the weights of {initial.name}")
                 if new:
                     report.say(f"it has none for {len(new)} parameters, which start afresh: {', '.join(new)}")
+        taught = (_placed(jax.device_get(teacher.params), program.teacher[0]),) if teacher else ()
+        if teacher:
+            own, steps = config.sample.steps, config.train.teacher_steps
+            report.say(f"learning from {teacher.name}: {own} evaluations instead of {own * steps}")
         if parallel.is_main():
             write_config(workdir, config)  # only now is it sure that the run goes on with it
         if evaluate and start and _due(start, config) and _on_main(start not in report.evaluated):
@@ -108,7 +115,7 @@ def train(config: ConfigDict, workdir: AnyPath, evaluate: Evaluate | None = None
             images_ = parallel.to_devices(next(batches)["image"], mesh)
             clock.waited(time.perf_counter() - waiting)
             with jax.transfer_guard("disallow"):
-                state, metrics = compiled(state, images_)
+                state, metrics = compiled(state, images_, *taught)
             step += 1
             clock.stepped()
             pending.append(metrics)
@@ -179,12 +186,43 @@ def _with_params(state: TrainState, params: PyTree, shapes: TrainState) -> Train
         return {key: merge(fresh[key], given[key]) if key in given else fresh[key] for key in fresh}
 
     whole = merge(state.params, params)
+    return state._replace(params=_placed(whole, shapes.params), ema=_placed(whole, shapes.ema))
 
-    def copy(like: PyTree) -> PyTree:
-        where = jax.tree.map(lambda leaf: leaf.sharding, like)
-        return jax.jit(lambda tree: jax.tree.map(jnp.copy, tree), out_shardings=where)(whole)
 
-    return state._replace(params=copy(shapes.params), ema=copy(shapes.ema))
+def _placed(tree: PyTree, shapes: PyTree) -> PyTree:
+    """A copy of the arrays, split as `shapes` are."""
+    where = jax.tree.map(lambda leaf: leaf.sharding, shapes)
+    return jax.jit(lambda tree: jax.tree.map(jnp.copy, tree), out_shardings=where)(tree)
+
+
+def _teacher(config: ConfigDict) -> Checkpoint:
+    """The network that a student learns from; raises UserError unless it is like the config's."""
+    teacher, train_ = load_checkpoint(config.train.teacher), config.train
+    check_params(teacher.params, config, train_.teacher)
+    ours, theirs = (config_lib.flatten(each) for each in (config, teacher.config))
+    free = ("model.dropout", "model.remat", "model.dtype")
+    differing = [
+        f"{field}: {ours[field]!r} here, {theirs[field]!r} there"
+        for field in ours
+        if field.startswith("model.") and field not in free and ours[field] != theirs[field]
+    ]
+    if differing:
+        raise config_lib.ConfigError(f"the teacher {train_.teacher} is another network: {'; '.join(differing)}")
+    if teacher.method.student:
+        visited = _angles(config, config.sample.steps)
+        visited = np.concatenate([np.linspace(a, b, train_.teacher_steps + 1)[1:] for a, b in itertools.pairwise(visited)])
+        known = _angles(teacher.config, teacher.config.sample.steps)[1:]
+        if len(visited) != len(known) or not np.allclose(visited, known, atol=0.01):
+            raise config_lib.ConfigError(
+                f"the teacher {train_.teacher} was distilled itself and knows only its own {len(known)} levels: "
+                "sample.steps × train.teacher_steps must be as many, and the levels the same (they are with schedule.name = "
+                "'cosine' and sample.schedule = 'respaced')"
+            )
+    return teacher
+
+
+def _angles(config: ConfigDict, steps: int) -> np.ndarray:
+    return np.asarray(sampling_schedule(config, steps).angle, np.float64)
 
 
 def _mean(fetched: list[dict[str, np.ndarray]]) -> dict[str, float]:

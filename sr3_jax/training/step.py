@@ -18,7 +18,7 @@ Metrics = dict[str, Float[Array, ""]]
 
 
 def make_train_step(method: Method, optimizer: optax.GradientTransformation, mesh: Mesh | None = None) -> Callable:
-    """step(state, uint8 images (b, s, s, c)) -> (state, metrics).
+    """step(state, uint8 images (b, s, s, c), a student's teacher's parameters) -> (state, metrics).
 
     All randomness is a function of (config.seed, step): a restart draws the same. An update whose loss or gradient is not
     finite is dropped (the state keeps its old values) and counted.
@@ -27,29 +27,29 @@ def make_train_step(method: Method, optimizer: optax.GradientTransformation, mes
     parts = config.train.accumulate
     rate = learning_rate(config)
 
-    def mean_loss(params: PyTree, images: Array, key: Array) -> Array:
+    def mean_loss(params: PyTree, images: Array, key: Array, *teacher: PyTree) -> Array:
         if mesh is not None:
-            params = parallel.gather_params(params, mesh, config.model.dtype)
-        return method.loss(params, images, key).mean()
+            params, *teacher = parallel.gather_params((params, *teacher), mesh, config.model.dtype)
+        return method.loss(params, images, key, True, *teacher).mean()
 
-    def loss_and_gradient(params: PyTree, images: Array, key: Array) -> tuple[Array, PyTree]:
+    def loss_and_gradient(params: PyTree, images: Array, key: Array, *teacher: PyTree) -> tuple[Array, PyTree]:
         if parts == 1:
-            return jax.value_and_grad(mean_loss)(params, images, jax.random.fold_in(key, 0))
+            return jax.value_and_grad(mean_loss)(params, images, jax.random.fold_in(key, 0), *teacher)
         # (b, ...) to (parts, b / parts, ...), such that every part has rows of every device
         split = images.reshape(images.shape[0] // parts, parts, *images.shape[1:]).swapaxes(0, 1)
 
         def add(total: PyTree, part: tuple[Array, Array]) -> tuple[PyTree, None]:
             i, rows = part
-            new = jax.value_and_grad(mean_loss)(params, rows, jax.random.fold_in(key, i))
+            new = jax.value_and_grad(mean_loss)(params, rows, jax.random.fold_in(key, i), *teacher)
             return jax.tree.map(jnp.add, total, new), None
 
         zero = (jnp.zeros(()), jax.tree.map(jnp.zeros_like, params))
         total, _ = jax.lax.scan(add, zero, (jnp.arange(parts), split))
         return jax.tree.map(lambda x: x / parts, total)
 
-    def step(state: TrainState, images: Array) -> tuple[TrainState, Metrics]:
+    def step(state: TrainState, images: Array, *teacher: PyTree) -> tuple[TrainState, Metrics]:
         key = jax.random.fold_in(jax.random.fold_in(jax.random.key(config.seed), 1), state.step)
-        loss, gradient = loss_and_gradient(state.params, images, key)
+        loss, gradient = loss_and_gradient(state.params, images, key, *teacher)
         norm = optax.tree.norm(gradient)
         finite = jnp.isfinite(loss) & jnp.isfinite(norm)
 
@@ -88,12 +88,13 @@ class Program(NamedTuple):
     """Training on a mesh, before anything is allocated or compiled."""
 
     init: Callable[[], TrainState]  # jitted: the state before step 1, sharded
-    step: jax.stages.Wrapped  # jitted: (state, batch) -> (state, metrics), the state donated
+    step: jax.stages.Wrapped  # jitted: (state, batch, *teacher) -> (state, metrics), the state donated
     state: TrainState  # shapes and shardings
     batch: jax.ShapeDtypeStruct
+    teacher: tuple[PyTree, ...]  # of a student: its teacher's parameters, split like its own
 
     def lower(self) -> jax.stages.Lowered:
-        return self.step.lower(self.state, self.batch)
+        return self.step.lower(self.state, self.batch, *self.teacher)
 
 
 def training_program(config: ConfigDict, mesh: Mesh) -> Program:
@@ -114,4 +115,4 @@ def training_program(config: ConfigDict, mesh: Mesh) -> Program:
         out_shardings=outputs,
         compiler_options=parallel.compiler_options(mesh),
     )
-    return Program(jax.jit(init, out_shardings=sharding), step, state, batch)
+    return Program(jax.jit(init, out_shardings=sharding), step, state, batch, (state.params,) if method.student else ())

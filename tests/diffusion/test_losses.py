@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from sr3_jax.diffusion import losses, process, schedules
+from sr3_jax.diffusion import losses, process, samplers, schedules
 from sr3_jax.diffusion.process import PREDICTIONS
 
 pytestmark = pytest.mark.fast
@@ -89,3 +89,82 @@ def test_distance_is_a_mean_over_each_image_in_float32(norm, expected):
     distance = losses.distance(output, wanted, norm)
     assert distance.dtype == jnp.float32
     np.testing.assert_allclose(distance, expected)
+
+
+# -- distillation
+
+STUDENT = schedules.respaced(schedules.cosine(400, 10.0, -6.0), 4)  # its levels are equally spaced in the angle
+
+
+def exact(scale):
+    """The best denoiser of y_0 ~ N(0, scale²), whose probability flow keeps y / √(gamma scale² + 1 - gamma) constant."""
+
+    def denoise(condition, y, gamma):
+        gamma = gamma[:, None, None, None]
+        return jnp.sqrt(gamma) * scale**2 / (gamma * scale**2 + 1 - gamma) * y
+
+    return denoise
+
+
+def perfect_student(scale, levels=STUDENT):
+    """The y_0 from which one DDIM step arrives where that flow does, at the level before."""
+    angles = np.asarray(levels.angle, np.float64)
+
+    def spread(phi):
+        return np.sqrt((np.cos(phi) * scale) ** 2 + np.sin(phi) ** 2)
+
+    def network(condition, y, gamma):
+        t = np.abs(np.asarray(levels.gamma)[None, :] - np.asarray(gamma)[:, None]).argmin(1)
+        phi, phi_end = angles[t], angles[t - 1]
+        factor = (np.sin(phi) * spread(phi_end) / spread(phi) - np.sin(phi_end)) / np.sin(phi - phi_end)
+        return jnp.asarray(factor, jnp.float32)[:, None, None, None] * y
+
+    return network
+
+
+@pytest.mark.parametrize("predict", PREDICTIONS)
+def test_a_student_of_single_steps_has_nothing_to_learn(predict):
+    def same(condition, y_t, gamma):
+        y_0 = exact(0.5)(condition, y_t, gamma)
+        return process.target(predict, y_0, gamma, process.epsilon_from_y_0(y_0, y_t, gamma))
+
+    loss = losses.distillation_loss(same, exact(0.5), Y_0, Y_0, KEY, STUDENT, 1, predict=predict)
+    assert loss.shape == (len(Y_0),)
+    np.testing.assert_allclose(loss, 0, atol=1e-8)
+    assert np.all(losses.distillation_loss(same, exact(0.5), Y_0, Y_0, KEY, STUDENT, 4, predict=predict) > 1e-6)
+
+
+def test_the_more_steps_the_teacher_takes_the_closer_its_answer_to_the_flow():
+    """DDIM is of first order, so the squared error falls by four when the steps double."""
+    y_0 = 0.5 * jax.random.normal(KEY, (64, 4, 4, 1))
+    found = [
+        losses.distillation_loss(perfect_student(0.5), exact(0.5), y_0, y_0, KEY, STUDENT, steps, predict="y_0").mean()
+        for steps in (8, 16, 32)
+    ]
+    assert found[0] / found[1] == pytest.approx(4, rel=0.2)
+    assert found[1] / found[2] == pytest.approx(4, rel=0.2)
+
+
+@pytest.mark.parametrize("steps", [1, 2, 4])
+def test_a_perfect_student_arrives_where_the_flow_does_in_any_number_of_evaluations(steps):
+    levels = schedules.respaced(schedules.cosine(400, 10.0, -6.0), steps)
+    keys = jax.vmap(jax.random.key)(jnp.arange(3))
+    table, shape = samplers.ddim(levels), (3, 4, 4, 1)
+    start = samplers.noise_like(jnp.zeros(shape), keys, steps + 1)
+    y = start
+    for row in range(steps):  # `sample`, outside of jit
+        found = perfect_student(0.5, levels)(None, y, jnp.full(3, table.gamma[row]))
+        y = table.keep[row] * y + table.predicted[row] * found
+    gamma = float(levels.gamma[-1])
+    np.testing.assert_allclose(y, start * 0.5 / np.sqrt(gamma * 0.25 + 1 - gamma), rtol=1e-4)
+
+
+def test_each_image_is_taught_at_a_level_of_its_own_which_is_one_of_the_students():
+    student = []
+    condition = -jnp.tile(Y_0, (6, 1, 1, 1))
+    losses.distillation_loss(listen(guess, student), guess, condition, -condition, KEY, STUDENT, 1)
+    ((seen, y_t, gamma),) = student
+    np.testing.assert_array_equal(seen, condition)
+    assert {*gamma.tolist()} == {*np.asarray(STUDENT.gamma[1:], np.float64).tolist()}
+    epsilon = (y_t - np.sqrt(gamma)[:, None, None, None] * -np.asarray(condition)) / np.sqrt(1 - gamma)[:, None, None, None]
+    assert abs(epsilon.var() - 1) < 4 * np.sqrt(2 / epsilon.size)

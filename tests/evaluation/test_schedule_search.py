@@ -126,8 +126,9 @@ def test_what_cannot_be_searched_is_one_sentence(checkpoint, tmp_path):
         search(checkpoint, 1, 1, "psnr", tmp_path, 4)
     with pytest.raises(UserError, match="--metric=ssim can be lpips or psnr or fid or kid"):
         search(checkpoint, 2, 1, "ssim", tmp_path / "x", 4)
-    with pytest.raises(UserError, match="a regression network"):
-        search(tiny_checkpoint(objective="regression"), 2, 1, "psnr", tmp_path / "x", 4)
+    for objective, kind in (("regression", "regression"), ("distill", "distilled")):
+        with pytest.raises(UserError, match=f"a {kind} network"):
+            search(tiny_checkpoint(objective=objective), 2, 1, "psnr", tmp_path / "x", 4)
 
 
 @pytest.mark.fast

@@ -12,6 +12,7 @@ from safetensors import safe_open
 
 from sr3_jax import images, parallel
 from sr3_jax.checkpoints import Checkpoint, CheckpointError, complete_steps, export, load_checkpoint
+from sr3_jax.config import ConfigError
 from sr3_jax.training.loop import TrainingDiverged
 from tests.tiny import assert_same_bits, contents, mesh_of, read_state
 
@@ -236,6 +237,52 @@ def test_weights_of_another_network_are_refused_by_parameter_and_nothing_is_writ
     with pytest.raises(CheckpointError, match=r"parameter \S+ has shape \(.*8.*\), the config's network needs \(.*16.*\)"):
         run(tmp_path / "new", {"train.init_from": str(six.workdir), "model.channels": 16})
     assert list(tmp_path.iterdir()) == []
+
+
+# -- distillation
+
+STUDENT = {
+    "objective": "distill",
+    "schedule.name": "cosine",
+    "sample.schedule": "respaced",
+    "sample.steps": 2,
+    "model.dropout": 0.0,
+}
+
+
+def test_a_student_starts_from_its_teacher_moves_towards_its_answers_and_restarts_to_the_bit(run, six, tmp_path, capsys):
+    fields = STUDENT | {"train.teacher": str(six.workdir), "train.warmup_steps": 0}
+    still = run(tmp_path / "still", fields | {"train.steps": 1, "train.learning_rate": 1e-12})
+    assert_close(still.state.params, six.state.ema, atol=1e-10)
+    assert f"learning from {six.workdir}: 2 evaluations instead of 4" in capsys.readouterr().out
+    whole = run(tmp_path / "whole", fields | {"train.steps": 3})
+    assert any(np.any(a != b) for a, b in zip(*map(jax.tree.leaves, (whole.state.params, six.state.ema)), strict=True))
+    run(tmp_path / "parts", fields | {"train.steps": 1})
+    parts = run(tmp_path / "parts", fields | {"train.steps": 3})
+    assert_same_bits(parts.state, whole.state)
+
+
+def test_a_student_and_its_teacher_are_split_over_devices(run, six, tmp_path, monkeypatch):
+    monkeypatch.setattr(parallel, "SMALLEST_SHARDED", 64)
+    fields = STUDENT | {"train.teacher": str(six.workdir), "train.steps": 2, "train.warmup_steps": 0, "mesh.fsdp": 4}
+    one, four = (run(tmp_path / name, fields | more) for name, more in (("one", {"mesh.fsdp": 1}), ("four", {})))
+    assert one.ids == four.ids
+    assert_close(four.state.params, one.state.params, atol=1e-6)
+
+
+def test_a_teacher_that_cannot_teach_is_refused_before_anything_is_written(run, six, tmp_path):
+    with pytest.raises(CheckpointError, match=r"parameter \S+ has shape \(.*8.*\), the config's network needs \(.*16.*\)"):
+        run(tmp_path / "a", STUDENT | {"train.teacher": str(six.workdir), "model.channels": 16})
+    with pytest.raises(ConfigError, match=r"is another network: model\.predict: 'v' here, 'epsilon' there"):
+        run(tmp_path / "a", STUDENT | {"train.teacher": str(six.workdir), "model.predict": "v"})
+    run(tmp_path / "two", STUDENT | {"train.teacher": str(six.workdir), "train.steps": 1})
+    fields = STUDENT | {"train.teacher": str(tmp_path / "two"), "train.steps": 1}
+    with pytest.raises(ConfigError, match="was distilled itself and knows only its own 2 levels"):
+        run(tmp_path / "a", fields)
+    with pytest.raises(ConfigError, match="the levels the same"):
+        run(tmp_path / "a", fields | {"sample.steps": 1, "sample.schedule": "log_snr", "schedule.log_snr_end": -6.0})
+    assert not (tmp_path / "a").exists()
+    assert int(run(tmp_path / "one", fields | {"sample.steps": 1}).state.step) == 1
 
 
 # -- numbers that are not finite
