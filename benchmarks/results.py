@@ -1,6 +1,6 @@
 """The results page: measured by `sr3 evaluate`, kept as JSON, written as Markdown. Nothing on it is typed.
 
-    make results                                  # docs/results.md, and the tables in README.md, from docs/results/*.json
+    make results       # docs/results.md, and the tables in README.md and docs/models.md, from docs/results/*.json
     python benchmarks/results.py --measure        # measures again: an hour on two cores, with the rivals installed
 
 Measuring needs '.[faces,metrics,photos]'. What else there is gets measured too: the rivals (benchmarks/rivals/README.md), and
@@ -108,7 +108,7 @@ def _rival(rival: str, script: str, protocol: str) -> Path:
 
 def page() -> str:
     """docs/results.md."""
-    lines = ["# Results", "", "Written by `make results` from [results/](results/), where the values of every image are.", ""]
+    lines = ["# Results", "", "Written by `make results` from the JSON files below, where the values of every image are.", ""]
     for name, title in TITLES.items():
         file = KEPT / f"{name}.json"
         if not file.exists():
@@ -116,7 +116,8 @@ def page() -> str:
         results = json.loads(file.read_text())
         lines += [f"## {title}", "", *([WORDS[name], ""] if name in WORDS else [])]
         lines += [report.markdown(results["methods"], results["columns"], results["paper"]), report.footnote(results)]
-        lines += [_intervals(results), "", f"    {results['command']}", ""]
+        lines += [_intervals(results), f"All values: [{file.name}]({KEPT.name}/{file.name}).", ""]
+        lines += [f"    {results['command']}", ""]
         if (KEPT / f"{name}.jpg").exists():
             lines += [
                 f"![best, median and worst]({KEPT.name}/{name}.jpg)",
@@ -141,15 +142,16 @@ def _intervals(results: dict[str, Any]) -> str:
 
 
 def tables(text: str) -> str:
-    """A Markdown text with its marked tables written anew: <!-- results: NAME --> … <!-- end -->."""
+    """A Markdown text with its marked tables written anew: <!-- results: NAME --> … <!-- end -->, or NAME [ROW, ROW]."""
 
     def write(found: re.Match) -> str:
-        name = found[1]
-        results = json.loads((KEPT / f"{name}.json").read_text())
-        table = report.markdown(results["methods"], SHORT[name])
-        return f"<!-- results: {name} -->\n{table}<!-- end -->"
+        mark, name, rows = found.groups()
+        methods = json.loads((KEPT / f"{name}.json").read_text())["methods"]
+        wanted = rows.split(", ") if rows else list(methods)
+        table = report.markdown({row: methods[row] for row in wanted}, SHORT[name])
+        return f"{mark}\n{table}<!-- end -->"
 
-    return re.sub(r"<!-- results: (\S+) -->\n.*?<!-- end -->", write, text, flags=re.DOTALL)
+    return re.sub(r"(<!-- results: (\S+)(?: \[(.*?)\])? -->)\n.*?<!-- end -->", write, text, flags=re.DOTALL)
 
 
 def main() -> None:
@@ -160,8 +162,8 @@ def main() -> None:
     if options.measure:
         measure(options.only)
     (ROOT / "docs" / "results.md").write_text(page())
-    readme = ROOT / "README.md"
-    readme.write_text(tables(readme.read_text()))
+    for page_ in (ROOT / "README.md", ROOT / "docs" / "models.md"):
+        page_.write_text(tables(page_.read_text()))
 
 
 if __name__ == "__main__":
