@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PYTEST := nice $(BIN)/python -m pytest
 
-.PHONY: help demo demo-train test-notebooks test test-fast test-slow test-newest results lint clean
+.PHONY: help demo demo-train test-notebooks test test-fast test-slow test-newest results docs lint clean
 
 help:
 	@echo "make demo         enlarge a face, a photograph and, with IMAGE=path, your own image (5 minutes from nothing)"
@@ -13,6 +13,7 @@ help:
 	@echo "make test         lint, types and all tests but the slow ones (15 minutes)"
 	@echo "make test-slow    the rest"
 	@echo "make results      docs/results.md and the README's tables, from docs/results/*.json"
+	@echo "make docs         the documentation, as a site in site/; broken links are errors"
 	@echo "make test-notebooks  every notebook of colab/, at reduced sizes"
 	@echo "make test-newest  the tests on the newest Python here, with the newest JAX"
 
@@ -25,6 +26,10 @@ $(VENV)/.demo: setup.py
 
 $(VENV)/.test: setup.py $(VENV)/.demo
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[test]'
+	touch $@
+
+$(VENV)/.docs: setup.py $(VENV)/.demo
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[docs]'
 	touch $@
 
 demo: $(VENV)/.demo
@@ -57,10 +62,14 @@ test-newest:
 results: $(VENV)/.test
 	$(BIN)/python benchmarks/results.py
 
+# To look at it, with its search: python3 -m http.server --directory site
+docs: $(VENV)/.docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
+
 lint: $(VENV)/.test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
 clean:
-	rm -rf $(VENV) .venv-newest demo demo-train build *.egg-info
+	rm -rf $(VENV) .venv-newest demo demo-train site build *.egg-info

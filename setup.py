@@ -41,7 +41,14 @@ EXTRAS["notebooks"] = [  # to execute colab/ elsewhere than in Colab
     "ipykernel>=6.29",
     "matplotlib>=3.9",  # their pictures
 ]
+EXTRAS["docs"] = [  # the site
+    "mkdocs>=1.6,<2",  # Markdown to pages, broken links to errors
+    "mkdocs-material>=9.6",  # how it looks, and its search
+    "latex2mathml>=3.77",  # the formulas of notebooks: browsers draw MathML without a script
+    "mkdocstrings[python]>=1.0",  # the API from docstrings: reads the source, imports nothing
+]
 EXTRAS["test"] = [
+    *EXTRAS["docs"],
     *EXTRAS["faces"],
     *EXTRAS["metrics"],
     *EXTRAS["notebooks"],
