@@ -1,0 +1,97 @@
+"""The site is built without a warning, holds what the code has, and says to type only what the command line takes."""
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+from absl import flags
+
+from sr3_jax import cli
+from sr3_jax import config as config_lib
+from sr3_jax.cli.parsing import parse
+
+pytestmark = pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")  # ml_collections'
+
+ROOT = Path(__file__).parent.parent
+PAGES = sorted([ROOT / "README.md", ROOT / "launch/README.md", *ROOT.glob("docs/*.md"), *ROOT.glob("benchmarks/**/*.md")])
+FIELDS = config_lib.flatten(config_lib.base())
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory):
+    """The site, as `make docs` builds it."""
+    place = tmp_path_factory.mktemp("docs") / "site"
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", f"--site-dir={place}"]
+    environment = os.environ | {"NO_MKDOCS_2_WARNING": "1"}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "WARNING" not in done.stderr
+    return place
+
+
+def test_every_page_of_the_navigation_is_there_and_reads_nothing_from_elsewhere(site):
+    def pages(node) -> Iterator[str]:
+        if isinstance(node, str):
+            yield node
+        for part in node.values() if isinstance(node, dict) else node if isinstance(node, list) else ():
+            yield from pages(part)
+
+    wanted = list(pages(yaml.safe_load((ROOT / "mkdocs.yml").read_text())["nav"]))
+    assert {"index.md", "models.md", "launch/README.md", "api/diffusion.md"} <= set(wanted)
+    for page in wanted:
+        page = str(Path(page).with_suffix(".html"))
+        text = (site / re.sub("README.html$", "index.html", page)).read_text()
+        assert not re.findall(r"<(?:script|img|iframe)[^>]* src=.?https?:|<link[^>]* href=.?https?:", text), page
+
+
+def test_lists_made_from_the_code_are_whole(site):
+    configs, commands = ((site / f"{page}.html").read_text() for page in ("configs", "commands"))
+    assert [field for field in FIELDS if f"<code>{field}</code>" not in configs] == []
+    assert [path.stem for path in ROOT.glob("configs/*.py") if f'href="configs/{path.stem}.html"' not in configs] == []
+    assert [name for name in cli.COMMANDS if f'id="{name}"' not in commands] == []
+    api = "".join(page.read_text() for page in (site / "api").glob("*.html"))
+    for name in ("diffusion.samplers.ddim", "inference.upscaler.Upscaler", "evaluation.lpips.lpips", "method.Method"):
+        assert f'id="sr3_jax.{name}"' in api
+
+
+def commands(text: str) -> Iterator[tuple[str, bool]]:
+    """The `sr3 …` in a page, without the `sr3`, and whether it is a line of its own: it then is meant to be typed."""
+    text = re.sub(r"\\\n\s*", " ", text)
+    yield from ((found, True) for found in re.findall(r"^ *sr3 +(.+)$", text, re.MULTILINE))
+    for code in re.findall(r"`([^`]+)`", text):
+        if found := re.match(r"(?:.*\s)?sr3 +([a-z-].*)", " ".join(code.split())):
+            yield found[1], False
+
+
+@pytest.mark.fast
+@pytest.mark.parametrize("page", PAGES, ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_every_command_in_the_docs_is_one_that_the_command_line_takes(page, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    for line, typed in commands(page.read_text()):
+        line, _, _ = line.partition(" #")
+        name, *rest = shlex.split(line)
+        if name.startswith("-") or name == "…":
+            continue
+        assert name in cli.COMMANDS, line
+        if typed and not {"…", "["} & set(line):
+            monkeypatch.delitem(sys.modules, "config_config", raising=False)  # where ml_collections loads every config
+            parse(cli.COMMANDS[name], name, rest)
+            continue
+        known = flags.FlagValues()
+        cli.COMMANDS[name].define(known, [])
+        for flag in re.findall(r"--([a-z][a-z_-]*)(?![\w.-])", line):
+            assert flag.replace("-", "_").removeprefix("no_") in known or flag == "help", line
+
+
+@pytest.mark.fast
+@pytest.mark.parametrize("page", PAGES, ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_every_field_in_the_docs_is_one_of_the_config(page):
+    named = re.findall(r"--config\.([a-z_.]+)", page.read_text())
+    named += re.findall(r"`((?:data|model|schedule|sample|train|mesh)\.[a-z_]+)", page.read_text())
+    assert [field for field in named if field not in FIELDS] == []
