@@ -46,6 +46,7 @@ EXTRAS["docs"] = [  # the site
     "mkdocs-material>=9.6",  # how it looks, and its search
     "latex2mathml>=3.77",  # the formulas of notebooks: browsers draw MathML without a script
     "mkdocstrings[python]>=1.0",  # the API from docstrings: reads the source, imports nothing
+    "ruff>=0.14",  # breaks the signatures of the API into lines
 ]
 EXTRAS["test"] = [
     *EXTRAS["docs"],
