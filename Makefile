@@ -12,7 +12,7 @@ help:
 	@echo "make test-fast    the quick tests (2 minutes)"
 	@echo "make test         lint, types and all tests but the slow ones (15 minutes)"
 	@echo "make test-slow    the rest"
-	@echo "make results      docs/results.md and the README's tables, from docs/results/*.json"
+	@echo "make results      docs/results.md and the tables of README.md and docs/models.md"
 	@echo "make docs         the documentation, as a site in site/; broken links are errors"
 	@echo "make test-notebooks  every notebook of colab/, at reduced sizes"
 	@echo "make test-newest  the tests on the newest Python here, with the newest JAX"

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from latex2mathml.converter import convert
-from mkdocs.structure.files import File
+from mkdocs.structure.files import File, InclusionLevel
 
 from sr3_jax import cli
 from sr3_jax import config as config_lib
@@ -37,15 +37,13 @@ FORMULAS: list[str] = []  # MathML, kept from Markdown
 
 
 def on_files(files: Any, config: Any) -> None:
-    def add(uri: str, content: str | bytes, *, in_nav: bool = True) -> None:
-        file = File.generated(config, uri, content=content)
-        file.inclusion = file.inclusion if in_nav else type(file.inclusion).NOT_IN_NAV
-        files.append(file)
+    def add(uri: str, content: str | bytes, inclusion: InclusionLevel = InclusionLevel.UNDEFINED) -> None:
+        files.append(File.generated(config, uri, content=content, inclusion=inclusion))
 
     for name in MARKDOWN:
         add(name, (ROOT / name).read_text())
     for name in CONFIGS:
-        add(PAGES[name], f"# {Path(name).stem}\n\n```python\n{(ROOT / name).read_text()}```\n", in_nav=False)
+        add(PAGES[name], f"# {Path(name).stem}\n\n```python\n{(ROOT / name).read_text()}```\n", InclusionLevel.NOT_IN_NAV)
     for name in NOTEBOOKS:
         for uri, content in _notebook(name):
             add(uri, content)
