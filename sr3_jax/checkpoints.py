@@ -37,6 +37,7 @@ from sr3_jax.paths import AnyPath
 
 SCHEDULES = "schedules.json"
 SEPARATOR = "."  # between the names of nested parameters in an exported file
+SCALE = ":scale"  # after the name of an int8 kernel: what its whole numbers stand for, an output channel each
 WRITTEN = ("stats.jsonl", "parameters.txt", "best.safetensors")  # files of a workdir that training writes anew
 
 
@@ -232,8 +233,19 @@ def _checked_schedules(text: str, path: AnyPath) -> dict[str, dict[str, Any]]:
 
 
 def export(checkpoint: Checkpoint, path: AnyPath, metadata: Mapping[str, str] | None = None, dtype: str = "float32") -> None:
-    """Writes EMA and config to one .safetensors file, which appears by rename."""
-    flat = {SEPARATOR.join(keys): np.asarray(leaf, dtype=np.dtype(dtype)) for keys, leaf in _leaves(checkpoint.params)}
+    """Writes EMA and config to one .safetensors file, which appears by rename.
+
+    `dtype` is float32, bfloat16 or int8: kernels as whole numbers of 1/127 of the largest weight of each output channel, all
+    else in bfloat16.
+    """
+    flat: dict[str, np.ndarray] = {}
+    for keys, leaf in _leaves(checkpoint.params):
+        name, weights = SEPARATOR.join(keys), np.asarray(leaf, np.float32)
+        if dtype == "int8" and weights.ndim > 1:
+            scale = np.maximum(np.abs(weights).max(axis=tuple(range(weights.ndim - 1))), 1e-30) / 127
+            flat[name], flat[name + SCALE] = np.rint(weights / scale).astype(np.int8), scale
+        else:
+            flat[name] = weights.astype(np.dtype("bfloat16" if dtype == "int8" else dtype))
     about = {"config": config_lib.to_json(checkpoint.config), "step": str(checkpoint.step)} | dict(metadata or {})
     if checkpoint.schedules:
         about["schedules"] = json.dumps({count: dict(fields) for count, fields in checkpoint.schedules.items()})
@@ -298,7 +310,8 @@ def _load_export(path: AnyPath, name: str) -> Checkpoint:
     if "config" not in metadata:
         raise CheckpointError(f"{path} carries no config, so it is not an export of sr3_jax")
     config = _valid_config(metadata["config"], path)
-    params = _nest({key: leaf.astype("float32") for key, leaf in flat.items()})
+    wide = {key: leaf.astype("float32") * flat.get(key + SCALE, 1) for key, leaf in flat.items() if not key.endswith(SCALE)}
+    params = _nest(wide)
     check_params(params, config, str(path))
     schedules = _checked_schedules(metadata.get("schedules", "{}"), path)
     return Checkpoint(config, params, int(metadata.get("step", 0)), name, schedules)

@@ -246,6 +246,17 @@ def test_an_export_comes_back_to_the_bit_and_in_half_the_size_to_eight_bits(save
         assert (np.asarray(leaf) != np.asarray(exact)).any()
 
 
+def test_eight_bit_kernels_are_within_half_a_step_of_each_output_channel(saved, tmp_path):
+    original = load_checkpoint(saved)
+    export(original, tmp_path / "small.safetensors", dtype="int8")
+    again = load_checkpoint(tmp_path / "small.safetensors")
+    assert jax.tree.structure(again.params) == jax.tree.structure(original.params)
+    for leaf, exact in zip(jax.tree.leaves(again.params), jax.tree.leaves(original.params), strict=True):
+        assert leaf.dtype == np.float32
+        largest = np.abs(exact).max(axis=tuple(range(exact.ndim - 1))) if exact.ndim > 1 else np.abs(exact)
+        assert np.all(np.abs(leaf - exact) <= largest * (0.501 / 127 if exact.ndim > 1 else 1 / 256))
+
+
 @pytest.mark.parametrize(
     "failure", [OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)), SafetensorError("I/O error: No space left on device")]
 )

@@ -296,7 +296,7 @@ COMMAND_LINES = {
     "the input as output": ("upscale {p}/face.png --output={p}/face.png --overwrite", ("face.png is an input",)),
     "an unknown shipped name": ("upscale {p}/face.png --output={w} --checkpoint=faces-9", ("no checkpoint at 'faces-9'",)),
     "an export of another suffix": ("export --checkpoint={p}/none --output={w}.bin", ("must end in .safetensors",)),
-    "an export of another type": ("export --checkpoint={p}/none --output={w}.safetensors --dtype=int8", ("--dtype=int8",)),
+    "an export of another type": ("export --checkpoint={p}/none --output={w}.safetensors --dtype=int4", ("--dtype=int4",)),
 }
 
 

@@ -42,7 +42,7 @@ def test_the_base_is_valid():
 @pytest.mark.parametrize("field", CHOICES)
 def test_every_known_choice_is_valid_and_an_unknown_one_is_refused_naming_field_value_and_choices(field):
     for choice in CHOICES[field]:
-        config_lib.validate(with_fields({field: choice}))
+        config_lib.validate(with_fields({field: choice, "train.teacher": "another"}))
     with pytest.raises(ConfigError) as raised:
         config_lib.validate(with_fields({field: "sideways"}))
     for word in (field, "'sideways'", *CHOICES[field]):

@@ -169,8 +169,8 @@ def export(args: Arguments, _: list[str]) -> None:
     output = paths.parse(args.output)
     if output.suffix != ".safetensors":
         raise UserError(f"--output={output} must end in .safetensors")
-    if args.dtype not in ("float32", "bfloat16"):
-        raise UserError(f"--dtype={args.dtype} can be float32 or bfloat16")
+    if args.dtype not in ("float32", "bfloat16", "int8"):
+        raise UserError(f"--dtype={args.dtype} can be float32, bfloat16 or int8")
     if output.exists() and not args.overwrite:
         raise UserError(f"{output} exists; give --overwrite to replace it")
     checkpoints.export(checkpoints.load_checkpoint(args.checkpoint), output, dtype=args.dtype)
@@ -180,7 +180,7 @@ def export(args: Arguments, _: list[str]) -> None:
 def _export_flags(fv: flags.FlagValues, argv: list[str]) -> None:
     flags.DEFINE_string("checkpoint", None, "A workdir, a step of it, or another export.", flag_values=fv)
     flags.DEFINE_string("output", None, "The .safetensors file to write.", flag_values=fv)
-    flags.DEFINE_string("dtype", "float32", "float32, or bfloat16 for half the size.", flag_values=fv)
+    flags.DEFINE_string("dtype", "float32", "float32, bfloat16 for half the size, or int8 for a quarter.", flag_values=fv)
     flags.DEFINE_boolean("overwrite", False, "Replace a file that exists.", flag_values=fv)
 
 
