@@ -2,6 +2,7 @@
 
 import os
 from pathlib import Path
+from typing import Any
 
 from absl import flags
 
@@ -84,49 +85,68 @@ def _check_data_flags(fv: flags.FlagValues, argv: list[str]) -> None:
 def prepare(args: Arguments, places: list[str]) -> None:
     """Decodes, crops and resizes images once, into a few large files that training reads without waiting.
 
-    SOURCE is a folder of images, of any depth, or tfds:NAME[:SPLIT], or orl. DIR gets ArrayRecord files and manifest.json; use
-    it as data.source=records, data.folder=DIR. Each image keeps its largest central square; with --tiles it is cut into as many
-    squares as it has room for. A stopped run goes on.
+    SOURCE is a folder of images, of any depth, or tfds:NAME[:SPLIT], or orl, or photos. DIR gets ArrayRecord files and
+    manifest.json; use it as data.source=records, data.folder=DIR. Each image keeps its largest central square; with --tiles it
+    is cut into as many squares as it has room for. A stopped run goes on.
+
+    photos: the photographs that photos-4x was trained on, from three packages of Debian, by default as it was:
+    --size=160 --tiles=2,3,4 --detail=2.5. Their authors and licences are in DIR/DATA.md.
     """
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 
-    from sr3_jax import paths
+    from sr3_jax import images, paths
+    from sr3_jax.data import debian_photos
     from sr3_jax.data import prepare as preparation
 
     if len(places) != 1:
         raise UserError(f"prepare takes one SOURCE, not {len(places)} (sr3 prepare --help)")
-    between(args, "size", 1)
+    photos = places[0] == debian_photos.NAME
+    if photos and not args.packages and any(images.is_image_name(Path(name)) for name in paths.files_below(Path("photos"))):
+        raise UserError(
+            "photos are Debian's photographs, but also a folder of images here: write ./photos or give --packages=DIR"
+        )
+    if args.packages and not photos:
+        raise UserError("--packages is for photos")
+    if not photos and not args.size:
+        raise UserError("prepare needs --size=… (sr3 prepare --help)")
+    between(args, "size", 0)
     between(args, "workers", 0)
     factors = [int(factor) for factor in args.tiles if factor.isdecimal() and 1 <= int(factor) <= 64]
     if len(factors) < len(args.tiles):
         raise UserError(f"--tiles={','.join(args.tiles)} must be factors between 1 and 64, such as 2,4")
-    if args.detail and not factors:
+    if args.detail and not factors and not photos:
         raise UserError("--detail is for --tiles")
     if args.encoding not in preparation.ENCODINGS:
         raise UserError(f"--encoding={args.encoding} can be {' or '.join(preparation.ENCODINGS)}")
     if args.resample not in ("area", "bicubic"):
         raise UserError(f"--resample={args.resample} can be area or bicubic")
+    output, size, detail = paths.parse(args.output), args.size, args.detail or 0.0
+    if photos:
+        size, factors = size or debian_photos.SIZE, factors or [*debian_photos.TILES]
+        detail = debian_photos.DETAIL if args.detail is None else detail
     columns = (BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-        task = progress.add_task("preparing")
-        done = preparation.prepare(
-            places[0],
-            paths.parse(args.output),
-            size=args.size,
-            method=args.resample,
-            encoding=args.encoding,
-            tiles=factors,
-            detail=args.detail,
-            workers=args.workers or None,
-            on_start=lambda total, before: progress.update(task, total=total, completed=before),
-            on_image=lambda count: progress.advance(task, count),
-        )
+        task = progress.add_task("preparing", total=None)
+        options: dict[str, Any] = {
+            "method": args.resample,
+            "encoding": args.encoding,
+            "workers": args.workers or None,
+            "on_start": lambda total, before: progress.update(task, total=total, completed=before),
+            "on_image": lambda count: progress.advance(task, count),
+        }
+        if photos:
+            packages = Path(args.packages) if args.packages else None
+            done = debian_photos.prepare_photos(output, packages, size=size, tiles=factors, detail=detail, **options)
+        else:
+            done = preparation.prepare(places[0], output, size=size, tiles=factors, detail=detail, **options)
+    for note in done.notes:
+        print(f"note: {note}")
     for dropped in done.dropped[:20]:
         print(f"dropped: {dropped.id} {dropped.reason}")
     if done.converted:
         print(f"converted: {done.converted}")
-    print(f"{done.images} images of {args.size}² in {done.shards} files, {len(done.dropped)} dropped")
+    print(f"{done.images} images of {size}² in {done.shards} files, {len(done.dropped)} dropped")
     print(f"--config.data.source=records --config.data.folder={args.output}")
 
 
@@ -138,8 +158,11 @@ def _prepare_flags(fv: flags.FlagValues, argv: list[str]) -> None:
     flags.DEFINE_list(
         "tiles", [], "Cut large images into squares, reduced by each of these factors first: 2,4.", flag_values=fv
     )
-    flags.DEFINE_float("detail", 0.0, "Leave out tiles that 4x bicubic restores to within this many levels.", flag_values=fv)
+    flags.DEFINE_float("detail", None, "Leave out tiles that 4x bicubic restores to within this many levels.", flag_values=fv)
     flags.DEFINE_integer("workers", 0, "Processes; 0: one a core.", flag_values=fv)
+    flags.DEFINE_string(
+        "packages", None, "photos: a folder with the packages' .deb files; by default apt-get downloads them.", flag_values=fv
+    )
 
 
 def params(args: Arguments, _: list[str]) -> None:
@@ -181,7 +204,7 @@ COMMANDS = {
     "train": Command(_train_flags, train, needs=("config", "workdir")),
     "overfit": Command(config_flag, overfit, needs=("config",)),
     "check-data": Command(_check_data_flags, check_data, needs=("config",)),
-    "prepare": Command(_prepare_flags, prepare, positional="SOURCE", needs=("size", "output")),
+    "prepare": Command(_prepare_flags, prepare, positional="SOURCE", needs=("output",)),
     "params": Command(config_flag, params, needs=("config",)),
     "export": Command(_export_flags, export, needs=("checkpoint", "output")),
 }
