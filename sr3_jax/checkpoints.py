@@ -2,7 +2,7 @@
 
     WORKDIR/config.json              the experiment
     WORKDIR/checkpoints/STEP/        state (all but EMA), ema, meta (config, data position): one complete restart point
-    anything.safetensors             an export: EMA and config in one file, for inference and for `train.init_from`
+    anything.safetensors             an export: EMA, config and data card in one file, for inference and for `train.init_from`
 
 A checkpoint directory appears by rename when it is complete, so a kill at any moment leaves the last complete one. Whoever has
 a checkpoint can resume, evaluate or upscale: the config is inside.
@@ -54,6 +54,7 @@ class Checkpoint:
     name: str
     # number of network evaluations → fields of config.sample, as `sr3 search` found them
     schedules: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    data_card: str = ""  # of an export: what it was trained on, Markdown
 
     @property
     def method(self) -> Method:
@@ -232,11 +233,13 @@ def _checked_schedules(text: str, path: AnyPath) -> dict[str, dict[str, Any]]:
 
 
 def export(checkpoint: Checkpoint, path: AnyPath, metadata: Mapping[str, str] | None = None, dtype: str = "float32") -> None:
-    """Writes EMA and config to one .safetensors file, which appears by rename."""
+    """Writes EMA, config and data card to one .safetensors file, which appears by rename."""
     flat = {SEPARATOR.join(keys): np.asarray(leaf, dtype=np.dtype(dtype)) for keys, leaf in _leaves(checkpoint.params)}
     about = {"config": config_lib.to_json(checkpoint.config), "step": str(checkpoint.step)} | dict(metadata or {})
     if checkpoint.schedules:
         about["schedules"] = json.dumps({count: dict(fields) for count, fields in checkpoint.schedules.items()})
+    if checkpoint.data_card:
+        about["data_card"] = checkpoint.data_card
     with disk_errors(path), replacing(path) as temporary:
         save_file({name: jax.numpy.asarray(leaf) for name, leaf in flat.items()}, temporary, metadata=about)
 
@@ -301,7 +304,7 @@ def _load_export(path: AnyPath, name: str) -> Checkpoint:
     params = _nest({key: leaf.astype("float32") for key, leaf in flat.items()})
     check_params(params, config, str(path))
     schedules = _checked_schedules(metadata.get("schedules", "{}"), path)
-    return Checkpoint(config, params, int(metadata.get("step", 0)), name, schedules)
+    return Checkpoint(config, params, int(metadata.get("step", 0)), name, schedules, metadata.get("data_card", ""))
 
 
 def _load_workdir(path: AnyPath) -> Checkpoint:

@@ -1,5 +1,6 @@
 """What was saved comes back to the bit; what is missing, damaged or foreign is told in one sentence, and nothing is lost."""
 
+import dataclasses
 import errno
 import functools
 import json
@@ -244,6 +245,16 @@ def test_an_export_comes_back_to_the_bit_and_in_half_the_size_to_eight_bits(save
         assert leaf.dtype == np.float32
         np.testing.assert_allclose(leaf, exact, rtol=1 / 256)
         assert (np.asarray(leaf) != np.asarray(exact)).any()
+
+
+def test_an_export_keeps_its_data_card_and_one_without_it_loads_as_well(exported, tmp_path):
+    assert load_checkpoint(exported).data_card == ""
+    card = "# Data\n\nMy photographs × 3.\n"
+    export(dataclasses.replace(load_checkpoint(exported), data_card=card), tmp_path / "card.safetensors")
+    export(load_checkpoint(tmp_path / "card.safetensors"), tmp_path / "again.safetensors")
+    again = load_checkpoint(tmp_path / "again.safetensors")
+    assert again.data_card == card
+    assert_same_bits(again.params, load_checkpoint(exported).params)
 
 
 @pytest.mark.parametrize(

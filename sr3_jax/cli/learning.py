@@ -1,6 +1,7 @@
-"""Data and training: `sr3 prepare`, `check-data`, `params`, `overfit`, `train`, `export`."""
+"""Data and training: `sr3 prepare`, `check-data`, `params`, `overfit`, `train`, `export`, `show`."""
 
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -179,8 +180,13 @@ def params(args: Arguments, _: list[str]) -> None:
 
 
 def export(args: Arguments, _: list[str]) -> None:
-    """Writes a checkpoint's EMA weights and config to one .safetensors file, for sharing and for --checkpoint."""
+    """Writes a checkpoint's EMA weights, config and data card to one .safetensors file, for sharing and for --checkpoint.
+
+    The data card, Markdown, says what the network was trained on: without --data-card the one that an export has already, or
+    DATA.md in the folder of the training data. `sr3 show` prints it.
+    """
     from sr3_jax import checkpoints, paths
+    from sr3_jax.data import sources
 
     output = paths.parse(args.output)
     if output.suffix != ".safetensors":
@@ -189,7 +195,10 @@ def export(args: Arguments, _: list[str]) -> None:
         raise UserError(f"--dtype={args.dtype} can be float32 or bfloat16")
     if output.exists() and not args.overwrite:
         raise UserError(f"{output} exists; give --overwrite to replace it")
-    checkpoints.export(checkpoints.load_checkpoint(args.checkpoint), output, dtype=args.dtype)
+    given = sources.read_card(paths.parse(args.data_card)) if args.data_card else ""
+    checkpoint = checkpoints.load_checkpoint(args.checkpoint)
+    card = given or checkpoint.data_card or sources.data_card(checkpoint.config)
+    checkpoints.export(replace(checkpoint, data_card=card), output, dtype=args.dtype)
     print(output)
 
 
@@ -197,7 +206,25 @@ def _export_flags(fv: flags.FlagValues, argv: list[str]) -> None:
     flags.DEFINE_string("checkpoint", None, "A workdir, a step of it, or another export.", flag_values=fv)
     flags.DEFINE_string("output", None, "The .safetensors file to write.", flag_values=fv)
     flags.DEFINE_string("dtype", "float32", "float32, or bfloat16 for half the size.", flag_values=fv)
+    flags.DEFINE_string("data_card", None, "A Markdown file that says what it was trained on.", flag_values=fv)
     flags.DEFINE_boolean("overwrite", False, "Replace a file that exists.", flag_values=fv)
+
+
+def show(args: Arguments, places: list[str]) -> None:
+    """Prints what a checkpoint says of itself: step, config and data card.
+
+    CHECKPOINT is a workdir, a step of it, an exported file, or the name of shipped weights. The data card says what it was
+    trained on, whose that is, and under which licence.
+    """
+    from sr3_jax import config
+    from sr3_jax.checkpoints import load_checkpoint
+    from sr3_jax.data import sources
+
+    if len(places) != 1:
+        raise UserError(f"show takes one CHECKPOINT, not {len(places)} (sr3 show --help)")
+    checkpoint = load_checkpoint(places[0])
+    print(f"{checkpoint.name}, step {checkpoint.step}\n\n{config.to_json(checkpoint.config)}\n")
+    print(checkpoint.data_card or sources.data_card(checkpoint.config) or "It has no data card.")
 
 
 COMMANDS = {
@@ -207,4 +234,5 @@ COMMANDS = {
     "prepare": Command(_prepare_flags, prepare, positional="SOURCE", needs=("output",)),
     "params": Command(config_flag, params, needs=("config",)),
     "export": Command(_export_flags, export, needs=("checkpoint", "output")),
+    "show": Command(lambda fv, argv: None, show, positional="CHECKPOINT"),
 }

