@@ -16,7 +16,7 @@ from sr3_jax import cli
 from sr3_jax.data import deb, debian_photos, sources
 from sr3_jax.data.records import Records
 
-DEP5 = """Format: https://www.debian.org/doc/packaging-manuals/copyright-format/1.0/
+DEP5 = """Format: https://example.org/copyright-format/1.0/
 Source: https://example.org/pictures
 
 Files: *
