@@ -2,7 +2,7 @@
 
     WORKDIR/config.json              the experiment
     WORKDIR/checkpoints/STEP/        state (all but EMA), ema, meta (config, data position): one complete restart point
-    anything.safetensors             an export: EMA and config in one file, for inference and for `train.init_from`
+    anything.safetensors             an export: EMA, config and data card in one file, for inference and for `train.init_from`
 
 A checkpoint directory appears by rename when it is complete, so a kill at any moment leaves the last complete one. Whoever has
 a checkpoint can resume, evaluate or upscale: the config is inside.
@@ -55,6 +55,7 @@ class Checkpoint:
     name: str
     # number of network evaluations → fields of config.sample, as `sr3 search` found them
     schedules: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    data_card: str = ""  # of an export: what it was trained on, Markdown
 
     @property
     def method(self) -> Method:
@@ -233,7 +234,7 @@ def _checked_schedules(text: str, path: AnyPath) -> dict[str, dict[str, Any]]:
 
 
 def export(checkpoint: Checkpoint, path: AnyPath, metadata: Mapping[str, str] | None = None, dtype: str = "float32") -> None:
-    """Writes EMA and config to one .safetensors file, which appears by rename.
+    """Writes EMA, config and data card to one .safetensors file, which appears by rename.
 
     `dtype` is float32, bfloat16 or int8: kernels as whole numbers of 1/127 of the largest weight of each output channel, all
     else in bfloat16.
@@ -249,6 +250,8 @@ def export(checkpoint: Checkpoint, path: AnyPath, metadata: Mapping[str, str] | 
     about = {"config": config_lib.to_json(checkpoint.config), "step": str(checkpoint.step)} | dict(metadata or {})
     if checkpoint.schedules:
         about["schedules"] = json.dumps({count: dict(fields) for count, fields in checkpoint.schedules.items()})
+    if checkpoint.data_card:
+        about["data_card"] = checkpoint.data_card
     with disk_errors(path), replacing(path) as temporary:
         save_file({name: jax.numpy.asarray(leaf) for name, leaf in flat.items()}, temporary, metadata=about)
 
@@ -314,7 +317,7 @@ def _load_export(path: AnyPath, name: str) -> Checkpoint:
     params = _nest(wide)
     check_params(params, config, str(path))
     schedules = _checked_schedules(metadata.get("schedules", "{}"), path)
-    return Checkpoint(config, params, int(metadata.get("step", 0)), name, schedules)
+    return Checkpoint(config, params, int(metadata.get("step", 0)), name, schedules, metadata.get("data_card", ""))
 
 
 def _load_workdir(path: AnyPath) -> Checkpoint:

@@ -1,5 +1,6 @@
 """What was saved comes back to the bit; what is missing, damaged or foreign is told in one sentence, and nothing is lost."""
 
+import dataclasses
 import errno
 import functools
 import json
@@ -255,6 +256,16 @@ def test_eight_bit_kernels_are_within_half_a_step_of_each_output_channel(saved, 
         assert leaf.dtype == np.float32
         largest = np.abs(exact).max(axis=tuple(range(exact.ndim - 1))) if exact.ndim > 1 else np.abs(exact)
         assert np.all(np.abs(leaf - exact) <= largest * (0.501 / 127 if exact.ndim > 1 else 1 / 256))
+
+
+def test_an_export_keeps_its_data_card_and_one_without_it_loads_as_well(exported, tmp_path):
+    assert load_checkpoint(exported).data_card == ""
+    card = "# Data\n\nMy photographs × 3.\n"
+    export(dataclasses.replace(load_checkpoint(exported), data_card=card), tmp_path / "card.safetensors")
+    export(load_checkpoint(tmp_path / "card.safetensors"), tmp_path / "again.safetensors")
+    again = load_checkpoint(tmp_path / "again.safetensors")
+    assert again.data_card == card
+    assert_same_bits(again.params, load_checkpoint(exported).params)
 
 
 @pytest.mark.parametrize(

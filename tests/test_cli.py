@@ -19,7 +19,7 @@ from skimage import data as photographs
 
 from sr3_jax import cli, images, parallel
 from sr3_jax.checkpoints import export, load_checkpoint
-from sr3_jax.data.sources import OrlFaces
+from sr3_jax.data.sources import ORL_CARD, OrlFaces
 from sr3_jax.training import overfit
 from tests import tiny
 
@@ -144,8 +144,9 @@ TEACHES = {
     "overfit": ("--config", "train.overfit_loss", "Exit code 1"),
     "check-data": ("--config", "--output", "data.folder", "contact sheet"),
     "params": ("--config", "without allocating"),
-    "prepare": ("SOURCE", "--size", "--output", "data.source=records"),
-    "export": ("--checkpoint", "--output", ".safetensors", "bfloat16"),
+    "prepare": ("SOURCE", "--size", "--output", "data.source=records", "photos", "--packages", "DATA.md"),
+    "export": ("--checkpoint", "--output", ".safetensors", "bfloat16", "--data_card", "DATA.md"),
+    "show": ("CHECKPOINT", "config", "data card"),
     "compile": ("--topology", "v5e:4x8", "--what", "--json", "estimated", "[aot]", "Exit code 1"),
     "search": ("--checkpoint", "--steps", "--trials", "(default 64)", "--metric", "frontier", "schedules.json"),
     "statistics": ("FOLDER", "--inception", "--output", ".npz", "tf1-bilinear"),
@@ -296,6 +297,14 @@ COMMAND_LINES = {
     "the input as output": ("upscale {p}/face.png --output={p}/face.png --overwrite", ("face.png is an input",)),
     "an unknown shipped name": ("upscale {p}/face.png --output={w} --checkpoint=faces-9", ("no checkpoint at 'faces-9'",)),
     "an export of another suffix": ("export --checkpoint={p}/none --output={w}.bin", ("must end in .safetensors",)),
+    "an export with a card that is not there": (
+        "export --checkpoint=faces-16-64 --output={w}.safetensors --data-card={p}/none.md",
+        ("none.md cannot be read as a data card",),
+    ),
+    "two checkpoints to show": ("show faces-16-64 photos-4x", ("show takes one CHECKPOINT, not 2",)),
+    "nothing to show": ("show {p}/none", ("no checkpoint at",)),
+    "no size": ("prepare {p}/good --output={w}", ("prepare needs --size",)),
+    "packages for a folder": ("prepare {p}/good --size=8 --output={w} --packages={p}", ("--packages is for photos",)),
     "an export of another type": ("export --checkpoint={p}/none --output={w}.safetensors --dtype=int4", ("--dtype=int4",)),
 }
 
@@ -465,6 +474,15 @@ def test_evaluate_export_and_upscale_follow_from_the_workdir_alone(workdir, plac
     check_bad(*run(capsys, "export", f"--checkpoint={workdir}", f"--output={exported}"), ("exists", "--overwrite"))
     assert run(capsys, "export", f"--checkpoint={exported}", f"--output={half}", "--dtype=bfloat16")[0] == 0
     assert half.stat().st_size < 0.75 * exported.stat().st_size
+
+    # The data card: of the data, of a file, and the one that is there already.
+    assert load_checkpoint(exported).data_card == load_checkpoint(half).data_card == ORL_CARD
+    (tmp_path / "mine.md").write_text("My faces.")
+    other = [f"--checkpoint={exported}", f"--output={half}", "--overwrite", f"--data-card={tmp_path / 'mine.md'}"]
+    assert run(capsys, "export", *other)[0] == 0
+    code, out, _ = run(capsys, "show", half)
+    assert (code, out.splitlines()[0], out.splitlines()[-1]) == (0, f"{half}, step 2", "My faces.")
+    assert '"hr_size": ' in out
 
     # Elsewhere: from a face to a face twice as wide, and a bad file beside it.
     (tmp_path / "in").mkdir()

@@ -11,7 +11,8 @@ from PIL import Image
 
 from sr3_jax.checkpoints import load_checkpoint, shipped
 from sr3_jax.config import differences
-from sr3_jax.data import degradations
+from sr3_jax.data import debian_photos, degradations
+from sr3_jax.data.sources import ORL_CARD
 from sr3_jax.evaluation import held_out, metrics
 from sr3_jax.evaluation.contenders import to_uint8
 from sr3_jax.evaluation.lpips import lpips
@@ -34,6 +35,23 @@ def test_each_is_there_by_name_small_and_carries_its_config():
         config = load_checkpoint(name).config
         assert config.objective == ("regression" if name.endswith("regression") else "sr3")
         assert len((resources.files("sr3_jax") / "weights" / f"{name}.safetensors").read_bytes()) <= 10e6
+
+
+@pytest.mark.fast
+@pytest.mark.parametrize("name", CONFIGS)
+def test_each_says_what_it_was_trained_on_whose_it_is_and_under_which_licence(name):
+    card = load_checkpoint(name).data_card
+    if name in NAMES:
+        assert card == ORL_CARD
+        return
+    assert "sr3 prepare photos --size=160 --tiles=2,3,4 --detail=2.5" in card
+    assert card.startswith("# Data\n\n1,716 squares of 160×160 pixels, cut from 31 photographs")
+    rows = [line for line in card.splitlines() if ".jpg |" in line]
+    assert len(rows) == 31
+    for row in rows:
+        assert row.endswith(("| CC-BY-4.0 |", "| CC-BY-SA-4.0 |", "| CC-BY-SA-3.0 |", "| CC0-1.0 |", "| GPL-2+ |"))
+    for package, contents in debian_photos.PACKAGES.items():
+        assert f"## {package} {contents.version}" in card
 
 
 @pytest.mark.fast

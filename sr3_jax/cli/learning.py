@@ -1,7 +1,9 @@
-"""Data and training: `sr3 prepare`, `check-data`, `params`, `overfit`, `train`, `export`."""
+"""Data and training: `sr3 prepare`, `check-data`, `params`, `overfit`, `train`, `export`, `show`."""
 
 import os
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from absl import flags
 
@@ -91,49 +93,68 @@ def _check_data_flags(fv: flags.FlagValues, argv: list[str]) -> None:
 def prepare(args: Arguments, places: list[str]) -> None:
     """Decodes, crops and resizes images once, into a few large files that training reads without waiting.
 
-    SOURCE is a folder of images, of any depth, or tfds:NAME[:SPLIT], or orl. DIR gets ArrayRecord files and manifest.json; use
-    it as data.source=records, data.folder=DIR. Each image keeps its largest central square; with --tiles it is cut into as many
-    squares as it has room for. A stopped run goes on.
+    SOURCE is a folder of images, of any depth, or tfds:NAME[:SPLIT], or orl, or photos. DIR gets ArrayRecord files and
+    manifest.json; use it as data.source=records, data.folder=DIR. Each image keeps its largest central square; with --tiles it
+    is cut into as many squares as it has room for. A stopped run goes on.
+
+    photos: the photographs that photos-4x was trained on, from three packages of Debian, by default as it was:
+    --size=160 --tiles=2,3,4 --detail=2.5. Their authors and licences are in DIR/DATA.md.
     """
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 
-    from sr3_jax import paths
+    from sr3_jax import images, paths
+    from sr3_jax.data import debian_photos
     from sr3_jax.data import prepare as preparation
 
     if len(places) != 1:
         raise UserError(f"prepare takes one SOURCE, not {len(places)} (sr3 prepare --help)")
-    between(args, "size", 1)
+    photos = places[0] == debian_photos.NAME
+    if photos and not args.packages and any(images.is_image_name(Path(name)) for name in paths.files_below(Path("photos"))):
+        raise UserError(
+            "photos are Debian's photographs, but also a folder of images here: write ./photos or give --packages=DIR"
+        )
+    if args.packages and not photos:
+        raise UserError("--packages is for photos")
+    if not photos and not args.size:
+        raise UserError("prepare needs --size=… (sr3 prepare --help)")
+    between(args, "size", 0)
     between(args, "workers", 0)
     factors = [int(factor) for factor in args.tiles if factor.isdecimal() and 1 <= int(factor) <= 64]
     if len(factors) < len(args.tiles):
         raise UserError(f"--tiles={','.join(args.tiles)} must be factors between 1 and 64, such as 2,4")
-    if args.detail and not factors:
+    if args.detail and not factors and not photos:
         raise UserError("--detail is for --tiles")
     if args.encoding not in preparation.ENCODINGS:
         raise UserError(f"--encoding={args.encoding} can be {' or '.join(preparation.ENCODINGS)}")
     if args.resample not in ("area", "bicubic"):
         raise UserError(f"--resample={args.resample} can be area or bicubic")
+    output, size, detail = paths.parse(args.output), args.size, args.detail or 0.0
+    if photos:
+        size, factors = size or debian_photos.SIZE, factors or [*debian_photos.TILES]
+        detail = debian_photos.DETAIL if args.detail is None else detail
     columns = (BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-        task = progress.add_task("preparing")
-        done = preparation.prepare(
-            places[0],
-            paths.parse(args.output),
-            size=args.size,
-            method=args.resample,
-            encoding=args.encoding,
-            tiles=factors,
-            detail=args.detail,
-            workers=args.workers or None,
-            on_start=lambda total, before: progress.update(task, total=total, completed=before),
-            on_image=lambda count: progress.advance(task, count),
-        )
+        task = progress.add_task("preparing", total=None)
+        options: dict[str, Any] = {
+            "method": args.resample,
+            "encoding": args.encoding,
+            "workers": args.workers or None,
+            "on_start": lambda total, before: progress.update(task, total=total, completed=before),
+            "on_image": lambda count: progress.advance(task, count),
+        }
+        if photos:
+            packages = Path(args.packages) if args.packages else None
+            done = debian_photos.prepare_photos(output, packages, size=size, tiles=factors, detail=detail, **options)
+        else:
+            done = preparation.prepare(places[0], output, size=size, tiles=factors, detail=detail, **options)
+    for note in done.notes:
+        print(f"note: {note}")
     for dropped in done.dropped[:20]:
         print(f"dropped: {dropped.id} {dropped.reason}")
     if done.converted:
         print(f"converted: {done.converted}")
-    print(f"{done.images} images of {args.size}² in {done.shards} files, {len(done.dropped)} dropped")
+    print(f"{done.images} images of {size}² in {done.shards} files, {len(done.dropped)} dropped")
     print(f"--config.data.source=records --config.data.folder={args.output}")
 
 
@@ -145,8 +166,11 @@ def _prepare_flags(fv: flags.FlagValues, argv: list[str]) -> None:
     flags.DEFINE_list(
         "tiles", [], "Cut large images into squares, reduced by each of these factors first: 2,4.", flag_values=fv
     )
-    flags.DEFINE_float("detail", 0.0, "Leave out tiles that 4x bicubic restores to within this many levels.", flag_values=fv)
+    flags.DEFINE_float("detail", None, "Leave out tiles that 4x bicubic restores to within this many levels.", flag_values=fv)
     flags.DEFINE_integer("workers", 0, "Processes; 0: one a core.", flag_values=fv)
+    flags.DEFINE_string(
+        "packages", None, "photos: a folder with the packages' .deb files; by default apt-get downloads them.", flag_values=fv
+    )
 
 
 def params(args: Arguments, _: list[str]) -> None:
@@ -163,8 +187,13 @@ def params(args: Arguments, _: list[str]) -> None:
 
 
 def export(args: Arguments, _: list[str]) -> None:
-    """Writes a checkpoint's EMA weights and config to one .safetensors file, for sharing and for --checkpoint."""
+    """Writes a checkpoint's EMA weights, config and data card to one .safetensors file, for sharing and for --checkpoint.
+
+    The data card, Markdown, says what the network was trained on: without --data-card the one that an export has already, or
+    DATA.md in the folder of the training data. `sr3 show` prints it.
+    """
     from sr3_jax import checkpoints, paths
+    from sr3_jax.data import sources
 
     output = paths.parse(args.output)
     if output.suffix != ".safetensors":
@@ -173,7 +202,10 @@ def export(args: Arguments, _: list[str]) -> None:
         raise UserError(f"--dtype={args.dtype} can be float32, bfloat16 or int8")
     if output.exists() and not args.overwrite:
         raise UserError(f"{output} exists; give --overwrite to replace it")
-    checkpoints.export(checkpoints.load_checkpoint(args.checkpoint), output, dtype=args.dtype)
+    given = sources.read_card(paths.parse(args.data_card)) if args.data_card else ""
+    checkpoint = checkpoints.load_checkpoint(args.checkpoint)
+    card = given or checkpoint.data_card or sources.data_card(checkpoint.config)
+    checkpoints.export(replace(checkpoint, data_card=card), output, dtype=args.dtype)
     print(output)
 
 
@@ -181,14 +213,33 @@ def _export_flags(fv: flags.FlagValues, argv: list[str]) -> None:
     flags.DEFINE_string("checkpoint", None, "A workdir, a step of it, or another export.", flag_values=fv)
     flags.DEFINE_string("output", None, "The .safetensors file to write.", flag_values=fv)
     flags.DEFINE_string("dtype", "float32", "float32, bfloat16 for half the size, or int8 for a quarter.", flag_values=fv)
+    flags.DEFINE_string("data_card", None, "A Markdown file that says what it was trained on.", flag_values=fv)
     flags.DEFINE_boolean("overwrite", False, "Replace a file that exists.", flag_values=fv)
+
+
+def show(args: Arguments, places: list[str]) -> None:
+    """Prints what a checkpoint says of itself: step, config and data card.
+
+    CHECKPOINT is a workdir, a step of it, an exported file, or the name of shipped weights. The data card says what it was
+    trained on, whose that is, and under which licence.
+    """
+    from sr3_jax import config
+    from sr3_jax.checkpoints import load_checkpoint
+    from sr3_jax.data import sources
+
+    if len(places) != 1:
+        raise UserError(f"show takes one CHECKPOINT, not {len(places)} (sr3 show --help)")
+    checkpoint = load_checkpoint(places[0])
+    print(f"{checkpoint.name}, step {checkpoint.step}\n\n{config.to_json(checkpoint.config)}\n")
+    print(checkpoint.data_card or sources.data_card(checkpoint.config) or "It has no data card.")
 
 
 COMMANDS = {
     "train": Command(_train_flags, train, needs=("config", "workdir")),
     "overfit": Command(config_flag, overfit, needs=("config",)),
     "check-data": Command(_check_data_flags, check_data, needs=("config",)),
-    "prepare": Command(_prepare_flags, prepare, positional="SOURCE", needs=("size", "output")),
+    "prepare": Command(_prepare_flags, prepare, positional="SOURCE", needs=("output",)),
     "params": Command(config_flag, params, needs=("config",)),
     "export": Command(_export_flags, export, needs=("checkpoint", "output")),
+    "show": Command(lambda fv, argv: None, show, positional="CHECKPOINT"),
 }

@@ -38,6 +38,7 @@ class Prepared(NamedTuple):
     shards: int
     dropped: Sequence[Dropped]
     converted: str  # what was done to how many images when they were read
+    notes: Sequence[str] = ()  # what else to tell
 
 
 class Settings(NamedTuple):
@@ -101,6 +102,7 @@ def prepare(
     place: str,
     output: AnyPath,
     *,
+    name: str = "",
     size: int,
     method: str = "area",
     encoding: str = "png",
@@ -112,11 +114,12 @@ def prepare(
 ) -> Prepared:
     """Writes or completes `output`; raises UserError when it holds something else, or when no image can be used.
 
-    `on_start(total, done)` is called once, `on_image(count)` after every few images.
+    `name` stands for `place` in what is written. `on_start(total, done)` is called once, `on_image(count)` after every few
+    images.
     """
     source, ids = open_tiles(place, size, tiles) if tiles else open_images(place)
     digest = hashlib.sha256("\n".join(ids).encode()).hexdigest()[:16]
-    settings = Settings(place, f"{len(ids)} images, {digest}", size, method, encoding, [*tiles], detail)
+    settings = Settings(name or place, f"{len(ids)} images, {digest}", size, method, encoding, [*tiles], detail)
     _claim(output, settings)
     per_shard = max(64, SHARD_BYTES // (3 * size * size))
     shards = [range(start, min(start + per_shard, len(ids))) for start in range(0, len(ids), per_shard)]
@@ -144,24 +147,40 @@ def prepare(
     return _finish(output, names, settings, source.dropped)
 
 
-def _claim(output: AnyPath, settings: Settings) -> None:
-    """Notes what the folder is for, or checks that it is for the same; raises UserError if not."""
+def finished(output: AnyPath, settings: Settings) -> Prepared | None:
+    """What `output` holds, if it is complete, whatever its images; raises UserError if it is of other settings or not ours."""
+    if not _is_of(output, settings, ("images",)) or not (output / records.MANIFEST).exists():
+        return None
+    manifest = records.read_manifest(output)
+    dropped = [Dropped(*entry) for entry in manifest["dropped"]]
+    return Prepared(sum(map(len, manifest["shards"].values())), len(manifest["shards"]), dropped, "")
+
+
+def _is_of(output: AnyPath, settings: Settings, ignored: Sequence[str] = ()) -> bool:
+    """Whether the folder was begun, with these settings; False if it is empty. Raises UserError if it holds something else."""
     state = output / STATE
     if state.exists():
         theirs = json.loads(state.read_text())
         differing = [
             f"{name}: {value!r} here, {theirs.get(name)!r} there"
             for name, value in settings._asdict().items()
-            if theirs.get(name) != value
+            if theirs.get(name) != value and name not in ignored
         ]
         if differing:
             raise UserError(f"{output} was begun with other settings ({'; '.join(differing)}); use another --output")
+        return True
+    if output.exists() and (not output.is_dir() or any(output.iterdir())):
+        raise UserError(f"{output} is not empty and not of `sr3 prepare`; use another --output")
+    return False
+
+
+def _claim(output: AnyPath, settings: Settings) -> None:
+    """Notes what the folder is for, or checks that it is for the same; raises UserError if not."""
+    if _is_of(output, settings):
         for left_behind in output.glob(".sr3-*"):  # by a kill
             left_behind.unlink()
         return
-    if output.exists() and (not output.is_dir() or any(output.iterdir())):
-        raise UserError(f"{output} is not empty and not of `sr3 prepare`; use another --output")
-    with disk_errors(output), replacing(state) as temporary:
+    with disk_errors(output), replacing(output / STATE) as temporary:
         temporary.write_text(json.dumps(settings._asdict(), indent=2) + "\n")
 
 

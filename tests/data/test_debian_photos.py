@@ -1,0 +1,274 @@
+"""`sr3 prepare photos`: small packages with the names of the real ones, through the command line."""
+
+import hashlib
+import io
+import os
+import shutil
+import tarfile
+from pathlib import PurePosixPath
+
+import numpy as np
+import pytest
+from ml_collections import ConfigDict
+from PIL import Image
+
+from sr3_jax import cli
+from sr3_jax.data import deb, debian_photos, sources
+from sr3_jax.data.records import Records
+
+DEP5 = """Format: https://example.org/copyright-format/1.0/
+Source: https://example.org/pictures
+
+Files: *
+Copyright: 2001, Everybody
+License: CC0-1.0
+
+
+Files: nature/Sea.jpg
+       16.04/Sea.jpg
+Copyright: 2018, Jane | Doe <jane@example.org>\u00b4
+           2019, "John"
+License: CC-BY-4.0
+Comment: found at https://example.org/sea
+
+Files: debian/*
+Copyright: 2020, Packagers
+License: Expat
+
+License: CC-BY-4.0
+ Attribution 4.0
+ .
+ Files: none of this is a field
+"""
+FREE = "These pictures are free.\n\nDo with them what you like.\n"
+
+
+def jpeg(seed, width=50, height=34):
+    buffer = io.BytesIO()
+    Image.fromarray(np.random.default_rng(seed).integers(0, 256, (height, width, 3), np.uint8)).save(buffer, "JPEG")
+    return buffer.getvalue()
+
+
+def tar(files, mode="w:xz"):
+    """Names → bytes, or the target of a link as text."""
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode=mode) as archive:
+        for name, content in files.items():
+            member = tarfile.TarInfo(name)
+            if isinstance(content, str):
+                member.type, member.linkname, content = tarfile.SYMTYPE, content, b""
+            member.size = len(content)
+            archive.addfile(member, io.BytesIO(content))
+    return buffer.getvalue()
+
+
+def ar(members):
+    parts = [b"!<arch>\n"]
+    for name, data in members.items():
+        parts += [f"{name:<16}{0:<12}{0:<6}{0:<6}{'100644':<8}{len(data):<10}`\n".encode(), data, b"\n" * (len(data) % 2)]
+    return b"".join(parts)
+
+
+def package(name, photographs, copyright=DEP5, version="1-1"):
+    """A .deb with these photographs, and beside them what must not be taken."""
+    folder = debian_photos.PACKAGES[name].folder
+    files = {f"./{folder}/{photograph}": data for photograph, data in photographs.items()}
+    files |= {
+        f"./{folder}/Link.jpg": "Sea.jpg",
+        f"./{folder}/deeper/Deep.jpg": jpeg(100),
+        f"./{folder}/note.txt": b"a note",
+        f"./{folder}/../../../../../../escaped.jpg": jpeg(101),
+        "/usr/share/doc/changelog": b"",
+    }
+    if copyright:
+        files[f"./usr/share/doc/{name}/copyright"] = copyright.encode()
+    about = f"Package: {name}\nVersion: {version}\nDescription: pictures\n of the sea\n".encode()
+    return ar({"debian-binary": b"2.0\n", "control.tar.xz": tar({"./control": about}), "data.tar.xz": tar(files)})
+
+
+NAMES = list(debian_photos.PACKAGES)
+CONTENTS = {
+    NAMES[0]: {"Sea.jpg": jpeg(1), "Land.jpg": jpeg(2)},
+    NAMES[1]: {"Small.jpg": jpeg(3, 15, 15)},
+    NAMES[2]: {"Aqua.jpg": jpeg(4)},
+}
+
+
+@pytest.fixture
+def packages(tmp_path):
+    folder = tmp_path / "packages"
+    folder.mkdir()
+    for name, photographs in CONTENTS.items():
+        (folder / f"{name}_1-1_all.deb").write_bytes(package(name, photographs, FREE if name == NAMES[2] else DEP5))
+    return folder
+
+
+def run(capsys, tmp_path, *arguments):
+    flags = ["--size=16", "--tiles=1,2", "--detail=0", "--workers=1"]
+    code = cli.main(["prepare", "photos", *flags, f"--output={tmp_path / 'out'}", *arguments])
+    captured = capsys.readouterr()
+    return code, captured.out, captured.err
+
+
+def test_photographs_become_squares_and_are_credited_and_a_complete_folder_needs_no_packages(packages, tmp_path, capsys):
+    code, out, err = run(capsys, tmp_path, f"--packages={packages}")
+    assert code == 0, err
+    assert f"note: the photographs in {NAMES[0]} 1-1 (2) are not those in version 20.04.0-2 (15), which photos-4x" in out
+    assert "dropped: Small.jpg is 15×15, smaller than 16" in out
+    assert f"{3 * (6 + 1)} images of 16² in 1 files, 1 dropped" in out
+    assert {id.partition("#")[0] for id in Records(tmp_path / "out", 3).ids} == {"Sea.jpg", "Land.jpg", "Aqua.jpg"}
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "packages"]
+    assert not list(tmp_path.rglob("*.jpg"))
+
+    card = (tmp_path / "out" / "DATA.md").read_text()
+    for line in (
+        "21 squares of 16×16 pixels, cut from 4 photographs in packages of Debian by",
+        "    sr3 prepare photos --size=16 --tiles=1,2 --detail=0 --output=DIR",
+        f"## {NAMES[0]} 1-1",
+        "Licences: CC0-1.0 (1), CC-BY-4.0 (1). Source: https://example.org/pictures",
+        f"Note: the photographs in {NAMES[2]} 1-1 (1) are not those in version 1.26.0-1 (12), which photos-4x was trained on.",
+        f"| Land.jpg | 50×34 | 7 | {hashlib.sha256(jpeg(2)).hexdigest()[:12]} | 2001, Everybody | CC0-1.0 |",
+        f'| Sea.jpg | 50×34 | 7 | {hashlib.sha256(jpeg(1)).hexdigest()[:12]} | 2018, Jane \\| Doe; 2019, "John" '
+        "https://example.org/sea | CC-BY-4.0 |",
+        f"From usr/share/doc/{NAMES[2]}/copyright:",
+        "> Do with them what you like.",
+    ):
+        assert line in card.splitlines()
+    assert "Held out from training, unless `data.eval_folder` is set: Aqua.jpg." in card
+    assert "[CC-BY-4.0](https://creativecommons.org/licenses/by/4.0/)" in card
+
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").iterdir()}
+    shutil.rmtree(packages)
+    code, out, _ = run(capsys, tmp_path)
+    assert (code, out.splitlines()[-2]) == (0, "21 images of 16² in 1 files, 1 dropped")
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "out").iterdir()} == before
+    code, _, err = run(capsys, tmp_path, "--detail=2")
+    assert (code, "begun with other settings (detail: 2.0 here, 0.0 there)" in err) == (2, True)
+
+
+def test_the_packages_that_are_expected_need_no_note_and_a_stopped_run_goes_on(packages, tmp_path, capsys, monkeypatch):
+    for name, photographs in CONTENTS.items():
+        digest = debian_photos._digest({file: hashlib.sha256(data).hexdigest() for file, data in photographs.items()})
+        monkeypatch.setitem(debian_photos.PACKAGES, name, debian_photos.PACKAGES[name]._replace(digest=digest))
+    code, out, _ = run(capsys, tmp_path, f"--packages={packages}")
+    card = tmp_path / "out" / "DATA.md"
+    text = card.read_text()
+    assert (code, "note" in out, "Note" in text) == (0, False, False)
+    card.unlink()
+    assert run(capsys, tmp_path, f"--packages={packages}")[0] == 0
+    assert card.read_text() == text
+
+
+def test_apt_get_is_asked_when_no_folder_is_given_and_its_complaint_is_passed_on(packages, tmp_path, capsys, monkeypatch):
+    program = tmp_path / "bin" / "apt-get"
+    program.parent.mkdir()
+    program.write_text(f'#!/bin/sh\n[ "$*" = "download {" ".join(NAMES)}" ] && cp {packages}/*.deb .\n')
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{program.parent}{os.pathsep}{os.environ['PATH']}")
+    assert run(capsys, tmp_path)[0] == 0
+
+    program.write_text('#!/bin/sh\necho "W: no matter" >&2\necho "E: Unable to locate package" >&2\nexit 100\n')
+    code, _, err = run(capsys, tmp_path, f"--output={tmp_path / 'other'}")
+    assert (code, err.count("sr3: ")) == (2, 1)
+    for words in ("`apt-get download` failed (E: Unable to locate package)", *NAMES, "Debian's archive", "--packages=DIR"):
+        assert words in err
+    assert not (tmp_path / "other").exists()
+
+
+def test_without_apt_get_one_sentence_says_what_to_fetch(tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    code, _, err = run(capsys, tmp_path)
+    assert (code, err.count("sr3: ")) == (2, 1)
+    for words in ("there is no apt-get here", *NAMES, "Debian's archive", "--packages=DIR"):
+        assert words in err
+
+
+def damaged(**members):
+    parts = {"debian-binary": b"2.0\n", "control.tar.xz": tar({"./control": f"Package: {NAMES[0]}\nVersion: 1\n".encode()})}
+    return ar(parts | {name.replace("_", "."): data for name, data in members.items()})
+
+
+DAMAGE = {
+    "no archive": (b"a web page", "cannot be read as a Debian package (ValueError: it is no ar archive)"),
+    "empty": (b"", "cannot be read as a Debian package"),
+    "cut": (package(NAMES[0], CONTENTS[NAMES[0]])[:-1000], "it ends too early"),
+    "no data": (damaged(), "it has no data.tar"),
+    "cut photographs": (
+        damaged(data_tar_xz=tar({f"usr/share/backgrounds/{seed}.jpg": jpeg(seed) for seed in range(9)})[:-5000]),
+        "cannot be read as a Debian package",
+    ),
+    "cut data": (damaged(data_tar_xz=tar({"a": bytes(10_000)})[:-30]), "cannot be read as a Debian package"),
+    "data of another kind": (damaged(data_tar_xz=b"no xz"), "cannot be read as a Debian package"),
+    "no photographs": (damaged(data_tar_xz=tar({})), "holds no photographs (looked for usr/share/backgrounds/*.jpg)"),
+    "another package": (package(NAMES[1], {}), f"is the package {NAMES[1]}, not {NAMES[0]}"),
+    "a photograph that is none": (package(NAMES[0], {"Sea.jpg": b"text"}), "Sea.jpg in"),
+    "a photograph that is cut": (package(NAMES[0], {"Sea.jpg": jpeg(0)[:900]}), "Sea.jpg in"),
+    "a name that is hidden": (package(NAMES[0], {".Sea.jpg": jpeg(0)}), ".Sea.jpg, a name that is hidden"),
+    "a name twice": (package(NAMES[0], {"Small.jpg": jpeg(0)}), "Small.jpg, a name that is hidden or that another package"),
+}
+
+
+@pytest.mark.parametrize("kind", DAMAGE)
+def test_a_damaged_package_is_named_and_nothing_is_written(packages, tmp_path, capsys, kind):
+    data, message = DAMAGE[kind]
+    (packages / f"{NAMES[0]}_1-1_all.deb").write_bytes(data)
+    code, _, err = run(capsys, tmp_path, f"--packages={packages}")
+    assert (code, err.count("sr3: "), "Traceback" in err) == (2, 1, False)
+    assert message in err
+    assert ".deb" in err
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.skipif("zst" in tarfile.TarFile.OPEN_METH, reason="this Python reads it")
+def test_zstd_is_refused_by_name(packages, tmp_path, capsys):
+    (packages / f"{NAMES[0]}_1-1_all.deb").write_bytes(damaged(data_tar_zst=b"(\xb5/\xfd"))
+    code, _, err = run(capsys, tmp_path, f"--packages={packages}")
+    assert (code, "data.tar.zst needs Python 3.14" in err) == (2, True)
+
+
+def test_what_is_missing_or_given_twice_is_named(packages, tmp_path, capsys, monkeypatch):
+    shutil.copy(packages / f"{NAMES[0]}_1-1_all.deb", packages / f"{NAMES[0]}_1-2_all.deb")
+    assert f"holds 2 versions of {NAMES[0]}" in run(capsys, tmp_path, f"--packages={packages}")[2]
+    (packages / f"{NAMES[2]}_1-1_all.deb").unlink()
+    assert f"holds no {NAMES[2]}_VERSION_all.deb" in run(capsys, tmp_path, f"--packages={packages}")[2]
+    assert "none is not a folder" in run(capsys, tmp_path, f"--packages={tmp_path / 'none'}")[2]
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "mine.jpg").write_bytes(jpeg(0))
+    monkeypatch.chdir(tmp_path)
+    assert "also a folder of images here: write ./photos" in run(capsys, tmp_path)[2]
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.fast
+def test_a_package_may_use_other_compression_and_its_links_are_not_followed():
+    files = {"./usr/a.jpg": b"1", "./usr/b.jpg": "a.jpg", "../c.jpg": b"3"}
+    for mode, suffix in (("w:gz", ".gz"), ("w:bz2", ".bz2"), ("w", "")):
+        assert deb._files(
+            {f"data.tar{suffix}": tar(files, mode)}, "data", lambda path: path.parent == PurePosixPath("usr")
+        ) == {"usr/a.jpg": b"1"}
+
+
+@pytest.mark.fast
+def test_a_file_is_credited_by_its_own_name_before_a_wildcard_and_by_nothing_that_does_not_fit():
+    sea = deb.Credit('2018, Jane | Doe; 2019, "John"', "CC-BY-4.0", "https://example.org/sea")
+    assert deb.credit(DEP5, "usr/share/backgrounds/Sea.jpg") == sea
+    assert deb.credit(DEP5, "usr/share/backgrounds/Land.jpg") == deb.Credit("2001, Everybody", "CC0-1.0", "")
+    assert deb.credit(DEP5.replace("Files: *", "Files: nature/*.jpg"), "usr/share/mate/nature/Land.jpg").licence == "CC0-1.0"
+    assert deb.credit(DEP5.replace("Files: *", "Files: other/*"), "usr/share/backgrounds/Land.jpg") is None
+    assert deb.credit(FREE, "usr/share/backgrounds/Sea.jpg") is None
+    assert deb.credit("", "usr/share/backgrounds/Sea.jpg") is None
+
+
+@pytest.mark.fast
+def test_a_config_s_data_card_is_its_source_s_or_its_folder_s(tmp_path):
+    data = ConfigDict({"source": "folder", "folder": str(tmp_path)})
+    assert sources.data_card(ConfigDict({"data": data})) == ""
+    (tmp_path / "DATA.md").write_text("My photographs.")
+    assert sources.data_card(ConfigDict({"data": data})) == "My photographs."
+    (tmp_path / "DATA.md").write_bytes(b"\xff\xfe\xff")
+    with pytest.raises(sources.DataError, match=r"DATA\.md cannot be read as a data card"):
+        sources.data_card(ConfigDict({"data": data}))
+    data.source = "orl"
+    assert "AT&T Laboratories Cambridge" in sources.data_card(ConfigDict({"data": data}))
+    data.source, data.folder = "records", ""
+    assert sources.data_card(ConfigDict({"data": data})) == ""
