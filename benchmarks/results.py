@@ -25,9 +25,11 @@ FACES = ROOT / "runs/face-api/node_modules/@vladmandic/face-api/model/face_recog
 RIVALS = {"ESRGAN-thick": "esrgan_thick.py", "Real-ESRGAN": "real_esrgan.py"}
 FACE_WEIGHTS = ["--checkpoint=faces-16-64-regression", "--checkpoint=faces-16-64"]
 PHOTO_WEIGHTS = ["--checkpoint=photos-4x-regression", "--checkpoint=photos-4x"]
+STUDENTS = [f"--checkpoint=runs/student-{n}" for n in (4, 2, 1)]  # the commands are in docs/training.md
 RUNS = {  # name: protocol, flags, whether rivals take part
     "orl": ("orl", [*FACE_WEIGHTS, "--samples=8"], True),
     "orl-steps": ("orl", [FACE_WEIGHTS[1], *(f"--steps={n}" for n in (1, 2, 4, 8, 16, 32, 100))], False),
+    "orl-students": ("orl", [FACE_WEIGHTS[1], *STUDENTS, *(f"--steps={n}" for n in (1, 2, 4, 100))], False),
     "photos": ("photos", [*PHOTO_WEIGHTS, "--samples=4"], True),
     "photos-matched": ("photos", [PHOTO_WEIGHTS[1], "--match-input"], False),
     "photos-steps": ("photos", [PHOTO_WEIGHTS[1], *(f"--steps={n}" for n in (1, 2, 4, 8, 16, 32))], False),
@@ -36,6 +38,7 @@ RUNS = {  # name: protocol, flags, whether rivals take part
 TITLES = {
     "orl": "Faces, 16 → 64",
     "orl-steps": "Faces: quality against network evaluations",
+    "orl-students": "Faces: distilled students of 4, 2 and 1 evaluations",
     "photos": "Photographs, 32 → 128",
     "photos-matched": "Photographs, 32 → 128, matched with the input (`--match-input`, the default of `sr3 upscale`)",
     "photos-steps": "Photographs: quality against network evaluations",

@@ -313,7 +313,11 @@ def _load_export(path: AnyPath, name: str) -> Checkpoint:
     if "config" not in metadata:
         raise CheckpointError(f"{path} carries no config, so it is not an export of sr3_jax")
     config = _valid_config(metadata["config"], path)
-    wide = {key: leaf.astype("float32") * flat.get(key + SCALE, 1) for key, leaf in flat.items() if not key.endswith(SCALE)}
+    scales = {key.removesuffix(SCALE): flat.pop(key) for key in sorted(flat) if key.endswith(SCALE)}
+    wide = {key: leaf.astype("float32") for key, leaf in flat.items()}
+    wide |= {
+        key: wide[key] * scale.reshape((1,) * (wide[key].ndim - 1) + (-1,)) for key, scale in scales.items() if key in wide
+    }
     params = _nest(wide)
     check_params(params, config, str(path))
     schedules = _checked_schedules(metadata.get("schedules", "{}"), path)

@@ -180,6 +180,8 @@ def _contenders(
     for checkpoint in checkpoints:
         fixed = checkpoint.config.objective != "sr3"  # in its number of evaluations
         name = {"sr3": "SR3", "regression": "regression", "distill": "student"}[checkpoint.config.objective]
+        if checkpoint.config.objective == "distill":
+            name = _row(name, checkpoint.config.sample.steps)
         if protocol.name == "table5":
             blur, loss = checkpoint.config.data.blur, checkpoint.config.train.loss
             name = f"{f'blur {blur:g}' if blur else 'without blur'}, {loss.upper()}"
