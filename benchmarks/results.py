@@ -16,8 +16,12 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from sr3_jax import images
-from sr3_jax.evaluation import report
+import numpy as np
+
+from sr3_jax import Upscaler, images, sheet
+from sr3_jax.checkpoints import load_checkpoint
+from sr3_jax.evaluation import held_out, report
+from sr3_jax.evaluation.contenders import to_uint8
 
 ROOT = Path(__file__).parent.parent
 KEPT = ROOT / "docs" / "results"
@@ -52,6 +56,10 @@ WORDS = {
     "LPIPS by being smoother, nearer to the regression in PSNR.",
     "photos": "Real-ESRGAN was trained to take off blur, noise and compression, which these clean reductions do not have.",
 }
+PICTURES = {
+    "": "The images on which SR3 is best, median and worst.",
+    "orl-students": "Every sixteenth of the held-out images.",
+}
 SHORT = {
     "orl": ("psnr", "ssim", "lpips_vgg", "rank_1", "consistency_db"),
     "photos": ("psnr", "ssim", "lpips_vgg", "lpips_alexnet", "consistency_db"),
@@ -78,8 +86,26 @@ def measure(only: list[str]) -> None:
         KEPT.mkdir(exist_ok=True)
         kept = rounded(results) | {"command": command}
         (KEPT / f"{name}.json").write_text(json.dumps(kept, separators=(",", ":")) + "\n")
+        if name == "orl-students":
+            images.write(KEPT / f"{name}.jpg", students())
         if rivals:
             images.write(KEPT / f"{name}.jpg", images.read(work / "grid.png", 3).pixels)  # a tenth of the size
+
+
+def students() -> np.ndarray:
+    """Faces by the teacher in a hundred evaluations and in one, and by its last student in one."""
+    data = held_out.load(load_checkpoint("faces-16-64").config)
+    chosen = np.arange(0, len(data.ids), 16)
+    lr, ids = data.lr[chosen], [data.ids[i] for i in chosen]
+    columns = {"LR": lr, "bicubic": data.bicubic[chosen]}
+    for title, name, steps, sample in (
+        ("SR3, 100 evaluations", "faces-16-64", 100, 0),
+        ("SR3, 1 evaluation", "faces-16-64", 1, 0),
+        ("student, 1 evaluation", "faces-16-64-student", 1, 0),
+        ("another of its samples", "faces-16-64-student", 1, 1),
+    ):
+        columns[title] = to_uint8(Upscaler.load(name).batch(lr, ids, steps=steps, sample=sample))
+    return sheet.grid(columns | {"HR": data.hr[chosen]}, cell=160)
 
 
 def rounded(value: Any) -> Any:
@@ -126,9 +152,9 @@ def page() -> str:
         lines += [f"    {results['command']}", ""]
         if (KEPT / f"{name}.jpg").exists():
             lines += [
-                f"![best, median and worst]({KEPT.name}/{name}.jpg)",
+                f"![{PICTURES.get(name, PICTURES[''])}]({KEPT.name}/{name}.jpg)",
                 "",
-                "*The images on which SR3 is best, median and worst.*",
+                f"*{PICTURES.get(name, PICTURES[''])}*",
                 "",
             ]
     noisy = json.loads((KEPT / "noisy.json").read_text())

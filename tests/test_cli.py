@@ -328,6 +328,14 @@ def test_a_new_process_too_says_one_sentence(place):
         assert len(done.stderr.splitlines()) == 1
 
 
+@pytest.mark.skipif(shutil.which("nvidia-smi") is not None, reason="there may be one")
+def test_a_device_that_is_not_there_is_told_in_one_sentence(place, tmp_path):
+    done = in_a_new_process("upscale", place / "face.png", f"--output={tmp_path / 'large.png'}", "--device=gpu")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "sr3: --device=gpu: JAX finds none on this machine (it needs the extra [cuda])" in done.stderr.splitlines()
+    assert "Traceback" not in done.stderr
+
+
 def test_a_closed_pipe_is_no_error(place):
     command = f"{sys.executable} -m sr3_jax params --config={place / 'tiny.py'} | head -n 1; exit ${{PIPESTATUS[0]}}"
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True)

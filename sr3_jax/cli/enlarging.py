@@ -23,12 +23,11 @@ def upscale(args: Arguments, inputs: list[str]) -> int:
     if args.uncertainty and args.samples < 2:
         raise UserError(f"--uncertainty needs --samples of at least 2, not {args.samples}")
     _use_device(args.device)
-    from sr3_jax import parallel
     from sr3_jax.checkpoints import load_checkpoint
     from sr3_jax.inference import files
 
     jobs = files.plan(inputs, Path(args.output), args.overwrite, args.samples, args.uncertainty)
-    parallel.start()
+    _start(args.device)
     checkpoint = load_checkpoint(args.checkpoint)
     checkpoint.config.model.dtype = args.precision or checkpoint.config.model.dtype
     options = files.Options(
@@ -79,12 +78,11 @@ def serve(args: Arguments, _: list[str]) -> None:
         from sr3_jax.serve import app, jobs
     except ModuleNotFoundError as error:
         raise UserError(f"serve needs the package {error.name}: pip install 'sr3_jax[serve]'") from error
-    from sr3_jax import parallel
     from sr3_jax.checkpoints import load_checkpoint
     from sr3_jax.inference.upscaler import Upscaler
 
     with web.listen(args.host, args.port) as listener:  # what is taken fails before the network is loaded
-        parallel.start()
+        _start(args.device)
         checkpoint = load_checkpoint(args.checkpoint)
         checkpoint.config.model.dtype = args.precision or checkpoint.config.model.dtype
         upscaler = Upscaler(checkpoint, args.batch or None, args.tile or None)
@@ -134,6 +132,22 @@ def _network_flags(fv: flags.FlagValues) -> None:
 def _use_device(device: str | None) -> None:
     if device:
         os.environ["JAX_PLATFORMS"] = {"gpu": "cuda"}.get(device, device)
+
+
+def _start(device: str | None) -> None:
+    """Joins the other processes, if there are any; raises UserError when there is no such device."""
+    import jax
+
+    from sr3_jax import parallel
+
+    parallel.start()
+    try:
+        jax.devices()
+    except (RuntimeError, AssertionError) as error:  # a platform that fails; one whose plugin is not installed
+        if device is None:
+            raise
+        extra = {"gpu": " (it needs the extra [cuda])", "tpu": " (it needs the extra [tpu])"}.get(device, "")
+        raise UserError(f"--device={device}: JAX finds none on this machine{extra}") from error
 
 
 COMMANDS = {
