@@ -2,6 +2,7 @@
 
 import json
 import math
+import sys
 import time
 from types import TracebackType
 from typing import Any
@@ -48,7 +49,8 @@ class Reporter:
 
     def __init__(self, workdir: AnyPath, total: int, start: int, main: bool):
         self._main, self._total = main, total
-        self._console = Console(quiet=not main, highlight=False, soft_wrap=True)
+        pipe = not sys.stdout.isatty()  # no terminal, though notebooks set FORCE_COLOR
+        self._console = Console(quiet=not main, highlight=False, soft_wrap=True, force_terminal=False if pipe else None)
         self._path = workdir / "stats.jsonl"
         self._bar = Progress(
             BarColumn(),

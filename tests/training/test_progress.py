@@ -85,7 +85,8 @@ def test_in_an_object_store_the_file_is_whole_at_each_flush(tmp_path):
         assert read_stats(tmp_path) == [{"step": 1, "value": 1.0}]
 
 
-def test_where_there_is_no_terminal_each_interval_is_a_plain_line(tmp_path, capsys):
+def test_where_there_is_no_terminal_each_interval_is_a_plain_line(tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("FORCE_COLOR", "1")  # as notebooks do
     metrics = {"loss": 0.5, "seconds_per_step": 2.0, "images_per_second": 4.0, "data_wait": 0.25}
     with Reporter(tmp_path, 100, 0, True) as report:
         report.advance(40)
