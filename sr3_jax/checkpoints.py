@@ -31,6 +31,7 @@ from safetensors.flax import load_file, save_file
 from sr3_jax import config as config_lib
 from sr3_jax import paths
 from sr3_jax.atomic import disk_errors, replacing
+from sr3_jax.data.sources import DATA_CARD
 from sr3_jax.errors import UserError
 from sr3_jax.method import Method
 from sr3_jax.paths import AnyPath
@@ -38,7 +39,8 @@ from sr3_jax.paths import AnyPath
 SCHEDULES = "schedules.json"
 SEPARATOR = "."  # between the names of nested parameters in an exported file
 SCALE = ":scale"  # after the name of an int8 kernel: what its whole numbers stand for, an output channel each
-WRITTEN = ("stats.jsonl", "parameters.txt", "best.safetensors")  # files of a workdir that training writes anew
+TEACHER = "teacher.safetensors"  # in a student's workdir, what it learns from
+WRITTEN = ("stats.jsonl", "parameters.txt", "best.safetensors", TEACHER)  # files of a workdir that training writes anew
 
 
 class CheckpointError(UserError):
@@ -345,7 +347,8 @@ def _load_workdir(path: AnyPath) -> Checkpoint:
         params = ocp.Checkpointer(ocp.StandardCheckpointHandler()).restore(
             step_dir / "ema", args=ocp.args.StandardRestore(abstract)
         )
-    return Checkpoint(config, params, int(step_dir.name), str(path))
+    card = step_dir.parent.parent / DATA_CARD
+    return Checkpoint(config, params, int(step_dir.name), str(path), data_card=card.read_text() if card.exists() else "")
 
 
 def _valid_config(text: str, where: AnyPath) -> ConfigDict:

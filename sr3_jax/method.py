@@ -183,7 +183,7 @@ def sampling_steps(config: ConfigDict, evaluations: int | None = None, changes: 
         return samplers.ddim(sampling_schedule(config, 1))
     if config.objective == "distill":
         own = config.sample.steps
-        if (evaluations or own) != own or changes:
+        if (evaluations or own) != own or (changes or {"sampler": "ddim"}) != {"sampler": "ddim"}:
             raise ConfigError(f"this network was distilled for sample.steps = {own} evaluations of DDIM, and knows no others")
         return samplers.ddim(sampling_schedule(config, own))
     config = config.copy_and_resolve_references()

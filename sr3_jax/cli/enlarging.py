@@ -147,7 +147,8 @@ def _start(device: str | None) -> None:
         if device is None:
             raise
         extra = {"gpu": " (it needs the extra [cuda])", "tpu": " (it needs the extra [tpu])"}.get(device, "")
-        raise UserError(f"--device={device}: JAX finds none on this machine{extra}") from error
+        detail = f": {str(error).splitlines()[0]}" if str(error) else ""
+        raise UserError(f"--device={device}: JAX finds none on this machine{extra}{detail}") from error
 
 
 COMMANDS = {

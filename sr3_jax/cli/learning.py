@@ -29,6 +29,7 @@ def train(args: Arguments, _: list[str]) -> int:
 
     if args.teacher:
         args.config.objective, args.config.train.teacher = "distill", args.teacher
+        args.config.sample.sampler, args.config.sample.eta = "ddim", 0.0
     validate(args.config)
     stopped = _stopped_exit()
     parallel.start(args.config)
@@ -50,9 +51,7 @@ def _stopped_exit() -> int:
 def _train_flags(fv: flags.FlagValues, argv: list[str]) -> None:
     config_flag(fv, argv)
     flags.DEFINE_string("workdir", None, "Where the run lives; an existing one is resumed.", flag_values=fv)
-    flags.DEFINE_string(
-        "teacher", None, "Distill from this checkpoint: objective=distill, train.teacher=TEACHER.", flag_values=fv
-    )
+    flags.DEFINE_string("teacher", None, "Distill from this checkpoint, by DDIM: objective=distill.", flag_values=fv)
 
 
 def overfit(args: Arguments, _: list[str]) -> int:

@@ -91,13 +91,18 @@ def open_source(config: ConfigDict, split: str) -> Source:
 
 
 def data_card(config: ConfigDict) -> str:
-    """What there is to read about the config's training data, Markdown: DATA.md of its folder, for instance; or empty."""
+    """What there is to read about the config's training data, Markdown: DATA.md of its folder, for instance; or empty.
+
+    Empty, too, when it is out of reach: those who export weights may not have the data.
+    """
     if config.data.source == "orl":
         return ORL_CARD
     if config.data.source not in ("folder", "records") or not config.data.folder:
         return ""
-    path = paths.parse(config.data.folder) / DATA_CARD
-    return read_card(path) if path.exists() else ""
+    try:
+        return (paths.parse(config.data.folder) / DATA_CARD).read_text()
+    except Exception:  # the drivers of object stores have errors of their own
+        return ""
 
 
 def read_card(path: AnyPath) -> str:

@@ -222,6 +222,8 @@ def model_flops(config: ConfigDict, what: str, evaluations: int) -> int:
         return method.model.apply({"params": params}, *inputs).sum()
 
     one = matrix_flops(jax.grad(forward), params, *inputs) if what == "train" else matrix_flops(forward, params, *inputs)
+    if what == "train" and method.student:
+        one += plain.train.teacher_steps * matrix_flops(forward, params, *inputs)
     return one * evaluations * plain.train.batch_size
 
 
@@ -231,10 +233,10 @@ def residual_bytes(config: ConfigDict, images: int) -> int:
     params = jax.eval_shape(method.init, jax.random.key(0))
     batch = jax.ShapeDtypeStruct((images, *method.shape), jnp.uint8)
 
-    def kept(params: PyTree, batch: jax.Array) -> PyTree:
-        return jax.vjp(lambda params: method.loss(params, batch, jax.random.key(0)).mean(), params)[1]
+    def kept(params: PyTree, batch: jax.Array, teacher: PyTree) -> PyTree:
+        return jax.vjp(lambda params: method.loss(params, batch, jax.random.key(0), True, teacher).mean(), params)[1]
 
-    held = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(jax.eval_shape(kept, params, batch)))
+    held = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(jax.eval_shape(kept, params, batch, params)))
     return held - sum(4 * leaf.size for leaf in jax.tree.leaves(params))
 
 

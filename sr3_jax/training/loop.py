@@ -21,7 +21,9 @@ from ml_collections import ConfigDict
 
 from sr3_jax import config as config_lib
 from sr3_jax import images, parallel
+from sr3_jax.atomic import disk_errors
 from sr3_jax.checkpoints import (
+    TEACHER,
     Checkpoint,
     Checkpoints,
     best_psnr,
@@ -34,9 +36,9 @@ from sr3_jax.checkpoints import (
     write_text,
 )
 from sr3_jax.data.pipeline import Batches
-from sr3_jax.data.sources import open_source
+from sr3_jax.data.sources import DATA_CARD, data_card, open_source
 from sr3_jax.errors import UserError
-from sr3_jax.method import sampling_schedule
+from sr3_jax.method import sampling_schedule, training_schedule
 from sr3_jax.paths import AnyPath
 from sr3_jax.training.progress import Clock, Reporter
 from sr3_jax.training.state import TrainState
@@ -60,7 +62,8 @@ def train(config: ConfigDict, workdir: AnyPath, evaluate: Evaluate | None = None
     mesh = parallel.make_mesh(config)
     source = open_source(config, "train")
     fresh = not complete_steps(workdir)
-    teacher = _teacher(config) if config.objective == "distill" else None
+    kept = workdir / TEACHER  # a resumed student's teacher: its own may have moved, or learned more, since
+    teacher = _teacher(config, kept if kept.exists() else None) if config.objective == "distill" else None
     initial = (load_checkpoint(config.train.init_from) if config.train.init_from else teacher) if fresh else None
     new = check_params(initial.params, config, initial.name, partly=True) if initial else []
     if parallel.is_main():
@@ -100,9 +103,13 @@ def train(config: ConfigDict, workdir: AnyPath, evaluate: Evaluate | None = None
         taught = (_placed(jax.device_get(teacher.params), program.teacher[0]),) if teacher else ()
         if teacher:
             own, steps = config.sample.steps, config.train.teacher_steps
-            report.say(f"learning from {teacher.name}: {own} evaluations instead of {own * steps}")
+            report.say(f"learning from {config.train.teacher}: {own} evaluations instead of {own * steps}")
         if parallel.is_main():
+            if teacher and not kept.exists():
+                export(teacher, kept)
+            _keep_card(config, workdir)
             write_config(workdir, config)  # only now is it sure that the run goes on with it
+        del teacher, initial  # the copies on one device
         if evaluate and start and _due(start, config) and _on_main(start not in report.evaluated):
             _evaluate(evaluate, state.ema, start, config, workdir, report)  # a stop came between saving and this
         batches = Batches(source, config, position=position, process=jax.process_index(), processes=jax.process_count())
@@ -195,28 +202,39 @@ def _placed(tree: PyTree, shapes: PyTree) -> PyTree:
     return jax.jit(lambda tree: jax.tree.map(jnp.copy, tree), out_shardings=where)(tree)
 
 
-def _teacher(config: ConfigDict) -> Checkpoint:
-    """The network that a student learns from; raises UserError unless it is like the config's."""
-    teacher, train_ = load_checkpoint(config.train.teacher), config.train
+def _keep_card(config: ConfigDict, workdir: AnyPath) -> None:
+    """Copies what there is to read of the data into the workdir: their folder may change, or go."""
+    card = data_card(config)
+    if card and not (workdir / DATA_CARD).exists():
+        with disk_errors(workdir):
+            write_text(workdir / DATA_CARD, card)
+
+
+def _teacher(config: ConfigDict, kept: AnyPath | None) -> Checkpoint:
+    """The network that a student learns from, or its copy; raises UserError unless it is one of the same shape and task."""
+    teacher, train_ = load_checkpoint(kept or config.train.teacher), config.train
     check_params(teacher.params, config, train_.teacher)
     ours, theirs = (config_lib.flatten(each) for each in (config, teacher.config))
     free = ("model.dropout", "model.remat", "model.dtype")
-    differing = [
-        f"{field}: {ours[field]!r} here, {theirs[field]!r} there"
-        for field in ours
-        if field.startswith("model.") and field not in free and ours[field] != theirs[field]
-    ]
+    alike = [name for name in ours if name.startswith("model.") and name not in free] + ["data.hr_size", "data.lr_size"]
+    differing = [f"{name}: {ours[name]!r} here, {theirs[name]!r} there" for name in alike if ours[name] != theirs[name]]
     if differing:
         raise config_lib.ConfigError(f"the teacher {train_.teacher} is another network: {'; '.join(differing)}")
+    most, known = (float(training_schedule(each).angle[-1]) for each in (config, teacher.config))
+    if most > known + 1e-3:
+        raise config_lib.ConfigError(
+            f"the teacher {train_.teacher} was trained on levels up to gamma = {np.cos(known) ** 2:.2g}, and the student would "
+            f"ask it at {np.cos(most) ** 2:.2g}: take its schedule.* fields"
+        )
     if teacher.method.student:
         visited = _angles(config, config.sample.steps)
         visited = np.concatenate([np.linspace(a, b, train_.teacher_steps + 1)[1:] for a, b in itertools.pairwise(visited)])
-        known = _angles(teacher.config, teacher.config.sample.steps)[1:]
-        if len(visited) != len(known) or not np.allclose(visited, known, atol=0.01):
+        own = _angles(teacher.config, teacher.config.sample.steps)[1:]
+        if len(visited) != len(own) or not np.allclose(visited, own, atol=0.01):
             raise config_lib.ConfigError(
-                f"the teacher {train_.teacher} was distilled itself and knows only its own {len(known)} levels: "
+                f"the teacher {train_.teacher} was distilled itself and knows only its own {len(own)} levels: "
                 "sample.steps × train.teacher_steps must be as many, and the levels the same (they are with schedule.name = "
-                "'cosine' and sample.schedule = 'respaced')"
+                "'cosine', schedule.log_snr_start = 10 and sample.schedule = 'respaced')"
             )
     return teacher
 

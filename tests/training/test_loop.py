@@ -252,12 +252,19 @@ STUDENT = {
 
 def test_a_student_starts_from_its_teacher_moves_towards_its_answers_and_restarts_to_the_bit(run, six, tmp_path, capsys):
     fields = STUDENT | {"train.teacher": str(six.workdir), "train.warmup_steps": 0}
-    still = run(tmp_path / "still", fields | {"train.steps": 1, "train.learning_rate": 1e-12})
+    single = {"sample.clip": False, "train.steps": 1, "train.learning_rate": 1e-12, "train.teacher_steps": 1}
+    still = run(tmp_path / "still", fields | single)
     assert_close(still.state.params, six.state.ema, atol=1e-10)
+    [loss] = [line["loss"] for line in read_stats(tmp_path / "still") if "loss" in line]
+    assert loss < 1e-3  # of a single step, it knows the answer
+    run(tmp_path / "more", fields | single | {"train.teacher_steps": 2})
     assert f"learning from {six.workdir}: 2 evaluations instead of 4" in capsys.readouterr().out
     whole = run(tmp_path / "whole", fields | {"train.steps": 3})
     assert any(np.any(a != b) for a, b in zip(*map(jax.tree.leaves, (whole.state.params, six.state.ema)), strict=True))
+    teacher = shutil.copytree(six.workdir, tmp_path / "teacher")
+    fields["train.teacher"] = str(teacher)
     run(tmp_path / "parts", fields | {"train.steps": 1})
+    teacher.rename(tmp_path / "elsewhere")  # a student has its own copy
     parts = run(tmp_path / "parts", fields | {"train.steps": 3})
     assert_same_bits(parts.state, whole.state)
 
@@ -275,6 +282,10 @@ def test_a_teacher_that_cannot_teach_is_refused_before_anything_is_written(run, 
         run(tmp_path / "a", STUDENT | {"train.teacher": str(six.workdir), "model.channels": 16})
     with pytest.raises(ConfigError, match=r"is another network: model\.predict: 'v' here, 'epsilon' there"):
         run(tmp_path / "a", STUDENT | {"train.teacher": str(six.workdir), "model.predict": "v"})
+    with pytest.raises(ConfigError, match=r"another network: data\.lr_size: 4 here, 8 there"):
+        run(tmp_path / "a", STUDENT | {"train.teacher": str(six.workdir), "data.lr_size": 4})
+    with pytest.raises(ConfigError, match=r"was trained on levels up to gamma = .*: take its schedule\.\* fields"):
+        run(tmp_path / "a", STUDENT | {"train.teacher": str(six.workdir), "schedule.log_snr_end": -15.0})
     run(tmp_path / "two", STUDENT | {"train.teacher": str(six.workdir), "train.steps": 1})
     fields = STUDENT | {"train.teacher": str(tmp_path / "two"), "train.steps": 1}
     with pytest.raises(ConfigError, match="was distilled itself and knows only its own 2 levels"):
