@@ -11,11 +11,13 @@ from pathlib import Path
 
 import jax.numpy as jnp
 import numpy as np
+from results import rounded
 
 from sr3_jax import Upscaler
 from sr3_jax.data import degradations
 from sr3_jax.data.public_photos import PublicPhotos
-from sr3_jax.evaluation import metrics
+from sr3_jax.evaluation import metrics, report
+from sr3_jax.evaluation.contenders import fingerprint
 from sr3_jax.evaluation.lpips import lpips
 
 KEPT = Path(__file__).parent.parent / "docs" / "results" / "noisy.json"
@@ -32,16 +34,24 @@ def main() -> None:
         noise = np.random.default_rng(0).normal(size=clean.shape) * sigma / 127.5
         lr = np.asarray(degradations.to_uint8(jnp.asarray(clean + noise, jnp.float32)))
         for name, told in ((PLAIN, 0.0), (NOISY, sigma)):
-            out = networks[name](lr, noise=told, match_input=False)
+            out = np.stack([networks[name](one, noise=told, match_input=False, name=str(i)) for i, one in enumerate(lr)])
             row = f"noise {sigma:g}, {name}"
             rows[row] = {
-                "psnr": float(metrics.psnr(out, hr).mean()),
-                "lpips_vgg": float(lpips(out, hr, "vgg").mean()),
-                "lpips_alexnet": float(lpips(out, hr, "alexnet").mean()),
+                "psnr": metrics.psnr(out, hr),
+                "lpips_vgg": np.asarray(lpips(out, hr, "vgg")),
+                "lpips_alexnet": np.asarray(lpips(out, hr, "alexnet")),
             }
-            print(row, rows[row], flush=True)
-    methods = {row: {metric: float(f"{value:.5g}") for metric, value in values.items()} for row, values in rows.items()}
-    KEPT.write_text(json.dumps({"methods": methods, "command": "python benchmarks/noisy.py"}, indent=1) + "\n")
+            print(row, {metric: values.mean() for metric, values in rows[row].items()}, flush=True)
+    kept = {
+        "per_image": {row: {metric: values.tolist() for metric, values in found.items()} for row, found in rows.items()},
+        "methods": {row: {metric: float(values.mean()) for metric, values in found.items()} for row, found in rows.items()},
+        "contenders": {
+            name: {"checkpoint": name, "parameters": fingerprint(network.checkpoint)} for name, network in networks.items()
+        },
+        "versions": report.versions(),
+        "command": "python benchmarks/noisy.py",
+    }
+    KEPT.write_text(json.dumps(rounded(kept), separators=(",", ":")) + "\n")
 
 
 if __name__ == "__main__":

@@ -29,8 +29,8 @@ OWN = {
     "photos-4x-regression": ["train.learning_rate_schedule"],
     "photos-4x-noisy": ["data.noise", "train.init_from", "train.learning_rate", "train.learning_rate_schedule"],
     STUDENT: (
-        "sample.schedule sample.steps train.ema_decay train.learning_rate train.learning_rate_schedule train.teacher "
-        "train.warmup_steps"
+        "sample.sampler sample.schedule sample.steps train.ema_decay train.learning_rate train.learning_rate_schedule "
+        "train.teacher train.warmup_steps"
     ).split(),
 }
 
@@ -98,7 +98,7 @@ def test_regression_beats_a_fitted_linear_filter_and_a_sample_agrees_with_its_in
     assert sample["consistency_db"] >= 40
 
 
-def test_the_student_makes_in_one_evaluation_what_its_teacher_makes_in_a_hundred():
+def test_one_evaluation_of_the_student_is_about_as_good_as_a_hundred_of_its_teacher():
     """On ten held-out images; on all 100, docs/results.md: LPIPS (VGG) .182 and .186, whose interval is .179 – .192."""
     data = held_out.load(load_checkpoint(NAMES[0]).config, limit=10)
     student, teacher = Upscaler.load(STUDENT), Upscaler.load(NAMES[0])
@@ -106,6 +106,8 @@ def test_the_student_makes_in_one_evaluation_what_its_teacher_makes_in_a_hundred
     made = [to_uint8(each.batch(data.lr, data.ids, steps=steps)) for each, steps in ((student, None), (teacher, 100))]
     ours, theirs = (lpips(images, data.hr, "vgg") for images in made)
     assert ours.mean() < theirs.mean() + 0.01
+    ours, theirs = (lpips(images, data.hr, "alexnet") for images in made)
+    assert ours.mean() < 1.3 * theirs.mean()  # the teacher's single evaluation: more than twice as much
     again = to_uint8(student.batch(data.lr, data.ids, sample=1))
     assert np.abs(again.astype(float) - made[0]).mean() > 2  # samples, not one guess
 

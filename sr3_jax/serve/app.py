@@ -53,7 +53,7 @@ def make_app(upscaler: Upscaler, jobs: Jobs, hosts: tuple[str, ...], megabytes: 
                 "steps": [sample.steps] if upscaler.method.student else sorted({*STEPS, *found, sample.steps}),
                 "default_steps": sample.steps,
                 "samplers": ["ddim"] if upscaler.method.student else SAMPLERS,
-                "default_sampler": sample.sampler,
+                "default_sampler": "ddim" if upscaler.method.student else sample.sampler,
                 "match_input": sample.match_input,
                 "most_noise": checkpoint.config.data.noise,
                 "megabytes": megabytes,

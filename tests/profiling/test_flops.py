@@ -59,6 +59,14 @@ def test_a_training_step_is_three_forward_passes_but_for_the_gradient_of_the_inp
     assert aot.model_flops(config, "sample", 10) == 10 * forward
 
 
+def test_a_student_also_pays_for_its_teachers_steps():
+    config = get_config()
+    forward, train = (aot.model_flops(config, what, 1) for what in ("sample", "train"))
+    config.objective, config.train.teacher, config.train.teacher_steps = "distill", "another", 4
+    assert aot.model_flops(config, "train", 1) == train + 4 * forward
+    assert aot.residual_bytes(config, 2) > 0
+
+
 def test_the_count_agrees_with_the_compiler():
     config = get_config()
     method = aot.Method(config)

@@ -14,6 +14,9 @@ from PIL import Image
 
 from sr3_jax import cli, web
 from sr3_jax.errors import UserError
+from sr3_jax.inference.upscaler import Upscaler
+from tests.serve.conftest import serving
+from tests.tiny import tiny_checkpoint
 
 rng = np.random.default_rng(0)
 COLOUR = rng.integers(0, 256, (11, 9, 3), np.uint8)
@@ -63,6 +66,14 @@ def test_the_network_is_described(served):
     assert (about["name"], about["scale"], about["default_steps"]) == ("tiny", 2, 2)
     assert {1, 2, 8, 100} <= set(about["steps"])
     assert about["samplers"] == ["ancestral", "ddim", "dpm_solver", "heun"]
+
+
+def test_a_student_offers_only_what_it_has_learned():
+    with serving(Upscaler(tiny_checkpoint(channels=3, objective="distill"), batch_size=1)) as found:
+        _, about = found.ask("network")
+        assert (about["steps"], about["samplers"], about["default_sampler"]) == ([2], ["ddim"], "ddim")
+        _, job = found.send(file(COLOUR), "name=a.png&steps=2&sampler=ddim")
+        assert found.finish(job["id"])["state"] == "done"
 
 
 @pytest.mark.parametrize(
