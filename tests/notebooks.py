@@ -36,8 +36,11 @@ def execute(path: Path, write: bool) -> None:
             if cell.metadata.pop("tags", None):
                 cell.source = cell.source.removeprefix("# ")
             cell.metadata.pop("execution", None)
-            if cell.cell_type == "code":  # without the warnings of this machine's libraries
+            if cell.cell_type == "code":  # without the warnings of this machine's libraries, and its paths
                 cell.outputs = [shrunk(one) for one in cell.outputs if one.get("name") != "stderr"]
+                for one in cell.outputs:
+                    if "text" in one:
+                        one.text = one.text.replace(f"{scratch}/run", "runs/notebook")
         nbformat.write(notebook, path)
 
 
