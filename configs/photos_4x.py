@@ -8,6 +8,14 @@ The result is the shipped `photos-4x`; the loss was still falling slowly. `photo
 --config.objective=regression --config.train.steps=6000 --config.train.learning_rate_schedule=cosine, 20 minutes. What to expect
 of both on photographs never seen: docs/results.md.
 
+"photos-4x-student", two evaluations, is the second of two, both with --config.sample.schedule=respaced
+--config.train.learning_rate=2e-4 --config.train.learning_rate_schedule=cosine --config.train.warmup_steps=50
+--config.train.ema_decay=0.99 --config.train.steps=1200, 25 minutes beside other work:
+
+    --teacher=runs/photos-4x --workdir=runs/photos-student-4 --config.sample.steps=4 --config.train.teacher_steps=4
+    --teacher=runs/photos-student-4 --workdir=runs/photos-student-2 --config.sample.steps=2
+    --teacher=runs/photos-student-2 --workdir=runs/photos-student-1 --config.sample.steps=1    # not shipped
+
 "photos-4x-noisy" is told how noisy its input is (sr3 upscale --noise=8): the same, trained on with
 
     --config.data.noise=12 --config.train.learning_rate=3e-4 --config.train.learning_rate_schedule=cosine

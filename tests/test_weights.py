@@ -21,17 +21,19 @@ from sr3_jax.inference.upscaler import Upscaler
 NAMES = ["faces-16-64", "faces-16-64-regression"]
 STUDENT = "faces-16-64-student"
 FACES = [*NAMES, STUDENT]
-PHOTOS = ["photos-4x", "photos-4x-noisy", "photos-4x-regression"]
+PHOTOS = ["photos-4x", "photos-4x-noisy", "photos-4x-regression", "photos-4x-student"]
 CONFIGS = dict.fromkeys(FACES, "orl_16_64") | dict.fromkeys(PHOTOS, "photos_4x")
-OBJECTIVES = {NAMES[1]: "regression", STUDENT: "distill", "photos-4x-regression": "regression"}
+OBJECTIVES = dict.fromkeys((NAMES[1], PHOTOS[2]), "regression") | dict.fromkeys((STUDENT, PHOTOS[3]), "distill")
+DISTILLED = (
+    "sample.sampler sample.schedule sample.steps train.ema_decay train.learning_rate train.learning_rate_schedule "
+    "train.teacher train.warmup_steps"
+).split()
 # what the configs say is different
 OWN = {
     "photos-4x-regression": ["train.learning_rate_schedule"],
     "photos-4x-noisy": ["data.noise", "train.init_from", "train.learning_rate", "train.learning_rate_schedule"],
-    STUDENT: (
-        "sample.sampler sample.schedule sample.steps train.ema_decay train.learning_rate train.learning_rate_schedule "
-        "train.teacher train.warmup_steps"
-    ).split(),
+    STUDENT: DISTILLED,
+    "photos-4x-student": DISTILLED,
 }
 
 
@@ -159,6 +161,17 @@ def test_photographs_come_out_nearer_to_the_truth_and_sharper_than_bicubic_and_a
     assert lpips(found, hr, "alexnet").mean() < 0.65 * lpips(bicubic, hr, "alexnet").mean()
     assert lpips(found, hr, "vgg").mean() < lpips(bicubic, hr, "vgg").mean()
     assert detail(found[..., 1:2]) > 4 * detail(bicubic[..., 1:2])
+
+
+def test_two_evaluations_of_the_photographs_student_are_sharper_than_eight_of_its_teacher():
+    hr = photographs()
+    lr = to_uint8(degradations.degrade(degradations.to_float(jnp.asarray(hr)), 32))
+    student, teacher = Upscaler.load("photos-4x-student"), Upscaler.load("photos-4x")
+    assert (student.cost(1, 1).evaluations, teacher.cost(1, 1).evaluations) == (2, 8)
+    ours, theirs = student(lr), teacher(lr)
+    assert lpips(ours, hr, "alexnet").mean() < lpips(theirs, hr, "alexnet").mean()
+    assert metrics.psnr(ours, hr).mean() > metrics.psnr(theirs, hr).mean() - 0.8
+    assert metrics.scores(ours, hr, lr)["consistency_db"].min() > 50
 
 
 def test_the_noisy_photographs_own_network_takes_off_noise_that_it_is_told_of_and_the_other_enlarges_it():
