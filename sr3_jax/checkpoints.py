@@ -31,7 +31,7 @@ from safetensors.flax import load_file, save_file
 from sr3_jax import config as config_lib
 from sr3_jax import paths
 from sr3_jax.atomic import disk_errors, replacing
-from sr3_jax.data.sources import DATA_CARD
+from sr3_jax.data.sources import card_in
 from sr3_jax.errors import UserError
 from sr3_jax.method import Method
 from sr3_jax.paths import AnyPath
@@ -347,8 +347,7 @@ def _load_workdir(path: AnyPath) -> Checkpoint:
         params = ocp.Checkpointer(ocp.StandardCheckpointHandler()).restore(
             step_dir / "ema", args=ocp.args.StandardRestore(abstract)
         )
-    card = step_dir.parent.parent / DATA_CARD
-    return Checkpoint(config, params, int(step_dir.name), str(path), data_card=card.read_text() if card.exists() else "")
+    return Checkpoint(config, params, int(step_dir.name), str(path), data_card=card_in(step_dir.parent.parent))
 
 
 def _valid_config(text: str, where: AnyPath) -> ConfigDict:

@@ -91,16 +91,18 @@ def open_source(config: ConfigDict, split: str) -> Source:
 
 
 def data_card(config: ConfigDict) -> str:
-    """What there is to read about the config's training data, Markdown: DATA.md of its folder, for instance; or empty.
-
-    Empty, too, when it is out of reach: those who export weights may not have the data.
-    """
+    """What there is to read about the config's training data, Markdown: DATA.md of its folder, for instance; or empty."""
     if config.data.source == "orl":
         return ORL_CARD
     if config.data.source not in ("folder", "records") or not config.data.folder:
         return ""
+    return card_in(paths.parse(config.data.folder))
+
+
+def card_in(folder: AnyPath) -> str:
+    """The text of a folder's DATA.md; empty, too, when that is out of reach: those who have weights may not have the data."""
     try:
-        return (paths.parse(config.data.folder) / DATA_CARD).read_text()
+        return (folder / DATA_CARD).read_text()
     except Exception:  # the drivers of object stores have errors of their own
         return ""
 

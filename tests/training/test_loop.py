@@ -165,6 +165,19 @@ def test_what_was_converted_is_said_once_at_the_first_interval(run, tmp_path, ca
     assert re.fullmatch(r"converted so far: \d+ × alpha flattened onto white, \d+ × colour converted to grey", line)
 
 
+def test_the_data_card_stays_with_the_run_when_the_data_change_or_go(run, tmp_path):
+    (tmp_path / "faces").mkdir()
+    for i in range(8):
+        Image.fromarray(np.full((16, 16), 20 * i, np.uint8)).save(tmp_path / "faces" / f"{i}.png")
+    (tmp_path / "faces" / "DATA.md").write_text("Mine.")
+    fields = {"data.source": "folder", "data.folder": str(tmp_path / "faces"), "data.eval_folder": str(tmp_path / "faces")}
+    run(tmp_path / "run", fields | {"train.steps": 1})
+    (tmp_path / "faces" / "DATA.md").write_text("Yours.")
+    run(tmp_path / "run", fields | {"train.steps": 2})
+    shutil.rmtree(tmp_path / "faces")
+    assert load_checkpoint(tmp_path / "run").data_card == "Mine."
+
+
 def test_sr3_is_not_chosen_by_psnr(six):
     assert not (six.workdir / "best.safetensors").exists()
 
