@@ -157,13 +157,15 @@ def test_local_gives_each_process_its_number_and_the_same_coordinator():
 
 
 def test_local_starts_all_again_after_one_was_killed_and_says_which_and_how(tmp_path):
-    script = f"[[ -e {tmp_path}/again ]] && exit 0; ((SR3_PROCESS)) || exec sleep 100; touch {tmp_path}/again; kill -KILL $$"
+    first = f"touch {tmp_path}/up; exec sleep 100"
+    second = f"until [[ -e {tmp_path}/up ]]; do sleep 0.1; done; touch {tmp_path}/again; kill -KILL $$"
+    script = f"[[ -e {tmp_path}/again ]] && exit 0; ((SR3_PROCESS)) || {{ {first}; }}; {second}"
     began = time.monotonic()
     result = run(LOCAL, "2", *bash(script))
     assert result.returncode == 0
     told = result.stderr.splitlines()
     assert told == ["launch/local.sh: process 1 of 2 was killed by SIGKILL; starting all 2 again, restart 1 of 3"]
-    assert 14 < time.monotonic() - began < 40  # the other one was given its fifteen seconds, no more
+    assert time.monotonic() - began > 14  # the other one was given its fifteen seconds; that it got no more, `run` sees to
 
 
 def test_local_gives_up_after_the_restarts_and_never_restarts_what_was_refused():
