@@ -150,7 +150,18 @@ TEACHES = {
     "compile": ("--topology", "v5e:4x8", "--what", "--json", "estimated", "[aot]", "Exit code 1"),
     "search": ("--checkpoint", "--steps", "--trials", "(default 64)", "--metric", "frontier", "schedules.json"),
     "statistics": ("FOLDER", "--inception", "--output", ".npz", "tf1-bilinear"),
-    "study": ("create", "serve", "report", "--candidates", "--task", "--least_catch", "fool rate", "links.txt"),
+    "study": (
+        "create",
+        "serve",
+        "export",
+        "collect",
+        "report",
+        "--candidates",
+        "--task",
+        "--least_catch",
+        "fool rate",
+        "links.txt",
+    ),
     "profile": ("--config", "--steps", "--output", "ui.perfetto.dev", "--json"),
 }
 

@@ -17,18 +17,27 @@ def study(args: Arguments, words: list[str]) -> None:
 
     sr3 study create --reference=DIR --candidates=DIR [--candidates=NAME=DIR …] [--lr=DIR] --task=1|2 --output=STUDY
     sr3 study serve STUDY [--subjects=50] [--host=…] [--port=…]
+    sr3 study export STUDY --output=SITE [--subjects=50] [--url=…], then sr3 study collect STUDY FILE…
     sr3 study report STUDY [--output=DIR]
 
     create copies the images, matched by their stems, into a folder of their own. serve (extra [serve]) writes a link for each
-    subject to STUDY/links.txt; every answer is on the disk before the next pair is shown. report writes fool rates with 95 %
-    intervals, report.md, report.json, fool_rates.png and answers.csv, by default to STUDY/report.
+    subject to STUDY/links.txt; every answer is on the disk before the next pair is shown. export writes the same as files for
+    any web host, without a server: subjects save their answers as a file and send it back, for collect. report writes fool
+    rates with 95 % intervals, report.md, report.json, fool_rates.png and answers.csv, by default to STUDY/report.
     """
-    parts: dict[str, Any] = {"create": _study_create, "serve": _study_serve, "report": _study_report}
+    parts: dict[str, Any] = {
+        "create": _study_create,
+        "serve": _study_serve,
+        "export": _study_export,
+        "collect": _study_collect,
+        "report": _study_report,
+    }
     action, rest = words[0], words[1:]
     if action not in parts:
         raise UserError(f"study {action}: there are {', '.join(parts)} (sr3 study --help)")
-    if len(rest) != (0 if action == "create" else 1):
-        raise UserError(f"study {action} takes {'flags only' if action == 'create' else 'one STUDY'} (sr3 study --help)")
+    takes = {"create": "flags only", "collect": "a STUDY and the files to take"}.get(action, "one STUDY")
+    if len(rest) < 2 if action == "collect" else len(rest) != (action != "create"):
+        raise UserError(f"study {action} takes {takes} (sr3 study --help)")
     parts[action](args, *map(Path, rest))
 
 
@@ -71,7 +80,7 @@ def _study_serve(args: Arguments, folder: Path) -> None:
         raise UserError(f"study serve needs the package {error.name}: pip install 'sr3_jax[serve]'") from error
     from sr3_jax.checkpoints import write_text
 
-    if args.url and not re.fullmatch(r"https?://[^/\s]+/?", args.url):
+    if args.url and not re.fullmatch(r"https?://[^/\s]+/?", args.url):  # the page stands at /s/TOKEN
         raise UserError(f"--url={args.url} must be an address without a path, such as https://study.example")
     if args.host in ("0.0.0.0", "::") and not args.url:
         raise UserError(f"--host={args.host} needs --url=…, the address under which subjects reach this machine")
@@ -88,6 +97,39 @@ def _study_serve(args: Arguments, folder: Path) -> None:
             print(f"serving at {web.url(listener)}", flush=True)
         hosts = web.hosts(listener, *([shown.hostname] if shown.hostname else []))
         web.run(app.make_app(folder, found, answers, hosts, shown.netloc), listener)
+
+
+def _study_export(args: Arguments, folder: Path) -> None:
+    from sr3_jax.checkpoints import write_text
+    from sr3_jax.evaluation.human_study import site
+    from sr3_jax.evaluation.human_study import study as studies
+    from sr3_jax.evaluation.human_study.answers import Answers
+
+    if not args.output:
+        raise UserError("study export needs --output=SITE (sr3 study --help)")
+    if args.url and not re.fullmatch(r"https?://[^\s]+", args.url):
+        raise UserError(f"--url={args.url} must be the address where the site will be, such as https://example.org/study")
+    between(args, "subjects", 1, 10_000)
+    found = studies.load(folder)
+    with contextlib.closing(Answers(folder)) as answers:
+        tokens = answers.invite(args.subjects)
+    site.export(Path(args.output), folder, found, tokens)
+    links = folder / "links.txt"
+    base = args.url.rstrip("/") + "/" if args.url else ""
+    write_text(links, "".join(f"{base}{token}/index.html\n" for token in tokens))
+    print(f"{args.output}: pages of {len(tokens)} subjects; their {'links' if base else 'paths in it'} are in {links}")
+    print(f"sr3 study collect {folder} FILE…    # what they send back")
+
+
+def _study_collect(args: Arguments, folder: Path, *files: Path) -> None:
+    from sr3_jax.evaluation.human_study import site
+    from sr3_jax.evaluation.human_study import study as studies
+    from sr3_jax.evaluation.human_study.answers import Answers
+
+    found = studies.load(folder)
+    with contextlib.closing(Answers(folder)) as answers:
+        print(f"{site.collect(found, answers, files)} new answers")
+    print(f"sr3 study report {folder}")
 
 
 def _study_report(args: Arguments, folder: Path) -> None:
@@ -121,14 +163,14 @@ def _study_flags(fv: flags.FlagValues, argv: list[str]) -> None:
     flags.DEFINE_integer("training", 3, "create: pairs before those, with feedback.", flag_values=fv)
     flags.DEFINE_integer("catch", 5, "create: pairs among them with a plain answer.", flag_values=fv)
     flags.DEFINE_integer("seed", 0, "create: of the order of images and methods.", flag_values=fv)
-    flags.DEFINE_string("output", None, "create: the new folder; report: where the report goes.", flag_values=fv)
-    flags.DEFINE_integer("subjects", 50, "serve: links that there are to be.", flag_values=fv)
+    flags.DEFINE_string("output", None, "create, export: the new folder; report: where the report goes.", flag_values=fv)
+    flags.DEFINE_integer("subjects", 50, "serve, export: how many there are to be.", flag_values=fv)
     flags.DEFINE_string("host", "127.0.0.1", "serve: address to listen on; 0.0.0.0: all of this machine's.", flag_values=fv)
     flags.DEFINE_integer("port", 8000, "serve: port; 0: any that is free.", flag_values=fv)
-    flags.DEFINE_string("url", None, "serve: the address that subjects see, e.g. of a proxy; for the links.", flag_values=fv)
+    flags.DEFINE_string("url", None, "serve, export: the address that subjects see; for the links.", flag_values=fv)
     flags.DEFINE_float(
         "least_catch", 0.8, "report: subjects with a smaller share of catch trials right are out.", flag_values=fv
     )
 
 
-COMMANDS = {"study": Command(_study_flags, study, positional="create|serve|report [STUDY]")}
+COMMANDS = {"study": Command(_study_flags, study, positional="create|serve|export|collect|report [STUDY]")}

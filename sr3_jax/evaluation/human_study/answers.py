@@ -1,9 +1,10 @@
 """Subjects and answers, in SQLite: an answer is on the disk before the next trial begins."""
 
+import math
 import secrets
 import sqlite3
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -21,6 +22,20 @@ CREATE TABLE IF NOT EXISTS answers (
 CREATE TABLE IF NOT EXISTS shown (
     subject INTEGER NOT NULL, number INTEGER NOT NULL, times INTEGER NOT NULL, PRIMARY KEY (subject, number));
 """
+
+LONGEST = 3_600_000.0  # milliseconds; whoever took longer has been away
+WANTED = "an answer is {left: true or false, milliseconds: a number}"
+
+
+def checked(answer: Any) -> tuple[bool, float]:
+    """Whether left was chosen and after how many milliseconds, from JSON of anyone's; raises ValueError."""
+    try:
+        left, milliseconds = answer["left"], float(answer["milliseconds"])
+    except (ValueError, KeyError, TypeError, OverflowError) as error:
+        raise ValueError(WANTED) from error
+    if not isinstance(left, bool) or math.isnan(milliseconds) or milliseconds < 0:
+        raise ValueError(WANTED)
+    return left, min(milliseconds, LONGEST)
 
 
 class Answers:
@@ -91,15 +106,37 @@ class Answers:
             if done != number:
                 return False
             times = database.execute("SELECT times FROM shown WHERE subject = ? AND number = ?", (subject, number)).fetchone()
-            values = (subject, number, trial.kind, trial.stem, trial.method, trial.real_left, chose_left, milliseconds)
-            database.execute(
-                "INSERT INTO answers VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", (*values, times[0] if times else 0, _now())
-            )
+            _insert(database, subject, number, trial, chose_left, milliseconds, times[0] if times else 0, _now())
         return True
+
+    def add(self, subject: int, trials: Sequence[Trial], given: Sequence[dict[str, Any]]) -> int | None:
+        """Writes a subject's answers from the first on, {"left", "milliseconds", "shown", "at"} each; how many were new.
+
+        None, and nothing is written, if they are not those that are there already.
+        """
+        with self._change() as database:
+            database.execute("UPDATE subjects SET agreed = COALESCE(agreed, ?) WHERE number = ?", (_now(), subject))
+            there = database.execute(
+                "SELECT chose_left, milliseconds FROM answers WHERE subject = ? ORDER BY number", (subject,)
+            ).fetchall()
+            for row, answer in zip(there, given, strict=False):
+                if (bool(row["chose_left"]), row["milliseconds"]) != (answer["left"], answer["milliseconds"]):
+                    return None
+            for number in range(len(there), len(given)):
+                left, milliseconds, shown, at = (given[number][key] for key in ("left", "milliseconds", "shown", "at"))
+                _insert(database, subject, number, trials[number], left, milliseconds, shown, at)
+        return max(0, len(given) - len(there))
 
     def all(self) -> list[dict[str, Any]]:
         """Every answer, by subject and number."""
         return [dict(row) for row in self._all("SELECT * FROM answers ORDER BY subject, number")]
+
+
+def _insert(
+    database: sqlite3.Connection, subject: int, number: int, trial: Trial, left: bool, milliseconds: float, shown: int, at: str
+) -> None:
+    values = (subject, number, trial.kind, trial.stem, trial.method, trial.real_left, left, milliseconds, shown, at)
+    database.execute("INSERT INTO answers VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", values)
 
 
 def _now() -> str:

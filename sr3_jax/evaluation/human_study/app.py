@@ -25,12 +25,10 @@ from starlette.staticfiles import StaticFiles
 
 from sr3_jax import web
 from sr3_jax.evaluation.human_study import study as studies
-from sr3_jax.evaluation.human_study.answers import Answers
+from sr3_jax.evaluation.human_study.answers import WANTED, Answers, checked
 from sr3_jax.evaluation.human_study.study import TRAINING, Study, Trial
 
 PAGE = Path(__file__).parent / "page"
-LONGEST = 3_600_000.0  # milliseconds; whoever took longer has been away
-WANTED = "an answer is {left: true or false, milliseconds: a number}"
 
 
 def make_app(folder: Path, study: Study, answers: Answers, hosts: tuple[str, ...], origin: str = "") -> Starlette:
@@ -59,17 +57,7 @@ def make_app(folder: Path, study: Study, answers: Answers, hosts: tuple[str, ...
         trials, number = studies.trials(study, subject), answers.given(subject)
         done = number >= len(trials)
         stage = "consent" if not agreed else "done" if done else "training" if trials[number].kind == TRAINING else "main"
-        return JSONResponse(
-            {
-                "stage": stage,
-                "number": number,
-                "total": len(trials),
-                "training": study.training,
-                "task": study.task,
-                "question": studies.QUESTIONS[study.task],
-                "seconds": study.seconds,
-            }
-        )
+        return JSONResponse(studies.description(study) | {"stage": stage, "number": number, "total": len(trials)})
 
     async def agree(request: Request) -> Response:
         subject, _ = who(request)
@@ -117,10 +105,6 @@ async def _short(request: Request) -> bytes:
 
 def _answer(body: bytes) -> tuple[bool, float]:
     try:
-        found = json.loads(body)
-        left, milliseconds = found["left"], float(found["milliseconds"])
-    except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
+        return checked(json.loads(body))
+    except (ValueError, RecursionError) as error:
         raise HTTPException(400, WANTED) from error
-    if not isinstance(left, bool) or not milliseconds >= 0:
-        raise HTTPException(400, WANTED)
-    return left, min(milliseconds, LONGEST)

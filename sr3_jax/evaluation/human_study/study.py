@@ -19,6 +19,7 @@ import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from jaxtyping import UInt8
@@ -49,6 +50,12 @@ class Study:
     methods: list[str]
     stems: list[str]
     seed: int
+
+
+def description(study: Study) -> dict[str, Any]:
+    """What the page says of the study."""
+    question = QUESTIONS[study.task]
+    return {"training": study.training, "task": study.task, "question": question, "seconds": study.seconds}
 
 
 @dataclass(frozen=True)

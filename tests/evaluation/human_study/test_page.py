@@ -1,11 +1,15 @@
 """The study's page in a real browser, with simulated subjects of known ability."""
 
+import functools
+import http.server
+import json
 import random
+import threading
 
 import pytest
 from playwright.sync_api import expect
 
-from sr3_jax.evaluation.human_study import report
+from sr3_jax.evaluation.human_study import report, site
 from sr3_jax.evaluation.human_study.answers import Answers
 from tests.browser import needs_chromium
 
@@ -75,3 +79,78 @@ def test_the_report_recovers_what_simulated_subjects_can_do(browser, make, serve
     assert low < 0.5 < high
     assert results["methods"]["noisy"]["n"] == 12
     assert results["trials_shown_again"] <= 1  # the page that was loaded again
+
+
+@pytest.fixture
+def hosted(tmp_path):
+    """Any web host: hands out the files of tmp_path/web."""
+    (tmp_path / "web").mkdir()
+
+    class Quiet(http.server.SimpleHTTPRequestHandler):
+        def log_message(self, *args):
+            pass
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=tmp_path / "web"))
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    yield tmp_path / "web", f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+@pytest.mark.parametrize("task", [1, 2])
+def test_an_exported_study_needs_no_server_and_its_answers_come_back_as_files(browser, make, hosted, tmp_path, task):
+    folder, study = make(task=task)
+    answers = Answers(folder)
+    web, url = hosted
+    site.export(web / "study", folder, study, answers.invite(3))
+    rng, files = random.Random(task), []
+    for i, token in enumerate(answers.invite(3)):
+        context = browser.new_context(accept_downloads=True)
+        page, problems = context.new_page(), []
+        page.on("pageerror", lambda error, problems=problems: problems.append(str(error)))
+        page.on("console", lambda said, problems=problems: problems.append(said.text) if said.type == "error" else None)
+        link = f"{url}/study/{token}/index.html"
+        take_part(page, link, lambda: rng.random() < 0.5, keyboard=i == 0, reload_at=5 if i == 1 else -1)
+        page.close()
+        page = context.new_page()
+        page.goto(link)  # what was answered outlasts the page
+        expect(page.locator("#to-send")).to_be_visible()
+        expect(page.locator("#kept")).to_be_hidden()
+        with page.expect_download() as download:
+            page.click("#save")
+        files.append(tmp_path / download.value.suggested_filename)
+        download.value.save_as(files[-1])
+        context.close()
+        assert not problems
+    assert site.collect(study, answers, files) == 30
+    results = report.analyse(study, answers.all())
+    answers.close()
+    assert (results["subjects"], results["trials"], results["excluded"]) == (3, 18, [])
+    assert results["methods"]["flat"]["fool_rate"] == 0
+    low, high = results["methods"]["noisy"]["interval"]
+    assert low < 0.5 < high
+    assert results["trials_shown_again"] <= 1
+
+
+def test_an_exported_study_works_from_the_disk_and_can_be_left_in_the_middle(browser, make, tmp_path):
+    folder, study = make()
+    answers = Answers(folder)
+    [token] = answers.invite(1)
+    site.export(tmp_path / "site", folder, study, [token])
+    context = browser.new_context(accept_downloads=True)
+    page = context.new_page()
+    page.goto((tmp_path / "site" / token / "index.html").as_uri())
+    assert page.is_hidden("#saving")
+    page.click("#agree")
+    expect(page.locator("#choose-left")).to_be_enabled()
+    page.click("#choose-left")
+    page.click("#next")
+    with page.expect_download() as download:
+        page.click("#save")
+    [answer] = json.loads(download.value.path().read_text())["answers"]
+    assert (answer["left"], answer["shown"]) == (True, 1)
+    assert site.collect(study, answers, [download.value.path()]) == 1
+    answers.close()
+    context.close()

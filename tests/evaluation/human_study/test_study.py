@@ -16,7 +16,7 @@ from PIL import Image
 
 from sr3_jax import cli, images
 from sr3_jax.errors import UserError
-from sr3_jax.evaluation.human_study import report
+from sr3_jax.evaluation.human_study import report, site
 from sr3_jax.evaluation.human_study import study as studies
 from sr3_jax.evaluation.human_study.answers import Answers
 from tests.evaluation.human_study.conftest import Client
@@ -182,6 +182,88 @@ def test_after_a_kill_every_answer_is_there_and_the_subject_goes_on(make):
     assert (folder / "links.txt").read_text().count("/s/") == 1
 
 
+# -- without a server
+
+
+def saved(path, token, count, **changes):
+    """What a subject's page saves, after `count` answers: always left."""
+    answer = {"left": True, "milliseconds": 812.5, "shown": 1, "at": "2026-01-01T00:00:00Z"} | changes
+    path.write_text(json.dumps({"token": token, "answers": [answer] * count}))
+    return path
+
+
+def test_an_exported_site_tells_what_is_real_for_the_practice_trials_alone(make, tmp_path):
+    folder, study = make(task=1)
+    answers = Answers(folder)
+    tokens = answers.invite(2)
+    answers.close()
+    site.export(tmp_path / "site", folder, study, tokens)
+    files = [path for path in (tmp_path / "site").rglob("*") if path.is_file()]
+    assert {path.parent.name for path in files} == {"site", "page", *tokens}
+    for subject, token in enumerate(tokens):
+        trials = studies.trials(study, subject)
+        for number, trial in enumerate(trials):
+            for side, wanted in studies.images(folder, study, trial).items():
+                assert (tmp_path / "site" / token / f"{number}-{side}.png").read_bytes() == wanted
+        about = (tmp_path / "site" / token / "trials.js").read_text()
+        found = json.loads(about[about.index("{") : about.rindex("}") + 1])
+        assert found.pop("practice") == [trial.real_left for trial in trials[:2]]
+        assert found == {
+            "token": token,
+            "total": 10,
+            "training": 2,
+            "task": 1,
+            "question": studies.QUESTIONS[1],
+            "seconds": 0.05,
+        }
+    for path in files:
+        assert path.suffix in (".png", ".html", ".js", ".css")
+        if path.suffix != ".png":
+            assert not any(word in path.read_text() for word in ("flat", "noisy", "sub/"))
+    assert len({path.stat().st_size for path in files if path.name.endswith(("left.png", "right.png"))}) == 1
+    with pytest.raises(UserError, match="a site begins in a new folder"):
+        site.export(tmp_path / "site", folder, study, tokens)
+
+
+def test_answers_are_collected_once_and_contradictions_refused(make, tmp_path):
+    folder, study = make()
+    answers = Answers(folder)
+    token, other = answers.invite(2)
+    first, longer = saved(tmp_path / "first.json", token, 4), saved(tmp_path / "longer.json", token, 10)
+    assert site.collect(study, answers, [first]) == 4
+    assert site.collect(study, answers, [first, longer, first]) == 6
+    assert answers.given(0) == 10
+    kept = answers.all()
+    assert [answer["stem"] for answer in kept] == [trial.stem for trial in studies.trials(study, 0)]
+    assert {(a["chose_left"], a["milliseconds"], a["shown"], a["at"]) for a in kept} == {(1, 812.5, 1, "2026-01-01T00:00:00Z")}
+    with pytest.raises(UserError, match=r"twice.json contradicts the answers of subject 0"):
+        site.collect(study, answers, [saved(tmp_path / "twice.json", token, 10, left=False)])
+    with pytest.raises(UserError, match="has 11 answers; a subject of this study has 10 trials"):
+        site.collect(study, answers, [saved(tmp_path / "more.json", other, 11)])
+    with pytest.raises(UserError, match="it has no subject somebody"):
+        site.collect(study, answers, [saved(tmp_path / "who.json", "somebody", 1)])
+    assert answers.all() == kept
+    answers.close()
+
+
+@pytest.mark.parametrize(
+    "changes", [{"left": 1}, {"milliseconds": -1}, {"milliseconds": "soon"}, {"shown": 0}, {"shown": None}, {"at": 7}]
+)
+def test_a_file_that_is_none_of_answers_is_one_sentence(make, tmp_path, changes):
+    folder, study = make()
+    answers = Answers(folder)
+    [token] = answers.invite(1)
+    file = saved(tmp_path / "bad.json", token, 1, **changes)
+    for text in (file.read_text(), "", "[]", '{"token": "a"}', "[" * 100_000):
+        file.write_text(text)
+        with pytest.raises(UserError, match=r"bad.json is not a file of answers"):
+            site.collect(study, answers, [file])
+    with pytest.raises(UserError, match=r"none.json cannot be read: No such file"):
+        site.collect(study, answers, [tmp_path / "none.json"])
+    assert answers.all() == []
+    answers.close()
+
+
 # -- the report
 
 
@@ -245,14 +327,34 @@ def test_the_command_creates_and_reports_and_says_what_is_missing(folders, capsy
     assert (folders / "new/report/answers.csv").read_text().count("\n") == 1 + len(studies.trials(study, 0))
 
 
+def test_the_command_exports_and_collects(make, tmp_path, capsys):
+    folder, _ = make()
+    there = ["study", "export", str(folder), f"--output={tmp_path / 'site'}", "--subjects=2"]
+    assert cli.main([*there, "--url=https://example.org/study/"]) == 0
+    assert "pages of 2 subjects; their links are in" in capsys.readouterr().out
+    links = (folder / "links.txt").read_text().splitlines()
+    tokens = [link.split("/")[-2] for link in links]
+    assert links == [f"https://example.org/study/{token}/index.html" for token in tokens]
+    assert all((tmp_path / "site" / token / "9-right.png").exists() for token in tokens)
+    assert cli.main(there) == 2
+    assert "a site begins in a new folder" in capsys.readouterr().err
+    file = saved(tmp_path / "a.json", tokens[1], 10)
+    assert cli.main(["study", "collect", str(folder), str(file)]) == 0
+    assert capsys.readouterr().out.startswith("10 new answers\n")
+    assert cli.main(["study", "report", str(folder)]) == 0
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["dance"], "study dance: there are create, serve, report"),
+        (["dance"], "study dance: there are create, serve, export, collect, report"),
         (["serve", "x", "--host=0.0.0.0"], "--host=0.0.0.0 needs --url"),
         (["serve", "x", "--url=https://a.example/path"], "must be an address without a path"),
         (["create", "x"], "study create takes flags only"),
         (["serve"], "study serve takes one STUDY"),
+        (["collect", "x"], "study collect takes a STUDY and the files to take"),
+        (["export", "x"], "study export needs --output=SITE"),
+        (["export", "x", "--output=y", "--url=here"], "--url=here must be the address where the site will be"),
         (["serve", "nowhere"], "nowhere is not a study"),
         (["create", "--task=2"], "study create needs --reference"),
         (["create", "--reference=a", "--candidates=b", "--output=c", "--task=3"], "--task=3 must lie between 1 and 2"),
