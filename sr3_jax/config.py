@@ -86,6 +86,7 @@ def base() -> ConfigDict:
     data.flip = True  # mirror half of the training images
     data.crop_jitter = 0.0  # training squares move, and shrink, by up to this fraction of their side
     data.blur = 0.0  # sigma of a Gaussian blur of the LR image is drawn from [0, blur] LR pixels, for half of the examples
+    data.tell_blur = False  # whether the network is told sigma: it can then take blur off, not only forgive it
     data.noise = 0.0  # Gaussian noise on half of the LR images, sigma from [0, noise] 8-bit levels; the network is told sigma
     data.quantize_lr = True  # round the LR image to 8 bits, as a file would
     data.threads = 4  # reading threads
@@ -192,6 +193,7 @@ def validate(config: ConfigDict) -> None:
         _need(value <= LARGEST, f"{field} = {value} must be at most {LARGEST}")
     _need(0 <= config.seed < 2**31, f"seed = {config.seed} must lie between 0 and {2**31 - 1}")
     _need(config.data.blur <= 4, f"data.blur = {config.data.blur} must be at most 4 LR pixels, as far as the kernel reaches")
+    _need(config.data.blur > 0 or not config.data.tell_blur, "data.tell_blur needs data.blur above 0: there is nothing to tell")
     _need(config.data.noise <= 128, f"data.noise = {config.data.noise} must be at most 128 8-bit levels")
     for field in ("train.learning_rate", "model.residual_scale"):
         value = get(config, field)

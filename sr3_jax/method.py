@@ -8,7 +8,7 @@ This is the only place where the three meet. Training asks it for losses, infere
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -27,6 +27,16 @@ from sr3_jax.models import build_model
 LowResolution = Float[Array, "b lr_h lr_w c"]
 
 
+class Flaws(NamedTuple):
+    """What is wrong with an LR image, for a network that can be told: a number for all images, or one each."""
+
+    noise: float | Array = 0.0  # standard deviation, in 8-bit levels
+    blur: float | Array = 0.0  # sigma of a Gaussian, in LR pixels
+
+
+FLAWLESS = Flaws()
+
+
 @dataclass(frozen=True)
 class Method:
     """The functions that a config defines. Stateless: parameters come in as an argument, `model`'s "params" collection."""
@@ -37,7 +47,9 @@ class Method:
 
     def __post_init__(self):
         object.__setattr__(
-            self, "model", build_model(self.config.model, self.config.data.hr_size, self.regression, self.takes_noise)
+            self,
+            "model",
+            build_model(self.config.model, self.config.data.hr_size, self.regression, self.takes_noise, self.takes_blur),
         )
         object.__setattr__(self, "schedule", training_schedule(self.config))
 
@@ -54,6 +66,16 @@ class Method:
     def takes_noise(self) -> bool:
         """Whether the network can be told how much noise the LR image has."""
         return self.config.data.noise > 0
+
+    @property
+    def takes_blur(self) -> bool:
+        """... how blurred it is."""
+        return self.config.data.tell_blur
+
+    def _told(self, flaws: Flaws, b: int) -> dict[str, Array]:
+        """The arguments by which the network is told as much as it understands."""
+        known = {"input_noise": (self.takes_noise, flaws.noise), "input_blur": (self.takes_blur, flaws.blur)}
+        return {name: jnp.broadcast_to(sigma, b) for name, (takes, sigma) in known.items() if takes}
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -95,17 +117,21 @@ class Method:
         `teacher` holds the parameters of a student's teacher, a network like it.
         """
         diffusion_key, dropout_key, blur_key = jax.random.split(key, 3)
-        data, told = self.config.data, {}
+        data, flaws = self.config.data, FLAWLESS
         hr = degradations.to_float(images)
         lr = self.degrade(hr)
         if train:
-            lr = degradations.augment_blur(lr, blur_key, data.blur)
+            lr, blur = degradations.augment_blur(lr, blur_key, data.blur)
+            flaws = flaws._replace(blur=blur)
             if self.takes_noise:
-                lr, told["input_noise"] = degradations.augment_noise(lr, jax.random.fold_in(blur_key, 1), data.noise)
+                lr, noise = degradations.augment_noise(lr, jax.random.fold_in(blur_key, 1), data.noise)
+                flaws = flaws._replace(noise=noise)
+            if self.takes_noise or self.takes_blur:  # as in the file that it will be read from
                 lr = degradations.quantize(lr) if data.quantize_lr else jnp.clip(lr, -1, 1)
         condition = self.upsample(lr)
         y_0 = self.encode(hr, condition)
 
+        told = self._told(flaws, hr.shape[0])
         dropout = train and not self.student  # a teacher's answer has no noise in it that could be overfitted
 
         def network(*inputs: Array) -> Array:
@@ -115,7 +141,7 @@ class Method:
             return losses.distance(network(condition), y_0, "l2")
         shared = {"predict": self.config.model.predict, "norm": self.config.train.loss}
         if self.student:
-            wise = self.denoiser(teacher, told.get("input_noise", 0.0))
+            wise = self.denoiser(teacher, flaws)
             levels = sampling_schedule(self.config, self.config.sample.steps)
             steps = self.config.train.teacher_steps
             return losses.distillation_loss(network, wise, condition, y_0, diffusion_key, levels, steps, **shared)
@@ -123,15 +149,14 @@ class Method:
 
     # -- inference
 
-    def denoiser(self, params: PyTree, input_noise: float | Array = 0.0) -> Denoiser:
+    def denoiser(self, params: PyTree, flaws: Flaws = FLAWLESS) -> Denoiser:
         """The network as `diffusion` sees it: (condition, y_t, gamma) -> y_0, the image clipped if sample.clip.
 
-        The regression's looks at the condition alone. A network that takes it is told the noise in the LR image, 8-bit levels.
+        The regression's looks at the condition alone. The network is told those flaws of the LR image that it understands.
         """
 
         def network(*inputs: Array) -> Array:
-            told = {"input_noise": jnp.broadcast_to(input_noise, len(inputs[0]))} if self.takes_noise else {}
-            return self.model.apply({"params": params}, *inputs, **told)
+            return self.model.apply({"params": params}, *inputs, **self._told(flaws, len(inputs[0])))
 
         def denoise(condition: Array, y_t: Array, gamma: Array) -> Array:
             if self.regression:
@@ -150,16 +175,16 @@ class Method:
         lr: LowResolution,
         keys: Keys,
         steps: Steps | int | None = None,
-        input_noise: float | Array = 0.0,
+        flaws: Flaws = FLAWLESS,
     ) -> Images:
         """HR images, in [-1, 1], from LR images in [-1, 1]: by a sampler, or the regression's single evaluation.
 
         `steps` is a number of evaluations for config.sample's sampler, by default its own, or any table of samplers.py.
-        `input_noise` is the standard deviation of the noise in `lr`, in 8-bit levels, for a network that takes it.
+        `flaws` are those of `lr`, of which the network is told as much as it understands.
         """
         condition = self.upsample(lr)
         table = steps if isinstance(steps, Steps) else sampling_steps(self.config, steps)
-        y_0 = samplers.sample(self.denoiser(params, input_noise), condition, keys, table, shape=condition.shape)
+        y_0 = samplers.sample(self.denoiser(params, flaws), condition, keys, table, shape=condition.shape)
         return jnp.clip(self.decode(y_0, condition), -1, 1)
 
 

@@ -83,6 +83,7 @@ BAD = {
     "an EMA above one": ({"train.ema_decay": 1.1}, "train.ema_decay = 1.1", "between 0 and 1"),
     "a negative clip": ({"train.clip_norm": -1.0}, "train.clip_norm = -1.0", "not be negative"),
     "a negative blur": ({"data.blur": -0.5}, "data.blur = -0.5", "not be negative"),
+    "a blur to be told of that is not there": ({"data.tell_blur": True}, "data.tell_blur", "needs data.blur above 0"),
     "a blur wider than its kernel": ({"data.blur": 4.5}, "data.blur = 4.5", "at most 4"),
     "a negative fraction": ({"data.max_bad_fraction": -0.1}, "data.max_bad_fraction = -0.1", "between 0 and 1"),
     "a beta of zero": ({"schedule.beta_start": 0.0}, "schedule.beta_start = 0.0", "0 < start <= end < 1"),

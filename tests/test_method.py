@@ -170,6 +170,35 @@ def test_blur_and_dropout_are_for_training_only():
     assert 0 < (losses[2.0, True] > losses[0.0, True] + 1e-4).sum() < 8  # about half of the images
 
 
+@pytest.mark.parametrize("told", [True, False])
+def test_in_training_the_network_is_told_how_noisy_and_how_blurred_its_input_is(told):
+    """Its stand-in returns nothing, and keeps what it was given."""
+    given = {}
+
+    def apply(params, condition, *, train, rngs, **flaws):
+        given.update(flaws, condition=condition)
+        return jnp.zeros_like(condition)
+
+    fields = {"data__blur": 2.0, "data__tell_blur": True, "data__noise": 9.0} if told else {"data__blur": 2.0}
+    method = Method(tiny_config(objective="regression", **fields))
+    object.__setattr__(method, "model", SimpleNamespace(apply=apply))
+    method.loss({}, jnp.asarray(FACES), jax.random.key(0))
+    condition = given.pop("condition")
+    if not told:
+        assert given == {}
+        return
+    noise, blur = given.pop("input_noise"), given.pop("input_blur")
+    assert given == {}
+    assert noise.shape == blur.shape == (8,)
+    assert 0 < blur.max() <= 2 < noise.max() <= 9
+    clean = method.degrade(degradations.to_float(jnp.asarray(FACES)))
+    far = jnp.abs(condition - method.upsample(clean)).max((1, 2, 3))
+    np.testing.assert_array_equal(far == 0, (noise == 0) & (blur == 0))
+    lr = degradations.gaussian_blur(clean, blur)
+    for i in np.flatnonzero(noise == 0):  # rounded, as in a file
+        np.testing.assert_array_equal(condition[i], method.upsample(degradations.quantize(lr))[i])
+
+
 def test_regressions_loss_is_the_mean_squared_error_of_its_one_output_and_knows_no_chance(hr):
     method = with_network(tiny_config(objective="regression", train__loss="l1", **RESIDUAL), zero)  # zero: the bicubic image
     losses = method.loss({}, jnp.asarray(FACES), jax.random.key(0))

@@ -30,11 +30,12 @@ def get_config() -> ConfigDict:
     return config
 
 
-def tiny_checkpoint(channels: int = 1, objective: str = "sr3", noise: float = 0.0) -> Checkpoint:
+def tiny_checkpoint(channels: int = 1, objective: str = "sr3", noise: float = 0.0, blur: float = 0.0) -> Checkpoint:
     """8×8 to 16×16; random weights everywhere: a new network's output layer is zero."""
     config = sr3_jax.config.base()
     config.objective, config.train.teacher = objective, "another" if objective == "distill" else ""
     config.data.hr_size, config.data.lr_size, config.data.noise = 16, 8, noise
+    config.data.blur, config.data.tell_blur = blur, blur > 0
     model = config.model
     model.channels, model.multipliers, model.blocks, model.attention, model.dropout = 8, (1,), 1, (), 0.0
     model.image_channels, model.space_to_depth = channels, 2

@@ -39,6 +39,7 @@ def upscale(args: Arguments, inputs: list[str]) -> int:
         scale=args.scale or None,
         match_input=args.match_input,
         noise=args.noise,
+        blur=args.blur,
         tile=args.tile or None,
         batch=args.batch or None,
     )
@@ -54,6 +55,7 @@ def _upscale_flags(fv: flags.FlagValues, argv: list[str]) -> None:
 
     flags.DEFINE_enum("sampler", None, list(CHOICES["sample.sampler"]), "By default the checkpoint's own.", flag_values=fv)
     flags.DEFINE_float("noise", 0, "Noise in the image to take off, its standard deviation in levels of 0-255.", flag_values=fv)
+    flags.DEFINE_float("blur", 0, "Blur of the image to take off, sigma of a Gaussian in its pixels.", flag_values=fv)
     flags.DEFINE_boolean("uncertainty", False, "Also the mean of the samples, and how much they differ.", flag_values=fv)
     flags.DEFINE_boolean(
         "match_input",

@@ -56,18 +56,18 @@ def degrade(hr: Images, lr_size: int, *, quantize_lr: bool = True) -> Float[Arra
     return quantize(lr) if quantize_lr else jnp.clip(lr, -1, 1)
 
 
-def augment_blur(lr: Images, key: Key[Array, ""], max_sigma: float) -> Images:
-    """In training only: blurs a random half of the LR images, sigma ~ U(0, max_sigma) LR pixels.
+def augment_blur(lr: Images, key: Key[Array, ""], max_sigma: float) -> tuple[Images, Float[Array, " b"]]:
+    """In training only: blurs a random half of the LR images, sigma ~ U(0, max_sigma) LR pixels, and each sigma.
 
     Makes a stage robust against the output of the one before it (paper, table 5; kernel and sigma are not
     stated there: half of the examples is Cascaded Diffusion's choice).
     """
     if max_sigma == 0:
-        return lr
+        return lr, jnp.zeros(lr.shape[0])
     sigma_key, half_key = jax.random.split(key)
     sigma = jax.random.uniform(sigma_key, (lr.shape[0],), maxval=max_sigma)
-    half = jax.random.bernoulli(half_key, 0.5, (lr.shape[0],))
-    return gaussian_blur(lr, jnp.where(half, sigma, 0.0))
+    sigma = jnp.where(jax.random.bernoulli(half_key, 0.5, (lr.shape[0],)), sigma, 0.0)
+    return gaussian_blur(lr, sigma), sigma
 
 
 def augment_noise(lr: Images, key: Key[Array, ""], max_sigma: float) -> tuple[Images, Float[Array, " b"]]:

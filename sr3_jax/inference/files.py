@@ -19,6 +19,7 @@ from sr3_jax.inference import image_io
 from sr3_jax.inference.image_io import STDIO, File
 from sr3_jax.inference.pixels import Picture
 from sr3_jax.inference.upscaler import Cost, Upscaler
+from sr3_jax.method import Flaws
 
 WHITE = 0.25  # the deviation, of values in [0, 1], that is white in an uncertainty map
 LONG = 10.0  # seconds: work estimated to take longer is announced
@@ -40,6 +41,7 @@ class Options(NamedTuple):
     scale: float | None = None
     match_input: bool | None = None
     noise: float = 0.0  # in the image, in 8-bit levels
+    blur: float = 0.0  # ... sigma in its pixels
     tile: int | None = None
     batch: int | None = None
 
@@ -109,7 +111,7 @@ def upscale_all(checkpoint: Checkpoint, jobs: Sequence[Job], options: Options) -
     """
     mine = [jobs[i] for i in parallel.share(len(jobs))]
     upscaler = Upscaler(checkpoint, options.batch, options.tile)
-    upscaler.check_noise(options.noise)
+    upscaler.check(Flaws(options.noise, options.blur))
     failed: list[str] = []
     console = Console(stderr=True)
     columns = [*Progress.get_default_columns()[:-1], TimeRemainingColumn()]
@@ -161,6 +163,7 @@ def _upscale(job: Job, upscaler: Upscaler, options: Options, progress: Progress)
             match_input=options.match_input,
             scale=options.scale,
             noise=options.noise,
+            blur=options.blur,
             on_tiles=advance,
         )
         _write(job.outputs[sample], picture, file)

@@ -25,7 +25,7 @@ from sr3_jax.errors import UserError
 from sr3_jax.inference import tiling
 from sr3_jax.inference.pixels import Picture, from_image, to_image
 from sr3_jax.inference.tiling import Canvas
-from sr3_jax.method import Steps, image_key, sampling_steps
+from sr3_jax.method import FLAWLESS, Flaws, Steps, image_key, sampling_steps
 
 Progress = Callable[[int], object]
 Scale = float | int | None  # None: the network's own
@@ -105,6 +105,7 @@ class Upscaler:
         match_input: bool | None = None,
         scale: Scale = None,
         noise: float = 0.0,
+        blur: float = 0.0,
         name: str = "",
     ) -> Any:
         """The image, `scale` times larger, as the kind it was given: a Pillow image, a NumPy or a JAX array.
@@ -115,16 +116,17 @@ class Upscaler:
         The result depends on the image, the network, seed, sample and name alone: the images of a batch are what each would be
         by itself. `steps` network evaluations replace the checkpoint's own number, by the schedule that `sr3 search` found for
         so many, if any; `sampler` replaces its sampler. With `match_input` the result, down-sampled, is the image that was
-        given. For a `scale` other than the network's it takes several passes, then goes down by bicubic. `noise` is that of the
-        image, its standard deviation in levels of 0 to 255, for a network that takes it off; the result is then matched with
-        the input only if that is asked for. Raises UserError for what is no such image.
+        given. For a `scale` other than the network's it takes several passes, then goes down by bicubic. `noise` and `blur` are
+        those of the image, for a network that takes them off: the standard deviation of noise in levels of 0 to 255, that of a
+        Gaussian blur in pixels of the image. The result is then matched with the input only if that is asked for. Raises
+        UserError for what is no such image.
         """
         shape = getattr(image, "shape", ())
         parts = list(image) if len(shape) == 4 else [image]
         if not parts:
             raise UserError("a batch of no images has nothing to enlarge")
         pictures = [from_image(part, name or "the image") for part in parts]
-        done = self._pictures(pictures, name, seed, sample, steps, sampler, match_input, scale, noise)
+        done = self._pictures(pictures, name, seed, sample, steps, sampler, match_input, scale, Flaws(noise, blur))
         made = [to_image(picture, part) for picture, part in zip(done, parts, strict=True)]
         return (jnp if isinstance(image, jax.Array) else np).stack(made) if len(shape) == 4 else made[0]
 
@@ -139,11 +141,13 @@ class Upscaler:
         match_input: bool | None = None,
         scale: Scale = None,
         noise: float = 0.0,
+        blur: float = 0.0,
         on_tiles: Progress = _ignore,
     ) -> Picture:
         """As `__call__`, of an image with its alpha; `on_tiles(count)` is called after every few tiles, at every evaluation;
         for an image of the network's own size, which is computed in one go, at the end."""
-        return self._pictures([picture], name, seed, sample, steps, sampler, match_input, scale, noise, on_tiles)[0]
+        flaws = Flaws(noise, blur)
+        return self._pictures([picture], name, seed, sample, steps, sampler, match_input, scale, flaws, on_tiles)[0]
 
     def _pictures(
         self,
@@ -155,35 +159,44 @@ class Upscaler:
         sampler: str | None,
         match_input: bool | None,
         scale: Scale,
-        noise: float,
+        flaws: Flaws,
         on_tiles: Progress = _ignore,
     ) -> list[Picture]:
         """Pictures of one size, each as it would be by itself."""
-        self.check_noise(noise)
+        self.check(flaws)
         table, pictures = self.table(steps, sampler), list(given)
         for number in range(self.passes(scale)):
-            # from the second pass on the noise is another
+            # from the second pass on the noise that is drawn is another, and the image has no flaws
             id = image_id(f"{name}#{number}" if number else name)
             inputs = np.stack([self._input(picture.colour) for picture in pictures])
-            outputs = self.enlarge(inputs, id, seed, sample, table, 0.0 if number else noise, on_tiles)
+            outputs = self.enlarge(inputs, id, seed, sample, table, FLAWLESS if number else flaws, on_tiles)
             pictures = [self._finish(colour, picture) for colour, picture in zip(outputs, pictures, strict=True)]
         size = self._size(given[0].colour.shape[0], given[0].colour.shape[1], scale)
         if size != pictures[0].colour.shape[:2]:
             pictures = [_resized(picture, size) for picture in pictures]
         if match_input is None:
-            match_input = self.checkpoint.config.sample.match_input and not noise  # which would come back
+            match_input = self.checkpoint.config.sample.match_input and not any(flaws)  # which would come back
         if match_input:
             matched = (tiling.match(new.colour, old.colour) for new, old in zip(pictures, given, strict=True))
             pictures = [picture._replace(colour=colour) for picture, colour in zip(pictures, matched, strict=True)]
         return pictures
 
-    def check_noise(self, noise: float) -> None:
-        """Raises UserError for noise, in 8-bit levels, that the network was not trained to take off."""
-        most = self.checkpoint.config.data.noise
-        if noise and not most:
-            raise UserError(f"{self.checkpoint.name} was not trained with data.noise, so it cannot be told of noise")
-        if not 0 <= noise <= most:
-            raise UserError(f"noise = {noise:g} must lie between 0 and {most:g}, which {self.checkpoint.name} was trained with")
+    @property
+    def most(self) -> Flaws:
+        """The noise and the blur that the network was trained to take off; 0: none."""
+        data = self.checkpoint.config.data
+        return Flaws(data.noise, data.blur if data.tell_blur else 0.0)
+
+    def check(self, flaws: Flaws) -> None:
+        """Raises UserError for noise or blur that the network was not trained to take off."""
+        name = self.checkpoint.name
+        for flaw, value, most, fields in zip(
+            flaws._fields, flaws, self.most, ("noise", "blur and data.tell_blur"), strict=True
+        ):
+            if value and not most:
+                raise UserError(f"{name} was not trained with data.{fields}, so it cannot be told of {flaw}")
+            if not 0 <= value <= most:
+                raise UserError(f"{flaw} = {value:g} must lie between 0 and {most:g}, which {name} was trained with")
 
     def passes(self, scale: Scale) -> int:
         """How often the network has to enlarge an image for `scale`."""
@@ -226,17 +239,17 @@ class Upscaler:
         seed: int,
         sample: int,
         steps: Steps,
-        noise: float = 0.0,
+        flaws: Flaws = FLAWLESS,
         on_tiles: Progress = _ignore,
     ) -> Sequence[Canvas]:
         """The network's outputs for LR images (n, h, w, c) of its own channels, of any size; float in [-1, 1]."""
         if lr.shape[1:3] == (self.lr_size, self.lr_size):
             advance = lambda count: on_tiles(count * steps.evaluations)  # noqa: E731
-            return list(self._run(lr, [id] * len(lr), seed, sample, steps, noise, advance))
-        return [self._enlarge_in_tiles(part, id, seed, sample, steps, noise, on_tiles) for part in lr]
+            return list(self._run(lr, [id] * len(lr), seed, sample, steps, flaws, advance))
+        return [self._enlarge_in_tiles(part, id, seed, sample, steps, flaws, on_tiles) for part in lr]
 
     def _enlarge_in_tiles(
-        self, lr: Canvas, id: int, seed: int, sample: int, steps: Steps, noise: float, on_tiles: Progress
+        self, lr: Canvas, id: int, seed: int, sample: int, steps: Steps, flaws: Flaws, on_tiles: Progress
     ) -> Canvas:
         height, width = lr.shape[:2]
         side = self.tile // self.scale
@@ -245,7 +258,7 @@ class Upscaler:
         tiles = self._plan(height, width)
         key, block = image_key(seed, id, sample), self.checkpoint.config.data.hr_size
         y_0 = tiling.diffuse(
-            functools.partial(self._denoise_tiles, noise),
+            functools.partial(self._denoise_tiles, flaws),
             condition,
             functools.partial(self._noise, key),
             block,
@@ -317,41 +330,43 @@ class Upscaler:
         steps: int | None = None,
         sampler: str | None = None,
         noise: float = 0.0,
+        blur: float = 0.0,
         on_batch: Progress = _ignore,
     ) -> np.ndarray:
         """HR images (n, h, h, c), float32 in [-1, 1], of LR images of the network's size, uint8.
 
         Sample number `sample` of image ids[i] depends on (seed, ids[i], sample) alone. `steps` replaces sample.steps;
-        `noise` is that of the images, as in `__call__`; `on_batch(count)` is called after every `count` images.
+        `noise` and `blur` are those of the images, as in `__call__`; `on_batch(count)` is called after every `count` images.
         """
-        self.check_noise(noise)
-        return self._run(np.asarray(lr, np.float32) / 127.5 - 1, ids, seed, sample, self.table(steps, sampler), noise, on_batch)
+        flaws = Flaws(noise, blur)
+        self.check(flaws)
+        return self._run(np.asarray(lr, np.float32) / 127.5 - 1, ids, seed, sample, self.table(steps, sampler), flaws, on_batch)
 
     def trial(self, lr: np.ndarray, ids: Sequence[int], steps: Steps, *, seed: int = 0) -> np.ndarray:
         """As `batch`, by any table, compiled once for each number of evaluations."""
         run = self._once(("trial", steps.evaluations), lambda: self._compile(None))
         table = Steps(*map(jnp.asarray, steps))
 
-        def with_table(params, lr, ids, seed, sample, noise):
-            return run(params, lr, ids, seed, sample, noise, table)
+        def with_table(params, lr, ids, seed, sample, flaws):
+            return run(params, lr, ids, seed, sample, flaws, table)
 
-        return self._in_batches(with_table, np.asarray(lr, np.float32) / 127.5 - 1, ids, seed, 0, 0.0, _ignore)
+        return self._in_batches(with_table, np.asarray(lr, np.float32) / 127.5 - 1, ids, seed, 0, FLAWLESS, _ignore)
 
     def _run(
-        self, lr: np.ndarray, ids: Sequence[int], seed: int, sample: int, steps: Steps, noise: float, on_batch: Progress
+        self, lr: np.ndarray, ids: Sequence[int], seed: int, sample: int, steps: Steps, flaws: Flaws, on_batch: Progress
     ) -> np.ndarray:
         run = self._once(tuple(np.asarray(column).tobytes() for column in steps), lambda: self._compile(steps))
-        return self._in_batches(run, lr, ids, seed, sample, noise, on_batch)
+        return self._in_batches(run, lr, ids, seed, sample, flaws, on_batch)
 
     def _in_batches(
-        self, run: Callable, lr: np.ndarray, ids: Sequence[int], seed: int, sample: int, noise: float, on_batch: Progress
+        self, run: Callable, lr: np.ndarray, ids: Sequence[int], seed: int, sample: int, flaws: Flaws, on_batch: Progress
     ) -> np.ndarray:
         size, outputs = self._padded(len(lr)), []
         for start in range(0, len(lr), size):
             rows = np.arange(start, start + size).clip(max=len(lr) - 1)  # the last is padded: one shape, one compilation
             numbers = np.asarray(ids, np.int32)[rows]
             inputs = jax.device_put((lr[rows].astype(np.float32), numbers), parallel.batch_sharding(self.mesh))
-            out = run(self.params, *inputs, seed, sample, np.float32(noise))
+            out = run(self.params, *inputs, seed, sample, _numbers(flaws))
             count = min(size, len(lr) - start)
             outputs.append(np.asarray(out)[:count])
             on_batch(count)
@@ -367,9 +382,9 @@ class Upscaler:
     def _compile(self, steps: Steps | None) -> Callable:
         """The program for one table, or for any that is given as a last argument."""
 
-        def run(params, lr, ids, seed, sample, noise, table=steps):
+        def run(params, lr, ids, seed, sample, flaws, table=steps):
             keys = jax.vmap(lambda i: image_key(seed, i, sample))(ids)
-            return self.method.super_resolve(params, lr, keys, table, noise)
+            return self.method.super_resolve(params, lr, keys, table, flaws)
 
         whole, split = parallel.replicated(self.mesh), parallel.batch_sharding(self.mesh)
         shardings = (whole, split, split, whole, whole, whole) + (() if steps else (whole,))
@@ -377,18 +392,18 @@ class Upscaler:
 
     # -- tiles
 
-    def _denoise_tiles(self, noise: float, condition: np.ndarray, y: np.ndarray, gamma: float) -> np.ndarray:
+    def _denoise_tiles(self, flaws: Flaws, condition: np.ndarray, y: np.ndarray, gamma: float) -> np.ndarray:
         def compile_() -> Callable:
             whole, split = parallel.replicated(self.mesh), parallel.batch_sharding(self.mesh)
 
-            def run(params, noise, condition, y, gamma):
-                return self.method.denoiser(params, noise)(condition, y, jnp.broadcast_to(gamma, condition.shape[:1]))
+            def run(params, flaws, condition, y, gamma):
+                return self.method.denoiser(params, flaws)(condition, y, jnp.broadcast_to(gamma, condition.shape[:1]))
 
             return jax.jit(run, in_shardings=(whole, whole, split, split, whole), out_shardings=split)
 
         run = self._once("tiles", compile_)
         inputs = jax.device_put((condition, y), parallel.batch_sharding(self.mesh))
-        return np.asarray(run(self.params, np.float32(noise), *inputs, np.float32(gamma)))
+        return np.asarray(run(self.params, _numbers(flaws), *inputs, np.float32(gamma)))
 
     def _noise(self, key: jax.Array, t: int, row: int, column: int) -> np.ndarray:
         """Block (row, column) of the noise numbered t. Block (0, 0) is what an image of the network's own size gets."""
@@ -405,6 +420,11 @@ class Upscaler:
             if name not in self._kept:
                 self._kept[name] = make()
             return self._kept[name]
+
+
+def _numbers(flaws: Flaws) -> Flaws:
+    """As arguments of a compiled program, which is one for all strengths."""
+    return jax.tree.map(np.float32, flaws)
 
 
 def luma(colour: Float[np.ndarray, "... c"]) -> Float[np.ndarray, "... 1"]:

@@ -70,8 +70,8 @@ class GammaEmbedding(nn.Module):
         return nn.Dense(self.width, dtype=self.dtype, name="dense_1")(embedding)
 
 
-class InputNoiseEmbedding(nn.Module):
-    """The standard deviation of the noise in the LR image, in 8-bit levels, as a vector of `width` numbers; zero at first."""
+class SigmaEmbedding(nn.Module):
+    """How strong a flaw of the LR image is, from 0 to some tens, as a vector of `width` numbers; zero at first."""
 
     width: int
     dtype: DType = jnp.float32
@@ -79,7 +79,7 @@ class InputNoiseEmbedding(nn.Module):
     @nn.compact
     def __call__(self, sigma: Float[Array, " b"]) -> Embedding:
         sigma = sigma.astype(jnp.float32)[:, None]
-        # one level more matters much at 0 and little at 50
+        # one more matters much at 0 and little at 50
         features = jnp.concatenate([sigma / 16, jnp.sqrt(sigma) / 4, jnp.log1p(sigma) / 3], axis=-1).astype(self.dtype)
         embedding = nn.silu(nn.Dense(self.width, dtype=self.dtype, name="dense_0")(features))
         return nn.Dense(self.width, dtype=self.dtype, kernel_init=ZERO, name="dense_1")(embedding)

@@ -14,14 +14,16 @@ from sr3_jax.models.blocks import (
     Features,
     GammaEmbedding,
     GroupNorm,
-    InputNoiseEmbedding,
     ResBlock,
     SelfAttention,
+    SigmaEmbedding,
     conv,
     depth_to_space,
     space_to_depth,
     upsample,
 )
+
+BLUR_SCALE = 8  # a blur of one LR pixel matters as much as a noise of several levels
 
 
 class UNet(nn.Module):
@@ -38,6 +40,7 @@ class UNet(nn.Module):
     out_channels: int
     size: int  # height of the training images: decides which levels have attention, whatever size comes later
     input_noise: bool = False  # whether it is told the noise of the LR image (data.noise)
+    input_blur: bool = False  # ... and its blur (data.tell_blur)
     gamma_embedding: str = "log_snr"  # or "sqrt_gamma", or "none"
     gamma_injection: str = "add"  # or "scale_shift"
     resample: str = "biggan"  # or "plain": a strided convolution down, nearest and a convolution up
@@ -68,7 +71,8 @@ class UNet(nn.Module):
         y_t: Features | None = None,
         gamma: Float[Array, " b"] | None = None,  # None without gamma conditioning
         train: bool = False,
-        input_noise: Float[Array, " b"] | None = None,  # in 8-bit levels; None: none
+        input_noise: Float[Array, " b"] | None = None,  # its sigma in 8-bit levels; None: none
+        input_blur: Float[Array, " b"] | None = None,  # ... in LR pixels
     ) -> Features:
         x = condition if y_t is None else jnp.concatenate([condition, y_t], axis=-1)
         x = space_to_depth(x.astype(self.dtype), self.space_to_depth)
@@ -78,10 +82,12 @@ class UNet(nn.Module):
             embedding = GammaEmbedding(
                 self.channels, 4 * self.channels, self.gamma_embedding, self.dtype, name="gamma_embedding"
             )(gamma)
-        if self.input_noise:
-            sigma = jnp.zeros(x.shape[0]) if input_noise is None else input_noise
-            told = InputNoiseEmbedding(4 * self.channels, self.dtype, name="input_noise_embedding")(sigma)
-            embedding = told if embedding is None else embedding + told
+        flaws = {"input_noise": (self.input_noise, input_noise, 1), "input_blur": (self.input_blur, input_blur, BLUR_SCALE)}
+        for name, (known, sigma, scale) in flaws.items():
+            if known:
+                sigma = jnp.zeros(x.shape[0]) if sigma is None else sigma * scale
+                told = SigmaEmbedding(4 * self.channels, self.dtype, name=f"{name}_embedding")(sigma)
+                embedding = told if embedding is None else embedding + told
         levels = [self.channels * multiplier for multiplier in self.multipliers]
         last = len(levels) - 1
         size = self.size // self.space_to_depth

@@ -2,7 +2,7 @@
 
     GET    /                        the page
     GET    /network                 what is served: {"name", "scale", "steps", "samplers", …}
-    POST   /images?name=…&steps=…   an image file as the body → {"id", …}; also seed, sampler, scale, match_input, noise
+    POST   /images?name=…&steps=…   an image file as the body → {"id", …}; also seed, sampler, scale, match_input, noise, blur
     GET    /images/ID               how far it is: {"state", "done", "total", "ahead", "notes", "error"}
     GET    /images/ID/result.png    the result;  /images/ID/input.png what was given, upright
     DELETE /images/ID               stop, and forget
@@ -55,7 +55,7 @@ def make_app(upscaler: Upscaler, jobs: Jobs, hosts: tuple[str, ...], megabytes: 
                 "samplers": ["ddim"] if upscaler.method.student else SAMPLERS,
                 "default_sampler": "ddim" if upscaler.method.student else sample.sampler,
                 "match_input": sample.match_input,
-                "most_noise": checkpoint.config.data.noise,
+                "most": upscaler.most._asdict(),  # of each flaw that it takes off
                 "megabytes": megabytes,
             }
         )
@@ -146,9 +146,11 @@ async def _body(request: Request, most: int) -> bytes:
 
 def _options(query: dict[str, str]) -> dict[str, Any]:
     """The query of POST /images as arguments of `Upscaler.picture`, and the image's name."""
-    unknown = query.keys() - {"name", "steps", "seed", "sampler", "scale", "match_input", "noise"}
+    unknown = query.keys() - {"name", "steps", "seed", "sampler", "scale", "match_input", "noise", "blur"}
     if unknown:
-        raise UserError(f"{min(unknown)} is not known; there are name, steps, seed, sampler, scale, match_input and noise")
+        raise UserError(
+            f"{min(unknown)} is not known; there are name, steps, seed, sampler, scale, match_input, noise and blur"
+        )
     options: dict[str, Any] = {"name": Path(query.get("name", "").replace("\\", "/")).name[:200] or "image"}
     options["seed"] = _whole("seed", query.get("seed", "0"), 0, 2**31 - 1)
     if "steps" in query:
@@ -157,7 +159,7 @@ def _options(query: dict[str, str]) -> dict[str, Any]:
         if query["sampler"] not in SAMPLERS:
             raise UserError(f"sampler = {query['sampler']!r} can be {', '.join(SAMPLERS)}")
         options["sampler"] = query["sampler"]
-    for field in ("scale", "noise"):
+    for field in ("scale", "noise", "blur"):
         if field in query:
             try:
                 options[field] = float(query[field])

@@ -11,6 +11,7 @@ from sr3_jax.errors import UserError
 from sr3_jax.inference import image_io
 from sr3_jax.inference.image_io import File
 from sr3_jax.inference.upscaler import Cost, Upscaler
+from sr3_jax.method import Flaws
 
 WAITING, RUNNING, DONE, FAILED, CANCELLED = "waiting", "running", "done", "failed", "cancelled"
 KEPT = 20  # finished jobs
@@ -78,7 +79,7 @@ class Jobs:
         """Takes an image file to be enlarged; raises UserError for one that cannot be, TooLarge, or TooBusy."""
         height, width = image_io.header(data, name)
         scale = options.get("scale")
-        self.upscaler.check_noise(options.get("noise", 0.0))
+        self.upscaler.check(Flaws(options.get("noise", 0.0), options.get("blur", 0.0)))
         cost = self.upscaler.cost(height, width, options.get("steps"), options.get("sampler"), scale)
         made = self.upscaler.scale ** self.upscaler.passes(scale)  # before it is resized to the scale asked for
         if height * width * made**2 > self.pixels:

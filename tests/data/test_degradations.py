@@ -118,17 +118,23 @@ def test_a_blur_of_zero_changes_nothing_and_each_image_has_its_own():
     assert jnp.abs(blurred[1] - images[1]).max() > 0.1
 
 
-def test_blur_is_an_augmentation_of_about_half_the_images(faces):
+def test_blur_is_an_augmentation_of_about_half_the_images_of_the_strength_that_is_told(faces):
     lr = degradations.degrade(degradations.to_float(jnp.tile(faces, (4, 1, 1, 1))), 16)
     augment = jax.jit(degradations.augment_blur, static_argnums=2)
-    blurred = augment(lr, jax.random.key(0), 2.0)
+    blurred, sigma = augment(lr, jax.random.key(0), 2.0)
     untouched = (blurred == lr).all((1, 2, 3))
     assert 0.4 < untouched.mean() < 0.6
-    again = augment(lr, jax.random.key(1), 2.0)
+    assert untouched[sigma == 0].all()
+    assert sigma[untouched].max() < 0.3  # so little is lost in rounding
+    np.testing.assert_allclose(blurred, degradations.gaussian_blur(lr, sigma), atol=1e-6)
+    assert 1.8 < sigma.max() <= 2
+    again, _ = augment(lr, jax.random.key(1), 2.0)
     assert 0.3 < ((again == lr).all((1, 2, 3)) != untouched).mean() < 0.7
     strength = jnp.abs(blurred - lr).mean((1, 2, 3))[~untouched]
     assert strength.min() < 0.1 * strength.max()  # sigma starts at 0
-    np.testing.assert_array_equal(degradations.augment_blur(lr, jax.random.key(0), 0.0), lr)
+    same, none = degradations.augment_blur(lr, jax.random.key(0), 0.0)
+    np.testing.assert_array_equal(same, lr)
+    assert not none.any()
 
 
 def test_noise_is_an_augmentation_of_about_half_the_images_of_the_strength_that_is_told(faces):

@@ -12,6 +12,7 @@ from skimage import data as photographs
 from sr3_jax.data import degradations
 from sr3_jax.diffusion import samplers, schedules
 from sr3_jax.inference import tiling
+from sr3_jax.method import FLAWLESS
 from tests.tiny import tiny_checkpoint
 
 SCALE = 4
@@ -168,7 +169,7 @@ def test_an_image_of_the_networks_own_size_is_the_same_in_tiles(colour):
     key = jax.random.fold_in(jax.random.fold_in(jax.random.key(0), 5), 0)
     plan = tiling.plan(8, 8, 16, 4, 2)
     y_0 = tiling.diffuse(
-        functools.partial(colour._denoise_tiles, 0.0),
+        functools.partial(colour._denoise_tiles, FLAWLESS),
         condition,
         lambda *place: colour._noise(key, *place),
         16,

@@ -16,7 +16,7 @@ from sr3_jax.data.sources import image_id
 from sr3_jax.errors import UserError
 from sr3_jax.inference import upscaler
 from sr3_jax.inference.upscaler import Upscaler, luma
-from sr3_jax.method import sampling_steps
+from sr3_jax.method import Flaws, sampling_steps
 from tests.tiny import tiny_checkpoint
 
 RNG = np.random.default_rng(0)
@@ -37,7 +37,7 @@ def test_an_image_is_the_same_alone_in_any_batch_in_any_place_and_beside_any_pad
 
 def test_the_devices_share_a_batch_say_nothing_to_each_other_and_need_no_more_memory_for_more_steps(grey):
     assert grey.mesh.size == grey.batch_size == 4
-    arguments = (grey.params, LR[:4].astype(np.float32), np.array(IDS[:4], np.int32), 0, 0, np.float32(0))
+    arguments = (grey.params, LR[:4].astype(np.float32), np.array(IDS[:4], np.int32), 0, 0, Flaws(np.float32(0), np.float32(0)))
     few, many = (grey._compile(sampling_steps(grey.checkpoint.config, n)).lower(*arguments).compile() for n in (2, 50))
     text = few.as_text()
     assert "f32[1,8,8,1]" in text  # one image on each device
@@ -255,34 +255,45 @@ def test_the_example_in_the_docstring_runs():
 
 @pytest.fixture(scope="module")
 def told() -> Upscaler:
-    return Upscaler(tiny_checkpoint(channels=3, noise=10.0), batch_size=1)
+    return Upscaler(tiny_checkpoint(channels=3, noise=10.0, blur=2.0), batch_size=1)
 
 
+@pytest.mark.parametrize("flaw", [{"noise": 10.0}, {"blur": 2.0}], ids=["noise", "blur"])
 @pytest.mark.parametrize("shape", [(8, 8, 3), (9, 20, 3)], ids=["its own size", "tiles"])
-def test_a_network_that_knows_noise_is_told_of_it(told, shape):
+def test_a_network_that_knows_a_flaw_is_told_of_it(told, shape, flaw):
     image = RNG.integers(0, 256, shape, np.uint8)
-    clean, noisy = told(image).astype(int), told(image, noise=10.0).astype(int)
-    np.testing.assert_array_equal(told(image, noise=0.0), clean)
-    assert np.abs(noisy - clean).max() > 0
+    clean, flawed = told(image).astype(int), told(image, **flaw).astype(int)
+    np.testing.assert_array_equal(told(image, **dict.fromkeys(flaw, 0.0)), clean)
+    assert np.abs(flawed - clean).max() > 0
     # at random weights the two kinds of run are one another's check
     if shape[:2] == (8, 8):
-        batch = told.batch(image[None], [image_id("")], noise=10.0)[0]
-        np.testing.assert_allclose((batch + 1) * 127.5, noisy, atol=0.51)
+        batch = told.batch(image[None], [image_id("")], **flaw)[0]
+        np.testing.assert_allclose((batch + 1) * 127.5, flawed, atol=0.51)
 
 
-def test_with_noise_the_result_is_matched_with_the_input_only_when_asked(told):
+def test_noise_and_blur_are_told_apart(told):
+    image = RNG.integers(0, 256, (9, 20, 3), np.uint8)
+    both, noise, blur = (told(image, **flaw) for flaw in ({"noise": 2.0, "blur": 2.0}, {"noise": 2.0}, {"blur": 2.0}))
+    assert (noise != blur).any()
+    assert (both != noise).any()
+    assert (both != blur).any()
+
+
+@pytest.mark.parametrize("flaw", [{"noise": 5.0}, {"blur": 1.0}], ids=["noise", "blur"])
+def test_with_a_flaw_the_result_is_matched_with_the_input_only_when_asked(told, flaw):
     image = RNG.integers(0, 256, (8, 8, 3), np.uint8)
     config = told.checkpoint.config.copy_and_resolve_references()
     config.sample.match_input = True
     matching = Upscaler(dataclasses.replace(told.checkpoint, config=config), batch_size=1)
-    np.testing.assert_array_equal(matching(image, noise=5.0), told(image, noise=5.0))
-    np.testing.assert_array_equal(matching(image, noise=5.0, match_input=True), told(image, noise=5.0, match_input=True))
+    np.testing.assert_array_equal(matching(image, **flaw), told(image, **flaw))
+    np.testing.assert_array_equal(matching(image, match_input=True, **flaw), told(image, match_input=True, **flaw))
     assert (matching(image) != told(image)).any()
 
 
-@pytest.mark.parametrize("noise", [-1.0, 10.1, float("nan")])
-def test_noise_that_the_network_was_not_trained_with_is_refused(told, colour, noise):
-    with pytest.raises(UserError, match=r"noise = \S+ must lie between 0 and 10, which tiny was trained with"):
-        told(LR[0], noise=noise)
-    with pytest.raises(UserError, match=r"tiny was not trained with data\.noise"):
-        colour.batch(np.repeat(LR[:1], 3, axis=-1), [0], noise=noise)
+@pytest.mark.parametrize(("flaw", "most"), [("noise", 10), ("blur", 2)])
+@pytest.mark.parametrize("value", [-1.0, 10.1, float("nan")])
+def test_a_flaw_that_the_network_was_not_trained_with_is_refused(told, colour, flaw, most, value):
+    with pytest.raises(UserError, match=rf"{flaw} = \S+ must lie between 0 and {most}, which tiny was trained with"):
+        told(LR[0], **{flaw: value})
+    with pytest.raises(UserError, match=rf"tiny was not trained with data\.{flaw}.* it cannot be told of {flaw}"):
+        colour.batch(np.repeat(LR[:1], 3, axis=-1), [0], **{flaw: value})

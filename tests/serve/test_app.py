@@ -76,9 +76,23 @@ def test_a_student_offers_only_what_it_has_learned():
         assert found.finish(job["id"])["state"] == "done"
 
 
+def test_noise_and_blur_are_taken_off_by_a_network_that_can_up_to_what_it_was_trained_with(served):
+    assert served.ask("network")[1]["most"] == {"noise": 0.0, "blur": 0.0}
+    with serving(Upscaler(tiny_checkpoint(channels=3, noise=10.0, blur=2.0), batch_size=1)) as found:
+        assert found.ask("network")[1]["most"] == {"noise": 10.0, "blur": 2.0}
+        _, job = found.send(file(COLOUR), "name=a.png&noise=5&blur=1.5")
+        assert found.finish(job["id"])["state"] == "done"
+        made = Image.open(io.BytesIO(found.ask(f"images/{job['id']}/result.png")[1]))
+        np.testing.assert_array_equal(np.asarray(made), found.upscaler(COLOUR, noise=5.0, blur=1.5, name="a.png"))
+        status, answer = found.send(file(COLOUR), "blur=2.5")
+        assert (status, answer["error"]) == (400, "blur = 2.5 must lie between 0 and 2, which tiny was trained with")
+
+
 @pytest.mark.parametrize(
     ("query", "words"),
     [
+        ("blur=1", "tiny was not trained with data.blur and data.tell_blur, so it cannot be told of blur"),
+        ("noise=much", "noise = 'much' must be a number"),
         ("steps=0", "steps = '0' must be a whole number between 1 and 1000"),
         ("steps=1e3", "steps = '1e3'"),
         ("steps=%D9%A3", "steps"),  # a digit, but not one of ours

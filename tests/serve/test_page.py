@@ -9,7 +9,10 @@ import pytest
 from PIL import Image
 from playwright.sync_api import expect
 
+from sr3_jax.inference.upscaler import Upscaler
 from tests.browser import needs_chromium
+from tests.serve.conftest import serving
+from tests.tiny import tiny_checkpoint
 
 pytestmark = needs_chromium
 
@@ -51,6 +54,30 @@ def test_an_image_is_chosen_enlarged_compared_and_downloaded(page, image, served
     assert download.value.suggested_filename == "my picture-2x.png"
     found = np.asarray(Image.open(download.value.path()))
     np.testing.assert_array_equal(found, served.upscaler(COLOUR, steps=4, seed=7, name="my picture.png", match_input=False))
+
+
+def test_only_a_network_that_can_take_off_noise_and_blur_is_asked_to_and_a_match_would_bring_them_back(browser, page, image):
+    for flaw in ("noise", "blur"):
+        assert page.is_hidden(f"#{flaw}")
+    checkpoint = tiny_checkpoint(channels=3, noise=10.0, blur=2.0)
+    checkpoint.config.sample.match_input = True
+    with serving(Upscaler(checkpoint, batch_size=1)) as found:
+        other = browser.new_page()
+        other.goto(found.url)
+        other.set_input_files("#file", image)
+        assert other.is_checked("#match")
+        other.fill("#noise", "5")
+        assert not other.is_checked("#match")
+        other.fill("#noise", "0")
+        assert other.is_checked("#match")
+        other.fill("#blur", "1.5")
+        assert not other.is_checked("#match")
+        with other.expect_request("**/images?*") as sent:
+            other.click("#enlarge")
+        assert {"blur=1.5", "match_input=false"} <= set(sent.value.url.partition("?")[2].split("&"))
+        assert "noise" not in sent.value.url
+        other.wait_for_selector("#result:visible")
+        other.close()
 
 
 def test_the_slider_uncovers_the_result_by_mouse_and_by_keyboard(page, image):

@@ -236,11 +236,14 @@ def test_training_starts_from_given_weights_and_needs_them_only_once(run, six, t
     run(tmp_path / "new", fields)
 
 
-def test_a_network_that_is_to_be_told_of_noise_starts_from_one_that_was_not(run, six, tmp_path, capsys):
-    found = run(tmp_path / "new", {"train.init_from": str(six.workdir), "train.steps": 1, "data.noise": 8.0})
-    assert "it has none for 4 parameters, which start afresh: input_noise_embedding.dense_0.bias" in capsys.readouterr().out
+@pytest.mark.parametrize(
+    ("flaw", "fields"), [("noise", {"data.noise": 8.0}), ("blur", {"data.blur": 1.0, "data.tell_blur": True})]
+)
+def test_a_network_that_is_to_be_told_of_a_flaw_starts_from_one_that_was_not(run, six, tmp_path, capsys, flaw, fields):
+    found = run(tmp_path / "new", {"train.init_from": str(six.workdir), "train.steps": 1} | fields)
+    assert f"it has none for 4 parameters, which start afresh: input_{flaw}_embedding.dense_0.bias" in capsys.readouterr().out
     params = dict(found.state.params)
-    new = params.pop("input_noise_embedding")
+    new = params.pop(f"input_{flaw}_embedding")
     assert_same_bits(params, six.state.ema)
     assert not np.any(new["dense_1"]["kernel"])
     assert np.any(new["dense_0"]["kernel"])

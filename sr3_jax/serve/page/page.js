@@ -40,7 +40,7 @@ function busy(is) {
 async function enlarge() {
   const query = new URLSearchParams({ name: file.name, seed: $("seed").value || "0", match_input: $("match").checked });
   query.set("steps", network.steps[$("steps").value]);
-  if (Number($("noise").value)) query.set("noise", $("noise").value);
+  for (const flaw in network.most) if (Number($(flaw).value)) query.set(flaw, $(flaw).value);
   if ($("sampler").value) query.set("sampler", $("sampler").value);
   busy(true);
   say("Sending …");
@@ -115,16 +115,19 @@ async function start() {
   $("steps").max = network.steps.length - 1;
   $("steps").value = network.steps.indexOf(network.default_steps);
   $("match").checked = network.match_input;
-  $("noise").max = network.most_noise;
-  $("noise-field").hidden = !network.most_noise;
   $("sampler").add(new Option("the network's own", ""));
   for (const name of network.samplers) $("sampler").add(new Option(name, name));
   const shownSteps = () => { $("steps-shown").textContent = network.steps[$("steps").value]; };
   shownSteps();
 
   $("steps").addEventListener("input", shownSteps);
-  // an image matched with a noisy one would be as noisy
-  $("noise").addEventListener("input", () => { $("match").checked = network.match_input && !Number($("noise").value); });
+  const flawed = () => Object.keys(network.most).some(flaw => Number($(flaw).value));
+  for (const flaw in network.most) {
+    $(flaw).max = network.most[flaw];
+    $(`${flaw}-field`).hidden = !network.most[flaw];
+    // an image matched with a noisy one would be as noisy
+    $(flaw).addEventListener("input", () => { $("match").checked = network.match_input && !flawed(); });
+  }
   $("file").addEventListener("change", () => choose($("file").files[0]));
   $("another").addEventListener("click", () => { $("seed").value = Math.floor(Math.random() * 2 ** 31); });
   $("form").addEventListener("submit", event => { event.preventDefault(); if (file && $("work").hidden) enlarge(); });
