@@ -92,9 +92,9 @@ def _check_data_flags(fv: flags.FlagValues, argv: list[str]) -> None:
 def prepare(args: Arguments, places: list[str]) -> None:
     """Decodes, crops and resizes images once, into a few large files that training reads without waiting.
 
-    SOURCE is a folder of images, of any depth, or tfds:NAME[:SPLIT], or orl, or photos. DIR gets ArrayRecord files and
-    manifest.json; use it as data.source=records, data.folder=DIR. Each image keeps its largest central square; with --tiles it
-    is cut into as many squares as it has room for. A stopped run goes on.
+    SOURCE is a folder of images, of any depth, or tfds:NAME[:VERSION][:SPLIT], or orl, or photos. DIR gets ArrayRecord files
+    and manifest.json; use it as data.source=records, data.folder=DIR. Each image keeps its largest central square; with --tiles
+    it is cut into as many squares as it has room for. A stopped run goes on.
 
     photos: the photographs that photos-4x was trained on, from three packages of Debian, by default as it was:
     --size=160 --tiles=2,3,4 --detail=2.5. Their authors and licences are in DIR/DATA.md.

@@ -24,10 +24,10 @@ def evaluate(args: Arguments, _: list[str]) -> None:
       table3        a classifier's accuracy on 4×        table4                 FID of sets of images (--images=NAME=DIR …)
       table5        FID of SR stages: blur, loss
 
-    Tables of the paper need --data=DIR (or tfds:NAME[:SPLIT]), the held-out images; FID needs --inception=PATH, a file that the
-    error names. --images=NAME=DIR adds a method's images, by their stems; what it is to make them from is written by
-    --export=DIR. A run that is stopped goes on with the same command. Without a protocol, --images=DIR --reference=DIR
-    [--lr=DIR] compares two folders. LPIPS needs the extra [metrics].
+    Tables of the paper need --data=DIR (or tfds:NAME[:VERSION][:SPLIT]), the held-out images; FID needs --inception=PATH,
+    a file that the error names. --images=NAME=DIR adds a method's images, by their stems; what it is to make them from is
+    written by --export=DIR. A run that is stopped goes on with the same command. Without a protocol, --images=DIR
+    --reference=DIR [--lr=DIR] compares two folders. LPIPS needs the extra [metrics].
 
     The files go to --output, by default WORKDIR/evaluation/PROTOCOL, or evaluation/NAME/PROTOCOL for other checkpoints.
     """

@@ -23,7 +23,7 @@ from sr3_jax import images, paths
 from sr3_jax.atomic import disk_errors, replacing
 from sr3_jax.data import records
 from sr3_jax.data.crops import resample, square
-from sr3_jax.data.sources import DataError, Dropped, Folder, Image, OrlFaces, Source, converted
+from sr3_jax.data.sources import DataError, Dropped, Folder, Image, OrlFaces, Source, converted, tfds_place
 from sr3_jax.data.tiles import Tiles, detail
 from sr3_jax.errors import UserError
 from sr3_jax.paths import AnyPath
@@ -68,14 +68,14 @@ class Files(Folder):
 
 
 def open_images(place: str) -> tuple[Source, list[str]]:
-    """The images at `place`, and their ids: a folder, "orl", or "tfds:NAME[:SPLIT]" of ArrayRecord; raises DataError."""
+    """The images at `place`, and their ids: a folder, "orl", or tfds:NAME[:VERSION][:SPLIT], ArrayRecord; raises DataError."""
     if place == "orl":
         faces = OrlFaces(range(1, 41))
         return faces, [f"s{person}/{number}" for person in faces.people for number in range(1, 11)]
-    if place.startswith("tfds:"):
+    if named := tfds_place(place):
         from sr3_jax.data.tfds_source import TfdsSource
 
-        name, _, split = place.removeprefix("tfds:").partition(":")
+        name, split = named
         prepared = TfdsSource(name, split or "train", "", 3)
         return prepared, [f"{name}/{split or 'train'}/{index}" for index in range(len(prepared))]
     root = paths.parse(place)

@@ -8,6 +8,7 @@ Sources are picklable and hold no open files. An image that cannot be read raise
 
 import importlib.util
 import os
+import re
 import zlib
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -64,6 +65,12 @@ class Source(Protocol):
     def __len__(self) -> int: ...
 
     def __getitem__(self, index: int) -> Image: ...
+
+
+def tfds_place(place: str) -> tuple[str, str] | None:
+    """Name, with its version if there is one, and split or "", of tfds:NAME[:VERSION][:SPLIT]; None for any other place."""
+    found = re.fullmatch(r"tfds:([^:]+(?::\d+\.\d+\.\d+)?)(?::(.+))?", place)
+    return (found[1], found[2] or "") if found else None
 
 
 def open_source(config: ConfigDict, split: str) -> Source:

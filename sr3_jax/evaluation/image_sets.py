@@ -13,7 +13,7 @@ from sr3_jax import config as config_lib
 from sr3_jax import images as image_files
 from sr3_jax.data import crops, degradations
 from sr3_jax.data.records import MANIFEST
-from sr3_jax.data.sources import Folder, Source, open_source
+from sr3_jax.data.sources import Folder, Source, open_source, tfds_place
 from sr3_jax.errors import UserError
 from sr3_jax.evaluation import contenders, pairs
 from sr3_jax.evaluation.contenders import to_uint8
@@ -189,10 +189,9 @@ def _first(source: Source, count: int) -> list[int]:
 
 def _point_at(data: ConfigDict, place: str) -> None:
     """Makes a folder, prepared images or a tfds set the held-out data."""
-    if place.startswith("tfds:"):
-        data.source = "tfds"
-        data.name, _, chosen = place.removeprefix("tfds:").partition(":")
-        data.eval_split = chosen or data.eval_split
+    if named := tfds_place(place):
+        data.source, data.name = "tfds", named[0]
+        data.eval_split = named[1] or data.eval_split
         return
     prepared = (Path(place) / MANIFEST).is_file()
     data.source, data.folder, data.eval_folder = "records" if prepared else "folder", "", place

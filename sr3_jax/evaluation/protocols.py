@@ -19,7 +19,7 @@ from sr3_jax.evaluation.meters import Classifier
 class Options:
     """What a run may choose; networks that are not given leave their metrics out."""
 
-    data: str = ""  # a folder, one that `sr3 prepare` wrote, or tfds:NAME[:SPLIT]
+    data: str = ""  # a folder, one that `sr3 prepare` wrote, or tfds:NAME[:VERSION][:SPLIT]
     images: Mapping[str, Path] = field(default_factory=dict)  # methods' images by name
     lr: Path | None = None  # table5: the LR images, of an earlier stage; images: what was given
     samples: int = 1

@@ -11,7 +11,7 @@ from skimage import data as photographs
 
 import sr3_jax.config
 from sr3_jax.data import sources
-from sr3_jax.data.sources import DataError, Dropped, is_held_out, open_source
+from sr3_jax.data.sources import DataError, Dropped, is_held_out, open_source, tfds_place
 from sr3_jax.images import ImageError
 from sr3_jax.paths import files_below
 
@@ -46,6 +46,22 @@ def folder(tmp_path):
 
 def names(source):
     return [source[index].id for index in range(len(source))]
+
+
+@pytest.mark.fast
+@pytest.mark.parametrize(
+    ("place", "found"),
+    [
+        ("tfds:a/b", ("a/b", "")),
+        ("tfds:a/b:train[:95%]", ("a/b", "train[:95%]")),
+        ("tfds:a/b:1.0.2", ("a/b:1.0.2", "")),
+        ("tfds:a/b:1.0.2:train[:95%]", ("a/b:1.0.2", "train[:95%]")),
+        ("a/b:train", None),
+        ("tfds:", None),
+    ],
+)
+def test_a_tfds_set_is_named_with_version_and_split_or_without(place, found):
+    assert tfds_place(place) == found
 
 
 def test_orl_has_300_training_and_100_test_faces_of_different_people(config):
