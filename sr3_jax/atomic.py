@@ -36,6 +36,19 @@ def replacing(path: AnyPath) -> Iterator[Path]:
 
 
 @contextmanager
+def new_folder(path: Path) -> Iterator[Path]:
+    """Gives a folder to fill, which becomes `path` when the block ends well; raises UserError if `path` holds anything."""
+    if path.exists() and not (path.is_dir() and not any(path.iterdir())):
+        raise UserError(f"{path} exists; give a new folder")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".sr3-", dir=path.parent) as parent:
+        made = Path(parent) / path.name
+        made.mkdir()
+        yield made
+        made.rename(path)
+
+
+@contextmanager
 def disk_errors(where: AnyPath) -> Iterator[None]:
     """Turns a full or read-only disk into one sentence."""
     try:

@@ -2,6 +2,7 @@
 
 import contextlib
 import re
+import sys
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -12,7 +13,7 @@ from sr3_jax.cli.command import Arguments, Command, between
 from sr3_jax.errors import UserError
 
 
-def study(args: Arguments, words: list[str]) -> None:
+def study(args: Arguments, words: list[str]) -> int | None:
     """Asks people: pairs of a real and a super-resolved image, which is which? The paper's fool rate, as a web page.
 
     sr3 study create --reference=DIR --candidates=DIR [--candidates=NAME=DIR …] [--lr=DIR] --task=1|2 --output=STUDY
@@ -22,8 +23,9 @@ def study(args: Arguments, words: list[str]) -> None:
 
     create copies the images, matched by their stems, into a folder of their own. serve (extra [serve]) writes a link for each
     subject to STUDY/links.txt; every answer is on the disk before the next pair is shown. export writes the same as files for
-    any web host, without a server: subjects save their answers as a file and send it back, for collect. report writes fool
-    rates with 95 % intervals, report.md, report.json, fool_rates.png and answers.csv, by default to STUDY/report.
+    any web host, without a server: subjects save their answers as a file and send it back, for collect, which takes what it
+    can (exit code 2 if not all). report writes fool rates with 95 % intervals, report.md, report.json, fool_rates.png and
+    answers.csv, by default to STUDY/report.
     """
     parts: dict[str, Any] = {
         "create": _study_create,
@@ -38,7 +40,7 @@ def study(args: Arguments, words: list[str]) -> None:
     takes = {"create": "flags only", "collect": "a STUDY and the files to take"}.get(action, "one STUDY")
     if len(rest) < 2 if action == "collect" else len(rest) != (action != "create"):
         raise UserError(f"study {action} takes {takes} (sr3 study --help)")
-    parts[action](args, *map(Path, rest))
+    return parts[action](args, *map(Path, rest))
 
 
 def _study_create(args: Arguments) -> None:
@@ -112,24 +114,32 @@ def _study_export(args: Arguments, folder: Path) -> None:
     between(args, "subjects", 1, 10_000)
     found = studies.load(folder)
     with contextlib.closing(Answers(folder)) as answers:
-        tokens = answers.invite(args.subjects)
-    site.export(Path(args.output), folder, found, tokens)
+        tokens, size = site.export(Path(args.output), folder, found, answers, args.subjects)
     links = folder / "links.txt"
     base = args.url.rstrip("/") + "/" if args.url else ""
     write_text(links, "".join(f"{base}{token}/index.html\n" for token in tokens))
-    print(f"{args.output}: pages of {len(tokens)} subjects; their {'links' if base else 'paths in it'} are in {links}")
+    print(f"{args.output}: pages of {len(tokens)} subjects, {size / 1e6:.0f} MB")
+    print(f"their {'links' if base else 'paths in it'} are in {links}")
     print(f"sr3 study collect {folder} FILE…    # what they send back")
 
 
-def _study_collect(args: Arguments, folder: Path, *files: Path) -> None:
+def _study_collect(args: Arguments, folder: Path, *files: Path) -> int:
     from sr3_jax.evaluation.human_study import site
     from sr3_jax.evaluation.human_study import study as studies
     from sr3_jax.evaluation.human_study.answers import Answers
 
     found = studies.load(folder)
+    new, failed = 0, []
     with contextlib.closing(Answers(folder)) as answers:
-        print(f"{site.collect(found, answers, files)} new answers")
-    print(f"sr3 study report {folder}")
+        for file in files:
+            try:
+                new += site.collect(found, answers, file)
+            except UserError as error:
+                failed.append(str(error))
+    print(f"{new} new answers; next: sr3 study report {folder}")
+    for sentence in failed:
+        print(f"sr3: {sentence}", file=sys.stderr)
+    return 2 if failed else 0
 
 
 def _study_report(args: Arguments, folder: Path) -> None:
@@ -173,4 +183,4 @@ def _study_flags(fv: flags.FlagValues, argv: list[str]) -> None:
     )
 
 
-COMMANDS = {"study": Command(_study_flags, study, positional="create|serve|export|collect|report [STUDY]")}
+COMMANDS = {"study": Command(_study_flags, study, positional="create|serve|export|collect|report [STUDY [FILE…]]")}

@@ -75,7 +75,7 @@ class Answers:
         with self._change() as database:
             (there,) = database.execute("SELECT COUNT(*) FROM subjects").fetchone()
             for number in range(there, count):
-                database.execute("INSERT INTO subjects VALUES (?, ?, NULL)", (number, secrets.token_urlsafe(16)))
+                database.execute("INSERT INTO subjects VALUES (?, ?, NULL)", (number, secrets.token_hex(16)))
         return [row["token"] for row in self._all("SELECT token FROM subjects ORDER BY number LIMIT ?", count)]
 
     def subject(self, token: str) -> tuple[int, bool] | None:
@@ -115,13 +115,13 @@ class Answers:
         None, and nothing is written, if they are not those that are there already.
         """
         with self._change() as database:
-            database.execute("UPDATE subjects SET agreed = COALESCE(agreed, ?) WHERE number = ?", (_now(), subject))
             there = database.execute(
                 "SELECT chose_left, milliseconds FROM answers WHERE subject = ? ORDER BY number", (subject,)
             ).fetchall()
             for row, answer in zip(there, given, strict=False):
                 if (bool(row["chose_left"]), row["milliseconds"]) != (answer["left"], answer["milliseconds"]):
                     return None
+            database.execute("UPDATE subjects SET agreed = COALESCE(agreed, ?) WHERE number = ?", (_now(), subject))
             for number in range(len(there), len(given)):
                 left, milliseconds, shown, at = (given[number][key] for key in ("left", "milliseconds", "shown", "at"))
                 _insert(database, subject, number, trials[number], left, milliseconds, shown, at)

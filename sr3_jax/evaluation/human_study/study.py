@@ -9,13 +9,12 @@ A study is a folder:
     study.json         the task, what is shown how long, how many trials, methods and stems
     images/            reference/STEM.png, lr/STEM.png, method-K/STEM.png: re-encoded alike, without metadata
     answers.sqlite     subjects and answers
-    links.txt          the subjects' links, when it is served
+    links.txt          the subjects' links, once it is served or exported
 """
 
 import hashlib
 import io
 import json
-import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -26,7 +25,7 @@ from jaxtyping import UInt8
 from PIL import Image
 
 from sr3_jax import images as image_files
-from sr3_jax.atomic import replacing
+from sr3_jax.atomic import new_folder, replacing
 from sr3_jax.errors import UserError
 from sr3_jax.evaluation import pairs
 
@@ -85,8 +84,6 @@ def create(
 
     A subject sees no image twice, so `per_subject` is at most what training and catch trials leave over.
     """
-    if output.exists() and not (output.is_dir() and not any(output.iterdir())):
-        raise UserError(f"{output} exists; a study begins in a new folder")
     if task == 1 and lr is None:
         raise UserError("task 1 shows the LR images: give --lr=DIR")
     others = {f"method-{k}": folder for k, folder in enumerate(candidates.values())} | ({"lr": lr} if lr and task == 1 else {})
@@ -106,11 +103,8 @@ def create(
                     "pair must have one size"
                 )
     study = Study(task, seconds, min(per_subject, len(stems) - spare), training, catch, list(candidates), stems, seed)
-    output.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".sr3-", dir=output.parent) as folder:
-        made = Path(folder) / "study"
+    with new_folder(output) as made:
         _write(made, study, files)
-        made.rename(output)
     return study
 
 

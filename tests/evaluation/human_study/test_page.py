@@ -104,9 +104,9 @@ def test_an_exported_study_needs_no_server_and_its_answers_come_back_as_files(br
     folder, study = make(task=task)
     answers = Answers(folder)
     web, url = hosted
-    site.export(web / "study", folder, study, answers.invite(3))
+    tokens, _ = site.export(web / "study", folder, study, answers, 3)
     rng, files = random.Random(task), []
-    for i, token in enumerate(answers.invite(3)):
+    for i, token in enumerate(tokens):
         context = browser.new_context(accept_downloads=True)
         page, problems = context.new_page(), []
         page.on("pageerror", lambda error, problems=problems: problems.append(str(error)))
@@ -116,7 +116,7 @@ def test_an_exported_study_needs_no_server_and_its_answers_come_back_as_files(br
         page.close()
         page = context.new_page()
         page.goto(link)  # what was answered outlasts the page
-        expect(page.locator("#to-send")).to_be_visible()
+        expect(page.locator("#saving")).to_be_visible()
         expect(page.locator("#kept")).to_be_hidden()
         with page.expect_download() as download:
             page.click("#save")
@@ -124,21 +124,21 @@ def test_an_exported_study_needs_no_server_and_its_answers_come_back_as_files(br
         download.value.save_as(files[-1])
         context.close()
         assert not problems
-    assert site.collect(study, answers, files) == 30
+    shown = [[answer["shown"] for answer in json.loads(file.read_text())["answers"]] for file in files]
+    assert shown == [[1] * 10, [1] * 5 + [2] + [1] * 4, [1] * 10]  # the page that was loaded again
+    assert [site.collect(study, answers, file) for file in files] == [10, 10, 10]
     results = report.analyse(study, answers.all())
     answers.close()
     assert (results["subjects"], results["trials"], results["excluded"]) == (3, 18, [])
     assert results["methods"]["flat"]["fool_rate"] == 0
     low, high = results["methods"]["noisy"]["interval"]
     assert low < 0.5 < high
-    assert results["trials_shown_again"] <= 1
 
 
 def test_an_exported_study_works_from_the_disk_and_can_be_left_in_the_middle(browser, make, tmp_path):
     folder, study = make()
     answers = Answers(folder)
-    [token] = answers.invite(1)
-    site.export(tmp_path / "site", folder, study, [token])
+    [token], _ = site.export(tmp_path / "site", folder, study, answers, 1)
     context = browser.new_context(accept_downloads=True)
     page = context.new_page()
     page.goto((tmp_path / "site" / token / "index.html").as_uri())
@@ -151,6 +151,42 @@ def test_an_exported_study_works_from_the_disk_and_can_be_left_in_the_middle(bro
         page.click("#save")
     [answer] = json.loads(download.value.path().read_text())["answers"]
     assert (answer["left"], answer["shown"]) == (True, 1)
-    assert site.collect(study, answers, [download.value.path()]) == 1
+    assert site.collect(study, answers, download.value.path()) == 1
     answers.close()
+    context.close()
+
+
+def test_an_exported_study_in_a_browser_that_keeps_nothing_says_so(browser, make, tmp_path):
+    folder, study = make()
+    answers = Answers(folder)
+    [token], _ = site.export(tmp_path / "site", folder, study, answers, 1)
+    answers.close()
+    page = browser.new_page()
+    page.add_init_script("Storage.prototype.setItem = () => { throw new DOMException('no', 'QuotaExceededError'); }")
+    page.goto((tmp_path / "site" / token / "index.html").as_uri())
+    page.click("#agree")
+    expect(page.locator("#problem")).to_contain_text("does not let a page keep anything")
+    page.close()
+
+
+def test_of_two_tabs_of_an_exported_study_one_answers(browser, make, tmp_path):
+    folder, study = make()
+    answers = Answers(folder)
+    [token], _ = site.export(tmp_path / "site", folder, study, answers, 1)
+    answers.close()
+    context = browser.new_context(accept_downloads=True)
+    first, second = context.new_page(), context.new_page()
+    for page in (first, second):
+        page.goto((tmp_path / "site" / token / "index.html").as_uri())
+        if page is first:
+            page.click("#agree")
+        expect(page.locator("#choose-left")).to_be_enabled()
+    first.click("#choose-left")
+    expect(first.locator("#feedback")).not_to_be_empty()
+    second.click("#choose-right")  # of the first trial, which has its answer
+    expect(second.locator("#progress")).to_have_text("Practice 2 of 2")
+    first.click("#next")
+    with first.expect_download() as download:
+        first.click("#save")
+    assert [answer["left"] for answer in json.loads(download.value.path().read_text())["answers"]] == [True]
     context.close()

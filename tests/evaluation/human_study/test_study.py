@@ -64,7 +64,7 @@ def test_a_subject_sees_no_image_twice_and_there_must_be_enough_of_them(make):
 def test_a_folder_with_something_in_it_is_left_alone(make):
     folder, _ = make()
     before = (folder / "study.json").read_bytes()
-    with pytest.raises(UserError, match="a study begins in a new folder"):
+    with pytest.raises(UserError, match="study exists; give a new folder"):
         make()
     assert (folder / "study.json").read_bytes() == before
 
@@ -195,11 +195,12 @@ def saved(path, token, count, **changes):
 def test_an_exported_site_tells_what_is_real_for_the_practice_trials_alone(make, tmp_path):
     folder, study = make(task=1)
     answers = Answers(folder)
-    tokens = answers.invite(2)
-    answers.close()
-    site.export(tmp_path / "site", folder, study, tokens)
+    tokens, size = site.export(tmp_path / "site", folder, study, answers, 2)
+    assert tokens == answers.invite(2)
     files = [path for path in (tmp_path / "site").rglob("*") if path.is_file()]
     assert {path.parent.name for path in files} == {"site", "page", *tokens}
+    assert sum(path.stat().st_size for path in files) <= size < 10**7
+    assert all(token.isalnum() for token in tokens)  # hosts treat names that begin with _ in their own way
     for subject, token in enumerate(tokens):
         trials = studies.trials(study, subject)
         for number, trial in enumerate(trials):
@@ -221,8 +222,9 @@ def test_an_exported_site_tells_what_is_real_for_the_practice_trials_alone(make,
         if path.suffix != ".png":
             assert not any(word in path.read_text() for word in ("flat", "noisy", "sub/"))
     assert len({path.stat().st_size for path in files if path.name.endswith(("left.png", "right.png"))}) == 1
-    with pytest.raises(UserError, match="a site begins in a new folder"):
-        site.export(tmp_path / "site", folder, study, tokens)
+    with pytest.raises(UserError, match="site exists; give a new folder"):
+        site.export(tmp_path / "site", folder, study, answers, 3)
+    answers.close()
 
 
 def test_answers_are_collected_once_and_contradictions_refused(make, tmp_path):
@@ -230,36 +232,40 @@ def test_answers_are_collected_once_and_contradictions_refused(make, tmp_path):
     answers = Answers(folder)
     token, other = answers.invite(2)
     first, longer = saved(tmp_path / "first.json", token, 4), saved(tmp_path / "longer.json", token, 10)
-    assert site.collect(study, answers, [first]) == 4
-    assert site.collect(study, answers, [first, longer, first]) == 6
+    assert [site.collect(study, answers, file) for file in (first, first, longer, first)] == [4, 0, 6, 0]
     assert answers.given(0) == 10
     kept = answers.all()
     assert [answer["stem"] for answer in kept] == [trial.stem for trial in studies.trials(study, 0)]
-    assert {(a["chose_left"], a["milliseconds"], a["shown"], a["at"]) for a in kept} == {(1, 812.5, 1, "2026-01-01T00:00:00Z")}
+    assert {(a["chose_left"], a["milliseconds"], a["shown"], a["at"]) for a in kept} == {
+        (1, 812.5, 1, "2026-01-01T00:00:00+00:00")
+    }
     with pytest.raises(UserError, match=r"twice.json contradicts the answers of subject 0"):
-        site.collect(study, answers, [saved(tmp_path / "twice.json", token, 10, left=False)])
+        site.collect(study, answers, saved(tmp_path / "twice.json", token, 10, left=False))
     with pytest.raises(UserError, match="has 11 answers; a subject of this study has 10 trials"):
-        site.collect(study, answers, [saved(tmp_path / "more.json", other, 11)])
-    with pytest.raises(UserError, match="it has no subject somebody"):
-        site.collect(study, answers, [saved(tmp_path / "who.json", "somebody", 1)])
+        site.collect(study, answers, saved(tmp_path / "more.json", other, 11))
+    with pytest.raises(UserError, match="it has no subject abc"):
+        site.collect(study, answers, saved(tmp_path / "who.json", "abc", 1))
     assert answers.all() == kept
     answers.close()
 
 
 @pytest.mark.parametrize(
-    "changes", [{"left": 1}, {"milliseconds": -1}, {"milliseconds": "soon"}, {"shown": 0}, {"shown": None}, {"at": 7}]
+    "changes",
+    [{"left": 1}, {"milliseconds": -1}, {"milliseconds": "soon"}, {"shown": 0}, {"shown": None}, {"at": 7}, {"at": "=1"}],
 )
 def test_a_file_that_is_none_of_answers_is_one_sentence(make, tmp_path, changes):
     folder, study = make()
     answers = Answers(folder)
     [token] = answers.invite(1)
     file = saved(tmp_path / "bad.json", token, 1, **changes)
-    for text in (file.read_text(), "", "[]", '{"token": "a"}', "[" * 100_000):
+    named = json.dumps({"token": "a\nsr3: b", "answers": []})
+    surrogate = saved(tmp_path / "other.json", token, 1, at="\ud800").read_text()
+    for text in (file.read_text(), "", "[]", '{"token": "a"}', "[" * 100_000, named, surrogate):
         file.write_text(text)
         with pytest.raises(UserError, match=r"bad.json is not a file of answers"):
-            site.collect(study, answers, [file])
+            site.collect(study, answers, file)
     with pytest.raises(UserError, match=r"none.json cannot be read: No such file"):
-        site.collect(study, answers, [tmp_path / "none.json"])
+        site.collect(study, answers, tmp_path / "none.json")
     assert answers.all() == []
     answers.close()
 
@@ -331,16 +337,20 @@ def test_the_command_exports_and_collects(make, tmp_path, capsys):
     folder, _ = make()
     there = ["study", "export", str(folder), f"--output={tmp_path / 'site'}", "--subjects=2"]
     assert cli.main([*there, "--url=https://example.org/study/"]) == 0
-    assert "pages of 2 subjects; their links are in" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "pages of 2 subjects, 0 MB\ntheir links are in" in out
     links = (folder / "links.txt").read_text().splitlines()
     tokens = [link.split("/")[-2] for link in links]
     assert links == [f"https://example.org/study/{token}/index.html" for token in tokens]
     assert all((tmp_path / "site" / token / "9-right.png").exists() for token in tokens)
     assert cli.main(there) == 2
-    assert "a site begins in a new folder" in capsys.readouterr().err
-    file = saved(tmp_path / "a.json", tokens[1], 10)
-    assert cli.main(["study", "collect", str(folder), str(file)]) == 0
-    assert capsys.readouterr().out.startswith("10 new answers\n")
+    assert "give a new folder" in capsys.readouterr().err
+    good, bad = saved(tmp_path / "b.json", tokens[1], 10), saved(tmp_path / "a.json", "abc", 1)
+    assert cli.main(["study", "collect", str(folder), str(bad), str(good)]) == 2  # one bad file does not stop the others
+    out, err = capsys.readouterr()
+    assert out.startswith("10 new answers; ")
+    assert (err.count("\n"), "a.json is not of this study" in err) == (1, True)
+    assert cli.main(["study", "collect", str(folder), str(good)]) == 0
     assert cli.main(["study", "report", str(folder)]) == 0
 
 

@@ -19,17 +19,18 @@ function served() {
 
 function kept() {
   const key = `study ${trials.token}`;
-  const read = () => {
+  const guard = action => {
     try {
-      return JSON.parse(localStorage.getItem(key)) || { agreed: false, answers: [], shown: {} };
+      return action();
     } catch {
       throw new Error("This browser does not let a page keep anything. Please allow it, or take another browser.");
     }
   };
+  const read = () => guard(() => JSON.parse(localStorage.getItem(key)) || { agreed: false, answers: [], shown: {} });
   const change = edit => {
     const all = read();
     edit(all);
-    localStorage.setItem(key, JSON.stringify(all));
+    guard(() => localStorage.setItem(key, JSON.stringify(all)));
   };
   return {
     state: async () => {
@@ -141,7 +142,7 @@ async function choose(left) {
 const guarded = action => () => action().catch(problem);
 $("agree").addEventListener("click", guarded(async () => { await study.agree(); await next(); }));
 $("kept").hidden = Boolean(trials);
-$("to-send").hidden = !trials;
+for (const place of document.querySelectorAll(".exported")) place.hidden = !trials;
 $("save").addEventListener("click", guarded(async () => study.save()));
 $("choose-left").addEventListener("click", guarded(() => choose(true)));
 $("choose-right").addEventListener("click", guarded(() => choose(false)));
