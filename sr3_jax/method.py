@@ -49,7 +49,7 @@ class Method:
         object.__setattr__(
             self,
             "model",
-            build_model(self.config.model, self.config.data.hr_size, self.regression, self.takes_noise, self.takes_blur),
+            build_model(self.config.model, self.config.data.hr_size, self.regression, self.flaws),
         )
         object.__setattr__(self, "schedule", training_schedule(self.config))
 
@@ -63,19 +63,19 @@ class Method:
         return self.config.objective == "distill"
 
     @property
-    def takes_noise(self) -> bool:
-        """Whether the network can be told how much noise the LR image has."""
-        return self.config.data.noise > 0
+    def most(self) -> Flaws:
+        """The strongest flaws of an LR image that the network is told of; 0: it knows of none."""
+        data = self.config.data
+        return Flaws(data.noise, data.blur if data.tell_blur else 0.0)
 
     @property
-    def takes_blur(self) -> bool:
-        """... how blurred it is."""
-        return self.config.data.tell_blur
+    def flaws(self) -> tuple[str, ...]:
+        """Those that it is told of."""
+        return tuple(flaw for flaw, most in self.most._asdict().items() if most)
 
-    def _told(self, flaws: Flaws, b: int) -> dict[str, Array]:
-        """The arguments by which the network is told as much as it understands."""
-        known = {"input_noise": (self.takes_noise, flaws.noise), "input_blur": (self.takes_blur, flaws.blur)}
-        return {name: jnp.broadcast_to(sigma, b) for name, (takes, sigma) in known.items() if takes}
+    def _told(self, flaws: Flaws, b: int) -> dict[str, Any]:
+        """The argument by which the network is told as much as it understands."""
+        return {"flaws": {flaw: jnp.broadcast_to(getattr(flaws, flaw), b) for flaw in self.flaws}} if self.flaws else {}
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -116,17 +116,15 @@ class Method:
 
         `teacher` holds the parameters of a student's teacher, a network like it.
         """
-        diffusion_key, dropout_key, blur_key = jax.random.split(key, 3)
+        diffusion_key, dropout_key, blur_key, noise_key = jax.random.split(key, 4)
         data, flaws = self.config.data, FLAWLESS
         hr = degradations.to_float(images)
         lr = self.degrade(hr)
         if train:
             lr, blur = degradations.augment_blur(lr, blur_key, data.blur)
-            flaws = flaws._replace(blur=blur)
-            if self.takes_noise:
-                lr, noise = degradations.augment_noise(lr, jax.random.fold_in(blur_key, 1), data.noise)
-                flaws = flaws._replace(noise=noise)
-            if self.takes_noise or self.takes_blur:  # as in the file that it will be read from
+            lr, noise = degradations.augment_noise(lr, noise_key, data.noise)
+            flaws = Flaws(noise, blur)
+            if self.flaws:  # as in the file that it will be read from
                 lr = degradations.quantize(lr) if data.quantize_lr else jnp.clip(lr, -1, 1)
         condition = self.upsample(lr)
         y_0 = self.encode(hr, condition)

@@ -72,8 +72,9 @@ def contact_sheet(source: Source, config: ConfigDict) -> np.ndarray:
     survivors = pipeline.Survivors(source, 1.0, config.data.hr_size)
     hr = np.stack([crops.fit(survivors[int(i)][1], config, rng) for i in rows])
     lr = degradations.degrade(degradations.to_float(jnp.asarray(hr)), config.data.lr_size, quantize_lr=config.data.quantize_lr)
-    lr, _ = degradations.augment_blur(lr, jax.random.key(config.seed), config.data.blur)
-    lr, _ = degradations.augment_noise(lr, jax.random.key(config.seed), config.data.noise)
+    blur_key, noise_key = jax.random.split(jax.random.key(config.seed))
+    lr, _ = degradations.augment_blur(lr, blur_key, config.data.blur)
+    lr, _ = degradations.augment_noise(lr, noise_key, config.data.noise)
     condition = degradations.upsample(lr, config.data.hr_size)
     columns = {"LR": lr, "conditioning": condition, "HR": degradations.to_float(jnp.asarray(hr))}
     return sheet.grid({title: np.asarray(degradations.to_uint8(batch)) for title, batch in columns.items()})

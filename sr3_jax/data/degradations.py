@@ -59,8 +59,8 @@ def degrade(hr: Images, lr_size: int, *, quantize_lr: bool = True) -> Float[Arra
 def augment_blur(lr: Images, key: Key[Array, ""], max_sigma: float) -> tuple[Images, Float[Array, " b"]]:
     """In training only: blurs a random half of the LR images, sigma ~ U(0, max_sigma) LR pixels, and each sigma.
 
-    Makes a stage robust against the output of the one before it (paper, table 5; kernel and sigma are not
-    stated there: half of the examples is Cascaded Diffusion's choice).
+    A network that is not told sigma becomes robust against the output of the stage before it (paper, table 5; kernel and sigma
+    are not stated there: half of the examples is Cascaded Diffusion's choice). One that is told it takes the blur off.
     """
     if max_sigma == 0:
         return lr, jnp.zeros(lr.shape[0])
@@ -73,8 +73,11 @@ def augment_blur(lr: Images, key: Key[Array, ""], max_sigma: float) -> tuple[Ima
 def augment_noise(lr: Images, key: Key[Array, ""], max_sigma: float) -> tuple[Images, Float[Array, " b"]]:
     """In training only: Gaussian noise on a random half of the LR images, sigma ~ U(0, max_sigma) 8-bit levels, and each sigma.
 
-    The network is told sigma (noise-conditioning augmentation, SR3+, arXiv 2302.07864), so that it can tell noise from texture.
+    0 changes nothing. The network is told sigma (noise-conditioning augmentation, SR3+, arXiv 2302.07864), so that it can tell
+    noise from texture.
     """
+    if max_sigma == 0:
+        return lr, jnp.zeros(lr.shape[0])
     sigma_key, half_key, noise_key = jax.random.split(key, 3)
     sigma = jax.random.uniform(sigma_key, (lr.shape[0],), maxval=max_sigma)
     sigma = jnp.where(jax.random.bernoulli(half_key, 0.5, (lr.shape[0],)), sigma, 0.0)

@@ -181,17 +181,11 @@ class Upscaler:
             pictures = [picture._replace(colour=colour) for picture, colour in zip(pictures, matched, strict=True)]
         return pictures
 
-    @property
-    def most(self) -> Flaws:
-        """The noise and the blur that the network was trained to take off; 0: none."""
-        data = self.checkpoint.config.data
-        return Flaws(data.noise, data.blur if data.tell_blur else 0.0)
-
     def check(self, flaws: Flaws) -> None:
         """Raises UserError for noise or blur that the network was not trained to take off."""
         name = self.checkpoint.name
         for flaw, value, most, fields in zip(
-            flaws._fields, flaws, self.most, ("noise", "blur and data.tell_blur"), strict=True
+            flaws._fields, flaws, self.method.most, ("noise", "blur and data.tell_blur"), strict=True
         ):
             if value and not most:
                 raise UserError(f"{name} was not trained with data.{fields}, so it cannot be told of {flaw}")

@@ -7,10 +7,10 @@ import jax.numpy as jnp
 from sr3_jax.models.unet import UNet
 
 
-def build_model(model: Any, size: int, regression: bool = False, input_noise: bool = False, input_blur: bool = False) -> UNet:
+def build_model(model: Any, size: int, regression: bool = False, flaws: tuple[str, ...] = ()) -> UNet:
     """The network of a config's `model` section for images of `size`×`size`; for regression without a noise level.
 
-    With `input_noise` or `input_blur` it is told how much of it the LR image has.
+    `flaws` names those of the LR image that it is told of: "noise", "blur".
     """
     return UNet(
         channels=model.channels,
@@ -20,8 +20,7 @@ def build_model(model: Any, size: int, regression: bool = False, input_noise: bo
         middle_attention=model.middle_attention,
         out_channels=model.image_channels,
         size=size,
-        input_noise=input_noise,
-        input_blur=input_blur,
+        flaws=flaws,
         gamma_embedding="none" if regression else model.gamma_embedding,
         gamma_injection=model.gamma_injection,
         resample=model.resample,

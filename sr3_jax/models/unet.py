@@ -4,6 +4,8 @@ What the paper leaves open is inferred from its parameter counts: additive embed
 blocks per decoder level, attention at one inner size and in the middle between two blocks, long skips concatenated unscaled.
 """
 
+from collections.abc import Mapping
+
 import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float
@@ -23,7 +25,7 @@ from sr3_jax.models.blocks import (
     upsample,
 )
 
-BLUR_SCALE = 8  # a blur of one LR pixel matters as much as a noise of several levels
+FLAW_SCALES = {"noise": 1, "blur": 8}  # a blur of one LR pixel matters as much as a noise of several 8-bit levels
 
 
 class UNet(nn.Module):
@@ -39,8 +41,7 @@ class UNet(nn.Module):
     attention: tuple[int, ...]
     out_channels: int
     size: int  # height of the training images: decides which levels have attention, whatever size comes later
-    input_noise: bool = False  # whether it is told the noise of the LR image (data.noise)
-    input_blur: bool = False  # ... and its blur (data.tell_blur)
+    flaws: tuple[str, ...] = ()  # of the LR image, those that it is told of: "noise" (data.noise), "blur" (data.tell_blur)
     gamma_embedding: str = "log_snr"  # or "sqrt_gamma", or "none"
     gamma_injection: str = "add"  # or "scale_shift"
     resample: str = "biggan"  # or "plain": a strided convolution down, nearest and a convolution up
@@ -71,8 +72,7 @@ class UNet(nn.Module):
         y_t: Features | None = None,
         gamma: Float[Array, " b"] | None = None,  # None without gamma conditioning
         train: bool = False,
-        input_noise: Float[Array, " b"] | None = None,  # its sigma in 8-bit levels; None: none
-        input_blur: Float[Array, " b"] | None = None,  # ... in LR pixels
+        flaws: Mapping[str, Float[Array, " b"]] | None = None,  # sigma of each, in 8-bit levels or LR pixels; None: flawless
     ) -> Features:
         x = condition if y_t is None else jnp.concatenate([condition, y_t], axis=-1)
         x = space_to_depth(x.astype(self.dtype), self.space_to_depth)
@@ -82,12 +82,10 @@ class UNet(nn.Module):
             embedding = GammaEmbedding(
                 self.channels, 4 * self.channels, self.gamma_embedding, self.dtype, name="gamma_embedding"
             )(gamma)
-        flaws = {"input_noise": (self.input_noise, input_noise, 1), "input_blur": (self.input_blur, input_blur, BLUR_SCALE)}
-        for name, (known, sigma, scale) in flaws.items():
-            if known:
-                sigma = jnp.zeros(x.shape[0]) if sigma is None else sigma * scale
-                told = SigmaEmbedding(4 * self.channels, self.dtype, name=f"{name}_embedding")(sigma)
-                embedding = told if embedding is None else embedding + told
+        for flaw in self.flaws:
+            sigma = jnp.zeros(x.shape[0]) if flaws is None else flaws[flaw] * FLAW_SCALES[flaw]
+            told = SigmaEmbedding(4 * self.channels, self.dtype, name=f"input_{flaw}_embedding")(sigma)
+            embedding = told if embedding is None else embedding + told
         levels = [self.channels * multiplier for multiplier in self.multipliers]
         last = len(levels) - 1
         size = self.size // self.space_to_depth

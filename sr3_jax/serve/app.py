@@ -55,7 +55,7 @@ def make_app(upscaler: Upscaler, jobs: Jobs, hosts: tuple[str, ...], megabytes: 
                 "samplers": ["ddim"] if upscaler.method.student else SAMPLERS,
                 "default_sampler": "ddim" if upscaler.method.student else sample.sampler,
                 "match_input": sample.match_input,
-                "most": upscaler.most._asdict(),  # of each flaw that it takes off
+                "most": upscaler.method.most._asdict(),  # of each flaw that it takes off
                 "megabytes": megabytes,
             }
         )

@@ -38,7 +38,7 @@ from sr3_jax.checkpoints import (
 from sr3_jax.data.pipeline import Batches
 from sr3_jax.data.sources import DATA_CARD, data_card, open_source
 from sr3_jax.errors import UserError
-from sr3_jax.method import sampling_schedule, training_schedule
+from sr3_jax.method import Flaws, Method, sampling_schedule, training_schedule
 from sr3_jax.paths import AnyPath
 from sr3_jax.training.progress import Clock, Reporter
 from sr3_jax.training.state import TrainState
@@ -220,6 +220,11 @@ def _teacher(config: ConfigDict, kept: AnyPath | None) -> Checkpoint:
     differing = [f"{name}: {ours[name]!r} here, {theirs[name]!r} there" for name in alike if ours[name] != theirs[name]]
     if differing:
         raise config_lib.ConfigError(f"the teacher {train_.teacher} is another network: {'; '.join(differing)}")
+    for flaw, asked, known in zip(Flaws._fields, Method(config).most, teacher.method.most, strict=True):
+        if asked > known:
+            raise config_lib.ConfigError(
+                f"the teacher {train_.teacher} was trained with {flaw} up to {known:g}, and the student asks at {asked:g}"
+            )
     most, known = (float(training_schedule(each).angle[-1]) for each in (config, teacher.config))
     if most > known + 1e-3:
         raise config_lib.ConfigError(

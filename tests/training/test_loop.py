@@ -302,6 +302,9 @@ def test_a_teacher_that_cannot_teach_is_refused_before_anything_is_written(run, 
         run(tmp_path / "a", STUDENT | {"train.teacher": str(six.workdir), "data.lr_size": 4})
     with pytest.raises(ConfigError, match=r"was trained on levels up to gamma = .*: take its schedule\.\* fields"):
         run(tmp_path / "a", STUDENT | {"train.teacher": str(six.workdir), "schedule.log_snr_end": -15.0})
+    run(tmp_path / "told", {"train.init_from": str(six.workdir), "train.steps": 1, "data.noise": 4.0})
+    with pytest.raises(ConfigError, match="was trained with noise up to 4, and the student asks at 8"):
+        run(tmp_path / "a", STUDENT | {"train.teacher": str(tmp_path / "told"), "data.noise": 8.0})
     run(tmp_path / "two", STUDENT | {"train.teacher": str(six.workdir), "train.steps": 1})
     fields = STUDENT | {"train.teacher": str(tmp_path / "two"), "train.steps": 1}
     with pytest.raises(ConfigError, match="was distilled itself and knows only its own 2 levels"):
