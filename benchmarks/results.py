@@ -91,7 +91,7 @@ def measure(only: list[str]) -> None:
             continue
         work = ROOT / "runs" / "results" / name
         theirs = [
-            f"--images={rival}={_rival(rival, script, protocol)}" for rival, script in RIVALS.items() if rivals and _has(rival)
+            f"--images={rival}={_rival(rival, script, protocol)}" for rival, script in RIVALS.items() if rivals and has(rival)
         ]
         identity = [f"--identity={FACES}"] if protocol == "orl" and FACES.exists() else []
         sr3("evaluate", f"--protocol={protocol}", *flags, *theirs, *identity, f"--output={work}")
@@ -133,7 +133,7 @@ def rounded(value: Any) -> Any:
     return value
 
 
-def _has(rival: str) -> bool:
+def has(rival: str) -> bool:
     from importlib.util import find_spec
 
     if rival == "Real-ESRGAN":
@@ -171,15 +171,18 @@ def page() -> str:
                 f"*{PICTURES.get(name, PICTURES[''])}*",
                 "",
             ]
-    noisy = json.loads((KEPT / "noisy.json").read_text())
+    restoring = json.loads((KEPT / "restoring.json").read_text())
     lines += [
-        "## Photographs with noise",
+        "## Imperfect photographs",
         "",
-        "The same 15 photographs, 32 → 128, with Gaussian noise on the LR image, of so many levels of 255; `photos-4x-noisy`",
-        "is told how many (`--noise`).",
+        "The same 15 photographs, 32 → 128, the LR image blurred by a Gaussian of so many of its pixels, then with noise of",
+        "so many levels of 255. `photos-4x-restore` is told both (`--noise`, `--blur`); Real-ESRGAN, trained on such images,",
+        "finds out by itself.",
         "",
-        report.markdown(noisy["methods"]),
-        f"    {noisy['command']}",
+        report.markdown(restoring["methods"]),
+        f"    {restoring['command']}",
+        "",
+        f"![What was given, and what was made of it]({KEPT.name}/restoring.jpg)",
         "",
     ]
     return "\n".join(lines)

@@ -21,9 +21,11 @@ from sr3_jax.inference.upscaler import Upscaler
 NAMES = ["faces-16-64", "faces-16-64-regression"]
 STUDENT = "faces-16-64-student"
 FACES = [*NAMES, STUDENT]
-PHOTOS = ["photos-4x", "photos-4x-noisy", "photos-4x-regression", "photos-4x-student"]
+PHOTOS = ["photos-4x", "photos-4x-regression", "photos-4x-restore", "photos-4x-student"]
 CONFIGS = dict.fromkeys(FACES, "orl_16_64") | dict.fromkeys(PHOTOS, "photos_4x")
-OBJECTIVES = dict.fromkeys((NAMES[1], PHOTOS[2]), "regression") | dict.fromkeys((STUDENT, PHOTOS[3]), "distill")
+OBJECTIVES = dict.fromkeys((NAMES[1], "photos-4x-regression"), "regression") | dict.fromkeys(
+    (STUDENT, "photos-4x-student"), "distill"
+)
 DISTILLED = (
     "sample.sampler sample.schedule sample.steps train.ema_decay train.learning_rate train.learning_rate_schedule "
     "train.teacher train.warmup_steps"
@@ -31,7 +33,10 @@ DISTILLED = (
 # what the configs say is different
 OWN = {
     "photos-4x-regression": ["train.learning_rate_schedule"],
-    "photos-4x-noisy": ["data.noise", "train.init_from", "train.learning_rate", "train.learning_rate_schedule"],
+    "photos-4x-restore": [
+        *("data.blur", "data.hr_size", "data.lr_size", "data.noise", "data.tell_blur"),
+        *("train.batch_size", "train.init_from", "train.learning_rate", "train.learning_rate_schedule"),
+    ],
     STUDENT: DISTILLED,
     "photos-4x-student": DISTILLED,
 }
@@ -174,15 +179,17 @@ def test_two_evaluations_of_the_photographs_student_are_sharper_than_eight_of_it
     assert metrics.scores(ours, hr, lr)["consistency_db"].min() > 50
 
 
-def test_the_noisy_photographs_own_network_takes_off_noise_that_it_is_told_of_and_the_other_enlarges_it():
+@pytest.mark.parametrize(("noise", "blur", "gain"), [(8.0, 0.0, 0.3), (0.0, 1.0, 0.6), (4.0, 0.8, 0.5)])
+def test_a_network_takes_off_noise_and_blur_that_it_is_told_of_and_the_default_enlarges_them(noise, blur, gain):
     hr = photographs()
     lr = degradations.degrade(degradations.to_float(jnp.asarray(hr)), 32)
-    noise = np.random.default_rng(0).normal(size=lr.shape) * 8 / 127.5
-    lr = to_uint8(lr + jnp.asarray(noise, jnp.float32))
+    drawn = np.random.default_rng(0).normal(size=lr.shape) * noise / 127.5
+    lr = degradations.gaussian_blur(lr, jnp.full(len(lr), blur, jnp.float32)) + jnp.asarray(drawn, jnp.float32)
+    lr = to_uint8(lr)
     theirs = Upscaler.load("photos-4x")(lr, match_input=False)
-    ours = Upscaler.load("photos-4x-noisy")(lr, noise=8.0, match_input=False)
-    assert metrics.psnr(ours, hr).mean() > metrics.psnr(theirs, hr).mean() + 0.5
-    assert lpips(ours, hr, "vgg").mean() < lpips(theirs, hr, "vgg").mean()
+    ours = Upscaler.load("photos-4x-restore")(lr, noise=noise, blur=blur, match_input=False)
+    assert metrics.psnr(ours, hr).mean() > metrics.psnr(theirs, hr).mean() + gain
+    assert lpips(ours, hr, "alexnet").mean() < lpips(theirs, hr, "alexnet").mean() - 0.03
 
 
 def test_the_control_of_the_photographs_has_the_higher_psnr_and_less_detail_than_a_sample():

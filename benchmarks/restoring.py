@@ -1,0 +1,101 @@
+"""Imperfect photographs: what it is worth to be trained on noise and blur, and told of them. For `make results`.
+
+    pip install '.[photos,metrics]'
+    python benchmarks/restoring.py                          # four minutes; with Real-ESRGAN where rivals/README.md has put it
+    python benchmarks/restoring.py runs/photos-4x-restore   # another network: printed, not kept
+
+The 15 public photographs of `--protocol=photos`, 32 → 128, the LR image blurred, then noisy, then rounded. One sample each.
+"""
+
+import json
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import jax.numpy as jnp
+import numpy as np
+from results import RIVALS, has, rounded
+
+from sr3_jax import Upscaler, images, sheet
+from sr3_jax.data import degradations
+from sr3_jax.data.public_photos import PublicPhotos
+from sr3_jax.evaluation import metrics, report
+from sr3_jax.evaluation.contenders import fingerprint
+from sr3_jax.evaluation.lpips import lpips
+from sr3_jax.method import Flaws
+
+ROOT = Path(__file__).parent
+KEPT = ROOT.parent / "docs" / "results" / "restoring.json"
+PLAIN, RESTORING, RIVAL = "photos-4x", "photos-4x-restore", "Real-ESRGAN"
+# of noise, in 8-bit levels, and of blur, in LR pixels
+CASES = ((0, 0), (4, 0), (8, 0), (12, 0), (0, 0.5), (0, 1.0), (0, 1.5), (4, 0.8))
+SHOWN = {(8, 0): 4, (0, 1.0): 7, (4, 0.8): 11}  # and the number of a photograph
+
+
+def flawed(clean: np.ndarray, noise: float, blur: float) -> np.ndarray:
+    """LR images (n, h, w, c) in [-1, 1] as 8-bit ones with these flaws."""
+    blurred = degradations.gaussian_blur(jnp.asarray(clean), jnp.full(len(clean), blur, jnp.float32))
+    drawn = np.random.default_rng(0).normal(size=clean.shape) * noise / 127.5
+    return np.asarray(degradations.to_uint8(blurred + jnp.asarray(drawn, jnp.float32)))
+
+
+def ours(network: Upscaler, lr: np.ndarray, noise: float, blur: float) -> np.ndarray:
+    told = dict(zip(Flaws._fields, map(min, (noise, blur), network.method.most), strict=True))
+    return np.stack([network(one, **told, match_input=False, name=str(i)) for i, one in enumerate(lr)])
+
+
+def theirs(lr: np.ndarray) -> np.ndarray:
+    """Real-ESRGAN's, which is told nothing."""
+    with tempfile.TemporaryDirectory() as folder:
+        given, made = Path(folder) / "given", Path(folder) / "made"
+        for i, one in enumerate(lr):
+            images.write(given / f"{i}.png", one)
+        subprocess.run([sys.executable, ROOT / "rivals" / RIVALS[RIVAL], given, made], check=True, stdout=subprocess.DEVNULL)
+        return np.stack([images.read(made / f"{i}.png", 3).pixels for i in range(len(lr))])
+
+
+def main() -> None:
+    other = sys.argv[1:]
+    photographs = PublicPhotos(128)
+    hr = np.stack([photographs[i].pixels for i in range(len(photographs))])
+    clean = np.asarray(degradations.resize(degradations.to_float(jnp.asarray(hr)), 32, 32))
+    networks = {name: Upscaler.load(name) for name in (PLAIN, *(other or [RESTORING]))}
+    methods = {name: lambda *given, network=network: ours(network, *given) for name, network in networks.items()}
+    if has(RIVAL):
+        methods[RIVAL] = lambda lr, noise, blur: theirs(lr)
+    names, rows, columns = [], {}, {name: [] for name in ("given", *methods, "HR")}
+    for noise, blur in CASES:
+        lr = flawed(clean, noise, blur)
+        for name, method in methods.items():
+            out = method(lr, noise, blur)
+            row = f"noise {noise:g}, blur {blur:g}, {name}"
+            rows[row] = {
+                "psnr": metrics.psnr(out, hr),
+                "lpips_vgg": np.asarray(lpips(out, hr, "vgg")),
+                "lpips_alexnet": np.asarray(lpips(out, hr, "alexnet")),
+            }
+            print(row, {metric: round(float(values.mean()), 3) for metric, values in rows[row].items()}, flush=True)
+            if (noise, blur) in SHOWN:
+                columns[name].append(out[SHOWN[noise, blur]])
+        if (noise, blur) in SHOWN:
+            columns["given"].append(lr[SHOWN[noise, blur]])
+            columns["HR"].append(hr[SHOWN[noise, blur]])
+            names.append(f"noise {noise:g}/blur {blur:g}")
+    if other:
+        return
+    kept = {
+        "per_image": {row: {metric: values.tolist() for metric, values in found.items()} for row, found in rows.items()},
+        "methods": {row: {metric: float(values.mean()) for metric, values in found.items()} for row, found in rows.items()},
+        "contenders": {
+            name: {"checkpoint": name, "parameters": fingerprint(network.checkpoint)} for name, network in networks.items()
+        },
+        "versions": report.versions(),
+        "command": "python benchmarks/restoring.py",
+    }
+    KEPT.write_text(json.dumps(rounded(kept), separators=(",", ":")) + "\n")
+    images.write(KEPT.with_suffix(".jpg"), sheet.grid(columns, cell=256, names=names))
+
+
+if __name__ == "__main__":
+    main()
