@@ -68,7 +68,7 @@ class Source(Protocol):
 
 
 def tfds_place(place: str) -> tuple[str, str] | None:
-    """Name, with its version if there is one, and split or "", of tfds:NAME[:VERSION][:SPLIT]; None for any other place."""
+    """Name, with its version if there is one, and split or "", of `tfds:NAME[:VERSION][:SPLIT]`; None for any other place."""
     found = re.fullmatch(r"tfds:([^:]+(?::\d+\.\d+\.\d+)?)(?::(.+))?", place)
     return (found[1], found[2] or "") if found else None
 
