@@ -68,7 +68,7 @@ class Files(Folder):
 
 
 def open_images(place: str) -> tuple[Source, list[str]]:
-    """The images at `place`, and their ids: a folder, "orl", or `tfds:NAME[:VERSION][:SPLIT]`, ArrayRecord; raises DataError."""
+    """The images at `place`, and their ids: a folder, "orl", `tfds:NAME[:VERSION][:SPLIT]` (ArrayRecord); raises DataError."""
     if place == "orl":
         faces = OrlFaces(range(1, 41))
         return faces, [f"s{person}/{number}" for person in faces.people for number in range(1, 11)]
