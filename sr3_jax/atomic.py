@@ -38,7 +38,7 @@ def replacing(path: AnyPath) -> Iterator[Path]:
 @contextmanager
 def new_folder(path: Path) -> Iterator[Path]:
     """Gives a folder to fill, which becomes `path` when the block ends well; raises UserError if `path` holds anything."""
-    if path.exists() and not (path.is_dir() and not any(path.iterdir())):
+    if path.exists() and (not path.is_dir() or any(path.iterdir())):
         raise UserError(f"{path} exists; give a new folder")
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".sr3-", dir=path.parent) as parent:

@@ -156,28 +156,30 @@ def test_an_exported_study_works_from_the_disk_and_can_be_left_in_the_middle(bro
     context.close()
 
 
-def test_an_exported_study_in_a_browser_that_keeps_nothing_says_so(browser, make, tmp_path):
+@pytest.fixture
+def on_disk(make, tmp_path):
+    """The address of the only subject's page of an exported study."""
     folder, study = make()
     answers = Answers(folder)
     [token], _ = site.export(tmp_path / "site", folder, study, answers, 1)
     answers.close()
+    return (tmp_path / "site" / token / "index.html").as_uri()
+
+
+def test_an_exported_study_in_a_browser_that_keeps_nothing_says_so(browser, on_disk):
     page = browser.new_page()
     page.add_init_script("Storage.prototype.setItem = () => { throw new DOMException('no', 'QuotaExceededError'); }")
-    page.goto((tmp_path / "site" / token / "index.html").as_uri())
+    page.goto(on_disk)
     page.click("#agree")
     expect(page.locator("#problem")).to_contain_text("does not let a page keep anything")
     page.close()
 
 
-def test_of_two_tabs_of_an_exported_study_one_answers(browser, make, tmp_path):
-    folder, study = make()
-    answers = Answers(folder)
-    [token], _ = site.export(tmp_path / "site", folder, study, answers, 1)
-    answers.close()
+def test_of_two_tabs_of_an_exported_study_one_answers(browser, on_disk):
     context = browser.new_context(accept_downloads=True)
     first, second = context.new_page(), context.new_page()
     for page in (first, second):
-        page.goto((tmp_path / "site" / token / "index.html").as_uri())
+        page.goto(on_disk)
         if page is first:
             page.click("#agree")
         expect(page.locator("#choose-left")).to_be_enabled()
