@@ -27,6 +27,7 @@ CHOICES = {
     "data.source": ("orl", "folder", "records", "tfds", "photos"),
     "data.fit": ("crop", "resize"),
     "data.resample": ("area", "bicubic"),
+    "model.kind": ("unet", "refine"),
     "model.predict": ("epsilon", "v", "y_0"),
     "model.gamma_embedding": ("log_snr", "sqrt_gamma"),
     "model.gamma_injection": ("add", "scale_shift"),
@@ -52,6 +53,11 @@ MOST = {
     "data.threads": 1024,
     "model.channels": 2**15,  # of any level
     "model.blocks": 256,
+    "model.predictor_channels": 2**15,
+    "model.predictor_blocks": 256,
+    "model.feature_channels": 256,
+    "model.fine_channels": 2**15,
+    "model.fine_blocks": 256,
     "model.space_to_depth": 64,
     "schedule.steps": 100_000,
     "sample.steps": 100_000,
@@ -84,6 +90,7 @@ def base() -> ConfigDict:
     data.fit = "resize"  # "resize": the largest central square, area-resized (paper); "crop": a crop of HR size, not resized
     data.resample = "area"  # how "resize" resamples: "area" (paper, natural images) or "bicubic"
     data.flip = True  # mirror half of the training images
+    data.turn = False  # turn training images by a random number of quarter turns
     data.crop_jitter = 0.0  # training squares move, and shrink, by up to this fraction of their side
     data.blur = 0.0  # sigma of a Gaussian blur of the LR image is drawn from [0, blur] LR pixels, for half of the examples
     data.tell_blur = False  # whether the network is told sigma: it can then take blur off, not only forgive it
@@ -93,6 +100,9 @@ def base() -> ConfigDict:
     data.max_bad_fraction = 0.01  # unreadable or too small images above this fraction are an error
 
     c.model = model = ConfigDict()
+    # "unet": the paper's; "refine": a predictor without noise, run once a picture, and a denoiser for what it leaves out,
+    # both residual networks of convolutions alone, on the LR grid (space_to_depth = the scale, predict_residual = True)
+    model.kind = "unet"
     model.channels = 128  # of the finest level
     model.multipliers = (1, 2, 4, 8, 8)  # of the channels, level by level; each level halves the grid
     model.blocks = 3  # residual blocks per level
@@ -102,6 +112,11 @@ def base() -> ConfigDict:
     model.rescale_skip = True  # residual sums are scaled by 1/√2
     model.dropout = 0.2  # the fraction dropped in each residual block, in training
     model.head_channels = 0  # channels of an attention head; 0: one head
+    model.predictor_channels = 64  # kind = "refine": of the predictor; model.channels and blocks are the denoiser's
+    model.predictor_blocks = 16  # ... its residual blocks
+    model.feature_channels = 4  # ... what it hands on to the denoiser beside its guess, per pixel of the HR image
+    model.fine_channels = 32  # ... of both networks' end, on twice the LR grid
+    model.fine_blocks = 2  # ... and its residual blocks
     model.image_channels = 3  # 3: RGB, 1: grey
     model.gamma_embedding = "log_snr"  # what the sinusoids are fed: the log-SNR, or 1000 · √gamma ("sqrt_gamma")
     model.gamma_injection = "add"  # how the embedding enters a block: "add" (DDPM) or "scale_shift"
@@ -174,7 +189,8 @@ def validate(config: ConfigDict) -> None:
         "data.hr_size data.lr_size data.threads model.channels model.blocks model.space_to_depth model.image_channels "
         "schedule.steps sample.steps train.steps train.batch_size train.accumulate train.log_every train.checkpoint_every "
         "train.evaluate_every train.evaluate_images train.sample_images train.keep_checkpoints train.max_bad_steps "
-        "train.overfit_steps train.overfit_batch train.teacher_steps"
+        "train.overfit_steps train.overfit_batch train.teacher_steps model.predictor_channels model.predictor_blocks "
+        "model.fine_channels"
     ).split():
         value, most = get(config, field), MOST.get(field, LARGEST)
         _need(value >= 1, f"{field} = {value} must be at least 1")
@@ -187,7 +203,15 @@ def validate(config: ConfigDict) -> None:
     )
     for field in ("data.crop_jitter", "data.max_bad_fraction", "model.dropout", "train.ema_decay", "train.overfit_loss"):
         _need(0 <= get(config, field) <= 1, f"{field} = {get(config, field)} must lie between 0 and 1")
-    for field in ("data.blur", "data.noise", "train.clip_norm", "train.warmup_steps", "model.head_channels"):
+    for field in (
+        "data.blur",
+        "data.noise",
+        "train.clip_norm",
+        "train.warmup_steps",
+        "model.head_channels",
+        "model.feature_channels",
+        "model.fine_blocks",
+    ):
         value = get(config, field)
         _need(value >= 0, f"{field} = {value} must not be negative")
         _need(value <= LARGEST, f"{field} = {value} must be at most {LARGEST}")
@@ -241,6 +265,14 @@ def _validate_sizes(config: ConfigDict) -> None:
                 not has_attention or channels % model.head_channels == 0,
                 f"model.head_channels = {model.head_channels} must divide the {channels} channels of level size {size}",
             )
+    if model.kind == "refine":
+        scale = model.space_to_depth
+        _need(model.predict_residual, "model.kind = 'refine' refines a guess: it needs model.predict_residual = True")
+        _need(
+            tuple(model.multipliers) == (1,) and not model.attention and not model.middle_attention and scale % 2 == 0,
+            "model.kind = 'refine' needs model.multipliers = (1,), attention = (), middle_attention = False and an even "
+            "space_to_depth",
+        )
     batch, accumulate = config.train.batch_size, config.train.accumulate
     _need(batch % accumulate == 0, f"train.batch_size = {batch} must be divisible by train.accumulate = {accumulate}")
 

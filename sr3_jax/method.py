@@ -3,6 +3,9 @@
 This is the only place where the three meet. Training asks it for losses, inference for images.
 
     hr ──degrade──▶ lr ──upsample──▶ condition;    y_0 = hr, or (hr - condition) / residual_scale (model.predict_residual)
+
+A network that predicts and refines (model.kind = "refine") makes a better condition of the upsampled image first: its guess of
+the HR image, and features of it as further channels.
 """
 
 import math
@@ -25,6 +28,7 @@ from sr3_jax.diffusion.types import Denoiser, Images, Keys
 from sr3_jax.models import build_model
 
 LowResolution = Float[Array, "b lr_h lr_w c"]
+Condition = Float[Array, "b h w k"]  # an image, and further channels if a predictor hands them on
 
 
 class Flaws(NamedTuple):
@@ -63,6 +67,11 @@ class Method:
         return self.config.objective == "distill"
 
     @property
+    def refines(self) -> bool:
+        """Whether a predictor makes the condition."""
+        return self.config.model.kind == "refine" and not self.regression
+
+    @property
     def most(self) -> Flaws:
         """The strongest flaws of an LR image that the network is told of; 0: it knows of none."""
         data = self.config.data
@@ -84,15 +93,15 @@ class Method:
 
     # -- images in and out of the space that is diffused
 
-    def encode(self, hr: Images, condition: Images) -> Images:
+    def encode(self, hr: Images, condition: Condition) -> Images:
         """HR image to y_0."""
         model = self.config.model
-        return (hr - condition) / model.residual_scale if model.predict_residual else hr
+        return (hr - condition[..., : model.image_channels]) / model.residual_scale if model.predict_residual else hr
 
     def decode(self, y_0: Any, condition: Any) -> Any:
         """y_0 to the HR image; both arrays of JAX or of NumPy, with or without a batch."""
         model = self.config.model
-        return condition + model.residual_scale * y_0 if model.predict_residual else y_0
+        return condition[..., : model.image_channels] + model.residual_scale * y_0 if model.predict_residual else y_0
 
     def degrade(self, hr: Images) -> LowResolution:
         data = self.config.data
@@ -101,13 +110,30 @@ class Method:
     def upsample(self, lr: LowResolution) -> Images:
         return degradations.upsample(lr, self.config.data.hr_size)
 
+    def condition(self, params: PyTree, upsampled: Images, flaws: Flaws = FLAWLESS) -> Condition:
+        """What the network is shown of the upsampled LR image: the image itself, or the predictor's guess and features.
+
+        The guess takes the image's place, so that `encode` and `decode` go from it.
+        """
+        if not self.refines:
+            return upsampled
+        told, c = self._told(flaws, len(upsampled)), self.config.model.image_channels
+        predicted = self.model.apply({"params": params}, upsampled, method="predict", **told)
+        return jnp.concatenate([self.decode(predicted[..., :c], upsampled), predicted[..., c:]], axis=-1)
+
+    @property
+    def condition_channels(self) -> int:
+        """How many channels `condition` makes."""
+        model = self.config.model
+        return model.image_channels + (model.feature_channels if self.refines else 0)
+
     # -- training
 
     def init(self, key: Key[Array, ""]) -> PyTree:
         """Random parameters, float32."""
         image = jnp.zeros((1, *self.shape))
         noise = () if self.regression else (image, jnp.ones((1,)))
-        return self.model.init(key, image, *noise)["params"]
+        return self.model.init(key, image, *noise, **({"method": "both"} if self.refines else {}))["params"]
 
     def loss(
         self, params: PyTree, images: Array, key: Key[Array, ""], train: bool = True, teacher: PyTree = None
@@ -126,7 +152,16 @@ class Method:
             flaws = Flaws(noise, blur)
             if self.flaws:  # as in the file that it will be read from
                 lr = degradations.quantize(lr) if data.quantize_lr else jnp.clip(lr, -1, 1)
-        condition = self.upsample(lr)
+        upsampled = self.upsample(lr)
+        condition = self.condition(params, upsampled, flaws)
+        predictor_loss: Any = 0.0
+        if self.refines:
+            c = self.config.model.image_channels
+            if not self.student:  # both learn at once, each its own task: the refiner's must not move the guess
+                predictor_loss = losses.distance(self.encode(condition[..., :c], upsampled), self.encode(hr, upsampled), "l2")
+                condition = jnp.concatenate([jax.lax.stop_gradient(condition[..., :c]), condition[..., c:]], axis=-1)
+            else:  # a student keeps its teacher's predictor
+                condition = jax.lax.stop_gradient(condition)
         y_0 = self.encode(hr, condition)
 
         told = self._told(flaws, hr.shape[0])
@@ -143,7 +178,7 @@ class Method:
             levels = sampling_schedule(self.config, self.config.sample.steps)
             steps = self.config.train.teacher_steps
             return losses.distillation_loss(network, wise, condition, y_0, diffusion_key, levels, steps, **shared)
-        return losses.sr3_loss(network, condition, y_0, diffusion_key, self.schedule, **shared)
+        return predictor_loss + losses.sr3_loss(network, condition, y_0, diffusion_key, self.schedule, **shared)
 
     # -- inference
 
@@ -180,9 +215,10 @@ class Method:
         `steps` is a number of evaluations for config.sample's sampler, by default its own, or any table of samplers.py.
         `flaws` are those of `lr`, of which the network is told as much as it understands.
         """
-        condition = self.upsample(lr)
+        upsampled = self.upsample(lr)
+        condition = self.condition(params, upsampled, flaws)
         table = steps if isinstance(steps, Steps) else sampling_steps(self.config, steps)
-        y_0 = samplers.sample(self.denoiser(params, flaws), condition, keys, table, shape=condition.shape)
+        y_0 = samplers.sample(self.denoiser(params, flaws), condition, keys, table, shape=upsampled.shape)
         return jnp.clip(self.decode(y_0, condition), -1, 1)
 
 

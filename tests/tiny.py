@@ -48,6 +48,25 @@ def tiny_checkpoint(channels: int = 1, objective: str = "sr3", noise: float = 0.
     return Checkpoint(config, params, 7, "tiny")
 
 
+def refining_checkpoint(objective: str = "sr3") -> Checkpoint:
+    """8×8 to 16×16, grey: a predictor and a denoiser (model.kind = "refine"), random weights everywhere."""
+    config = sr3_jax.config.base()
+    config.objective, config.train.teacher = objective, "another" if objective == "distill" else ""
+    config.data.hr_size, config.data.lr_size, config.data.noise = 16, 8, 4.0
+    model = config.model
+    model.kind, model.space_to_depth, model.image_channels, model.multipliers = "refine", 2, 1, (1,)
+    model.channels, model.blocks, model.predictor_channels, model.predictor_blocks = 8, 1, 8, 1
+    model.fine_channels, model.fine_blocks, model.feature_channels, model.dropout = 4, 0, 2, 0.0
+    model.attention, model.middle_attention = (), False
+    model.predict, model.predict_residual, model.residual_scale = "v", True, 0.1
+    config.sample.steps, config.sample.schedule = 2, "log_snr"
+    sr3_jax.config.validate(config)
+    rng = np.random.default_rng(1)
+    shapes = jax.eval_shape(Method(config).init, jax.random.key(0))
+    params = jax.tree.map(lambda leaf: jnp.asarray(0.2 * rng.normal(size=leaf.shape), jnp.float32), shapes)
+    return Checkpoint(config, params, 7, "refining")
+
+
 def mesh_of(devices: Sequence[jax.Device], fsdp: int = 1) -> Mesh:
     shape = (len(devices) // fsdp, fsdp)
     return jax.make_mesh(shape, ("data", "fsdp"), devices=devices, axis_types=(AxisType.Auto,) * 2)

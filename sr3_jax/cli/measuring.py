@@ -10,7 +10,7 @@ from absl import flags
 from sr3_jax.cli.command import Arguments, Command, between
 from sr3_jax.errors import UserError
 
-PROTOCOLS = ("held_out", "orl", "photos", "photos-large", "table1", "table2", "table3", "table4", "table5")
+PROTOCOLS = ("held_out", "orl", "photos", "photos-large", "validation", "table1", "table2", "table3", "table4", "table5")
 
 
 def evaluate(args: Arguments, _: list[str]) -> None:
@@ -22,9 +22,10 @@ def evaluate(args: Arguments, _: list[str]) -> None:
       orl           AT&T faces, 16 → 64                  photos, photos-large   public photographs, 32 → 128 and 64 → 256
       table1        faces 16 → 128                       table2                 ImageNet 64 → 256: FID, IS, PSNR, SSIM
       table3        a classifier's accuracy on 4×        table4                 FID of sets of images (--images=NAME=DIR …)
-      table5        FID of SR stages: blur, loss
+      table5        FID of SR stages: blur, loss         validation             photographs to choose by, 32 → 128
 
-    Tables of the paper need --data=DIR (or tfds:NAME[:VERSION][:SPLIT]), the held-out images; FID needs --inception=PATH,
+    Tables of the paper need --data=DIR (or tfds:NAME[:VERSION][:SPLIT]), the held-out images; validation needs what
+    `sr3 prepare photos` wrote; FID needs --inception=PATH,
     a file that the error names. --images=NAME=DIR adds a method's images, by their stems; what it is to make them from is
     written by --export=DIR. A run that is stopped goes on with the same command. Without a protocol, --images=DIR
     --reference=DIR [--lr=DIR] compares two folders. LPIPS needs the extra [metrics].

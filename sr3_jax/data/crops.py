@@ -49,6 +49,8 @@ def fit(image: Image, config: ConfigDict, rng: np.random.Generator | None = None
         pixels = resample(image.pixels, box, size, data.resample)
     if rng is not None and data.flip and rng.random() < 0.5:
         pixels = pixels[:, ::-1]
+    if rng is not None and data.turn:
+        pixels = np.rot90(pixels, int(rng.integers(4)))
     return np.ascontiguousarray(pixels)
 
 

@@ -66,27 +66,39 @@ def paragraphs(text: str) -> list[Paragraph]:
 def credit(copyright: str, path: str) -> Credit | None:
     """What a machine-readable copyright file (DEP-5) says of an installed file; None if it says nothing, or is of another kind.
 
-    Its patterns are paths in the source package, which installation may have moved: the file's own name decides, then a
-    wildcard that fits the end of its path. The last that fits counts.
+    Its patterns are paths in the source package. Installation may have moved a file, or written it in another format, as
+    `.webp` instead of `.jpg`. So a pattern that is the end of the path but for the suffix decides, then one of the file's own
+    name, then a wildcard that fits the end of its path. The last that fits counts.
     """
     first, *others = paragraphs(copyright) or [{}]
     if "format" not in first:
         return None
-    about = [paragraph for paragraph in others if "files" in paragraph]
     name, ends = path.rpartition("/")[2], [path.split("/", depth)[-1] for depth in range(path.count("/") + 1)]
-    fitting = [paragraph for paragraph in about if name in (one.rpartition("/")[2] for one in paragraph["files"].split())]
-    fitting = fitting or [
-        paragraph
-        for paragraph in about
-        if any(fnmatch.fnmatchcase(end, pattern) for pattern in paragraph["files"].split() for end in ends)
-    ]
-    if not fitting:
+    stems = {_stem(end) for end in ends if "/" in end}
+
+    def certainty(pattern: str) -> int:
+        if "/" in pattern and _stem(pattern) in stems:
+            return 3
+        if pattern.rpartition("/")[2] == name:
+            return 2
+        return int(any(fnmatch.fnmatchcase(end, pattern) for end in ends))
+
+    found, last = 0, None
+    for paragraph in others:
+        best = max(map(certainty, paragraph.get("files", "").split()), default=0)
+        if best and best >= found:
+            found, last = best, paragraph
+    if last is None:
         return None
-    last = fitting[-1]
     holders = [re.sub(r"\s*<\S*@\S*", "", line) for line in last.get("copyright", "").splitlines()]
     urls = _URL.findall(" ".join(value for field, value in last.items() if field != "license"))
     licence = (last.get("license") or "not stated").splitlines()[0]
     return Credit("; ".join(filter(None, holders)) or "not stated", licence, urls[0] if urls else "")
+
+
+def _stem(path: str) -> str:
+    """The path without its suffix."""
+    return re.sub(r"\.[^./]*$", "", path)
 
 
 def _members(data: bytes) -> dict[str, bytes]:

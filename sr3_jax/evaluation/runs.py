@@ -75,7 +75,7 @@ def check_needs(protocol: Protocol, given: Any) -> None:
         raise UserError(f"--labels is for --protocol=table3, not for --protocol={protocol.name}")
     if given.data and given.lr:
         raise UserError("--data and --lr cannot be given together: the images come from one of them")
-    if given.data and protocol.data:
+    if given.data and protocol.data and "data" not in protocol.needs:
         raise UserError(f"--protocol={protocol.name} has images of its own; --data is for the paper's tables")
     if given.lr and protocol.name not in ("table5", "images"):
         raise UserError(f"--lr is for --protocol=table5 or for --images and --reference, not for --protocol={protocol.name}")

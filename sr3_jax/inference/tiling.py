@@ -8,7 +8,7 @@ beside the canvases is bounded by the tile and the number of tiles at a time.
 Positions are in pixels of the LR image, so that tiles always lie on the network's own grid.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -20,6 +20,7 @@ from sr3_jax.method import Steps
 Canvas = Float[np.ndarray, "_h _w _c"]  # sizes vary within a function
 # (condition, y, gamma) of equal tiles, (n, t, t, c), to their y_0; (t, row, column) to a block of noise
 DenoiseTiles = Callable[[np.ndarray, np.ndarray, float], np.ndarray]
+OnTiles = Callable[[int], object]
 NoiseBlock = Callable[[int, int, int], np.ndarray]
 
 
@@ -92,30 +93,21 @@ def diffuse(
     steps: Steps,
     tiles: Plan,
     batch: int,
-    on_tiles: Callable[[int], object] = lambda count: None,
+    on_tiles: OnTiles = lambda count: None,
+    channels: int | None = None,
 ) -> Canvas:
-    """`samplers.sample` on a canvas: y_0 of the condition's shape, from noise that is made in blocks of `block`² pixels.
+    """`samplers.sample` on a canvas: y_0 of `channels`, by default the condition's, from noise in blocks of `block`² pixels.
 
     `denoise` is given `batch` tiles at a time, the last ones repeated to fill it. `on_tiles(count)` is called after each time.
     """
-    rows_left = steps.evaluations
-    y = np.empty_like(condition)
+    rows_left, channels = steps.evaluations, channels or condition.shape[-1]
+    y = np.empty((*condition.shape[:2], channels), np.float32)
     _add_noise(y, 0.0, 1.0, noise, rows_left + 1, block)
     remembers = bool(np.any(steps.previous))
-    before = np.zeros_like(condition) if remembers else None
-    scale = 1 / (tiles.rows.total[:, None] * tiles.columns.total).astype(np.float32)[..., None]
+    before = np.zeros_like(y) if remembers else None
     for row in range(rows_left):
         gamma, keep, predicted, previous, strength = (float(column[row]) for column in steps)
-        found = np.zeros_like(condition)
-        windows = list(tiles.windows())
-        for start in range(0, len(windows), batch):
-            some = windows[start : start + batch]
-            filled = [*some, *[some[-1]] * (batch - len(some))]
-            seen, noisy = (np.stack([canvas[rows, columns] for rows, columns, _ in filled]) for canvas in (condition, y))
-            for (rows, columns, weight), estimate in zip(some, denoise(seen, noisy, gamma), strict=False):
-                found[rows, columns] += weight * estimate
-            on_tiles(len(some))
-        found *= scale
+        found = blend(denoise, (condition, y), tiles, batch, channels, on_tiles, gamma)
         y *= keep
         y += predicted * found
         if before is not None:
@@ -125,6 +117,29 @@ def diffuse(
         if strength:
             _add_noise(y, 1.0, strength, noise, rows_left - row, block)
     return y
+
+
+def blend(
+    function: Callable[..., np.ndarray],
+    canvases: Sequence[Canvas],
+    tiles: Plan,
+    batch: int,
+    channels: int,
+    on_tiles: OnTiles = lambda count: None,
+    *arguments: float,
+) -> Canvas:
+    """`function` of the canvases and `arguments`, computed on tiles, `batch` at a time, and blended where they overlap."""
+    found = np.zeros((*canvases[0].shape[:2], channels), np.float32)
+    windows = list(tiles.windows())
+    for start in range(0, len(windows), batch):
+        some = windows[start : start + batch]
+        filled = [*some, *[some[-1]] * (batch - len(some))]
+        seen = (np.stack([canvas[rows, columns] for rows, columns, _ in filled]) for canvas in canvases)
+        for (rows, columns, weight), estimate in zip(some, function(*seen, *arguments), strict=False):
+            found[rows, columns] += weight * estimate
+        on_tiles(len(some))
+    found *= 1 / (tiles.rows.total[:, None] * tiles.columns.total).astype(np.float32)[..., None]
+    return found
 
 
 def _add_noise(y: Canvas, keep: float, strength: float, noise: NoiseBlock, t: int, block: int) -> None:

@@ -251,6 +251,11 @@ class Upscaler:
         condition = tiling.resize(lr, lr.shape[0] * self.scale, lr.shape[1] * self.scale)
         tiles = self._plan(height, width)
         key, block = image_key(seed, id, sample), self.checkpoint.config.data.hr_size
+        at_a_time = min(self._tiles_at_a_time, self._padded(len(tiles.rows.starts) * len(tiles.columns.starts)))
+        if self.method.refines:
+            predict = functools.partial(self._condition_tiles, flaws)
+            channels, seen = self.method.condition_channels, lambda count: on_tiles(0)  # it counts as no evaluation
+            condition = tiling.blend(predict, (condition,), tiles, at_a_time, channels, seen)
         y_0 = tiling.diffuse(
             functools.partial(self._denoise_tiles, flaws),
             condition,
@@ -258,8 +263,9 @@ class Upscaler:
             block,
             steps,
             tiles,
-            min(self._tiles_at_a_time, self._padded(len(tiles.rows.starts) * len(tiles.columns.starts))),
+            at_a_time,
             on_tiles,
+            self.channels,
         )
         image = np.clip(np.asarray(self.method.decode(y_0, condition)), -1, 1)
         return image[: height * self.scale, : width * self.scale]
@@ -272,7 +278,7 @@ class Upscaler:
             tiles += 1 if sides == (self.lr_size, self.lr_size) else self._tiles(*sides)
             made *= self.scale
         # condition, y_t, estimate, the estimate before, and the picture itself
-        size = 4 * height * width * made**2 * (4 * self.channels + 4)
+        size = 4 * height * width * made**2 * (self.method.condition_channels + 3 * self.channels + 4)
         return Cost(*self._size(height, width, scale), tiles, self.table(steps, sampler).evaluations, size)
 
     def _tiles(self, height: int, width: int) -> int:
@@ -398,6 +404,18 @@ class Upscaler:
         run = self._once("tiles", compile_)
         inputs = jax.device_put((condition, y), parallel.batch_sharding(self.mesh))
         return np.asarray(run(self.params, _numbers(flaws), *inputs, np.float32(gamma)))
+
+    def _condition_tiles(self, flaws: Flaws, upsampled: np.ndarray) -> np.ndarray:
+        def compile_() -> Callable:
+            whole, split = parallel.replicated(self.mesh), parallel.batch_sharding(self.mesh)
+
+            def run(params, flaws, upsampled):
+                return self.method.condition(params, upsampled, flaws)
+
+            return jax.jit(run, in_shardings=(whole, whole, split), out_shardings=split)
+
+        run = self._once("condition", compile_)
+        return np.asarray(run(self.params, _numbers(flaws), jax.device_put(upsampled, parallel.batch_sharding(self.mesh))))
 
     def _noise(self, key: jax.Array, t: int, row: int, column: int) -> np.ndarray:
         """Block (row, column) of the noise numbered t. Block (0, 0) is what an image of the network's own size gets."""

@@ -4,14 +4,33 @@ from typing import Any
 
 import jax.numpy as jnp
 
+from sr3_jax.models.refinement import PredictAndRefine
 from sr3_jax.models.unet import UNet
 
 
-def build_model(model: Any, size: int, regression: bool = False, flaws: tuple[str, ...] = ()) -> UNet:
+def build_model(model: Any, size: int, regression: bool = False, flaws: tuple[str, ...] = ()) -> UNet | PredictAndRefine:
     """The network of a config's `model` section for images of `size`×`size`; for regression without a noise level.
 
     `flaws` names those of the LR image that it is told of: "noise", "blur".
     """
+    if model.kind == "refine":
+        shared = {
+            "out_channels": model.image_channels,
+            "space_to_depth": model.space_to_depth,
+            "fine_channels": model.fine_channels,
+            "fine_blocks": model.fine_blocks,
+        }
+        predictor = shared | {
+            "channels": model.predictor_channels,
+            "blocks": model.predictor_blocks,
+            "feature_channels": model.feature_channels,
+        }
+        denoiser = shared | {
+            "channels": model.channels,
+            "blocks": model.blocks,
+            "gamma_embedding": model.gamma_embedding,
+        }
+        return PredictAndRefine(predictor, None if regression else denoiser, flaws, jnp.dtype(model.dtype))
     return UNet(
         channels=model.channels,
         multipliers=tuple(model.multipliers),

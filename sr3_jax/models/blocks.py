@@ -4,6 +4,7 @@ Feature maps are (b, h, w, c). Parameters are float32; `dtype` is that of the co
 """
 
 import math
+from collections.abc import Mapping
 
 import flax.linen as nn
 import jax
@@ -18,6 +19,9 @@ from sr3_jax.models.platform import DType, Features, downsample, upsample
 Embedding = Float[Array, "b e"]
 
 ZERO = nn.initializers.zeros_init()
+
+# A blur of one LR pixel matters as much as a noise of several 8-bit levels.
+FLAW_SCALES = {"noise": 1, "blur": 8}
 
 
 def conv(x: Features, channels: int, dtype: DType, name: str, size: int = 3, init=None, stride: int = 1) -> Features:
@@ -83,6 +87,31 @@ class SigmaEmbedding(nn.Module):
         features = jnp.concatenate([sigma / 16, jnp.sqrt(sigma) / 4, jnp.log1p(sigma) / 3], axis=-1).astype(self.dtype)
         embedding = nn.silu(nn.Dense(self.width, dtype=self.dtype, name="dense_0")(features))
         return nn.Dense(self.width, dtype=self.dtype, kernel_init=ZERO, name="dense_1")(embedding)
+
+
+def embed_levels(
+    channels: int,
+    kind: str,
+    names: tuple[str, ...],
+    gamma: Float[Array, " b"] | None,
+    flaws: Mapping[str, Float[Array, " b"]] | None,
+    b: int,
+    dtype: DType,
+) -> Embedding | None:
+    """What a network is told, as one vector of 4 · `channels` an image: the noise level, and the LR image's flaws.
+
+    `kind` is GammaEmbedding's, or "none"; `flaws` are sigmas in 8-bit levels or LR pixels, None: flawless. None: it is told
+    nothing. To be called inside a module, whose parameters the embeddings become.
+    """
+    embedding = None
+    if kind != "none":
+        assert gamma is not None, "this network needs a noise level"
+        embedding = GammaEmbedding(channels, 4 * channels, kind, dtype, name="gamma_embedding")(gamma)
+    for name in names:
+        sigma = jnp.zeros(b) if flaws is None else flaws[name] * FLAW_SCALES[name]
+        told = SigmaEmbedding(4 * channels, dtype, name=f"input_{name}_embedding")(sigma)
+        embedding = told if embedding is None else embedding + told
+    return embedding
 
 
 class ResBlock(nn.Module):

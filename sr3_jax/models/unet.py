@@ -14,18 +14,15 @@ from sr3_jax.models.blocks import (
     ZERO,
     DType,
     Features,
-    GammaEmbedding,
     GroupNorm,
     ResBlock,
     SelfAttention,
-    SigmaEmbedding,
     conv,
     depth_to_space,
+    embed_levels,
     space_to_depth,
     upsample,
 )
-
-FLAW_SCALES = {"noise": 1, "blur": 8}  # a blur of one LR pixel matters as much as a noise of several 8-bit levels
 
 
 class UNet(nn.Module):
@@ -76,16 +73,7 @@ class UNet(nn.Module):
     ) -> Features:
         x = condition if y_t is None else jnp.concatenate([condition, y_t], axis=-1)
         x = space_to_depth(x.astype(self.dtype), self.space_to_depth)
-        embedding = None
-        if self.gamma_embedding != "none":
-            assert gamma is not None, "this network needs a noise level"
-            embedding = GammaEmbedding(
-                self.channels, 4 * self.channels, self.gamma_embedding, self.dtype, name="gamma_embedding"
-            )(gamma)
-        for flaw in self.flaws:
-            sigma = jnp.zeros(x.shape[0]) if flaws is None else flaws[flaw] * FLAW_SCALES[flaw]
-            told = SigmaEmbedding(4 * self.channels, self.dtype, name=f"input_{flaw}_embedding")(sigma)
-            embedding = told if embedding is None else embedding + told
+        embedding = embed_levels(self.channels, self.gamma_embedding, self.flaws, gamma, flaws, x.shape[0], self.dtype)
         levels = [self.channels * multiplier for multiplier in self.multipliers]
         last = len(levels) - 1
         size = self.size // self.space_to_depth

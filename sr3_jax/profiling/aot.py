@@ -216,15 +216,22 @@ def model_flops(config: ConfigDict, what: str, evaluations: int) -> int:
     method = Method(plain)
     params = jax.eval_shape(method.init, jax.random.key(0))
     image = jax.ShapeDtypeStruct((1, *method.shape), jnp.float32)
-    inputs = (image,) if method.regression else (image, image, jax.ShapeDtypeStruct((1,), jnp.float32))
+    condition = jax.ShapeDtypeStruct((1, *method.shape[:2], method.condition_channels), jnp.float32)
+    inputs = (image,) if method.regression else (condition, image, jax.ShapeDtypeStruct((1,), jnp.float32))
 
     def forward(params: PyTree, *inputs: jax.Array) -> jax.Array:
         return method.model.apply({"params": params}, *inputs).sum()
 
+    def predict(params: PyTree, upsampled: jax.Array) -> jax.Array:
+        return method.condition(params, upsampled).sum()
+
+    once = 0  # of the predictor
+    if method.refines:
+        once = matrix_flops(jax.grad(predict) if what == "train" and not method.student else predict, params, image)
     one = matrix_flops(jax.grad(forward), params, *inputs) if what == "train" else matrix_flops(forward, params, *inputs)
     if what == "train" and method.student:
         one += plain.train.teacher_steps * matrix_flops(forward, params, *inputs)
-    return one * evaluations * plain.train.batch_size
+    return (one * evaluations + once) * plain.train.batch_size
 
 
 def residual_bytes(config: ConfigDict, images: int) -> int:

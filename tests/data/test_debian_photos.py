@@ -4,7 +4,9 @@ import hashlib
 import io
 import os
 import shutil
+import struct
 import tarfile
+import zlib
 from pathlib import PurePosixPath
 
 import numpy as np
@@ -71,7 +73,7 @@ def ar(members):
 
 def package(name, photographs, copyright=DEP5, version="1-1"):
     """A .deb with these photographs, and beside them what must not be taken."""
-    folder = debian_photos.PACKAGES[name].folder
+    folder = FOLDERS.get(name, "usr/share/backgrounds")
     files = {f"./{folder}/{photograph}": data for photograph, data in photographs.items()}
     files |= {
         f"./{folder}/Link.jpg": "Sea.jpg",
@@ -86,11 +88,70 @@ def package(name, photographs, copyright=DEP5, version="1-1"):
     return ar({"debian-binary": b"2.0\n", "control.tar.xz": tar({"./control": about}), "data.tar.xz": tar(files)})
 
 
+def resources(files, zipped=()):
+    """A Qt resource file, version 3, of these paths; Qt's own layout: the children of a folder follow one another."""
+    names, contents, nodes = b"", b"", []
+    tree = {}
+    for path, data in files.items():
+        node = tree
+        *folders, last = path.split("/")
+        for folder in folders:
+            node = node.setdefault(folder, {})
+        node[last] = (data, path in zipped)
+    waiting = [("", tree)]
+    first = 1
+    for name, node in waiting:
+        start = len(names)
+        names += struct.pack(">HI", len(name), 0) + name.encode("utf-16-be")
+        if isinstance(node, dict):
+            nodes.append(struct.pack(">IHIIQ", start, 2, len(node), first, 0))
+            first += len(node)
+            waiting += node.items()
+            continue
+        data, squeezed = node
+        stored = struct.pack(">I", len(data)) + zlib.compress(data) if squeezed else data
+        nodes.append(struct.pack(">IHHHIQ", start, int(squeezed), 0, 0, len(contents), 0))
+        contents += struct.pack(">I", len(stored)) + stored
+    nodes = b"".join(nodes)
+    places = (24, 24 + len(nodes), 24 + len(nodes) + len(contents))
+    return struct.pack(">4s5I", b"qres", 3, *places, 0) + nodes + contents + names
+
+
 NAMES = list(debian_photos.PACKAGES)
+ERASE = "gcompris/src/activities/erase/resource"
+FOLDERS = {
+    "mate-backgrounds": "usr/share/backgrounds/mate/nature",
+    "gcompris-qt-data": "usr/share/gcompris-qt/rcc",
+    "plasma-workspace-wallpapers": "usr/share/wallpapers",
+}
 CONTENTS = {
-    NAMES[0]: {"Sea.jpg": jpeg(1), "Land.jpg": jpeg(2)},
-    NAMES[1]: {"Small.jpg": jpeg(3, 15, 15)},
-    NAMES[2]: {"Aqua.jpg": jpeg(4)},
+    "lomiri-wallpapers-16.04": {"Sea.jpg": jpeg(1), "Land.jpg": jpeg(2), "umang_by_Abhishek_Mudgal.jpg": jpeg(9)},
+    "lomiri-wallpapers-20.04": {"Small.jpg": jpeg(3, 15, 15)},
+    "mate-backgrounds": {"Dune.jpg": jpeg(4)},
+    "gcompris-qt-data": {
+        "erase.rcc": resources(
+            {
+                f"{ERASE}/Sea.webp": jpeg(5),
+                f"{ERASE}/kitten.webp": jpeg(6),
+                f"{ERASE}/deeper/Deep.webp": jpeg(7),
+                "a.qml": b"{}",
+            },
+            zipped=[f"{ERASE}/Sea.webp"],
+        ),
+        "core.rcc": resources({f"{ERASE}/Other.webp": jpeg(7)}),
+    },
+    "plasma-workspace-wallpapers": {
+        "Path/contents/images/2560x1600.jpg": jpeg(8),
+        "Path/contents/images/1280x800.jpg": jpeg(8),
+        "Autumn/contents/images/2560x1600.jpg": jpeg(10),
+    },
+}
+WHERE = {  # the photographs that are taken, by their names
+    "lomiri-wallpapers-16.04": {"Sea.jpg": jpeg(1), "Land.jpg": jpeg(2)},
+    "lomiri-wallpapers-20.04": {"Small.jpg": jpeg(3, 15, 15)},
+    "mate-backgrounds": {"Dune.jpg": jpeg(4)},
+    "gcompris-qt-data": {"erase/resource/Sea.webp": jpeg(5), "erase/resource/kitten.webp": jpeg(6)},
+    "plasma-workspace-wallpapers": {"Path/contents/images/2560x1600.jpg": jpeg(8)},
 }
 
 
@@ -113,42 +174,53 @@ def run(capsys, tmp_path, *arguments):
 def test_photographs_become_squares_and_are_credited_and_a_complete_folder_needs_no_packages(packages, tmp_path, capsys):
     code, out, err = run(capsys, tmp_path, f"--packages={packages}")
     assert code == 0, err
-    assert f"note: the photographs in {NAMES[0]} 1-1 (2) are not those in version 20.04.0-2 (15), which photos-4x" in out
-    assert "dropped: Small.jpg is 15×15, smaller than 16" in out
-    assert f"{3 * (6 + 1)} images of 16² in 1 files, 1 dropped" in out
-    assert {id.partition("#")[0] for id in Records(tmp_path / "out", 3).ids} == {"Sea.jpg", "Land.jpg", "Aqua.jpg"}
+    assert f"note: the photographs in {NAMES[0]} 1-1 (2) are not those in version 20.04.0-2 (13), which photos-4x" in out
+    assert f"dropped: {NAMES[1]}/Small.jpg is 15×15, smaller than 16" in out
+    count = 6 * (3 * 2 + 1 * 2)  # 50×34: squares at 1, 17, 33 and 1, 17; half of it 25×17
+    assert f"{count} images of 16² in 1 files, 1 dropped" in out
+    taken = {f"{name}/{photograph}" for name, photographs in WHERE.items() for photograph in photographs} - {
+        f"{NAMES[1]}/Small.jpg"
+    }
+    assert {id.partition("#")[0] for id in Records(tmp_path / "out", 3).ids} == taken
+    for part, held_out in (("train", False), ("eval", True)):  # fixed by name, whatever the hash says
+        photographs = {id.partition("#")[0] for id in Records(tmp_path / "out", 3, part).ids}
+        assert photographs == {name for name in taken if (name in debian_photos.VALIDATION) == held_out}
+        assert photographs
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "packages"]
     assert not list(tmp_path.rglob("*.jpg"))
 
     card = (tmp_path / "out" / "DATA.md").read_text()
     for line in (
-        "21 squares of 16×16 pixels, cut from 4 photographs in packages of Debian by",
+        f"{count} squares of 16×16 pixels, cut from 7 photographs in packages of Debian by",
         "    sr3 prepare photos --size=16 --tiles=1,2 --detail=0 --output=DIR",
         f"## {NAMES[0]} 1-1",
         "Licences: CC0-1.0 (1), CC-BY-4.0 (1). Source: https://example.org/pictures",
         f"Note: the photographs in {NAMES[2]} 1-1 (1) are not those in version 1.26.0-1 (12), which photos-4x was trained on.",
-        f"| Land.jpg | 50×34 | 7 | {hashlib.sha256(jpeg(2)).hexdigest()[:12]} | 2001, Everybody | CC0-1.0 |",
-        f'| Sea.jpg | 50×34 | 7 | {hashlib.sha256(jpeg(1)).hexdigest()[:12]} | 2018, Jane \\| Doe; 2019, "John" '
+        "Left out, renderings and textures: `analogpattern_by_Peter_Nerlich.jpg`, `umang_by_Abhishek_Mudgal.jpg`.",
+        f"| Land.jpg | 50×34 | 8 | {hashlib.sha256(jpeg(2)).hexdigest()[:12]} | 2001, Everybody | CC0-1.0 |",
+        f'| Sea.jpg | 50×34 | 8 | {hashlib.sha256(jpeg(1)).hexdigest()[:12]} | 2018, Jane \\| Doe; 2019, "John" '
         "https://example.org/sea | CC-BY-4.0 |",
         f"From usr/share/doc/{NAMES[2]}/copyright:",
         "> Do with them what you like.",
     ):
         assert line in card.splitlines()
-    assert "Held out from training, unless `data.eval_folder` is set: Aqua.jpg." in card
+    assert "For validation, never trained on: mate-backgrounds/Dune.jpg, gcompris-qt-data/erase/resource/kitten.webp." in card
     assert "[CC-BY-4.0](https://creativecommons.org/licenses/by/4.0/)" in card
 
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").iterdir()}
     shutil.rmtree(packages)
     code, out, _ = run(capsys, tmp_path)
-    assert (code, out.splitlines()[-2]) == (0, "21 images of 16² in 1 files, 1 dropped")
+    assert (code, out.splitlines()[-2]) == (0, f"{count} images of 16² in 1 files, 1 dropped")
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "out").iterdir()} == before
     code, _, err = run(capsys, tmp_path, "--detail=2")
     assert (code, "begun with other settings (detail: 2.0 here, 0.0 there)" in err) == (2, True)
 
 
 def test_the_packages_that_are_expected_need_no_note_and_a_stopped_run_goes_on(packages, tmp_path, capsys, monkeypatch):
-    for name, photographs in CONTENTS.items():
-        digest = debian_photos._digest({file: hashlib.sha256(data).hexdigest() for file, data in photographs.items()})
+    for name, photographs in WHERE.items():
+        digest = debian_photos._digest(
+            {f"{name}/{file}": hashlib.sha256(data).hexdigest() for file, data in photographs.items()}
+        )
         monkeypatch.setitem(debian_photos.PACKAGES, name, debian_photos.PACKAGES[name]._replace(digest=digest))
     code, out, _ = run(capsys, tmp_path, f"--packages={packages}")
     card = tmp_path / "out" / "DATA.md"
@@ -204,7 +276,6 @@ DAMAGE = {
     "a photograph that is none": (package(NAMES[0], {"Sea.jpg": b"text"}), "Sea.jpg in"),
     "a photograph that is cut": (package(NAMES[0], {"Sea.jpg": jpeg(0)[:900]}), "Sea.jpg in"),
     "a name that is hidden": (package(NAMES[0], {".Sea.jpg": jpeg(0)}), ".Sea.jpg, a name that is hidden"),
-    "a name twice": (package(NAMES[0], {"Small.jpg": jpeg(0)}), "Small.jpg, a name that is hidden or that another package"),
 }
 
 
@@ -257,6 +328,26 @@ def test_a_file_is_credited_by_its_own_name_before_a_wildcard_and_by_nothing_tha
     assert deb.credit(DEP5.replace("Files: *", "Files: other/*"), "usr/share/backgrounds/Land.jpg") is None
     assert deb.credit(FREE, "usr/share/backgrounds/Sea.jpg") is None
     assert deb.credit("", "usr/share/backgrounds/Sea.jpg") is None
+
+
+@pytest.mark.fast
+def test_a_file_that_was_written_in_another_format_is_credited_by_its_place():
+    copyright = DEP5.replace("Files: nature/Sea.jpg", "Files: src/erase/resource/Sea.jpg").replace("       16.04/Sea.jpg\n", "")
+    copyright = copyright.replace("Files: debian/*", "Files: src/other/Sea.png")
+    assert deb.credit(copyright, "gcompris/src/erase/resource/Sea.webp").licence == "CC-BY-4.0"
+    assert deb.credit(copyright, "gcompris/src/other/Sea.webp").licence == "Expat"
+    assert deb.credit(copyright, "gcompris/src/third/Sea.webp").licence == "CC0-1.0"
+
+
+def test_every_photograph_for_validation_is_of_a_package_and_taken():
+    for name in debian_photos.VALIDATION:
+        package, _, own = name.partition("/")
+        known = debian_photos.PACKAGES[package]
+        inner = [pattern.rpartition(debian_photos.INSIDE)[2] for pattern in known.patterns]
+        path = PurePosixPath(known.root or "usr/share/backgrounds") / ("mate/nature" if package[0] == "m" else "") / own
+        assert any(path.match(pattern) for pattern in inner), name
+        assert not any(path.match(one) for patterns in known.left_out.values() for one in patterns.split()), name
+    assert len(set(debian_photos.VALIDATION)) >= 12
 
 
 @pytest.mark.fast

@@ -9,7 +9,7 @@ from sr3_jax import images
 from sr3_jax.data import prepare
 from sr3_jax.data.records import Records
 from sr3_jax.data.sources import DataError, Folder, is_held_out
-from sr3_jax.data.tiles import Tiles, detail
+from sr3_jax.data.tiles import Tiles, detail, starts
 from sr3_jax.errors import UserError
 
 pytestmark = pytest.mark.fast
@@ -25,12 +25,12 @@ def folder(tmp_path):
     return tmp_path
 
 
-def test_squares_lie_side_by_side_around_the_middle_and_none_is_left_out(folder):
+def test_squares_cover_a_photograph_and_none_is_left_out(folder):
     tiles = Tiles(Folder(folder, ["place.png"], 3), 16)
-    assert tiles.ids == [f"place.png#1,{row},{column}" for row in (0, 1) for column in (0, 1, 2)]
-    for tile, (row, column) in zip((tiles[i] for i in range(6)), np.ndindex(2, 3), strict=True):
+    assert tiles.ids == [f"place.png#1,{row},{column}" for row in (0, 1, 2) for column in (0, 1, 2)]
+    for tile, (row, column) in zip((tiles[i] for i in range(9)), np.ndindex(3, 3), strict=True):
         assert tile.pixels.shape == (16, 16, 3)
-        assert tuple(tile.pixels[0, 0, :2]) == ((37 - 32) // 2 + 16 * row, (50 - 48) // 2 + 16 * column)
+        assert tuple(tile.pixels[0, 0, :2]) == ((0, 10, 21)[row], (50 - 48) // 2 + 16 * column)  # 37 = 2 · 16 + 5
     again = pickle.loads(pickle.dumps(tiles))
     np.testing.assert_array_equal(again[4].pixels, tiles[4].pixels)
 
@@ -39,7 +39,7 @@ def test_reducing_averages_blocks_of_pixels(folder):
     tiles = Tiles(Folder(folder, ["place.png"], 3), 8, (2,))
     block = np.arange(2) + (18 - 16) // 2 * 2  # the first two rows of the first square
     assert tiles[0].pixels[0, 0, 0] == np.rint(block.mean())
-    assert [place.partition("#")[2][0] for place in Tiles(Folder(folder, ["place.png"], 3), 8, (2, 4)).ids] == ["2"] * 6 + ["4"]
+    assert [place.partition("#")[2][0] for place in Tiles(Folder(folder, ["place.png"], 3), 8, (2, 4)).ids] == ["2"] * 6 + ["4"] * 2
 
 
 def test_photographs_without_room_are_dropped_and_named(folder):
@@ -77,3 +77,17 @@ def test_squares_of_a_photograph_are_held_out_together():
 def test_a_photograph_that_the_disk_does_not_give_stops_the_work_and_is_not_dropped(folder):
     with pytest.raises(UserError, match=r"gone\.png does not exist"):
         Tiles(Folder(folder, ["place.png", "gone.png"], 3), 16)
+
+
+@pytest.mark.fast
+@pytest.mark.parametrize("length", [15, 16, 19, 20, 21, 33, 40, 47, 100])
+def test_squares_cover_a_side_but_for_a_rest_that_is_not_worth_one(length):
+    found = starts(length, 16)
+    if length < 16:
+        assert found == []
+        return
+    assert found == sorted(found)
+    assert (found[0] >= 0, found[-1] + 16 <= length) == (True, True)
+    covered = {pixel for start in found for pixel in range(start, start + 16)}
+    assert length - len(covered) <= 16 // 4
+    assert len(found) <= length // 16 + 1

@@ -1,0 +1,109 @@
+"""Predict and refine: a network that guesses each pixel best, run once, and a smaller one that draws what the guess leaves out.
+
+Deblurring via stochastic refinement (Whang et al. 2022, arXiv 2112.02475) for super-resolution. What can be predicted is
+predicted once a picture, not once an evaluation, and all of the denoiser's capacity goes into what cannot. The predictor also
+hands on features of the picture, so the denoiser need not find them again in every evaluation (SRDiff, arXiv 2104.14951).
+
+Both are residual networks of 3×3 convolutions on the LR grid, with a thin end at twice that grid, and without normalisation
+(EDSR, arXiv 1707.02921): statistics over an image would depend on the tile that is seen.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from sr3_jax.models.blocks import ZERO, Embedding, conv, depth_to_space, embed_levels, space_to_depth
+from sr3_jax.models.platform import DType, Features
+
+FINE = 2  # how much finer than the LR grid the thin end is
+
+Told = Mapping[str, Float[Array, " b"]]
+
+
+class Block(nn.Module):
+    """3×3, scaled and shifted by the embedding, SiLU, 3×3, added to the input."""
+
+    channels: int
+    dtype: DType = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: Features, embedding: Embedding | None) -> Features:
+        h = conv(x, self.channels, self.dtype, "conv_0")
+        if embedding is not None:
+            dense = nn.Dense(2 * self.channels, dtype=self.dtype, kernel_init=ZERO, name="embedding")
+            scale, shift = jnp.split(dense(nn.silu(embedding))[:, None, None, :], 2, axis=-1)
+            h = h * (1 + scale) + shift
+        return x + conv(nn.silu(h), self.channels, self.dtype, "conv_1", init=ZERO)
+
+
+class Trunk(nn.Module):
+    """Images (b, h, w, any channels) to (b, h, w, out_channels), computed on a grid that is `space_to_depth` times coarser."""
+
+    channels: int
+    blocks: int
+    fine_channels: int
+    fine_blocks: int
+    out_channels: int  # of the image
+    feature_channels: int = 0  # that are handed on beside it
+    space_to_depth: int = 4
+    gamma_embedding: str = "none"
+    flaws: tuple[str, ...] = ()
+    dtype: DType = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: Features, gamma: Float[Array, " b"] | None = None, flaws: Told | None = None) -> Features:
+        x = space_to_depth(x.astype(self.dtype), self.space_to_depth)
+        embedding = embed_levels(self.channels, self.gamma_embedding, self.flaws, gamma, flaws, x.shape[0], self.dtype)
+        x = conv(x, self.channels, self.dtype, "stem")
+        for i in range(self.blocks):
+            x = Block(self.channels, self.dtype, name=f"block_{i}")(x, embedding)
+        fine = depth_to_space(conv(x, self.fine_channels * FINE**2, self.dtype, "fine"), FINE)
+        for i in range(self.fine_blocks):
+            fine = Block(self.fine_channels, self.dtype, name=f"fine_block_{i}")(fine, embedding)
+        rest = self.space_to_depth // FINE
+        # the last convolution in float32: its output is an image
+        image = conv(nn.silu(fine).astype(jnp.float32), self.out_channels * rest**2, jnp.float32, "out", init=ZERO)
+        image = depth_to_space(image, rest)
+        if not self.feature_channels:
+            return image
+        features = conv(nn.silu(x), self.feature_channels * self.space_to_depth**2, self.dtype, "features", size=1)
+        features = depth_to_space(features, self.space_to_depth).astype(jnp.float32)
+        return jnp.concatenate([image, features], axis=-1)
+
+
+class PredictAndRefine(nn.Module):
+    """Both networks; `predictor` and `denoiser` are a Trunk's fields. A regression is the predictor alone."""
+
+    predictor: Mapping[str, Any]
+    denoiser: Mapping[str, Any] | None
+    flaws: tuple[str, ...] = ()
+    dtype: DType = jnp.float32
+
+    def setup(self) -> None:
+        self._predictor = Trunk(**self.predictor, flaws=self.flaws, dtype=self.dtype, name="predictor")
+        if self.denoiser is not None:
+            self._denoiser = Trunk(**self.denoiser, flaws=self.flaws, dtype=self.dtype, name="denoiser")
+
+    def predict(self, upsampled: Features, flaws: Told | None = None) -> Features:
+        """The guess of y_0, relative to the upsampled LR image, and the features that are handed on."""
+        return self._predictor(upsampled, None, flaws)
+
+    def __call__(
+        self,
+        condition: Features,
+        y_t: Features | None = None,
+        gamma: Float[Array, " b"] | None = None,
+        train: bool = False,
+        flaws: Told | None = None,
+    ) -> Features:
+        """The denoiser's output for a condition made from `predict`; of a regression, the guess for the upsampled LR image."""
+        if y_t is None:
+            return self.predict(condition, flaws)[..., : self.predictor["out_channels"]]
+        return self._denoiser(jnp.concatenate([condition, y_t], axis=-1), gamma, flaws)
+
+    def both(self, upsampled: Features, y_t: Features, gamma: Float[Array, " b"], flaws: Told | None = None) -> Features:
+        """One after the other, for `init`."""
+        return self(self.predict(upsampled, flaws), y_t, gamma, flaws=flaws)
