@@ -3,6 +3,7 @@
     python benchmarks/upscaling.py starting    # `sr3 upscale` of a 16×16 face in 8 steps, without and with compiled programs
     python benchmarks/upscaling.py calling     # a warm Upscaler, per step and image, against the network's bare forward pass
     python benchmarks/upscaling.py large       # memory of a 4,000×3,000 result, in tiles
+    python benchmarks/upscaling.py pictures [CHECKPOINT …]    # seconds a megapixel, by tile, beside Real-ESRGAN
 
 "Calling" takes turns within one process: what the network costs by itself (compiled, its parameters and inputs on the device),
 and a whole call, from a NumPy image to a NumPy image, divided by its steps and images.
@@ -98,9 +99,46 @@ def large(place: Path) -> None:
     print(f"4000×3000 in 2 steps: {seconds:.0f} s, at most {peak:.2f} GiB")
 
 
+SIZES = {"256²": (256, 256), "512²": (512, 512), "1,000×750": (750, 1000)}  # of the input
+TILES = {"tiles of 256": 256, "the default's": None}
+
+
+def pictures(_: Path) -> None:
+    """Everything takes turns in one process: its ratios hold on a busy machine, its seconds do not."""
+    sys.path.insert(0, str(Path(__file__).parent / "rivals"))
+    import argparse
+
+    import real_esrgan
+    from skimage import data
+
+    from sr3_jax import Upscaler, startup
+
+    startup.prepare()
+    names = sys.argv[2:] or ["photos-4x", "photos-4x-student"]
+    with real_esrgan.load(argparse.Namespace(threads=os.cpu_count())) as rival:
+        makers = {"Real-ESRGAN": lambda picture: rival(picture.astype(np.float32) / 255)}
+        for name in names:
+            for title, tile in TILES.items():
+                makers[f"{name}, {title}"] = Upscaler.load(name, tile=tile)
+        for size, (height, width) in SIZES.items():
+            picture = np.tile(data.coffee(), (2, 2, 1))[:height, :width]
+            seconds: dict[str, list[float]] = {title: [] for title in makers}
+            for round_ in range(3 if height <= 256 else 2):
+                for title, make in makers.items():
+                    if title == "Real-ESRGAN" and height > 512:
+                        continue  # it takes the picture whole, and more memory than there is
+                    start = time.perf_counter()
+                    make(picture)
+                    if round_:  # the first compiles
+                        seconds[title].append(time.perf_counter() - start)
+            for title, found in seconds.items():
+                if found:
+                    print(f"{size}: {title}: {np.median(found) / (16e-6 * height * width):.1f} s a megapixel", flush=True)
+
+
 if __name__ == "__main__":
-    parts = {"starting": starting, "calling": calling, "large": large}
-    if len(sys.argv) != 2 or sys.argv[1] not in parts:
+    parts = {"starting": starting, "calling": calling, "large": large, "pictures": pictures}
+    if len(sys.argv) < 2 or sys.argv[1] not in parts or (len(sys.argv) > 2 and sys.argv[1] != "pictures"):
         raise SystemExit(__doc__)
     with tempfile.TemporaryDirectory() as folder:
         parts[sys.argv[1]](Path(folder))

@@ -63,6 +63,15 @@ class Checkpoint:
     def method(self) -> Method:
         return Method(self.config)
 
+    @property
+    def predictor(self) -> "Checkpoint":
+        """The predictor of a network that predicts and refines, as a regression; raises CheckpointError for another."""
+        if not self.method.refines:
+            raise CheckpointError(f"{self.name} has no predictor: its model.kind is {self.config.model.kind!r}")
+        config = self.config.copy_and_resolve_references()
+        config.objective = "regression"
+        return dataclasses.replace(self, config=config, params={"predictor": self.params["predictor"]}, schedules={})
+
 
 class Checkpoints:
     """The checkpoints of one workdir, for training: asynchronous saves, the latest few kept."""

@@ -30,7 +30,7 @@ def load(options: argparse.Namespace) -> Iterator[folders.Enlarge]:
 
     stem = Path(found.origin).parent / "models" / "realesrgan-x4plus"
     net = ncnn.Net()
-    net.opt.num_threads = 1  # two wait for one another: on busy cores up to forty times slower
+    net.opt.num_threads = getattr(options, "threads", 1)  # two wait for one another: on busy cores up to forty times slower
     if net.load_param(f"{stem}.param") or net.load_model(f"{stem}.bin"):
         raise UserError(f"{stem}.param and .bin cannot be loaded; install them again: {INSTALL}")
 

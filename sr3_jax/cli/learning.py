@@ -204,6 +204,7 @@ def export(args: Arguments, _: list[str]) -> None:
         raise UserError(f"{output} exists; give --overwrite to replace it")
     given = sources.read_card(paths.parse(args.data_card)) if args.data_card else ""
     checkpoint = checkpoints.load_checkpoint(args.checkpoint)
+    checkpoint = checkpoint.predictor if args.predictor else checkpoint
     card = given or checkpoint.data_card or sources.data_card(checkpoint.config)
     checkpoints.export(replace(checkpoint, data_card=card), output, dtype=args.dtype)
     print(output)
@@ -213,6 +214,9 @@ def _export_flags(fv: flags.FlagValues, argv: list[str]) -> None:
     flags.DEFINE_string("checkpoint", None, "A workdir, a step of it, or another export.", flag_values=fv)
     flags.DEFINE_string("output", None, "The .safetensors file to write.", flag_values=fv)
     flags.DEFINE_string("dtype", "float32", "float32, bfloat16 for half the size, or int8 for a quarter.", flag_values=fv)
+    flags.DEFINE_boolean(
+        "predictor", False, "Of model.kind='refine': only the predictor, which is a regression.", flag_values=fv
+    )
     flags.DEFINE_string("data_card", None, "A Markdown file that says what it was trained on.", flag_values=fv)
     flags.DEFINE_boolean("overwrite", False, "Replace a file that exists.", flag_values=fv)
 

@@ -261,7 +261,8 @@ def _statistics_flags(fv: flags.FlagValues, argv: list[str]) -> None:
 def search(args: Arguments, _: list[str]) -> None:
     """Finds the noise levels and the sampler that are best at a given number of network evaluations (paper, section 2.4).
 
-    Tries --trials of them on every second held-out image, by --metric; the others judge the winner. The winner becomes the
+    Tries --trials of them on every second image held out for validation (of the AT&T faces: people 26-30, who were trained on;
+    31-40 are the test set), by --metric; the others judge the winner. The winner becomes the
     checkpoint's default for that number of evaluations (schedules.json beside it). The trials and a plot go to --output, by
     default search/NAME-STEPS; a stopped search goes on.
     """

@@ -74,10 +74,16 @@ def tfds_place(place: str) -> tuple[str, str] | None:
 
 
 def open_source(config: ConfigDict, split: str) -> Source:
-    """The images of `split`, "train" or "eval", that the config names; raises DataError when none, or too few, are usable."""
+    """The images of `split` that the config names; raises DataError when none, or too few, are usable.
+
+    "train"; "eval", held out; or "validation", to choose by: held out as well, but of the AT&T faces people 26-30, who are
+    trained on, because the others are the test set of a table.
+    """
     data, channels = config.data, config.model.image_channels
     if data.source == "orl":
-        return OrlFaces(range(1, 31) if split == "train" else range(31, 41), channels)
+        people = {"train": range(1, 31), "eval": range(31, 41), "validation": range(26, 31)}
+        return OrlFaces(people[split], channels)
+    split = "eval" if split == "validation" else split
     if data.source == "tfds":
         if not data.name:
             raise DataError('data.source = "tfds" needs data.name, e.g. --config.data.name=celeb_a_hq/256')

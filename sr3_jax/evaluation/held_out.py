@@ -51,11 +51,14 @@ class HeldOut(NamedTuple):
         return np.linspace(0, self.total, min(count, self.total), endpoint=False).astype(int)
 
 
-def load(config: ConfigDict, limit: int = 0) -> HeldOut:
-    """The config's held-out images (0: all of them), degraded by its degradation; raises UserError."""
+def load(config: ConfigDict, limit: int = 0, split: str = "eval") -> HeldOut:
+    """`limit` of the config's held-out images (0: all of them), degraded by its degradation; raises UserError.
+
+    `split` is "eval", or "validation" for what choices are made by (data.sources.open_source).
+    """
     if config.data.hr_size < 11:
         raise UserError(f"data.hr_size = {config.data.hr_size} must be at least 11 to be evaluated: that is the window of SSIM")
-    data = load_evaluation(open_source(config, "eval"), config, limit)
+    data = load_evaluation(open_source(config, split), config, limit)
     lr = degradations.degrade(degradations.to_float(jnp.asarray(data.images)), config.data.lr_size)
     return HeldOut(data.images, to_uint8(lr), data.names, data.ids.tolist(), data.rows, data.total)
 

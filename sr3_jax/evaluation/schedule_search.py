@@ -12,7 +12,8 @@ network, and more held-out images than a small set has). The space is small and 
 The first half of the trials are spread evenly over it (a Halton sequence); the second half are steps away from the best so far.
 Trials are functions of their number and of those before, and each is written down when it is done, so a stopped search goes on.
 
-Every second held-out image is searched on, the others judge the winner.
+The images are the validation set, never one of a table that is reported: the held-out ones, but of the AT&T faces people
+26-30. Every second one is searched on, the others judge the winner.
 """
 
 import hashlib
@@ -147,7 +148,7 @@ def search(
     if checkpoint.method.regression or checkpoint.method.student:
         kind = "regression" if checkpoint.method.regression else "distilled"
         raise UserError(f"{checkpoint.name} is a {kind} network: it has no schedule to search for")
-    images = held_out.load(checkpoint.config, limit)
+    images = held_out.load(checkpoint.config, limit, "validation")
     least = 4 if inception else 2
     if images.total < least:
         raise UserError(f"a search needs at least {least} held-out images: some to search on, some to judge by")

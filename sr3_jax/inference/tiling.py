@@ -8,6 +8,8 @@ beside the canvases is bounded by the tile and the number of tiles at a time.
 Positions are in pixels of the LR image, so that tiles always lie on the network's own grid.
 """
 
+import itertools
+import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
@@ -59,30 +61,54 @@ def count(size: int, tile: int, overlap: int) -> int:
 
 
 class Plan(NamedTuple):
-    """The tiles of a picture: `tile`² and `overlap` in pixels of the HR image."""
+    """The tiles of a picture, in pixels of the HR image."""
 
     rows: Axis
     columns: Axis
-    tile: int
 
-    def windows(self) -> Iterator[tuple[slice, slice, Float[np.ndarray, "t t 1"]]]:
+    def windows(self) -> Iterator[tuple[slice, slice, Float[np.ndarray, "t_h t_w 1"]]]:
         """Where each tile lies, and its weights."""
         for top, down in zip(self.rows.starts, self.rows.weights, strict=True):
             for left, across in zip(self.columns.starts, self.columns.weights, strict=True):
                 weight = (down[:, None] * across).astype(np.float32)[..., None]
-                yield slice(top, top + self.tile), slice(left, left + self.tile), weight
+                yield slice(top, top + len(down)), slice(left, left + len(across)), weight
 
 
-def plan(height: int, width: int, tile: int, overlap: int, scale: int) -> Plan:
-    """The tiles of an LR image of height × width, each at least `tile` / `scale`; `tile` and `overlap` are in HR pixels."""
-    rows, columns = (cut(side, tile // scale, overlap // scale) for side in (height, width))
+def plan(height: int, width: int, tile: int | tuple[int, int], overlap: int, scale: int) -> Plan:
+    """The tiles of an LR image of height × width, each at least a tile's / `scale`; `tile` and `overlap` are in HR pixels."""
+    tile_height, tile_width = (tile, tile) if isinstance(tile, int) else tile
+    rows, columns = cut(height, tile_height // scale, overlap // scale), cut(width, tile_width // scale, overlap // scale)
 
     def enlarge(axis: Axis) -> Axis:
         starts = [start * scale for start in axis.starts]
         weights = [np.repeat(weight, scale) for weight in axis.weights]
         return Axis(starts, weights, np.repeat(axis.total, scale))
 
-    return Plan(enlarge(rows), enlarge(columns), tile)
+    return Plan(enlarge(rows), enlarge(columns))
+
+
+def fitting_tile(height: int, width: int, *, least: int, most: int, step: int, overlap: int, at_a_time: int) -> tuple[int, int]:
+    """Height and width of the tiles by which a picture is computed with the fewest pixels; all in HR pixels.
+
+    Both are multiples of `step` between `least` and `most`, neighbours share `overlap`, and tiles are computed `at_a_time`, of
+    which none should idle.
+    """
+
+    def choices(length: int) -> Iterator[int]:
+        pieces = 1
+        while True:
+            side = max(least, -(-(length + (pieces - 1) * overlap) // (pieces * step)) * step)
+            if side <= max(most, least):
+                yield side
+            if side == least or pieces > 2 + length // max(most - overlap, 1):
+                return
+            pieces += 1
+
+    def cost(tile: tuple[int, int]) -> tuple[int, int]:
+        tiles = math.prod(count(max(length, side), side, overlap) for length, side in zip((height, width), tile, strict=True))
+        return -(-tiles // at_a_time) * tile[0] * tile[1], tiles
+
+    return min(itertools.product(choices(height), choices(width)), key=cost)
 
 
 def diffuse(

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+import psutil
 from jaxtyping import Float, PyTree
 
 from sr3_jax import parallel
@@ -29,6 +30,9 @@ from sr3_jax.method import FLAWLESS, Flaws, Steps, image_key, sampling_steps
 
 Progress = Callable[[int], object]
 Scale = float | int | None  # None: the network's own
+# Of tiles that fit a picture, in pixels of the result: what neighbours share, at least (convolutions see so far, about); what
+# sides are multiples of, so that not every size of picture needs a program of its own; the largest side.
+OVERLAP, STEP, LARGEST_TILE = 64, 32, 1088
 LUMA = np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R BT.601, as JPEG and Pillow have it
 
 
@@ -51,9 +55,10 @@ class Upscaler:
 
     At most `batch_size` images of the network's own size, or tiles of a larger image, are computed at a time, rounded up to a
     multiple of the devices; devices beyond it stay idle. By default 16; on a CPU one tile a device, because more are no faster
-    and take memory. `tile` is the side of a tile in pixels of the result, by default as large as suits the network. Programs
-    are compiled once for each number of steps, and once for tiles, and kept; fewer images than `batch_size` are computed as the
-    next power of two, a program each.
+    and take memory. `tile` is the side of a tile in pixels of the result, by default what suits the network: the size that it
+    was trained on, if that matters to it; else 256, but on a CPU as large as fits the picture and the memory, up to 1,088.
+    Programs are compiled once for each number of steps, and once for each shape of tiles, and kept; fewer images than
+    `batch_size` are computed as the next power of two, a program each.
     """
 
     def __init__(self, checkpoint: Checkpoint, batch_size: int | None = None, tile: int | None = None):
@@ -246,10 +251,10 @@ class Upscaler:
         self, lr: Canvas, id: int, seed: int, sample: int, steps: Steps, flaws: Flaws, on_tiles: Progress
     ) -> Canvas:
         height, width = lr.shape[:2]
-        side = self.tile // self.scale
-        lr = tiling.pad(lr, side, side)
+        tile, overlap = self.tile_of(height, width)
+        lr = tiling.pad(lr, tile[0] // self.scale, tile[1] // self.scale)
         condition = tiling.resize(lr, lr.shape[0] * self.scale, lr.shape[1] * self.scale)
-        tiles = self._plan(height, width)
+        tiles = tiling.plan(lr.shape[0], lr.shape[1], tile, overlap, self.scale)
         key, block = image_key(seed, id, sample), self.checkpoint.config.data.hr_size
         at_a_time = min(self._tiles_at_a_time, self._padded(len(tiles.rows.starts) * len(tiles.columns.starts)))
         if self.method.refines:
@@ -282,26 +287,44 @@ class Upscaler:
         return Cost(*self._size(height, width, scale), tiles, self.table(steps, sampler).evaluations, size)
 
     def _tiles(self, height: int, width: int) -> int:
-        side, overlap = self.tile // self.scale, self.tile // 4 // self.scale
-        return math.prod(tiling.count(max(length, side), side, overlap) for length in (height, width))
+        tile, overlap = self.tile_of(height, width)
+        sides = zip((height * self.scale, width * self.scale), tile, strict=True)
+        return math.prod(tiling.count(max(length, side), side, overlap) for length, side in sides)
 
-    def _check_tile(self, tile: int | None) -> int:
-        config = self.checkpoint.config
+    def tile_of(self, height: int, width: int) -> tuple[tuple[int, int], int]:
+        """(height, width) of the tiles of an LR image of that size, and their overlap, in pixels of the result."""
+        if self.tile is not None:
+            return (self.tile, self.tile), self.tile // 4 // self.scale * self.scale  # in whole LR pixels
+        config, factor = self.checkpoint.config, self._factor
+        overlap, step = -(-OVERLAP // self.scale) * self.scale, -(-STEP // factor) * factor
+        # a feature map's values for a pixel of the result; the widest levels hold two of them, and a few are alive at once
+        widest = config.model.channels * max(config.model.multipliers) * 2 / config.model.space_to_depth**2
+        room = psutil.virtual_memory().available / 4 / self.mesh.size / (4 * 8 * widest)
+        least = -(-max(config.data.hr_size, 2 * overlap) // step) * step
+        most = max(least, min(LARGEST_TILE, math.isqrt(int(room))) // step * step)
+        large = height * self.scale, width * self.scale
+        at_a_time = self._tiles_at_a_time
+        return tiling.fitting_tile(*large, least=least, most=most, step=step, overlap=overlap, at_a_time=at_a_time), overlap
+
+    @property
+    def _factor(self) -> int:
+        """What a tile's sides must be divisible by."""
+        model = self.checkpoint.config.model
+        return int(np.lcm(self.scale, model.space_to_depth * 2 ** (len(model.multipliers) - 1)))
+
+    def _check_tile(self, tile: int | None) -> int | None:
+        config, factor = self.checkpoint.config, self._factor
         size, model = config.data.hr_size, config.model
-        factor = int(np.lcm(self.scale, model.space_to_depth * 2 ** (len(model.multipliers) - 1)))
         if tile is None:
             # Attention and a training on whole objects tie a network to its size; convolutions waste less on larger tiles.
-            return size if model.attention or model.middle_attention else -(-max(size, 256) // factor) * factor
+            if model.attention or model.middle_attention:
+                return size
+            return None if jax.default_backend() == "cpu" else -(-max(size, 256) // factor) * factor
         if tile < size or tile % factor:
             raise UserError(
                 f"tile = {tile} must be at least {size}, the size the network was trained on, and divisible by {factor}"
             )
         return tile
-
-    def _plan(self, height: int, width: int) -> tiling.Plan:
-        side = self.tile // self.scale
-        # a quarter of the tile, in whole LR pixels
-        return tiling.plan(max(height, side), max(width, side), self.tile, self.tile // 4, self.scale)
 
     def table(self, steps: int | None = None, sampler: str | None = None) -> Steps:
         """The levels and coefficients that are used for so many evaluations; raises UserError when they cannot be had."""

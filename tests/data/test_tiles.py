@@ -39,7 +39,9 @@ def test_reducing_averages_blocks_of_pixels(folder):
     tiles = Tiles(Folder(folder, ["place.png"], 3), 8, (2,))
     block = np.arange(2) + (18 - 16) // 2 * 2  # the first two rows of the first square
     assert tiles[0].pixels[0, 0, 0] == np.rint(block.mean())
-    assert [place.partition("#")[2][0] for place in Tiles(Folder(folder, ["place.png"], 3), 8, (2, 4)).ids] == ["2"] * 6 + ["4"] * 2
+    assert [place.partition("#")[2][0] for place in Tiles(Folder(folder, ["place.png"], 3), 8, (2, 4)).ids] == ["2"] * 6 + [
+        "4"
+    ] * 2
 
 
 def test_photographs_without_room_are_dropped_and_named(folder):

@@ -42,6 +42,28 @@ def test_a_tile_counts_least_near_its_own_edges_and_fully_at_the_pictures():
 
 
 @pytest.mark.fast
+@pytest.mark.parametrize(
+    ("height", "width", "tiles", "excess"),
+    [
+        (512, 512, 2, 1.13),  # two cores, a half each
+        (1024, 1024, 2, 1.07),
+        (4000, 3000, 12, 1.16),
+        (8000, 6000, 48, 1.16),
+        (900, 100, 2, 1.4),
+        (40, 50, 1, 17.0),
+    ],
+)
+def test_tiles_that_fit_a_picture_waste_little_and_idle_no_core(height, width, tiles, excess):
+    limits = {"least": 128, "most": 1088, "step": 32, "overlap": 64}
+    tile = tiling.fitting_tile(height, width, **limits, at_a_time=2)
+    counts = [tiling.count(max(length, side), side, 64) for length, side in zip((height, width), tile, strict=True)]
+    assert np.prod(counts) == tiles
+    assert all(128 <= side <= 1088 and side % 32 == 0 for side in tile)
+    computed = -(-np.prod(counts) // 2) * 2 * tile[0] * tile[1]
+    assert computed / (height * width) <= excess
+
+
+@pytest.mark.fast
 @pytest.mark.parametrize(("height", "width"), [(4, 6), (31, 50), (3, 3)])
 def test_resizing_is_that_of_the_degradation(height, width):
     image = np.random.default_rng(0).uniform(-1, 1, (12, 20, 3)).astype(np.float32)
