@@ -9,8 +9,8 @@ wanted: the rate falls to zero in 2,000 steps from the run's average,
 sr3 train --config=configs/photos_4x_refine.py --workdir=runs/photos-4x-end --config.train.init_from=runs/photos-4x \
     --config.train.learning_rate_schedule=cosine --config.train.steps=2000 --config.train.ema_decay=0.999
 
-Both networks learn in the one run; `sr3 export --predictor` writes the first, a regression, by itself. The diary of the run, and
-what it is worth, is in docs/models.md; what else was tried in docs/ablations.md.
+Both networks learn in the one run; `sr3 export --predictor` writes the first, a regression, by itself. The diary of the run,
+and what it is worth, is in docs/models.md; what else was tried in docs/ablations.md.
 """
 
 import sr3_jax.config

@@ -267,7 +267,10 @@ def _validate_sizes(config: ConfigDict) -> None:
             )
     if model.kind == "refine":
         scale = model.space_to_depth
-        _need(model.predict_residual, "model.kind = 'refine' refines a guess: it needs model.predict_residual = True")
+        _need(
+            model.predict_residual and model.predict == "v",
+            "model.kind = 'refine' refines a guess: it needs model.predict_residual = True and model.predict = 'v'",
+        )
         _need(
             tuple(model.multipliers) == (1,) and not model.attention and not model.middle_attention and scale % 2 == 0,
             "model.kind = 'refine' needs model.multipliers = (1,), attention = (), middle_attention = False and an even "

@@ -12,6 +12,7 @@ from PIL import Image
 from sr3_jax import cli, config, images, parallel
 from sr3_jax.checkpoints import Checkpoint, export
 from sr3_jax.cli import measuring
+from sr3_jax.data import prepare
 from sr3_jax.errors import UserError
 from sr3_jax.evaluation import distributions, metrics, runs
 from sr3_jax.evaluation.distributions import Reference, Statistics
@@ -448,3 +449,18 @@ def test_two_files_of_one_stem_are_refused_before_anything_is_lost(val, tmp_path
 @pytest.mark.fast
 def test_the_command_offers_every_protocol():
     assert {*measuring.PROTOCOLS, "images"} == PROTOCOLS.keys()
+
+
+def test_validation_takes_a_few_squares_of_each_photograph_that_the_prepared_folder_holds_out(tmp_path):
+    photographs = tmp_path / "photographs"
+    for name, cut in {"held": (0, 0, 500, 300), "other": (10, 100, 510, 400), "small": (200, 200, 360, 360)}.items():
+        images.write(photographs / f"{name}.png", np.asarray(Image.fromarray(skimage.data.astronaut()).crop(cut)))
+    folder, held_out = tmp_path / "prepared", ["held.png", "small.png"]
+    prepare.prepare(str(photographs), folder, size=128, tiles=(1,), held_out=held_out, workers=1)
+    results, _ = runs.run(PROTOCOLS["validation"], [network(64, 16)], tmp_path / "out", Options(data=str(folder)))
+    assert {"lpips_vgg", "lpips_alexnet", "psnr"} <= results["methods"]["SR3"].keys()
+    squares = list(results["per_image"]["SR3"])
+    assert sum(id.startswith("held.png#") for id in squares) == PROTOCOLS["validation"].each == 6  # of twelve
+    assert sorted({id.partition("#")[0] for id in squares}) == held_out
+    with pytest.raises(UserError, match="--protocol=validation needs --data"):
+        runs.run(PROTOCOLS["validation"], [network(64, 16)], tmp_path / "b", Options())

@@ -147,3 +147,17 @@ def test_the_plot_shows_every_trial():
     assert sheet.shape == (480, 480, 3)
     assert len(np.unique(sheet.reshape(-1, 3), axis=0)) > 4
     assert picture(trials[:1], "psnr").shape == (480, 480, 3)
+
+
+def test_levels_are_not_searched_on_the_images_of_a_table(checkpoint, tmp_path, monkeypatch):
+    """The table of the AT&T faces is of people 31-40."""
+    seen = []
+
+    class Looking(schedule_search.Judge):
+        def __init__(self, upscaler, images, rows, inception=None):
+            seen.extend(images.names)
+            super().__init__(upscaler, images, rows, inception)
+
+    monkeypatch.setattr(schedule_search, "Judge", Looking)
+    search(checkpoint, 2, 1, "psnr", tmp_path)
+    assert {name.partition("/")[0] for name in seen} == {f"s{person}" for person in range(26, 31)}

@@ -10,6 +10,7 @@ import pytest
 from sr3_jax import config as config_lib
 from sr3_jax.inference.upscaler import Upscaler
 from sr3_jax.method import Flaws, Method
+from sr3_jax.models.refinement import FLATTEST
 from sr3_jax.profiling.aot import model_flops
 from tests.tiny import refining_checkpoint
 
@@ -101,6 +102,21 @@ def test_the_predictor_s_arithmetic_counts_once():
     once, twice = (model_flops(config, "sample", evaluations) for evaluations in (1, 2))
     regression = model_flops(_as(config, "regression"), "sample", 1)
     assert 0 < 2 * once - twice < 2 * regression
+
+
+@pytest.mark.parametrize("gamma", [0.02, 0.5, 0.99, 0.9999])
+def test_with_the_gain_of_flat_regions_the_denoiser_is_the_best_linear_estimate_there(gamma):
+    checkpoint = refining_checkpoint()
+    y_0 = FLATTEST * jax.random.normal(KEY, (64, 16, 16, 1))
+    epsilon = jax.random.normal(jax.random.key(4), y_0.shape)
+    y_t = np.sqrt(gamma) * y_0 + np.sqrt(1 - gamma) * epsilon
+    v = np.sqrt(gamma) * epsilon - np.sqrt(1 - gamma) * y_0
+    params = jax.tree.map(jnp.zeros_like, checkpoint.params)
+    params["denoiser"]["out"]["bias"] = jnp.array([0.0, 1 - FLATTEST**2])  # no image, a constant gain
+    told = {"noise": jnp.zeros(64)}
+    found = checkpoint.method.model.apply({"params": params}, jnp.zeros((64, 16, 16, 3)), y_t, jnp.full(64, gamma), flaws=told)
+    best = float((v * y_t).sum() / jnp.square(y_t).sum())  # least squares
+    np.testing.assert_allclose(found, best * y_t, rtol=0.1, atol=0.03)
 
 
 @pytest.mark.fast
