@@ -162,7 +162,9 @@ def main() -> None:
     parser.add_argument("--write", action="store_true", help="the page alone")
     if not parser.parse_args().write:
         measure()
-    (ROOT / "docs" / "ablations.md").write_text(page())
+    file = ROOT / "docs" / "ablations.md"
+    _, heading, photographs = file.read_text().partition("## Photographs")  # by benchmarks/trials.py
+    file.write_text(page() + (f"\n{heading}{photographs}" if heading else ""))
 
 
 if __name__ == "__main__":
