@@ -154,7 +154,7 @@ def main() -> None:
         measure(name, TRIALS[name])
     page = ROOT / "docs" / "ablations.md"
     before = page.read_text().partition("## Photographs, 4×")[0]
-    page.write_text(before.rstrip() + "\n\n" + section())
+    page.write_text(f"{before.rstrip()}\n\n{section()}")
 
 
 if __name__ == "__main__":

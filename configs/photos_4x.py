@@ -4,9 +4,9 @@ sr3 prepare photos --size=160 --output=runs/photos-160    # photographs of five 
 sr3 train --config=configs/photos_4x.py --workdir=runs/photos-4x    # 0.18 s a step on two idle cores, so an hour
 sr3 export --checkpoint=runs/photos-4x --dtype=int8 --output=photos-4x.safetensors
 
-The result is the shipped `photos-4x`, which has seen 31 of these photographs (`sr3 show photos-4x`); its loss was still falling. `photos-4x-regression`, its control, is the same with
---config.objective=regression --config.train.steps=6000 --config.train.learning_rate_schedule=cosine, 20 minutes. What to expect
-of both on photographs never seen: docs/results.md.
+The result is the shipped `photos-4x`, which has seen 31 of these photographs (`sr3 show photos-4x`); the loss was still falling
+slowly. `photos-4x-regression`, its control, is the same with --config.objective=regression --config.train.steps=6000
+--config.train.learning_rate_schedule=cosine, 20 minutes. What to expect of both on photographs never seen: docs/results.md.
 
 "photos-4x-student", two evaluations, is the second of two, both with --config.sample.schedule=respaced
 --config.train.learning_rate=2e-4 --config.train.learning_rate_schedule=cosine --config.train.warmup_steps=50

@@ -39,10 +39,22 @@ def test_the_base_is_valid():
     config_lib.validate(config_lib.base())
 
 
+NEEDED = {  # what goes with a choice
+    ("model.kind", "refine"): {
+        "model.multipliers": (1,),
+        "model.attention": (),
+        "model.middle_attention": False,
+        "model.space_to_depth": 8,
+        "model.predict": "v",
+        "model.predict_residual": True,
+    }
+}
+
+
 @pytest.mark.parametrize("field", CHOICES)
 def test_every_known_choice_is_valid_and_an_unknown_one_is_refused_naming_field_value_and_choices(field):
     for choice in CHOICES[field]:
-        config_lib.validate(with_fields({field: choice, "train.teacher": "another"}))
+        config_lib.validate(with_fields({field: choice, "train.teacher": "another"} | NEEDED.get((field, choice), {})))
     with pytest.raises(ConfigError) as raised:
         config_lib.validate(with_fields({field: "sideways"}))
     for word in (field, "'sideways'", *CHOICES[field]):

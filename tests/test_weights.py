@@ -69,8 +69,8 @@ def test_each_says_what_it_was_trained_on_whose_it_is_and_under_which_licence(na
     assert len(rows) == 31
     for row in rows:
         assert row.endswith(("| CC-BY-4.0 |", "| CC-BY-SA-4.0 |", "| CC-BY-SA-3.0 |", "| CC0-1.0 |", "| GPL-2+ |"))
-    for package, contents in debian_photos.PACKAGES.items():
-        assert f"## {package} {contents.version}" in card
+    for package in ("lomiri-wallpapers-16.04", "lomiri-wallpapers-20.04", "mate-backgrounds"):
+        assert f"## {package} {debian_photos.PACKAGES[package].version}" in card
 
 
 @pytest.mark.fast

@@ -118,5 +118,6 @@ def _check_overrides(config: Any, arguments: list[str]) -> None:
         field = argument.lstrip("-").partition("=")[0].partition(".")[2]
         if field not in known:
             near = difflib.get_close_matches(field, known, 3, 0.5) or [f for f in known if field.split(".")[-1] in f][:3]
-            hint = f"; did you mean {' or '.join(near)}?" if near else f"; the fields are {', '.join(known)}"
+            some = "; there are data.hr_size, model.channels, train.steps and others: sr3 train --help lists them"
+            hint = f"; did you mean {' or '.join(near)}?" if near else some
             raise UserError(f"--config.{field}: the config has no such field{hint}")
