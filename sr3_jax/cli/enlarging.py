@@ -127,7 +127,12 @@ def _network_flags(fv: flags.FlagValues) -> None:
     flags.DEFINE_string("checkpoint", "photos-4x", "A workdir, exported file or shipped name.", flag_values=fv)
     flags.DEFINE_enum("device", None, ["cpu", "gpu", "tpu"], "By default the fastest there is.", flag_values=fv)
     flags.DEFINE_enum("precision", None, ["float32", "bfloat16"], "Of the network; default: as trained.", flag_values=fv)
-    flags.DEFINE_integer("tile", 0, "Side of a tile of a large image, in pixels of the result; 0: by network.", flag_values=fv)
+    flags.DEFINE_integer(
+        "tile",
+        0,
+        "Side of a tile of a large image, in pixels of the result; 0: by network, picture and memory.",
+        flag_values=fv,
+    )
     flags.DEFINE_integer("batch", 0, "Tiles or small images at a time; 0: by device.", flag_values=fv)
 
 

@@ -1,0 +1,67 @@
+"""A line of the diary of the long run, docs/models.md: how far it is, and what it is worth on the validation set.
+
+python benchmarks/diary.py [runs/photos-4x] [--data=runs/photos-256]    # five minutes beside the run itself
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+
+ROOT = Path(__file__).parent.parent
+PAGE, END = ROOT / "docs" / "models.md", "<!-- end of the diary -->"
+RECENT = 1000  # steps over which the loss is averaged
+
+
+def sr3(*arguments: str) -> None:
+    subprocess.run([sys.executable, "-m", "sr3_jax", *arguments], cwd=ROOT, check=True)
+
+
+def progress(workdir: Path) -> tuple[int, float, float]:
+    """(step, hours, mean loss of late) by a run's log; hours are those spent in steps, whatever else the machine did."""
+    lines = [json.loads(line) for line in (workdir / "stats.jsonl").read_text().splitlines()]
+    logged = {line["step"]: line for line in lines if "loss" in line}  # a step that was done again counts once
+    seconds, before = 0.0, 0
+    for step, line in sorted(logged.items()):
+        seconds += line.get("seconds_per_step", 0.0) * (step - before)
+        before = step
+    loss = np.mean([line["loss"] for step, line in logged.items() if step > before - RECENT])
+    return before, seconds / 3600, float(loss)
+
+
+def row(workdir: Path, data: str, steps: int) -> str:
+    """The line, as Markdown."""
+    step, hours, loss = progress(workdir)
+    folder = ROOT / "runs" / "diary" / str(step)
+    refiner, predictor = folder / "photos.safetensors", folder / "photos-predictor.safetensors"
+    for flag, file in ((), refiner), (("--predictor",), predictor):
+        sr3("export", f"--checkpoint={workdir}", *flag, f"--output={file}", "--overwrite")
+    given = [f"--checkpoint={file}" for file in (predictor, refiner)]
+    sr3("evaluate", "--protocol=validation", f"--data={data}", *given, f"--steps={steps}", f"--output={folder}")
+    methods = json.loads((folder / "results.json").read_text())["methods"]
+    guess = next(values for name, values in methods.items() if name.startswith("regression"))
+    sample = next(values for name, values in methods.items() if name.startswith("SR3"))
+    cells = [f"{values['psnr']:.2f}, {values['lpips_vgg']:.3f}, {values['lpips_alexnet']:.3f}" for values in (guess, sample)]
+    return f"| {time.strftime('%Y-%m-%d')} | {step:,} | {hours:.1f} | {loss:.3f} | {cells[0]} | {cells[1]} |"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("workdir", nargs="?", type=Path, default=ROOT / "runs" / "photos-4x")
+    parser.add_argument("--data", default=str(ROOT / "runs" / "photos-256"))
+    parser.add_argument("--steps", type=int, default=4, help="network evaluations of the sample")
+    options = parser.parse_args()
+    line = row(options.workdir, options.data, options.steps)
+    print(line)
+    text = PAGE.read_text()
+    if text.count(END) != 1:
+        raise SystemExit(f"{PAGE} has no place for the line: {END!r} must stand in it once")
+    PAGE.write_text(text.replace(END, f"{line}\n{END}"))
+
+
+if __name__ == "__main__":
+    main()
