@@ -22,12 +22,13 @@ def sr3(*arguments: str) -> None:
 
 
 def progress(workdir: Path) -> tuple[int, float, float]:
-    """(step, hours, mean loss of late) by a run's log; hours are those spent in steps, whatever else the machine did."""
+    """(step, hours, mean loss of late) by a run's log; hours are those spent in steps, but for times when it was held up."""
     lines = [json.loads(line) for line in (workdir / "stats.jsonl").read_text().splitlines()]
     logged = {line["step"]: line for line in lines if "loss" in line}  # a step that was done again counts once
     seconds, before = 0.0, 0
+    usual = float(np.median([line["seconds_per_step"] for line in logged.values() if "seconds_per_step" in line]))
     for step, line in sorted(logged.items()):
-        seconds += line.get("seconds_per_step", 0.0) * (step - before)
+        seconds += min(line.get("seconds_per_step", 0.0), 3 * usual) * (step - before)
         before = step
     loss = np.mean([line["loss"] for step, line in logged.items() if step > before - RECENT])
     return before, seconds / 3600, float(loss)

@@ -14,6 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -100,11 +101,11 @@ def large(place: Path) -> None:
 
 
 SIZES = {"256²": (256, 256), "512²": (512, 512), "1,000×750": (750, 1000)}  # of the input
-TILES = {"tiles of 256": 256, "the default's": None}
+TILES = {"tiles of 256": 256, "tiles that fit": None}
 
 
 def pictures(_: Path) -> None:
-    """Everything takes turns in one process: its ratios hold on a busy machine, its seconds do not."""
+    """One after the other in one process, beside nothing else: minutes. The first name is left out above 256², being slow."""
     sys.path.insert(0, str(Path(__file__).parent / "rivals"))
     import argparse
 
@@ -115,25 +116,26 @@ def pictures(_: Path) -> None:
 
     startup.prepare()
     names = sys.argv[2:] or ["photos-4x", "photos-4x-student"]
+    upscalers = {f"{name}, {title}": Upscaler.load(name, tile=tile) for name in names for title, tile in TILES.items()}
     with real_esrgan.load(argparse.Namespace(threads=os.cpu_count())) as rival:
-        makers = {"Real-ESRGAN": lambda picture: rival(picture.astype(np.float32) / 255)}
-        for name in names:
-            for title, tile in TILES.items():
-                makers[f"{name}, {title}"] = Upscaler.load(name, tile=tile)
         for size, (height, width) in SIZES.items():
             picture = np.tile(data.coffee(), (2, 2, 1))[:height, :width]
-            seconds: dict[str, list[float]] = {title: [] for title in makers}
-            for round_ in range(3 if height <= 256 else 2):
-                for title, make in makers.items():
-                    if title == "Real-ESRGAN" and height > 512:
-                        continue  # it takes the picture whole, and more memory than there is
-                    start = time.perf_counter()
-                    make(picture)
-                    if round_:  # the first compiles
-                        seconds[title].append(time.perf_counter() - start)
-            for title, found in seconds.items():
-                if found:
-                    print(f"{size}: {title}: {np.median(found) / (16e-6 * height * width):.1f} s a megapixel", flush=True)
+
+            def timed(title: str, make: Callable[[], object], pixels: int = 16 * height * width, size: str = size) -> None:
+                start = time.perf_counter()
+                make()
+                print(f"{size}: {title}: {(time.perf_counter() - start) / pixels * 1e6:.1f} s a megapixel", flush=True)
+
+            if height <= 512:  # it takes a picture whole, and for a larger one more memory than there is
+                floats = picture.astype(np.float32) / 255
+                timed("Real-ESRGAN", lambda floats=floats: rival(floats))
+            for title, upscaler in upscalers.items():
+                if len(names) > 1 and height > 256 and title.startswith(f"{names[0]},"):
+                    continue
+                if height <= 512:  # compiles; beside a large picture that is little
+                    upscaler(picture, steps=None if upscaler.method.student or upscaler.method.regression else 1)
+                count = upscaler.table().evaluations
+                timed(f"{title}, {count} evaluations", lambda upscaler=upscaler, picture=picture: upscaler(picture))
 
 
 if __name__ == "__main__":

@@ -22,7 +22,8 @@ NAMES = ["faces-16-64", "faces-16-64-regression"]
 STUDENT = "faces-16-64-student"
 FACES = [*NAMES, STUDENT]
 PHOTOS = ["photos-4x", "photos-4x-regression", "photos-4x-restore", "photos-4x-student"]
-CONFIGS = dict.fromkeys(FACES, "orl_16_64") | dict.fromkeys(PHOTOS, "photos_4x")
+REFINE = "photos-4x-refine"
+CONFIGS = dict.fromkeys(FACES, "orl_16_64") | dict.fromkeys(PHOTOS, "photos_4x") | {REFINE: "photos_4x_refine"}
 OBJECTIVES = dict.fromkeys((NAMES[1], "photos-4x-regression"), "regression") | dict.fromkeys(
     (STUDENT, "photos-4x-student"), "distill"
 )
@@ -39,6 +40,7 @@ OWN = {
     ],
     STUDENT: DISTILLED,
     "photos-4x-student": DISTILLED,
+    REFINE: ["train.ema_decay", "train.init_from", "train.learning_rate_schedule"],
 }
 
 
@@ -62,6 +64,14 @@ def test_each_says_what_it_was_trained_on_whose_it_is_and_under_which_licence(na
     card = load_checkpoint(name).data_card
     if name in FACES:
         assert card == ORL_CARD
+        return
+    if name == REFINE:
+        assert card.startswith("# Data\n\n1,867 squares of 256×256 pixels, cut from 158 photographs")
+        for package, contents in debian_photos.PACKAGES.items():
+            assert f"## {package} {contents.version}" in card
+        assert "Note:" not in card  # the very photographs
+        assert "For validation, never trained on: " in card
+        assert all(name in card for name in debian_photos.VALIDATION)
         return
     assert "sr3 prepare photos --size=160 --tiles=2,3,4 --detail=2.5" in card
     assert card.startswith("# Data\n\n1,716 squares of 160×160 pixels, cut from 31 photographs")
@@ -166,6 +176,17 @@ def test_photographs_come_out_nearer_to_the_truth_and_sharper_than_bicubic_and_a
     assert lpips(found, hr, "alexnet").mean() < 0.65 * lpips(bicubic, hr, "alexnet").mean()
     assert lpips(found, hr, "vgg").mean() < lpips(bicubic, hr, "vgg").mean()
     assert detail(found[..., 1:2]) > 4 * detail(bicubic[..., 1:2])
+
+
+def test_four_evaluations_of_predict_and_refine_are_better_than_eight_of_a_unet():
+    hr = photographs()
+    lr = to_uint8(degradations.degrade(degradations.to_float(jnp.asarray(hr)), 32))
+    refine, unet = Upscaler.load(REFINE), Upscaler.load("photos-4x")
+    assert (refine.cost(1, 1).evaluations, unet.cost(1, 1).evaluations) == (4, 8)
+    ours, theirs = refine(lr), unet(lr)
+    assert metrics.psnr(ours, hr).mean() > metrics.psnr(theirs, hr).mean()
+    assert lpips(ours, hr, "vgg").mean() < lpips(theirs, hr, "vgg").mean()
+    assert metrics.scores(ours, hr, lr)["consistency_db"].min() > 50
 
 
 def test_two_evaluations_of_the_photographs_student_are_sharper_than_eight_of_its_teacher():

@@ -71,7 +71,7 @@ def test_fid_and_kid_are_those_of_the_networks_features_and_need_the_network(che
     tried = []
     found = search(checkpoint, 2, 4, "fid", tmp_path, 40, tried.append, Network())
     assert found.searched["fid"] == min(trial.scores["fid"] for trial in tried)
-    images = schedule_search.held_out.load(checkpoint.config, 40)
+    images = schedule_search.held_out.load(checkpoint.config, 40, "validation")
     judge = schedule_search.Judge(Upscaler(checkpoint), images, np.arange(0, 40, 2), Network())
     again = judge(2, found.fields)
     assert (again["fid"], again["kid"]) == pytest.approx((found.searched["fid"], found.searched["kid"]), rel=1e-4, abs=1e-6)
