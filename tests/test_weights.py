@@ -40,7 +40,7 @@ OWN = {
     ],
     STUDENT: DISTILLED,
     "photos-4x-student": DISTILLED,
-    REFINE: ["train.ema_decay", "train.init_from", "train.learning_rate_schedule"],
+    REFINE: ["train.ema_decay", "train.init_from", "train.learning_rate_schedule", "train.warmup_steps"],
 }
 
 

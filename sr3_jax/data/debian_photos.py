@@ -263,8 +263,8 @@ def _photographs(files: Mapping[str, bytes], package: Package, where: Path) -> d
     found = {path: data for path, data in found.items() if not any(PurePosixPath(path).match(one) for one in left_out)}
     if not found:
         raise DataError(
-            f"{where} holds no photographs (looked for {package.patterns[0]}); photos-4x-refine was trained on those of version "
-            f"{package.version}"
+            f"{where} holds no photographs (looked for {package.patterns[0]}); photos-4x-refine was trained on those of "
+            f"version {package.version}"
         )
     return found
 

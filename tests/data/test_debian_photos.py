@@ -195,7 +195,8 @@ def test_photographs_become_squares_and_are_credited_and_a_complete_folder_needs
         "    sr3 prepare photos --size=16 --tiles=1,2 --detail=0 --output=DIR",
         f"## {NAMES[0]} 1-1",
         "Licences: CC0-1.0 (1), CC-BY-4.0 (1). Source: https://example.org/pictures",
-        f"Note: the photographs in {NAMES[2]} 1-1 (1) are not those in version 1.26.0-1 (12), which photos-4x-refine was trained on.",
+        f"Note: the photographs in {NAMES[2]} 1-1 (1) are not those in version 1.26.0-1 (12), which photos-4x-refine was "
+        "trained on.",
         "Left out, renderings and textures: `analogpattern_by_Peter_Nerlich.jpg`, `umang_by_Abhishek_Mudgal.jpg`.",
         f"| Land.jpg | 50×34 | 8 | {hashlib.sha256(jpeg(2)).hexdigest()[:12]} | 2001, Everybody | CC0-1.0 |",
         f'| Sea.jpg | 50×34 | 8 | {hashlib.sha256(jpeg(1)).hexdigest()[:12]} | 2018, Jane \\| Doe; 2019, "John" '
