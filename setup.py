@@ -21,7 +21,7 @@ REQUIRES = [
     "numpy>=2.0",  # float64 tables, images at the borders
     "pillow>=11.0",  # image files
     "opencv-python-headless>=4.10",  # image files with colour of 16 bits a channel, which Pillow cannot hold
-    "psutil>=5.9",  # how much memory is free, on every system: how large a tile may be
+    "psutil>=5.9",  # how much memory there is, on every system: how large a tile may be
     "rich>=13.7",  # progress bar and tables in the terminal (flax brings it anyway)
     "jaxtyping>=0.3",  # shapes in signatures
 ]

@@ -276,6 +276,11 @@ def _validate_sizes(config: ConfigDict) -> None:
             "model.kind = 'refine' needs model.multipliers = (1,), attention = (), middle_attention = False and an even "
             "space_to_depth",
         )
+        _need(
+            not model.dropout and not model.remat,
+            f"model.kind = 'refine' knows no model.dropout = {model.dropout} and no model.remat = {tuple(model.remat)}: "
+            "they must be 0 and ()",
+        )
     batch, accumulate = config.train.batch_size, config.train.accumulate
     _need(batch % accumulate == 0, f"train.batch_size = {batch} must be divisible by train.accumulate = {accumulate}")
 

@@ -45,6 +45,7 @@ NEEDED = {  # what goes with a choice
         "model.attention": (),
         "model.middle_attention": False,
         "model.space_to_depth": 8,
+        "model.dropout": 0.0,
         "model.predict": "v",
         "model.predict_residual": True,
     }

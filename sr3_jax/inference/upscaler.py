@@ -118,13 +118,13 @@ class Upscaler:
         Arrays are uint8, uint16, or float in [0, 1]; (h, w), (h, w, c) or (n, h, w, c), with 1 or 3 channels, or one more for
         alpha. A one-channel network enlarges the luma of a colour image; its chroma, and alpha, are enlarged by bicubic.
 
-        The result depends on the image, the network, seed, sample and name alone: the images of a batch are what each would be
-        by itself. `steps` network evaluations replace the checkpoint's own number, by the schedule that `sr3 search` found for
-        so many, if any; `sampler` replaces its sampler. With `match_input` the result, down-sampled, is the image that was
-        given. For a `scale` other than the network's it takes several passes, then goes down by bicubic. `noise` and `blur` are
-        those of the image, for a network that takes them off: the standard deviation of noise in levels of 0 to 255, that of a
-        Gaussian blur in pixels of the image. The result is then matched with the input only if that is asked for. Raises
-        UserError for what is no such image.
+        The result depends on the image, the network, seed, sample and name alone (and, by what convolutions see at the edges
+        of tiles, a little on their size): the images of a batch are what each would be by itself. `steps` network evaluations
+        replace the checkpoint's own number, by the schedule that `sr3 search` found for so many, if any; `sampler` replaces its
+        sampler. With `match_input` the result, down-sampled, is the image that was given. For a `scale` other than the
+        network's it takes several passes, then goes down by bicubic. `noise` and `blur` are those of the image, for a network
+        that takes them off: the standard deviation of noise in levels of 0 to 255, that of a Gaussian blur in pixels of the
+        image. The result is then matched with the input only if that is asked for. Raises UserError for what is no such image.
         """
         shape = getattr(image, "shape", ())
         parts = list(image) if len(shape) == 4 else [image]
@@ -299,7 +299,8 @@ class Upscaler:
         overlap, step = -(-OVERLAP // self.scale) * self.scale, -(-STEP // factor) * factor
         # a feature map's values for a pixel of the result; the widest levels hold two of them, and a few are alive at once
         widest = config.model.channels * max(config.model.multipliers) * 2 / config.model.space_to_depth**2
-        room = psutil.virtual_memory().available / 4 / self.mesh.size / (4 * 8 * widest)
+        # of all memory, not of what is free now: the same machine makes the same picture every time
+        room = psutil.virtual_memory().total / 8 / self.mesh.size / (4 * 8 * widest)
         least = -(-max(config.data.hr_size, 2 * overlap) // step) * step
         most = max(least, min(LARGEST_TILE, math.isqrt(int(room))) // step * step)
         large = height * self.scale, width * self.scale

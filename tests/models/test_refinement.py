@@ -125,6 +125,7 @@ def test_with_the_gain_of_flat_regions_the_denoiser_is_the_best_linear_estimate_
     [
         ({"model.predict_residual": False}, "needs model.predict_residual = True"),
         ({"model.multipliers": (1, 2)}, "needs model.multipliers = (1,)"),
+        ({"model.dropout": 0.1}, "no model.dropout = 0.1"),
         ({"model.kind": "resnet"}, "'unet', 'refine'"),
         ({"model.predictor_blocks": 0}, "model.predictor_blocks = 0 must be at least 1"),
     ],
