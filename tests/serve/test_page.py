@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from playwright.sync_api import expect
+from playwright.sync_api import Route, expect
 
 from sr3_jax.inference.upscaler import Upscaler
 from tests.browser import needs_chromium
@@ -139,6 +139,20 @@ def test_a_picture_under_way_can_be_cancelled(browser, held, image):
     expect(page.locator("#status")).to_have_text("Cancelled.")
     assert page.is_hidden("#work")
     assert page.is_enabled("#enlarge")
+    page.close()
+
+
+def test_an_image_chosen_before_the_page_is_ready_is_taken(browser, served, image):
+    page = browser.new_page()
+    waiting: list[Route] = []
+    page.route("**/network", lambda route: waiting.append(route))
+    page.goto(served.url)
+    page.set_input_files("#file", image)
+    assert page.is_disabled("#enlarge")
+    expect(page.locator("#status")).to_have_text("")
+    waiting.pop().continue_()
+    expect(page.locator("#enlarge")).to_be_enabled()
+    assert image.name in page.inner_text("#chosen")
     page.close()
 
 

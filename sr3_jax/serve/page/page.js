@@ -139,6 +139,7 @@ async function start() {
   for (const kind of ["dragleave", "drop"]) addEventListener(kind, () => $("drop").classList.remove("over"));
   addEventListener("drop", event => { event.preventDefault(); choose(event.dataTransfer.files[0]); });
   addEventListener("paste", event => choose(event.clipboardData.files[0]));
+  choose($("file").files[0]); // it may have been chosen before the network's description was here
 }
 
 start().catch(error => say(error.message, true));
