@@ -18,12 +18,11 @@ import numpy as np
 from results import RIVALS, has, rounded
 
 from sr3_jax import Upscaler, images, sheet
-from sr3_jax.data import degradations
 from sr3_jax.data.public_photos import PublicPhotos
 from sr3_jax.evaluation import metrics, report
 from sr3_jax.evaluation.contenders import fingerprint
 from sr3_jax.evaluation.lpips import lpips
-from sr3_jax.method import Flaws
+from sr3_jax.tasks import operations
 
 ROOT = Path(__file__).parent
 KEPT = ROOT.parent / "docs" / "results" / "restoring.json"
@@ -35,13 +34,14 @@ SHOWN = {(8, 0): 4, (0, 1.0): 7, (4, 0.8): 11}  # and the number of a photograph
 
 def flawed(clean: np.ndarray, noise: float, blur: float) -> np.ndarray:
     """LR images (n, h, w, c) in [-1, 1] as 8-bit ones with these flaws."""
-    blurred = degradations.gaussian_blur(jnp.asarray(clean), jnp.full(len(clean), blur, jnp.float32))
+    blurred = operations.gaussian_blur(jnp.asarray(clean), jnp.full(len(clean), blur, jnp.float32))
     drawn = np.random.default_rng(0).normal(size=clean.shape) * noise / 127.5
-    return np.asarray(degradations.to_uint8(blurred + jnp.asarray(drawn, jnp.float32)))
+    return np.asarray(operations.to_uint8(blurred + jnp.asarray(drawn, jnp.float32)))
 
 
 def ours(network: Upscaler, lr: np.ndarray, noise: float, blur: float) -> np.ndarray:
-    told = dict(zip(Flaws._fields, map(min, (noise, blur), network.method.most), strict=True))
+    strongest = {signal.name: signal.high for signal in network.checkpoint.method.task.signals}
+    told = {name: min(value, strongest.get(name, 0.0)) for name, value in (("noise", noise), ("blur", blur))}
     return np.stack([network(one, **told, match_input=False, name=str(i)) for i, one in enumerate(lr)])
 
 
@@ -59,7 +59,7 @@ def main() -> None:
     other = sys.argv[1:]
     photographs = PublicPhotos(128)
     hr = np.stack([photographs[i].pixels for i in range(len(photographs))])
-    clean = np.asarray(degradations.resize(degradations.to_float(jnp.asarray(hr)), 32, 32))
+    clean = np.asarray(operations.resize(operations.to_float(jnp.asarray(hr)), 32, 32))
     networks = {name: Upscaler.load(name) for name in (PLAIN, *(other or [RESTORING]))}
     methods = {name: lambda *given, network=network: ours(network, *given) for name, network in networks.items()}
     if has(RIVAL):

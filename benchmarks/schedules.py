@@ -15,11 +15,12 @@ from sr3_jax import config as config_lib
 from sr3_jax import images, parallel, sheet
 from sr3_jax.checkpoints import load_checkpoint
 from sr3_jax.config import ConfigError
-from sr3_jax.data.degradations import to_uint8
 from sr3_jax.diffusion.schedules import NoiseSchedule
 from sr3_jax.evaluation import held_out
 from sr3_jax.inference.upscaler import Upscaler
-from sr3_jax.method import sampling_schedule, sampling_steps, training_schedule
+from sr3_jax.method import sampling_steps
+from sr3_jax.objectives.levels import sampling_schedule, training_schedule
+from sr3_jax.tasks.operations import to_uint8
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt

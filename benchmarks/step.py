@@ -41,8 +41,10 @@ from torch import Tensor, nn
 from torch_twin import Twin, compare, nchw, perturbed, torch_parameters
 
 from sr3_jax import parallel
-from sr3_jax.data import degradations
-from sr3_jax.method import Method, image_key, sampling_schedule
+from sr3_jax.method import Method, image_key
+from sr3_jax.objectives.levels import sampling_schedule
+from sr3_jax.tasks import operations
+from sr3_jax.tasks.task import Given
 
 CHAIN = 4  # sampling steps are timed as a chain of this many
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -58,7 +60,7 @@ def load_method(path: str, dtype: str, batch: int) -> Method:
     config = module.get_config()
     assert config.objective == "sr3", "only objective = 'sr3' has sampling steps to time"
     config.model.dtype, config.train.batch_size, config.train.accumulate = dtype, batch, 1
-    config.data.blur, config.data.quantize_lr = 0.0, True  # the one degradation that the PyTorch side knows
+    config.task.blur, config.task.quantize_lr = 0.0, True  # the one degradation that the PyTorch side knows
     parallel.start(config)  # as `sr3` does: on a CPU, a device a core
     return Method(config)
 
@@ -94,7 +96,7 @@ def our_training_step(method: Method, params: Any, images: np.ndarray) -> Run:
 def our_sampling_chain(method: Method, params: Any, lr: jax.Array) -> Run:
     mesh = parallel.make_mesh(method.config)
     split = parallel.batch_sharding(mesh)
-    chain = jax.jit(lambda params, lr, keys: method.super_resolve(params, lr, keys, CHAIN), out_shardings=split)
+    chain = jax.jit(lambda params, lr, keys: method.super_resolve(params, Given(lr), keys, CHAIN), out_shardings=split)
     keys = jax.device_put(jnp.stack([image_key(0, i) for i in range(len(lr))]), split)
     params, lr = jax.device_put(params, parallel.replicated(mesh)), jax.device_put(lr, split)
     return lambda: chain(params, lr, keys).block_until_ready()
@@ -286,7 +288,7 @@ def main() -> None:
     if difference >= 1e-4:
         raise SystemExit("the two networks are not the same: nothing to compare")
 
-    lr = method.degrade(degradations.to_float(jnp.asarray(images)))
+    lr = method.task.corrupt(operations.to_float(jnp.asarray(images))).image
     training, sampling = (ready(twin) for twin in twins)
     runs = {
         "ours, training": our_training_step(method, params, images),

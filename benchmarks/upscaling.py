@@ -57,7 +57,7 @@ def calling(_: Path) -> None:
     from sr3_jax import Upscaler
 
     upscaler = Upscaler.load("faces-16-64")
-    network = jax.jit(lambda params, *inputs: upscaler.method.model.apply({"params": params}, *inputs))
+    network = jax.jit(lambda params, *inputs: upscaler.engine.method.model.apply({"params": params}, *inputs))
     rng = np.random.default_rng(0)
     for count in (1, 4, 16):
         faces = rng.integers(0, 256, (count, 16, 16, 1), np.uint8)
@@ -66,7 +66,7 @@ def calling(_: Path) -> None:
 
         def bare(inputs=inputs) -> None:
             for _ in range(STEPS):
-                network(upscaler.params, *inputs).block_until_ready()
+                network(upscaler.engine.params, *inputs).block_until_ready()
 
         def call(faces=faces) -> None:
             upscaler(faces, steps=STEPS)
@@ -113,6 +113,7 @@ def pictures(_: Path) -> None:
     from skimage import data
 
     from sr3_jax import Upscaler, startup
+    from sr3_jax.inference.sampling import Sampling
 
     startup.prepare()
     names = sys.argv[2:] or ["photos-4x", "photos-4x-student"]
@@ -133,8 +134,8 @@ def pictures(_: Path) -> None:
                 if len(names) > 1 and height > 256 and title.startswith(f"{names[0]},"):
                     continue
                 if height <= 512:  # compiles; beside a large picture that is little
-                    upscaler(picture, steps=None if upscaler.method.student or upscaler.method.regression else 1)
-                count = upscaler.table().evaluations
+                    upscaler(picture, steps=upscaler.checkpoint.method.objective.choices.steps or 1)
+                count = upscaler.engine.table(Sampling()).evaluations
                 timed(f"{title}, {count} evaluations", lambda upscaler=upscaler, picture=picture: upscaler(picture))
 
 

@@ -16,7 +16,7 @@ import sr3_jax.config
 def get_config():
     config = sr3_jax.config.base()
     config.data.source, config.data.hr_size, config.data.lr_size = "folder", 1024, 256
-    config.data.blur = 0.6
+    config.task.blur = 0.6
     config.model.channels, config.model.multipliers = 16, (1, 2, 4, 8, 16, 32, 32, 32)
     config.model.blocks, config.model.dropout = 2, 0.0
     config.model.dtype, config.mesh.data, config.mesh.fsdp = "bfloat16", 1, -1  # see benchmarks/tpu.md

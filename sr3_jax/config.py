@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 from ml_collections import ConfigDict
 
 from sr3_jax.errors import UserError
+from sr3_jax.tasks.corruptions import CORRUPTIONS
 
 
 class ConfigError(UserError, ValueError):
@@ -46,6 +47,14 @@ MAY_CHANGE = (
     "train.steps train.log_every train.checkpoint_every train.evaluate_every train.evaluate_images train.sample_images "
     "train.keep_checkpoints train.max_bad_steps mesh.data mesh.fsdp data.threads data.max_bad_fraction"
 ).split()
+
+# Fields of older checkpoints, and what they are called now.
+RENAMED = {
+    "data.blur": "task.blur",
+    "data.tell_blur": "task.tell_blur",
+    "data.noise": "task.noise",
+    "data.quantize_lr": "task.quantize_lr",
+}
 
 # The sizes of arrays, and what is counted out, at most; whether that fits in memory is another matter.
 MOST = {
@@ -92,12 +101,14 @@ def base() -> ConfigDict:
     data.flip = True  # mirror half of the training images
     data.turn = False  # turn training images by a random number of quarter turns
     data.crop_jitter = 0.0  # training squares move, and shrink, by up to this fraction of their side
-    data.blur = 0.0  # sigma of a Gaussian blur of the LR image is drawn from [0, blur] LR pixels, for half of the examples
-    data.tell_blur = False  # whether the network is told sigma: it can then take blur off, not only forgive it
-    data.noise = 0.0  # Gaussian noise on half of the LR images, sigma from [0, noise] 8-bit levels; the network is told sigma
-    data.quantize_lr = True  # round the LR image to 8 bits, as a file would
     data.threads = 4  # reading threads
     data.max_bad_fraction = 0.01  # unreadable or too small images above this fraction are an error
+
+    c.task = task = ConfigDict()
+    task.quantize_lr = True  # round the LR image to 8 bits, as a file would
+    for name, corruption in CORRUPTIONS.items():
+        task[name] = 0.0
+        task[f"tell_{name}"] = corruption.told
 
     c.model = model = ConfigDict()
     # "unet": the paper's; "refine": a predictor without noise, run once a picture, and a denoiser for what it leaves out,
@@ -204,8 +215,6 @@ def validate(config: ConfigDict) -> None:
     for field in ("data.crop_jitter", "data.max_bad_fraction", "model.dropout", "train.ema_decay", "train.overfit_loss"):
         _need(0 <= get(config, field) <= 1, f"{field} = {get(config, field)} must lie between 0 and 1")
     for field in (
-        "data.blur",
-        "data.noise",
         "train.clip_norm",
         "train.warmup_steps",
         "model.head_channels",
@@ -216,9 +225,11 @@ def validate(config: ConfigDict) -> None:
         _need(value >= 0, f"{field} = {value} must not be negative")
         _need(value <= LARGEST, f"{field} = {value} must be at most {LARGEST}")
     _need(0 <= config.seed < 2**31, f"seed = {config.seed} must lie between 0 and {2**31 - 1}")
-    _need(config.data.blur <= 4, f"data.blur = {config.data.blur} must be at most 4 LR pixels, as far as the kernel reaches")
-    _need(config.data.blur > 0 or not config.data.tell_blur, "data.tell_blur needs data.blur above 0: there is nothing to tell")
-    _need(config.data.noise <= 128, f"data.noise = {config.data.noise} must be at most 128 8-bit levels")
+    for name, corruption in CORRUPTIONS.items():
+        value, high = config.task[name], corruption.signal.high
+        _need(0 <= value <= high, f"task.{name} = {value} must lie between 0 and {high:g}: {corruption.signal.title}")
+        tells = config.task[f"tell_{name}"]
+        _need(value > 0 or tells == corruption.told, f"task.tell_{name} = {tells} needs task.{name} above 0")
     for field in ("train.learning_rate", "model.residual_scale"):
         value = get(config, field)
         _need(1e-12 <= value <= 1e6, f"{field} = {value} must be positive, between 1e-12 and 1e6")
@@ -326,6 +337,11 @@ def fields() -> Iterator[Field]:
         elif found and "ConfigDict()" not in line:
             yield Field(found[1], found[2], found[3] or " ".join(above))
             above = []
+    for name, corruption in CORRUPTIONS.items():
+        title = corruption.signal.title
+        yield Field(f"task.{name}", "0.0", f"{title} of the LR image: drawn from [0, task.{name}] for half of the examples")
+        meaning = "whether the network is told how much, and so learns to remove it; otherwise it becomes robust against it"
+        yield Field(f"task.tell_{name}", str(corruption.told), meaning)
 
 
 def get(config: Any, field: str) -> Any:
@@ -361,7 +377,8 @@ def from_json(text: str) -> ConfigDict:
         raise ConfigError(f"this config is not JSON: {error}") from error
     if not isinstance(found, dict):
         raise ConfigError(f"this config is not a JSON object but {text[:50]!r}")
-    for field, value in flatten(ConfigDict(found)).items():
+    for old, value in flatten(ConfigDict(found)).items():
+        field = RENAMED.get(old, old)
         parent, _, name = field.rpartition(".")
         try:
             node = get(config, parent) if parent else config

@@ -8,10 +8,10 @@ from skimage import data as photographs
 
 from sr3_jax import config as config_lib
 from sr3_jax import images
-from sr3_jax.data import degradations
 from sr3_jax.data.check import check
 from sr3_jax.data.sources import DataError
 from sr3_jax.errors import UserError
+from sr3_jax.tasks import build_task, operations
 
 
 def orl_config():
@@ -56,9 +56,10 @@ def test_orl_is_three_hundred_and_a_hundred_images_and_the_sheet_shows_lr_condit
     lr, condition, hr = (sheet[24:152, 128 * i : 128 * i + 128] for i in range(3))
     lr, condition, hr = lr[4::8, 4::8], condition[2::4, 2::4], hr[2::4, 2::4]  # the pixels are shown enlarged
     assert (lr.shape, condition.shape, hr.shape) == ((16, 16, 1), (32, 32, 1), (32, 32, 1))
-    floats = degradations.degrade(degradations.to_float(jnp.asarray(hr[None])), 16)
-    np.testing.assert_array_equal(degradations.to_uint8(floats)[0], lr)
-    np.testing.assert_array_equal(degradations.to_uint8(degradations.upsample(floats, 32))[0], condition)
+    task = build_task(orl_config())
+    floats = task.corrupt(operations.to_float(jnp.asarray(hr[None]))).image
+    np.testing.assert_array_equal(operations.to_uint8(floats)[0], lr)
+    np.testing.assert_array_equal(operations.to_uint8(task.condition(floats))[0], condition)
 
 
 @pytest.mark.fast

@@ -12,7 +12,8 @@ import pytest
 
 from sr3_jax import config as config_lib
 from sr3_jax.config import CHOICES, MAY_CHANGE, ConfigError
-from sr3_jax.method import Method, training_schedule
+from sr3_jax.method import Method
+from sr3_jax.objectives.levels import training_schedule
 
 pytestmark = pytest.mark.fast
 
@@ -95,9 +96,9 @@ BAD = {
     "a learning rate of zero": ({"train.learning_rate": 0.0}, "train.learning_rate = 0.0", "positive"),
     "an EMA above one": ({"train.ema_decay": 1.1}, "train.ema_decay = 1.1", "between 0 and 1"),
     "a negative clip": ({"train.clip_norm": -1.0}, "train.clip_norm = -1.0", "not be negative"),
-    "a negative blur": ({"data.blur": -0.5}, "data.blur = -0.5", "not be negative"),
-    "a blur to be told of that is not there": ({"data.tell_blur": True}, "data.tell_blur", "needs data.blur above 0"),
-    "a blur wider than its kernel": ({"data.blur": 4.5}, "data.blur = 4.5", "at most 4"),
+    "a negative blur": ({"task.blur": -0.5}, "task.blur = -0.5", "between 0 and 4: Gaussian blur"),
+    "a blur to be told of that is not there": ({"task.tell_blur": True}, "task.tell_blur = True", "needs task.blur above 0"),
+    "a blur wider than its kernel": ({"task.blur": 4.5}, "task.blur = 4.5", "between 0 and 4"),
     "a negative fraction": ({"data.max_bad_fraction": -0.1}, "data.max_bad_fraction = -0.1", "between 0 and 1"),
     "a beta of zero": ({"schedule.beta_start": 0.0}, "schedule.beta_start = 0.0", "0 < start <= end < 1"),
     "betas that fall": ({"schedule.beta_start": 0.02}, "schedule.beta_start = 0.02", "0 < start <= end < 1"),
@@ -174,6 +175,15 @@ def test_a_field_added_since_gets_its_default():
     del older["model"]["predict_residual"], older["mesh"]
     again = config_lib.from_json(json.dumps(older))
     assert again == with_fields({"model.channels": 32})
+
+
+@pytest.mark.parametrize(("old", "new"), config_lib.RENAMED.items())
+def test_a_field_of_an_older_checkpoint_is_read_under_its_new_name(old, new):
+    value = {"task.blur": 1.5, "task.noise": 9.0, "task.tell_blur": True, "task.quantize_lr": False}[new]
+    written = json.loads(config_lib.to_json(config_lib.base()))
+    section, _, field = old.partition(".")
+    written[section][field] = value
+    assert config_lib.get(config_lib.from_json(json.dumps(written)), new) == value
 
 
 @pytest.mark.parametrize(

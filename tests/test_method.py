@@ -9,10 +9,12 @@ import pytest
 
 from sr3_jax import config as config_lib
 from sr3_jax.config import CHOICES, ConfigError
-from sr3_jax.data import degradations
 from sr3_jax.data.sources import OrlFaces
 from sr3_jax.diffusion import process, samplers
-from sr3_jax.method import Method, image_key, sampling_schedule, sampling_steps, training_schedule
+from sr3_jax.method import Method, image_key, sampling_steps
+from sr3_jax.objectives.levels import sampling_schedule, training_schedule
+from sr3_jax.tasks import operations
+from sr3_jax.tasks.task import Given
 
 FACES = np.stack([OrlFaces(range(1, 31))[i].pixels[20:92:4, 10:82:4][:16, :16] for i in range(0, 80, 10)])  # (8, 16, 16, 1)
 
@@ -59,7 +61,7 @@ def keys(ids, seed=0, sample=0):
 
 @pytest.fixture(scope="module")
 def hr():
-    return degradations.to_float(jnp.asarray(FACES))
+    return operations.to_float(jnp.asarray(FACES))
 
 
 RESIDUAL = {"model__predict_residual": True, "model__residual_scale": 0.1}
@@ -72,7 +74,7 @@ RESIDUAL = {"model__predict_residual": True, "model__residual_scale": 0.1}
 @pytest.mark.parametrize("fields", [{}, RESIDUAL], ids=["images", "residuals"])
 def test_decode_inverts_encode(hr, fields):
     method = Method(tiny_config(**fields))
-    condition = method.upsample(method.degrade(hr))
+    condition = method.task.condition(method.task.corrupt(hr).image)
     y_0 = method.encode(hr, condition)
     np.testing.assert_allclose(method.decode(y_0, condition), hr, atol=1e-6)
     np.testing.assert_allclose(y_0, (hr - condition) / 0.1 if fields else hr, atol=1e-6)
@@ -80,11 +82,11 @@ def test_decode_inverts_encode(hr, fields):
 
 @pytest.mark.fast
 def test_the_lr_image_is_rounded_to_8_bits_exactly_if_quantize_lr_says_so(hr):
-    exact, rounded = (Method(tiny_config(data__quantize_lr=on)).degrade(hr) for on in (False, True))
+    exact, rounded = (Method(tiny_config(task__quantize_lr=on)).task.corrupt(hr).image for on in (False, True))
     levels = (np.asarray(rounded, np.float64) + 1) * 127.5
     np.testing.assert_allclose(levels, levels.round(), atol=1e-4)
     assert 0 < np.abs(rounded - exact).max() <= 0.5 / 127.5 + 1e-6
-    np.testing.assert_array_equal(degradations.to_float(degradations.to_uint8(rounded)), rounded)  # as a file would hold it
+    np.testing.assert_array_equal(operations.to_float(operations.to_uint8(rounded)), rounded)  # as a file would hold it
 
 
 # -- schedules
@@ -130,7 +132,7 @@ def test_a_new_networks_loss_is_the_size_of_its_target(hr, predict):
     losses = jax.jit(lambda: jax.lax.map(lambda key: method.loss({}, jnp.asarray(FACES), key), draws))()
     assert losses.shape == (64, 8)
     # The output is zero, so the loss is the target's mean square: 1 of the noise, something of y_0, between the two of v.
-    size = float(jnp.square(method.encode(hr, method.upsample(method.degrade(hr)))).mean())
+    size = float(jnp.square(method.encode(hr, method.task.condition(method.task.corrupt(hr).image))).mean())
     gamma = np.asarray(training_schedule(method.config).gamma, np.float64)
     mean_gamma = ((gamma[1:] + gamma[:-1]) / 2).mean()
     wanted = {"epsilon": 1.0, "y_0": size, "v": mean_gamma + (1 - mean_gamma) * size}[predict]
@@ -138,7 +140,7 @@ def test_a_new_networks_loss_is_the_size_of_its_target(hr, predict):
 
 
 def test_the_loss_of_an_image_is_finite_and_a_function_of_that_image_and_the_key():
-    method = Method(tiny_config(data__blur=2.0, model__dropout=0.5, **RESIDUAL))
+    method = Method(tiny_config(task__blur=2.0, model__dropout=0.5, **RESIDUAL))
     params, images = random_params(method), jnp.asarray(FACES)
     loss = jax.jit(method.loss)
     losses = loss(params, images, jax.random.key(0))
@@ -160,7 +162,7 @@ def test_blur_and_dropout_are_for_training_only():
 
     losses = {}
     for blur, train in ((0.0, True), (2.0, True), (2.0, False)):
-        method = Method(tiny_config(objective="regression", data__blur=blur))
+        method = Method(tiny_config(objective="regression", task__blur=blur))
         object.__setattr__(method, "model", SimpleNamespace(apply=apply))
         losses[blur, train] = jax.jit(method.loss, static_argnames="train")(
             {}, jnp.asarray(FACES), jax.random.key(0), train=train
@@ -180,32 +182,34 @@ def test_in_training_the_network_is_told_how_noisy_and_how_blurred_its_input_is(
         given.update(told, condition=condition)
         return jnp.zeros_like(condition)
 
-    method = Method(tiny_config(objective="regression", data__noise=noise, data__blur=2.0, data__tell_blur=tell_blur))
+    method = Method(tiny_config(objective="regression", task__noise=noise, task__blur=2.0, task__tell_blur=tell_blur))
     object.__setattr__(method, "model", SimpleNamespace(apply=apply))
     method.loss({}, jnp.asarray(FACES), jax.random.key(0))
-    condition, flaws = given.pop("condition"), given.pop("flaws", {})
+    condition, signals = given.pop("condition"), given.pop("told", {})
     assert given == {}
-    assert set(flaws) == {name for name, told in (("noise", noise), ("blur", tell_blur)) if told}
-    clean = method.degrade(degradations.to_float(jnp.asarray(FACES)))
+    assert set(signals) == {name for name, told in (("noise", noise), ("blur", tell_blur)) if told}
+    hr = operations.to_float(jnp.asarray(FACES))
+    clean = method.task.corrupt(hr).image
     if noise:
-        assert flaws["noise"].shape == (8,)
-        assert 0 < flaws["noise"].max() <= noise
+        assert signals["noise"].shape == (8,)
+        assert 0 < signals["noise"].max() <= noise
     if tell_blur:
-        assert 0 < flaws["blur"].max() <= 2
-        blurred = degradations.quantize(degradations.gaussian_blur(clean, flaws["blur"]))  # rounded, as in a file
-        rows = [i for i in range(8) if not noise or flaws["noise"][i] == 0]
+        assert 0 < signals["blur"].max() <= 2
+        reduced = operations.resize(hr, 8, 8)
+        blurred = operations.quantize(operations.gaussian_blur(reduced, signals["blur"]))  # rounded last, as in a file
+        rows = [i for i in range(8) if not noise or signals["noise"][i] == 0]
         assert len(rows) >= 2
         for i in rows:
-            np.testing.assert_array_equal(condition[i], method.upsample(blurred)[i])
+            np.testing.assert_array_equal(condition[i], method.task.condition(blurred)[i])
     if noise and tell_blur:
-        far = jnp.abs(condition - method.upsample(clean)).max((1, 2, 3))
-        np.testing.assert_array_equal(far == 0, (flaws["noise"] == 0) & (flaws["blur"] == 0))
+        far = jnp.abs(condition - method.task.condition(clean)).max((1, 2, 3))
+        np.testing.assert_array_equal(far == 0, (signals["noise"] == 0) & (signals["blur"] == 0))
 
 
 def test_regressions_loss_is_the_mean_squared_error_of_its_one_output_and_knows_no_chance(hr):
     method = with_network(tiny_config(objective="regression", train__loss="l1", **RESIDUAL), zero)  # zero: the bicubic image
     losses = method.loss({}, jnp.asarray(FACES), jax.random.key(0))
-    residual = method.encode(hr, method.upsample(method.degrade(hr)))
+    residual = method.encode(hr, method.task.condition(method.task.corrupt(hr).image))
     np.testing.assert_allclose(losses, np.square(residual).mean((1, 2, 3)), rtol=1e-5)
     np.testing.assert_array_equal(losses, method.loss({}, jnp.asarray(FACES), jax.random.key(1)))
 
@@ -222,7 +226,7 @@ def test_the_denoiser_clips_the_image(hr, predict, fields):
     clipping, free = (
         with_network(tiny_config(model__predict=predict, sample__clip=clip, **fields), loud) for clip in (True, False)
     )
-    condition = free.upsample(free.degrade(hr))
+    condition = free.task.condition(free.task.corrupt(hr).image)
     gamma = jnp.linspace(0.05, 0.95, len(hr))
     y_t = process.q_sample(free.encode(hr, condition), gamma, jax.random.normal(jax.random.key(2), hr.shape))
     clipped, raw = (method.denoiser({})(condition, y_t, gamma) for method in (clipping, free))
@@ -235,11 +239,11 @@ def test_the_denoiser_clips_the_image(hr, predict, fields):
 def resolved():
     method = Method(tiny_config(**RESIDUAL))
     params = random_params(method)
-    return jax.jit(lambda lr, keys: method.super_resolve(params, lr, keys))
+    return jax.jit(lambda lr, keys: method.super_resolve(params, Given(lr), keys))
 
 
 def test_the_same_keys_give_the_same_images_and_others_do_not(hr, resolved):
-    lr = degradations.resize(hr, 8, 8)
+    lr = operations.resize(hr, 8, 8)
     before = resolved(lr, keys(range(8)))
     assert before.shape == hr.shape
     assert np.abs(before).max() <= 1
@@ -249,7 +253,7 @@ def test_the_same_keys_give_the_same_images_and_others_do_not(hr, resolved):
 
 
 def test_an_image_does_not_depend_on_its_neighbours_or_its_place(hr, resolved):
-    lr = degradations.resize(hr, 8, 8)
+    lr = operations.resize(hr, 8, 8)
     order = np.array([3, 0, 2, 1, 7, 6, 5, 5])
     np.testing.assert_allclose(resolved(lr[order], keys(order)), resolved(lr, keys(range(8)))[order], atol=1e-5)
 
@@ -263,12 +267,12 @@ def test_regression_is_one_evaluation_added_to_bicubic_whatever_the_keys(hr):
         return jnp.full_like(inputs[0], 10.0)
 
     method = with_network(config, network)
-    lr = method.degrade(hr)
-    out = method.super_resolve({}, lr, keys(range(8)))
+    lr = method.task.corrupt(hr).image
+    out = method.super_resolve({}, Given(lr), keys(range(8)))
     assert [len(inputs) for inputs in calls] == [1]
-    np.testing.assert_allclose(out, np.clip(method.upsample(lr) + 1, -1, 1), atol=1e-6)
+    np.testing.assert_allclose(out, np.clip(method.task.condition(lr) + 1, -1, 1), atol=1e-6)
     assert (np.asarray(out) == 1).any()
-    np.testing.assert_array_equal(out, method.super_resolve({}, lr, keys(range(8, 16))))
+    np.testing.assert_array_equal(out, method.super_resolve({}, Given(lr), keys(range(8, 16))))
 
 
 @pytest.mark.fast
@@ -282,7 +286,7 @@ def test_image_keys_differ_by_seed_id_and_sample_and_the_order_matters():
 
 def test_a_student_learns_its_teachers_answers_without_dropout_and_starts_with_no_loss():
     fields = {"train__teacher": "somewhere", "train__teacher_steps": 1, "train__loss": "l2", "model__dropout": 0.5}
-    fields |= {"data__noise": 50.0, "data__blur": 2.0, "data__tell_blur": True}
+    fields |= {"task__noise": 50.0, "task__blur": 2.0, "task__tell_blur": True}
     method = Method(tiny_config(objective="distill", sample__clip=False, **fields, **RESIDUAL))
     params = random_params(method)
     loss = method.loss(params, jnp.asarray(FACES), jax.random.key(0), True, params)

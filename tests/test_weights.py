@@ -11,7 +11,7 @@ from PIL import Image
 
 from sr3_jax.checkpoints import load_checkpoint, shipped
 from sr3_jax.config import differences
-from sr3_jax.data import debian_photos, degradations
+from sr3_jax.data import debian_photos
 from sr3_jax.data.sources import ORL_CARD
 from sr3_jax.evaluation import held_out, metrics
 from sr3_jax.evaluation.contenders import to_uint8
@@ -167,8 +167,8 @@ def photographs():
 
 def test_photographs_come_out_nearer_to_the_truth_and_sharper_than_bicubic_and_agree_with_what_was_given():
     hr = photographs()
-    lr = to_uint8(degradations.degrade(degradations.to_float(jnp.asarray(hr)), 32))
-    bicubic = to_uint8(degradations.upsample(degradations.to_float(jnp.asarray(lr)), 128))
+    lr = to_uint8(reduced(hr))
+    bicubic = to_uint8(operations.resize(operations.to_float(jnp.asarray(lr)), 128, 128))
     found = Upscaler.load("photos-4x")(lr)
     ours, theirs = (metrics.scores(images, hr, lr) for images in (found, bicubic))
     assert ours["psnr"].mean() > theirs["psnr"].mean() + 0.5
@@ -180,7 +180,7 @@ def test_photographs_come_out_nearer_to_the_truth_and_sharper_than_bicubic_and_a
 
 def test_four_evaluations_of_predict_and_refine_are_better_than_eight_of_a_unet():
     hr = photographs()
-    lr = to_uint8(degradations.degrade(degradations.to_float(jnp.asarray(hr)), 32))
+    lr = to_uint8(reduced(hr))
     refine, unet = Upscaler.load(REFINE), Upscaler.load("photos-4x")
     assert (refine.cost(1, 1).evaluations, unet.cost(1, 1).evaluations) == (4, 8)
     ours, theirs = refine(lr), unet(lr)
@@ -191,7 +191,7 @@ def test_four_evaluations_of_predict_and_refine_are_better_than_eight_of_a_unet(
 
 def test_two_evaluations_of_the_photographs_student_are_sharper_than_eight_of_its_teacher():
     hr = photographs()
-    lr = to_uint8(degradations.degrade(degradations.to_float(jnp.asarray(hr)), 32))
+    lr = to_uint8(reduced(hr))
     student, teacher = Upscaler.load("photos-4x-student"), Upscaler.load("photos-4x")
     assert (student.cost(1, 1).evaluations, teacher.cost(1, 1).evaluations) == (2, 8)
     ours, theirs = student(lr), teacher(lr)
@@ -203,9 +203,9 @@ def test_two_evaluations_of_the_photographs_student_are_sharper_than_eight_of_it
 @pytest.mark.parametrize(("noise", "blur", "gain"), [(8.0, 0.0, 0.3), (0.0, 1.0, 0.6), (4.0, 0.8, 0.5)])
 def test_a_network_takes_off_noise_and_blur_that_it_is_told_of_and_the_default_enlarges_them(noise, blur, gain):
     hr = photographs()
-    lr = degradations.degrade(degradations.to_float(jnp.asarray(hr)), 32)
+    lr = reduced(hr)
     drawn = np.random.default_rng(0).normal(size=lr.shape) * noise / 127.5
-    lr = degradations.gaussian_blur(lr, jnp.full(len(lr), blur, jnp.float32)) + jnp.asarray(drawn, jnp.float32)
+    lr = operations.gaussian_blur(lr, jnp.full(len(lr), blur, jnp.float32)) + jnp.asarray(drawn, jnp.float32)
     lr = to_uint8(lr)
     theirs = Upscaler.load("photos-4x")(lr, match_input=False)
     ours = Upscaler.load("photos-4x-restore")(lr, noise=noise, blur=blur, match_input=False)
@@ -215,7 +215,7 @@ def test_a_network_takes_off_noise_and_blur_that_it_is_told_of_and_the_default_e
 
 def test_the_control_of_the_photographs_has_the_higher_psnr_and_less_detail_than_a_sample():
     hr = photographs()
-    lr = to_uint8(degradations.degrade(degradations.to_float(jnp.asarray(hr)), 32))
+    lr = to_uint8(reduced(hr))
     ours, control = (Upscaler.load(name)(lr, match_input=False) for name in ("photos-4x", "photos-4x-regression"))
     psnr, best = (metrics.psnr(images, hr).mean() for images in (ours, control))
     assert best - 2.5 < psnr < best

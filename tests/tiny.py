@@ -34,8 +34,8 @@ def tiny_checkpoint(channels: int = 1, objective: str = "sr3", noise: float = 0.
     """8×8 to 16×16; random weights everywhere: a new network's output layer is zero."""
     config = sr3_jax.config.base()
     config.objective, config.train.teacher = objective, "another" if objective == "distill" else ""
-    config.data.hr_size, config.data.lr_size, config.data.noise = 16, 8, noise
-    config.data.blur, config.data.tell_blur = blur, blur > 0
+    config.data.hr_size, config.data.lr_size, config.task.noise = 16, 8, noise
+    config.task.blur, config.task.tell_blur = blur, blur > 0
     model = config.model
     model.channels, model.multipliers, model.blocks, model.attention, model.dropout = 8, (1,), 1, (), 0.0
     model.image_channels, model.space_to_depth = channels, 2
@@ -52,7 +52,7 @@ def refining_checkpoint(objective: str = "sr3") -> Checkpoint:
     """8×8 to 16×16, grey: a predictor and a denoiser (model.kind = "refine"), random weights everywhere."""
     config = sr3_jax.config.base()
     config.objective, config.train.teacher = objective, "another" if objective == "distill" else ""
-    config.data.hr_size, config.data.lr_size, config.data.noise = 16, 8, 4.0
+    config.data.hr_size, config.data.lr_size, config.task.noise = 16, 8, 4.0
     model = config.model
     model.kind, model.space_to_depth, model.image_channels, model.multipliers = "refine", 2, 1, (1,)
     model.channels, model.blocks, model.predictor_channels, model.predictor_blocks = 8, 1, 8, 1

@@ -1,6 +1,5 @@
 """From images to larger images: `sr3 upscale`, `serve`, `demo`."""
 
-import os
 from pathlib import Path
 
 from absl import flags
@@ -25,24 +24,16 @@ def upscale(args: Arguments, inputs: list[str]) -> int:
     _use_device(args.device)
     from sr3_jax.checkpoints import load_checkpoint
     from sr3_jax.inference import files
+    from sr3_jax.inference.sampling import Sampling
+    from sr3_jax.tasks.corruptions import CORRUPTIONS
 
     jobs = files.plan(inputs, Path(args.output), args.overwrite, args.samples, args.uncertainty)
     _start(args.device)
     checkpoint = load_checkpoint(args.checkpoint)
     checkpoint.config.model.dtype = args.precision or checkpoint.config.model.dtype
-    options = files.Options(
-        samples=args.samples,
-        uncertainty=args.uncertainty,
-        steps=args.steps or None,
-        sampler=args.sampler,
-        seed=args.seed,
-        scale=args.scale or None,
-        match_input=args.match_input,
-        noise=args.noise,
-        blur=args.blur,
-        tile=args.tile or None,
-        batch=args.batch or None,
-    )
+    sampling = Sampling(args.steps or None, args.sampler, args.seed, match_input=args.match_input, scale=args.scale or None)
+    sampling = sampling.with_options({name: args[name].value for name in CORRUPTIONS})
+    options = files.Options(sampling, args.samples, args.uncertainty, args.tile or None, args.batch or None)
     return files.upscale_all(checkpoint, jobs, options)
 
 
@@ -52,10 +43,11 @@ def _upscale_flags(fv: flags.FlagValues, argv: list[str]) -> None:
     flags.DEFINE_boolean("overwrite", False, "Replace files that exist.", flag_values=fv)
     flags.DEFINE_float("scale", 0, "How many times larger; 0: what the network does in one pass.", flag_values=fv)
     from sr3_jax.config import CHOICES
+    from sr3_jax.tasks.corruptions import CORRUPTIONS
 
     flags.DEFINE_enum("sampler", None, list(CHOICES["sample.sampler"]), "By default the checkpoint's own.", flag_values=fv)
-    flags.DEFINE_float("noise", 0, "Noise in the image to take off, its standard deviation in levels of 0-255.", flag_values=fv)
-    flags.DEFINE_float("blur", 0, "Blur of the image to take off, sigma of a Gaussian in its pixels.", flag_values=fv)
+    for name, corruption in CORRUPTIONS.items():
+        flags.DEFINE_float(name, 0, f"{corruption.signal.title} of the input, to remove.", flag_values=fv)
     flags.DEFINE_boolean("uncertainty", False, "Also the mean of the samples, and how much they differ.", flag_values=fv)
     flags.DEFINE_boolean(
         "match_input",
@@ -138,7 +130,9 @@ def _network_flags(fv: flags.FlagValues) -> None:
 
 def _use_device(device: str | None) -> None:
     if device:
-        os.environ["JAX_PLATFORMS"] = {"gpu": "cuda"}.get(device, device)
+        import jax
+
+        jax.config.update("jax_platforms", {"gpu": "cuda"}.get(device, device))
 
 
 def _start(device: str | None) -> None:

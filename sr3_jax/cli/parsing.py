@@ -109,7 +109,7 @@ def _sentence(error: BaseException, file: str) -> str:
 
 def _check_overrides(config: Any, arguments: list[str]) -> None:
     """Raises UserError for an unknown field, with the nearest known ones."""
-    from sr3_jax.config import flatten
+    from sr3_jax.config import RENAMED, flatten
 
     known = list(flatten(config))
     for argument in arguments:
@@ -117,6 +117,8 @@ def _check_overrides(config: Any, arguments: list[str]) -> None:
             continue
         field = argument.lstrip("-").partition("=")[0].partition(".")[2]
         if field not in known:
+            if field in RENAMED:
+                raise UserError(f"--config.{field} is now called --config.{RENAMED[field]}")
             near = difflib.get_close_matches(field, known, 3, 0.5) or [f for f in known if field.split(".")[-1] in f][:3]
             some = "; there are data.hr_size, model.channels, train.steps and others: sr3 train --help lists them"
             hint = f"; did you mean {' or '.join(near)}?" if near else some

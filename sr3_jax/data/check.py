@@ -10,10 +10,12 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from sr3_jax import images, sheet
-from sr3_jax.data import crops, degradations, pipeline
+from sr3_jax.data import crops, pipeline
 from sr3_jax.data.sources import Dropped, Source, check_budget, open_source, scan_folder
 from sr3_jax.errors import UserError
 from sr3_jax.images import ImageError
+from sr3_jax.tasks import build_task
+from sr3_jax.tasks.operations import to_float, to_uint8
 
 SHOWN = 8  # images on the contact sheet; names listed before "…"
 
@@ -71,10 +73,7 @@ def contact_sheet(source: Source, config: ConfigDict) -> np.ndarray:
     rows = np.linspace(0, len(source), min(SHOWN, len(source)), endpoint=False).astype(int)
     survivors = pipeline.Survivors(source, 1.0, config.data.hr_size)
     hr = np.stack([crops.fit(survivors[int(i)][1], config, rng) for i in rows])
-    lr = degradations.degrade(degradations.to_float(jnp.asarray(hr)), config.data.lr_size, quantize_lr=config.data.quantize_lr)
-    blur_key, noise_key = jax.random.split(jax.random.key(config.seed))
-    lr, _ = degradations.augment_blur(lr, blur_key, config.data.blur)
-    lr, _ = degradations.augment_noise(lr, noise_key, config.data.noise)
-    condition = degradations.upsample(lr, config.data.hr_size)
-    columns = {"LR": lr, "conditioning": condition, "HR": degradations.to_float(jnp.asarray(hr))}
-    return sheet.grid({title: np.asarray(degradations.to_uint8(batch)) for title, batch in columns.items()})
+    task, whole = build_task(config), to_float(jnp.asarray(hr))
+    lr = task.corrupt(whole, jax.random.key(config.seed), train=True).image
+    columns = {"LR": lr, "conditioning": task.condition(lr), "HR": whole}
+    return sheet.grid({title: np.asarray(to_uint8(batch)) for title, batch in columns.items()})

@@ -13,12 +13,13 @@ from PIL import Image
 
 from sr3_jax import images as image_files
 from sr3_jax.checkpoints import Checkpoint
-from sr3_jax.data import degradations
 from sr3_jax.data.sources import image_id
 from sr3_jax.errors import UserError
 from sr3_jax.evaluation import pairs
 from sr3_jax.inference import tiling
+from sr3_jax.inference.sampling import Sampling
 from sr3_jax.inference.upscaler import Upscaler
+from sr3_jax.tasks import operations
 
 Batch = UInt8[np.ndarray, "n _h _w _c"]  # sizes vary within a function
 
@@ -54,8 +55,8 @@ class Resampled:
 
     def make(self, lr: Batch, ids: Sequence[str], size: tuple[int, int]) -> Made:
         if self._kind == "bicubic":
-            large = degradations.resize(degradations.to_float(jnp.asarray(lr)), *size)
-            return Made({"bicubic": np.asarray(degradations.to_uint8(large))})
+            large = operations.resize(operations.to_float(jnp.asarray(lr)), *size)
+            return Made({"bicubic": np.asarray(operations.to_uint8(large))})
         parts = [np.asarray(image_files.to_pillow(one).resize(size[::-1], Image.Resampling.NEAREST)) for one in lr]
         return Made({self._kind: np.stack(parts).reshape(len(lr), *size, lr.shape[-1])})
 
@@ -80,20 +81,20 @@ class Network:
         within: int | None = None,
     ):
         self.upscaler, self.name = Upscaler(checkpoint), name
-        regression = self.upscaler.method.regression
-        self.samples = 1 if regression else samples
-        self._steps, self._seed, self._match, self._within = steps, seed, match_input, within
-        table = self.upscaler.cost(1, 1, steps)  # raises here for steps that cannot be
+        self.random = checkpoint.method.objective.takes_noise
+        self.samples = samples if self.random else 1
+        self._sampling, self._match, self._within = Sampling(steps, seed=seed, match_input=False), match_input, within
+        table = self.upscaler.engine.table(self._sampling)  # raises here for steps that cannot be
         self.about: dict[str, Any] = {
             "checkpoint": Path(checkpoint.name).name,
             "objective": checkpoint.config.objective,
             "step": checkpoint.step,
             "parameters": fingerprint(checkpoint),
             "evaluations": table.evaluations,
-            "schedule": f"{zlib.crc32(b''.join(np.asarray(column).tobytes() for column in self.upscaler.table(steps))):08x}",
+            "schedule": f"{zlib.crc32(b''.join(np.asarray(column).tobytes() for column in table)):08x}",
             "match_input": match_input,
         }
-        if not regression:
+        if self.random:
             self.about |= {"seed": seed, "samples": samples}
 
     @property
@@ -121,7 +122,7 @@ class Network:
         own = inputs.shape[1:] == (upscaler.lr_size, upscaler.lr_size, upscaler.channels)
         if own and not self._within:
             numbers = [image_id(id) for id in ids]
-            made = upscaler.batch(lr, numbers, seed=self._seed, sample=sample, steps=self._steps)
+            made = upscaler.batch(lr, numbers, self._sampling, sample=sample)
         else:
             made = np.stack([self._one(one, id, sample) for one, id in zip(inputs, ids, strict=True)])
         if (height, width) != size:
@@ -133,7 +134,7 @@ class Network:
 
     def _one(self, lr: np.ndarray, id: str, sample: int) -> np.ndarray:
         given = (np.clip(lr, -1, 1) + 1) / 2
-        made = self.upscaler(given, steps=self._steps, seed=self._seed, sample=sample, match_input=False, name=id)
+        made = self.upscaler(given, self._sampling, sample=sample, name=id)
         return made * 2 - 1
 
 
@@ -157,7 +158,7 @@ class Folder:
 
 def to_uint8(images: np.ndarray | jax.Array) -> np.ndarray:
     """[-1, 1] to uint8, on the host."""
-    return np.asarray(degradations.to_uint8(jnp.asarray(images)))
+    return np.asarray(operations.to_uint8(jnp.asarray(images)))
 
 
 def fingerprint(checkpoint: Checkpoint) -> str:

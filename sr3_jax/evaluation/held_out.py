@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Int, PyTree, UInt8
@@ -10,13 +11,15 @@ from ml_collections import ConfigDict
 
 from sr3_jax import parallel, sheet
 from sr3_jax.checkpoints import Checkpoint
-from sr3_jax.data import degradations
 from sr3_jax.data.pipeline import load_evaluation
 from sr3_jax.data.sources import open_source
 from sr3_jax.errors import UserError
 from sr3_jax.evaluation import metrics
 from sr3_jax.evaluation.contenders import to_uint8
 from sr3_jax.inference.upscaler import Upscaler
+from sr3_jax.method import image_key
+from sr3_jax.tasks import build_task, operations
+from sr3_jax.tasks.task import Given, Task
 
 
 class HeldOut(NamedTuple):
@@ -24,6 +27,7 @@ class HeldOut(NamedTuple):
 
     hr: UInt8[np.ndarray, "n h h c"]
     lr: UInt8[np.ndarray, "n l l c"]
+    signals: dict[str, np.ndarray]  # what the network is told of each LR image, (n,) by name
     names: list[str]
     ids: list[int]
     rows: Int[np.ndarray, " n"]  # their places in the whole split
@@ -32,7 +36,7 @@ class HeldOut(NamedTuple):
     @property
     def bicubic(self) -> UInt8[np.ndarray, "n h h c"]:
         """The baseline: LR enlarged by bicubic, rounded."""
-        return to_uint8(degradations.upsample(degradations.to_float(jnp.asarray(self.lr)), self.hr.shape[1]))
+        return to_uint8(operations.resize(operations.to_float(jnp.asarray(self.lr)), *self.hr.shape[1:3]))
 
     def mean(self, values: np.ndarray) -> float:
         """The mean over the whole split of one value an image."""
@@ -52,15 +56,26 @@ class HeldOut(NamedTuple):
 
 
 def load(config: ConfigDict, limit: int = 0, split: str = "eval") -> HeldOut:
-    """`limit` of the config's held-out images (0: all of them), degraded by its degradation; raises UserError.
+    """`limit` of the config's held-out images (0: all of them), as its task gives them to the network; raises UserError.
 
     `split` is "eval", or "validation" for what choices are made by (data.sources.open_source).
     """
     if config.data.hr_size < 11:
         raise UserError(f"data.hr_size = {config.data.hr_size} must be at least 11 to be evaluated: that is the window of SSIM")
     data = load_evaluation(open_source(config, split), config, limit)
-    lr = degradations.degrade(degradations.to_float(jnp.asarray(data.images)), config.data.lr_size)
-    return HeldOut(data.images, to_uint8(lr), data.names, data.ids.tolist(), data.rows, data.total)
+    given = _corrupted(build_task(config), data.images, data.ids)
+    signals = {name: np.asarray(values) for name, values in given.signals.items()}
+    return HeldOut(data.images, to_uint8(given.image), signals, data.names, data.ids.tolist(), data.rows, data.total)
+
+
+def _corrupted(task: Task, images: np.ndarray, ids: np.ndarray) -> Given:
+    """What the network is given of each image: what is random in it depends on the image's id alone."""
+    hr = operations.to_float(jnp.asarray(images))
+    if not task.signals or not len(images):
+        return task.corrupt(hr)
+    keys = jax.vmap(lambda id: image_key(0, id))(jnp.asarray(ids, jnp.int32))
+    one = jax.vmap(lambda image, key: jax.tree.map(lambda leaf: leaf[0], task.corrupt(image[None], key)))
+    return one(hr, keys)
 
 
 def mean_scores(images: np.ndarray, held_out: HeldOut) -> dict[str, float]:
@@ -76,7 +91,7 @@ def during_training(config: ConfigDict) -> Callable[[PyTree], tuple[dict[str, fl
 
     def evaluate(params: PyTree) -> tuple[dict[str, float], np.ndarray]:
         upscaler.set_params(params)  # same shapes: no compilation but the first
-        sr, shown = to_uint8(upscaler.batch(held_out.lr, held_out.ids)), held_out.shown(count)
+        sr, shown = to_uint8(upscaler.batch(held_out.lr, held_out.ids, signals=held_out.signals)), held_out.shown(count)
         columns = {"LR": held_out.lr, "bicubic": held_out.bicubic, "output": sr, "HR": held_out.hr}
         return mean_scores(sr, held_out), sheet.grid(
             {title: held_out.collect(batch[shown], count) for title, batch in columns.items()}

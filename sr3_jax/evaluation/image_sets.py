@@ -11,7 +11,7 @@ from ml_collections import ConfigDict
 
 from sr3_jax import config as config_lib
 from sr3_jax import images as image_files
-from sr3_jax.data import crops, degradations
+from sr3_jax.data import crops
 from sr3_jax.data.records import MANIFEST, Records, read_manifest
 from sr3_jax.data.sources import Folder, Source, open_source, tfds_place
 from sr3_jax.errors import UserError
@@ -19,6 +19,8 @@ from sr3_jax.evaluation import contenders, pairs
 from sr3_jax.evaluation.contenders import to_uint8
 from sr3_jax.evaluation.measure import Images
 from sr3_jax.evaluation.protocols import Options, Protocol
+from sr3_jax.tasks import build_task
+from sr3_jax.tasks.operations import to_float
 
 CHUNK = 16  # images measured at a time, and lost by a kill
 
@@ -69,7 +71,7 @@ class Split:
         if not hr:
             return Images([], None, None, [], dropped)
         images = np.stack(hr)
-        lr = degradations.degrade(degradations.to_float(jnp.asarray(images)), self.config.data.lr_size)
+        lr = build_task(self.config).corrupt(to_float(jnp.asarray(images))).image
         return Images(ids, images, to_uint8(np.asarray(lr)), notes, dropped)
 
 

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, UInt8
 
-from sr3_jax.data.degradations import resize
+from sr3_jax.tasks.operations import resize
 
 Batch = UInt8[np.ndarray, "n h w c"] | UInt8[Array, "n h w c"] | Float[np.ndarray, "n h w 1"]
 LowResolution = UInt8[np.ndarray, "n l k c"] | UInt8[Array, "n l k c"]

@@ -34,7 +34,7 @@ def best_and_worst(data: Any, field_: Sequence[Contender], collected: Collected)
                 continue
             made = one.make(images.given, images.ids, size)
             shown |= {row: pictures[0] for row, pictures in made.images.items() if row in one.rows}
-            if isinstance(one, Network) and one is main and not one.upscaler.method.regression:
+            if isinstance(one, Network) and one is main and one.random:
                 for sample in (1, 2):
                     drawn = (
                         made.samples[one.name][sample][0]

@@ -183,7 +183,7 @@ def _contenders(
         if checkpoint.config.objective == "distill":
             name = _row(name, checkpoint.config.sample.steps)
         if protocol.name == "table5":
-            blur, loss = checkpoint.config.data.blur, checkpoint.config.train.loss
+            blur, loss = checkpoint.config.task.blur, checkpoint.config.train.loss
             name = f"{f'blur {blur:g}' if blur else 'without blur'}, {loss.upper()}"
         name = f"{name} ({Path(checkpoint.name).name})" if name in taken else name
         taken.add(name)

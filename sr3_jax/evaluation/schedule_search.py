@@ -145,9 +145,9 @@ def search(
         raise UserError(f"--metric={metric} needs --inception=PATH, the weights of its network")
     if jax.process_count() > 1:
         raise UserError("search runs in one process, on all its devices")
-    if checkpoint.method.regression or checkpoint.method.student:
-        kind = "regression" if checkpoint.method.regression else "distilled"
-        raise UserError(f"{checkpoint.name} is a {kind} network: it has no schedule to search for")
+    objective = checkpoint.method.objective
+    if objective.choices.steps is not None:
+        raise UserError(f"{checkpoint.name} is a {objective.title} network: it has no schedule to search for")
     images = held_out.load(checkpoint.config, limit, "validation")
     least = 4 if inception else 2
     if images.total < least:

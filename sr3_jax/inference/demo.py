@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import jax.numpy as jnp
 import numpy as np
 from PIL import Image
 
@@ -10,7 +11,9 @@ from sr3_jax.data.public_photos import PublicPhotos
 from sr3_jax.data.sources import OrlFaces
 from sr3_jax.errors import UserError
 from sr3_jax.inference import image_io
+from sr3_jax.inference.sampling import Sampling
 from sr3_jax.inference.upscaler import Upscaler
+from sr3_jax.tasks import operations
 
 FACES = (40, 91)  # of the 100 of people 31-40
 SQUARES = ("chelsea/0-0", "coffee/0-1", "china/0-0")  # the last is one that does not come out well
@@ -30,26 +33,26 @@ def run(output: Path, image: Path | None = None) -> list[Path]:
     columns: dict[str, list[np.ndarray]] = {"given": [], "bicubic": [], "sr3": [], "truth": []}
     for place in FACES:
         truth = Image.fromarray(source[place].pixels[14:106, :, 0]).resize((64, 64), Image.Resampling.BICUBIC)
-        _add(columns, truth, faces)
+        _add(columns, np.asarray(truth)[..., None], faces)
     for name in SQUARES:
-        _add(columns, Image.fromarray(public[public.names.index(name)].pixels), photos)
+        _add(columns, public[public.names.index(name)].pixels, photos)
     written = [output / "demo.png"]
     images.write(written[0], sheet.grid(columns, cell=256))
     if file is not None and image is not None:
-        large = photos.picture(file.picture, image.name)
+        large = photos.picture(file.picture, image.name, Sampling())
         written += [output / "yours.png", output / "compare.png"]
         image_io.write(written[1], large, file.info)
         images.write(written[2], _compare(file.picture.colour, large.colour))
     return written
 
 
-def _add(columns: dict[str, list[np.ndarray]], truth: Image.Image, upscaler: Upscaler) -> None:
-    """A row: the truth made four times smaller, and enlarged again."""
-    small = truth.resize((truth.width // 4, truth.height // 4), Image.Resampling.BICUBIC)
-    made = (small, small.resize(truth.size, Image.Resampling.BICUBIC), upscaler(small), truth)
-    for column, picture in zip(columns.values(), made, strict=True):
-        pixels = np.asarray(picture)
-        column.append(pixels if pixels.ndim == 3 else pixels[..., None])
+def _add(columns: dict[str, list[np.ndarray]], truth: np.ndarray, upscaler: Upscaler) -> None:
+    """A row: the truth (h, w, c) as the network's task makes it smaller, and enlarged again."""
+    task = upscaler.checkpoint.method.task
+    lr = task.corrupt(operations.to_float(jnp.asarray(truth[None]))).image
+    small, bicubic = (np.asarray(operations.to_uint8(images_))[0] for images_ in (lr, task.condition(lr)))
+    for column, pixels in zip(columns.values(), (small, bicubic, upscaler(small), truth), strict=True):
+        column.append(pixels)
 
 
 def _compare(small: np.ndarray, large: np.ndarray) -> np.ndarray:

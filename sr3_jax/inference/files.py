@@ -1,5 +1,6 @@
 """Files and folders of images through an Upscaler: what is read, where it goes, what failed."""
 
+import dataclasses
 import glob
 import os
 import sys
@@ -18,8 +19,8 @@ from sr3_jax.errors import UserError
 from sr3_jax.inference import image_io
 from sr3_jax.inference.image_io import STDIO, File
 from sr3_jax.inference.pixels import Picture
+from sr3_jax.inference.sampling import Sampling
 from sr3_jax.inference.upscaler import Cost, Upscaler
-from sr3_jax.method import Flaws
 
 WHITE = 0.25  # the deviation, of values in [0, 1], that is white in an uncertainty map
 LONG = 10.0  # seconds: work estimated to take longer is announced
@@ -31,17 +32,11 @@ class Job(NamedTuple):
 
 
 class Options(NamedTuple):
-    """How images are enlarged."""
+    """How files are enlarged."""
 
-    samples: int = 1
+    sampling: Sampling = Sampling()
+    samples: int = 1  # of each image, from the sampling's own number on
     uncertainty: bool = False  # also the mean of the samples and their deviation
-    steps: int | None = None
-    sampler: str | None = None
-    seed: int = 0
-    scale: float | None = None
-    match_input: bool | None = None
-    noise: float = 0.0  # in the image, in 8-bit levels
-    blur: float = 0.0  # ... sigma in its pixels
     tile: int | None = None
     batch: int | None = None
 
@@ -111,7 +106,7 @@ def upscale_all(checkpoint: Checkpoint, jobs: Sequence[Job], options: Options) -
     """
     mine = [jobs[i] for i in parallel.share(len(jobs))]
     upscaler = Upscaler(checkpoint, options.batch, options.tile)
-    upscaler.check(Flaws(options.noise, options.blur))
+    options.sampling.check(checkpoint)
     failed: list[str] = []
     console = Console(stderr=True)
     columns = [*Progress.get_default_columns()[:-1], TimeRemainingColumn()]
@@ -136,12 +131,12 @@ def _upscale(job: Job, upscaler: Upscaler, options: Options, progress: Progress)
     try:
         height, width = image_io.header(data, label)
     except image_io.TooManyPixels as error:
-        memory = upscaler.cost(1, error.pixels, options.steps, options.sampler, options.scale).bytes
+        memory = upscaler.cost(1, error.pixels, options.sampling).bytes
         raise UserError(f"{error}: enlarged, they would take {memory / 2**30:.0f} GiB of memory; cut the image up") from error
-    cost = upscaler.cost(height, width, options.steps, options.sampler, options.scale)
+    cost = upscaler.cost(height, width, options.sampling)
     _check_memory(cost, width, height, label)
     file = image_io.parse(data, label)
-    for note in (*file.notes, *upscaler.scale_notes(options.scale)):
+    for note in (*file.notes, *upscaler.scale_notes(options.sampling.scale)):
         _say(f"{label}: {note}")
     work = cost.tiles * cost.evaluations * options.samples
     task = progress.add_task(job.source.name, total=work)
@@ -153,19 +148,8 @@ def _upscale(job: Job, upscaler: Upscaler, options: Options, progress: Progress)
 
     drawn: list[Picture] = []
     for sample in range(options.samples):
-        picture = upscaler.picture(
-            file.picture,
-            job.source.name,
-            seed=options.seed,
-            sample=sample,
-            steps=options.steps,
-            sampler=options.sampler,
-            match_input=options.match_input,
-            scale=options.scale,
-            noise=options.noise,
-            blur=options.blur,
-            on_tiles=advance,
-        )
+        sampling = dataclasses.replace(options.sampling, sample=options.sampling.sample + sample)
+        picture = upscaler.picture(file.picture, job.source.name, sampling, advance)
         _write(job.outputs[sample], picture, file)
         drawn += [picture] if options.uncertainty else []
     if options.uncertainty:

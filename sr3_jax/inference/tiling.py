@@ -17,7 +17,7 @@ import numpy as np
 from jaxtyping import Float
 from PIL import Image as PillowImage
 
-from sr3_jax.method import Steps
+from sr3_jax.diffusion.samplers import Steps
 
 Canvas = Float[np.ndarray, "_h _w _c"]  # sizes vary within a function
 # (condition, y, gamma) of equal tiles, (n, t, t, c), to their y_0; (t, row, column) to a block of noise
@@ -178,7 +178,7 @@ def _add_noise(y: Canvas, keep: float, strength: float, noise: NoiseBlock, t: in
 
 
 def resize(canvas: Canvas, height: int, width: int) -> Canvas:
-    """Anti-aliased bicubic in float: `degradations.resize` but for rounding, of any size without a compilation."""
+    """Anti-aliased bicubic in float: `operations.resize` but for rounding, of any size without a compilation."""
     planes = [
         np.asarray(PillowImage.fromarray(plane).resize((width, height), PillowImage.Resampling.BICUBIC))
         for plane in np.moveaxis(np.ascontiguousarray(canvas, np.float32), -1, 0)

@@ -4,14 +4,15 @@ from typing import Any
 
 import jax.numpy as jnp
 
+from sr3_jax.models.blocks import Signals
 from sr3_jax.models.refinement import PredictAndRefine
 from sr3_jax.models.unet import UNet
 
 
-def build_model(model: Any, size: int, regression: bool = False, flaws: tuple[str, ...] = ()) -> UNet | PredictAndRefine:
+def build_model(model: Any, size: int, regression: bool = False, signals: Signals = ()) -> UNet | PredictAndRefine:
     """The network of a config's `model` section for images of `size`×`size`; for regression without a noise level.
 
-    `flaws` names those of the LR image that it is told of: "noise", "blur".
+    `signals` are the numbers about its input that it is told: (name, what their embedding is fed per unit).
     """
     if model.kind == "refine":
         shared = {
@@ -30,7 +31,7 @@ def build_model(model: Any, size: int, regression: bool = False, flaws: tuple[st
             "blocks": model.blocks,
             "gamma_embedding": model.gamma_embedding,
         }
-        return PredictAndRefine(predictor, None if regression else denoiser, flaws, jnp.dtype(model.dtype))
+        return PredictAndRefine(predictor, None if regression else denoiser, signals, jnp.dtype(model.dtype))
     return UNet(
         channels=model.channels,
         multipliers=tuple(model.multipliers),
@@ -39,7 +40,7 @@ def build_model(model: Any, size: int, regression: bool = False, flaws: tuple[st
         middle_attention=model.middle_attention,
         out_channels=model.image_channels,
         size=size,
-        flaws=flaws,
+        signals=signals,
         gamma_embedding="none" if regression else model.gamma_embedding,
         gamma_injection=model.gamma_injection,
         resample=model.resample,

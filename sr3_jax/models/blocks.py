@@ -20,8 +20,8 @@ Embedding = Float[Array, "b e"]
 
 ZERO = nn.initializers.zeros_init()
 
-# A blur of one LR pixel matters as much as a noise of several 8-bit levels.
-FLAW_SCALES = {"noise": 1, "blur": 8}
+Signals = tuple[tuple[str, float], ...]  # numbers about the input that a network is told: name, and scale of the embedding
+Told = Mapping[str, Float[Array, " b"]]  # their values, by name
 
 
 def conv(x: Features, channels: int, dtype: DType, name: str, size: int = 3, init=None, stride: int = 1) -> Features:
@@ -74,17 +74,17 @@ class GammaEmbedding(nn.Module):
         return nn.Dense(self.width, dtype=self.dtype, name="dense_1")(embedding)
 
 
-class SigmaEmbedding(nn.Module):
-    """How strong a flaw of the LR image is, from 0 to some tens, as a vector of `width` numbers; zero at first."""
+class SignalEmbedding(nn.Module):
+    """A number about the input, from 0 to some tens, as a vector of `width` numbers; zero at first."""
 
     width: int
     dtype: DType = jnp.float32
 
     @nn.compact
-    def __call__(self, sigma: Float[Array, " b"]) -> Embedding:
-        sigma = sigma.astype(jnp.float32)[:, None]
+    def __call__(self, value: Float[Array, " b"]) -> Embedding:
+        value = value.astype(jnp.float32)[:, None]
         # one more matters much at 0 and little at 50
-        features = jnp.concatenate([sigma / 16, jnp.sqrt(sigma) / 4, jnp.log1p(sigma) / 3], axis=-1).astype(self.dtype)
+        features = jnp.concatenate([value / 16, jnp.sqrt(value) / 4, jnp.log1p(value) / 3], axis=-1).astype(self.dtype)
         embedding = nn.silu(nn.Dense(self.width, dtype=self.dtype, name="dense_0")(features))
         return nn.Dense(self.width, dtype=self.dtype, kernel_init=ZERO, name="dense_1")(embedding)
 
@@ -92,25 +92,25 @@ class SigmaEmbedding(nn.Module):
 def embed_levels(
     channels: int,
     kind: str,
-    names: tuple[str, ...],
+    signals: Signals,
     gamma: Float[Array, " b"] | None,
-    flaws: Mapping[str, Float[Array, " b"]] | None,
+    told: Told | None,
     b: int,
     dtype: DType,
 ) -> Embedding | None:
-    """What a network is told, as one vector of 4 · `channels` an image: the noise level, and the LR image's flaws.
+    """What a network is told, as one vector of 4 · `channels` an image: the noise level, and signals.
 
-    `kind` is GammaEmbedding's, or "none"; `flaws` are sigmas in 8-bit levels or LR pixels, None: flawless. None: it is told
-    nothing. To be called inside a module, whose parameters the embeddings become.
+    `kind` is GammaEmbedding's, or "none"; `told` are the signals' values, None: all are 0. Returns None if it is told nothing.
+    To be called inside a module, whose parameters the embeddings become.
     """
     embedding = None
     if kind != "none":
         assert gamma is not None, "this network needs a noise level"
         embedding = GammaEmbedding(channels, 4 * channels, kind, dtype, name="gamma_embedding")(gamma)
-    for name in names:
-        sigma = jnp.zeros(b) if flaws is None else flaws[name] * FLAW_SCALES[name]
-        told = SigmaEmbedding(4 * channels, dtype, name=f"input_{name}_embedding")(sigma)
-        embedding = told if embedding is None else embedding + told
+    for name, scale in signals:
+        value = jnp.zeros(b) if told is None else told[name] * scale
+        more = SignalEmbedding(4 * channels, dtype, name=f"input_{name}_embedding")(value)
+        embedding = more if embedding is None else embedding + more
     return embedding
 
 

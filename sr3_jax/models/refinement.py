@@ -24,13 +24,11 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from sr3_jax.models.blocks import ZERO, Embedding, conv, depth_to_space, embed_levels, space_to_depth
+from sr3_jax.models.blocks import ZERO, Embedding, Signals, Told, conv, depth_to_space, embed_levels, space_to_depth
 from sr3_jax.models.platform import DType, Features
 
 FINE = 2  # how much finer than the LR grid the thin end is
 FLATTEST = 0.1  # standard deviation of y_0 in the flattest regions
-
-Told = Mapping[str, Float[Array, " b"]]
 
 
 class Block(nn.Module):
@@ -60,7 +58,7 @@ class Trunk(nn.Module):
     feature_channels: int = 0  # that are handed on beside it
     space_to_depth: int = 4
     gamma_embedding: str = "none"
-    flaws: tuple[str, ...] = ()
+    signals: Signals = ()
     dtype: DType = jnp.float32
 
     @nn.compact
@@ -69,13 +67,13 @@ class Trunk(nn.Module):
         x: Features,
         y_t: Features | None = None,
         gamma: Float[Array, " b"] | None = None,
-        flaws: Told | None = None,
+        told: Told | None = None,
     ) -> Features:
         x = x.astype(self.dtype) if y_t is None else jnp.concatenate([x, y_t], axis=-1).astype(self.dtype)
         rest = self.space_to_depth // FINE
         seen_again = space_to_depth(x, rest)
         x = space_to_depth(x, self.space_to_depth)
-        embedding = embed_levels(self.channels, self.gamma_embedding, self.flaws, gamma, flaws, x.shape[0], self.dtype)
+        embedding = embed_levels(self.channels, self.gamma_embedding, self.signals, gamma, told, x.shape[0], self.dtype)
         x = conv(x, self.channels, self.dtype, "stem")
         for i in range(self.blocks):
             x = Block(self.channels, self.dtype, name=f"block_{i}")(x, embedding)
@@ -104,17 +102,17 @@ class PredictAndRefine(nn.Module):
 
     predictor: Mapping[str, Any]
     denoiser: Mapping[str, Any] | None
-    flaws: tuple[str, ...] = ()
+    signals: Signals = ()
     dtype: DType = jnp.float32
 
     def setup(self) -> None:
-        self._predictor = Trunk(**self.predictor, flaws=self.flaws, dtype=self.dtype, name="predictor")
+        self._predictor = Trunk(**self.predictor, signals=self.signals, dtype=self.dtype, name="predictor")
         if self.denoiser is not None:
-            self._denoiser = Trunk(**self.denoiser, flaws=self.flaws, dtype=self.dtype, name="denoiser")
+            self._denoiser = Trunk(**self.denoiser, signals=self.signals, dtype=self.dtype, name="denoiser")
 
-    def predict(self, upsampled: Features, flaws: Told | None = None) -> Features:
+    def predict(self, upsampled: Features, told: Told | None = None) -> Features:
         """The guess of y_0, relative to the upsampled LR image, and the features that are handed on."""
-        return self._predictor(upsampled, flaws=flaws)
+        return self._predictor(upsampled, told=told)
 
     def __call__(
         self,
@@ -122,13 +120,13 @@ class PredictAndRefine(nn.Module):
         y_t: Features | None = None,
         gamma: Float[Array, " b"] | None = None,
         train: bool = False,
-        flaws: Told | None = None,
+        told: Told | None = None,
     ) -> Features:
         """The denoiser's output for a condition made from `predict`; of a regression, the guess for the upsampled LR image."""
         if y_t is None:
-            return self.predict(condition, flaws)[..., : self.predictor["out_channels"]]
-        return self._denoiser(condition, y_t, gamma, flaws)
+            return self.predict(condition, told)[..., : self.predictor["out_channels"]]
+        return self._denoiser(condition, y_t, gamma, told)
 
-    def both(self, upsampled: Features, y_t: Features, gamma: Float[Array, " b"], flaws: Told | None = None) -> Features:
+    def both(self, upsampled: Features, y_t: Features, gamma: Float[Array, " b"], told: Told | None = None) -> Features:
         """One after the other, for `init`."""
-        return self(self.predict(upsampled, flaws), y_t, gamma, flaws=flaws)
+        return self(self.predict(upsampled, told), y_t, gamma, told=told)

@@ -4,8 +4,6 @@ What the paper leaves open is inferred from its parameter counts: additive embed
 blocks per decoder level, attention at one inner size and in the middle between two blocks, long skips concatenated unscaled.
 """
 
-from collections.abc import Mapping
-
 import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float
@@ -17,6 +15,8 @@ from sr3_jax.models.blocks import (
     GroupNorm,
     ResBlock,
     SelfAttention,
+    Signals,
+    Told,
     conv,
     depth_to_space,
     embed_levels,
@@ -38,7 +38,7 @@ class UNet(nn.Module):
     attention: tuple[int, ...]
     out_channels: int
     size: int  # height of the training images: decides which levels have attention, whatever size comes later
-    flaws: tuple[str, ...] = ()  # of the LR image, those that it is told of: "noise" (data.noise), "blur" (data.tell_blur)
+    signals: Signals = ()  # numbers about the input that it is told
     gamma_embedding: str = "log_snr"  # or "sqrt_gamma", or "none"
     gamma_injection: str = "add"  # or "scale_shift"
     resample: str = "biggan"  # or "plain": a strided convolution down, nearest and a convolution up
@@ -69,11 +69,11 @@ class UNet(nn.Module):
         y_t: Features | None = None,
         gamma: Float[Array, " b"] | None = None,  # None without gamma conditioning
         train: bool = False,
-        flaws: Mapping[str, Float[Array, " b"]] | None = None,  # sigma of each, in 8-bit levels or LR pixels; None: flawless
+        told: Told | None = None,  # the signals' values; None: all are 0
     ) -> Features:
         x = condition if y_t is None else jnp.concatenate([condition, y_t], axis=-1)
         x = space_to_depth(x.astype(self.dtype), self.space_to_depth)
-        embedding = embed_levels(self.channels, self.gamma_embedding, self.flaws, gamma, flaws, x.shape[0], self.dtype)
+        embedding = embed_levels(self.channels, self.gamma_embedding, self.signals, gamma, told, x.shape[0], self.dtype)
         levels = [self.channels * multiplier for multiplier in self.multipliers]
         last = len(levels) - 1
         size = self.size // self.space_to_depth

@@ -23,6 +23,7 @@ from sr3_jax.method import Method, image_key, sampling_steps
 from sr3_jax.profiling import chips
 from sr3_jax.profiling.flops import matrix_flops
 from sr3_jax.profiling.hlo import Program
+from sr3_jax.tasks.task import Given
 from sr3_jax.training.step import training_program
 
 SAMPLED = 16  # images in a batch of `inference.Upscaler`, before it is rounded up to a multiple of the devices
@@ -191,12 +192,12 @@ def _lower(config: ConfigDict, method: Method, mesh: jax.sharding.Mesh, what: st
 
     def run(params: PyTree, lr: jax.Array, ids: jax.Array, seed: jax.Array, sample: jax.Array, steps: PyTree) -> jax.Array:
         keys = jax.vmap(lambda i: image_key(seed, i, sample))(ids)
-        return method.super_resolve(params, lr, keys, steps)
+        return method.super_resolve(params, Given(lr), keys, steps)
 
     params = jax.eval_shape(method.init, jax.random.key(0))
     lr = jax.ShapeDtypeStruct((batch, size, size, config.model.image_channels), jnp.float32)
     number, ids = jax.ShapeDtypeStruct((), jnp.int32), jax.ShapeDtypeStruct((batch,), jnp.int32)
-    evaluations = 1 if method.regression else steps.evaluations
+    evaluations = steps.evaluations
     program = jax.jit(run, in_shardings=(whole, split, split, whole, whole, whole), out_shardings=split)
     return program.lower(params, lr, ids, number, number, steps), evaluations, evaluations
 
@@ -217,7 +218,8 @@ def model_flops(config: ConfigDict, what: str, evaluations: int) -> int:
     params = jax.eval_shape(method.init, jax.random.key(0))
     image = jax.ShapeDtypeStruct((1, *method.shape), jnp.float32)
     condition = jax.ShapeDtypeStruct((1, *method.shape[:2], method.condition_channels), jnp.float32)
-    inputs = (image,) if method.regression else (condition, image, jax.ShapeDtypeStruct((1,), jnp.float32))
+    level = jax.ShapeDtypeStruct((1,), jnp.float32)
+    inputs = (condition, image, level) if method.objective.takes_noise else (image,)
 
     def forward(params: PyTree, *inputs: jax.Array) -> jax.Array:
         return method.model.apply({"params": params}, *inputs).sum()
@@ -227,9 +229,10 @@ def model_flops(config: ConfigDict, what: str, evaluations: int) -> int:
 
     once = 0  # of the predictor
     if method.refines:
-        once = matrix_flops(jax.grad(predict) if what == "train" and not method.student else predict, params, image)
+        learns = what == "train" and not method.objective.needs_teacher
+        once = matrix_flops(jax.grad(predict) if learns else predict, params, image)
     one = matrix_flops(jax.grad(forward), params, *inputs) if what == "train" else matrix_flops(forward, params, *inputs)
-    if what == "train" and method.student:
+    if what == "train" and method.objective.needs_teacher:
         one += plain.train.teacher_steps * matrix_flops(forward, params, *inputs)
     return (one * evaluations + once) * plain.train.batch_size
 

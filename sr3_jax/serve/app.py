@@ -2,7 +2,7 @@
 
     GET    /                        the page
     GET    /network                 what is served: {"name", "scale", "steps", "samplers", …}
-    POST   /images?name=…&steps=…   an image file as the body → {"id", …}; also seed, sampler, scale, match_input, noise, blur
+    POST   /images?name=…&steps=…   an image file as the body → {"id", …}; also seed, sampler, scale, match_input, signals
     GET    /images/ID               how far it is: {"state", "done", "total", "ahead", "notes", "error"}
     GET    /images/ID/result.png    the result;  /images/ID/input.png what was given, upright
     DELETE /images/ID               stop, and forget
@@ -26,13 +26,13 @@ from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
 from sr3_jax import web
-from sr3_jax.config import CHOICES
 from sr3_jax.errors import UserError
 from sr3_jax.inference.pixels import to_pillow
+from sr3_jax.inference.sampling import LARGEST_SEED, Sampling
 from sr3_jax.inference.upscaler import Upscaler
 from sr3_jax.serve.jobs import DONE, Job, Jobs, TooBusy, TooLarge
+from sr3_jax.tasks.corruptions import CORRUPTIONS
 
-SAMPLERS = CHOICES["sample.sampler"]
 STEPS = (1, 2, 4, 8, 16, 32, 64, 100)
 MOST_STEPS = 1000
 
@@ -42,7 +42,7 @@ def make_app(upscaler: Upscaler, jobs: Jobs, hosts: tuple[str, ...], megabytes: 
 
     async def network(_: Request) -> Response:
         checkpoint = upscaler.checkpoint
-        sample = checkpoint.config.sample
+        sample, choices = checkpoint.config.sample, checkpoint.method.objective.choices
         found = {int(count) for count in checkpoint.schedules}
         return JSONResponse(
             {
@@ -50,21 +50,20 @@ def make_app(upscaler: Upscaler, jobs: Jobs, hosts: tuple[str, ...], megabytes: 
                 "scale": upscaler.scale,
                 "size": upscaler.lr_size,
                 "channels": upscaler.channels,
-                "steps": [sample.steps] if upscaler.method.student else sorted({*STEPS, *found, sample.steps}),
-                "default_steps": sample.steps,
-                "samplers": ["ddim"] if upscaler.method.student else SAMPLERS,
-                "default_sampler": "ddim" if upscaler.method.student else sample.sampler,
+                "steps": [choices.steps] if choices.steps else sorted({*STEPS, *found, sample.steps}),
+                "default_steps": choices.steps or sample.steps,
+                "samplers": choices.samplers,
+                "default_sampler": choices.sampler,
                 "match_input": sample.match_input,
-                "most": upscaler.method.most._asdict(),  # of each flaw that it takes off
+                "signals": [signal._asdict() for signal in checkpoint.method.task.signals],
                 "megabytes": megabytes,
             }
         )
 
     async def add(request: Request) -> Response:
-        options = _options(dict(request.query_params))
-        name = options.pop("name")
+        name, sampling = _parse(dict(request.query_params))
         data = await _body(request, megabytes * 2**20)
-        job = await run_in_threadpool(jobs.add, data, name, options)
+        job = await run_in_threadpool(jobs.add, data, name, sampling)
         return JSONResponse(_state(job), 202)
 
     def find(request: Request) -> Job:
@@ -144,22 +143,19 @@ async def _body(request: Request, most: int) -> bytes:
     return bytes(data)
 
 
-def _options(query: dict[str, str]) -> dict[str, Any]:
-    """The query of POST /images as arguments of `Upscaler.picture`, and the image's name."""
-    unknown = query.keys() - {"name", "steps", "seed", "sampler", "scale", "match_input", "noise", "blur"}
+def _parse(query: dict[str, str]) -> tuple[str, Sampling]:
+    """The query of POST /images: the image's name, and how it is to be drawn."""
+    fields = ["name", "steps", "seed", "sampler", "scale", "match_input", *CORRUPTIONS]
+    unknown = query.keys() - set(fields)
     if unknown:
-        raise UserError(
-            f"{min(unknown)} is not known; there are name, steps, seed, sampler, scale, match_input, noise and blur"
-        )
-    options: dict[str, Any] = {"name": Path(query.get("name", "").replace("\\", "/")).name[:200] or "image"}
-    options["seed"] = _whole("seed", query.get("seed", "0"), 0, 2**31 - 1)
+        raise UserError(f"{min(unknown)} is not known; there are {', '.join(fields)}")
+    name = Path(query.get("name", "").replace("\\", "/")).name[:200] or "image"
+    options: dict[str, Any] = {"seed": _whole("seed", query.get("seed", "0"), 0, LARGEST_SEED)}
     if "steps" in query:
         options["steps"] = _whole("steps", query["steps"], 1, MOST_STEPS)
     if "sampler" in query:
-        if query["sampler"] not in SAMPLERS:
-            raise UserError(f"sampler = {query['sampler']!r} can be {', '.join(SAMPLERS)}")
         options["sampler"] = query["sampler"]
-    for field in ("scale", "noise", "blur"):
+    for field in ("scale", *CORRUPTIONS):
         if field in query:
             try:
                 options[field] = float(query[field])
@@ -169,7 +165,7 @@ def _options(query: dict[str, str]) -> dict[str, Any]:
         if query["match_input"] not in ("true", "false"):
             raise UserError(f"match_input = {query['match_input']!r} can be true or false")
         options["match_input"] = query["match_input"] == "true"
-    return options
+    return name, Sampling().with_options(options)
 
 
 def _whole(name: str, text: str, least: int, most: int) -> int:

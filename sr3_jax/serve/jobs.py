@@ -5,13 +5,12 @@ import secrets
 import threading
 from collections import OrderedDict
 from dataclasses import dataclass, field
-from typing import Any
 
 from sr3_jax.errors import UserError
 from sr3_jax.inference import image_io
 from sr3_jax.inference.image_io import File
+from sr3_jax.inference.sampling import Sampling
 from sr3_jax.inference.upscaler import Cost, Upscaler
-from sr3_jax.method import Flaws
 
 WAITING, RUNNING, DONE, FAILED, CANCELLED = "waiting", "running", "done", "failed", "cancelled"
 KEPT = 20  # finished jobs
@@ -37,7 +36,7 @@ class Job:
 
     name: str
     file: File | None  # until it has failed or was cancelled
-    options: dict[str, Any]  # of `Upscaler.picture`
+    sampling: Sampling
     cost: Cost
     notes: list[str]
     id: str = field(default_factory=lambda: secrets.token_urlsafe(16))
@@ -75,13 +74,11 @@ class Jobs:
         self._worker = threading.Thread(target=self._work, name="enlarging", daemon=True)
         self._worker.start()
 
-    def add(self, data: bytes, name: str, options: dict[str, Any]) -> Job:
+    def add(self, data: bytes, name: str, sampling: Sampling) -> Job:
         """Takes an image file to be enlarged; raises UserError for one that cannot be, TooLarge, or TooBusy."""
         height, width = image_io.header(data, name)
-        scale = options.get("scale")
-        self.upscaler.check(Flaws(options.get("noise", 0.0), options.get("blur", 0.0)))
-        cost = self.upscaler.cost(height, width, options.get("steps"), options.get("sampler"), scale)
-        made = self.upscaler.scale ** self.upscaler.passes(scale)  # before it is resized to the scale asked for
+        cost = self.upscaler.cost(height, width, sampling)
+        made = self.upscaler.scale ** self.upscaler.passes(sampling.scale)  # before it is resized to the scale asked for
         if height * width * made**2 > self.pixels:
             raise TooLarge(
                 f"{name} is {width}×{height} and would become {width * made}×{height * made}; this server makes up to "
@@ -89,7 +86,7 @@ class Jobs:
             )
         self._check_room()
         file = image_io.parse(data, name)
-        job = Job(name, file, options, cost, [*file.notes, *self.upscaler.scale_notes(scale)])
+        job = Job(name, file, sampling, cost, [*file.notes, *self.upscaler.scale_notes(sampling.scale)])
         with self._lock:
             self._check_room()
             self._jobs[job.id] = job
@@ -162,7 +159,7 @@ class Jobs:
                 raise _Cancelled
 
         advance(0)
-        picture = self.upscaler.picture(job.file.picture, job.name, on_tiles=advance, **job.options)
+        picture = self.upscaler.picture(job.file.picture, job.name, job.sampling, advance)
         data, notes = image_io.encode(picture, job.file.info, "PNG")
         job.notes += notes
         return data

@@ -6,7 +6,6 @@ data position always belong together. Since the data position is the step and al
 """
 
 import contextlib
-import itertools
 import os
 import signal
 import time
@@ -38,7 +37,8 @@ from sr3_jax.checkpoints import (
 from sr3_jax.data.pipeline import Batches
 from sr3_jax.data.sources import DATA_CARD, data_card, open_source
 from sr3_jax.errors import UserError
-from sr3_jax.method import Flaws, Method, sampling_schedule, training_schedule
+from sr3_jax.objectives import build_objective
+from sr3_jax.objectives.distillation import check_teacher
 from sr3_jax.paths import AnyPath
 from sr3_jax.training.progress import Clock, Reporter
 from sr3_jax.training.state import TrainState
@@ -63,7 +63,7 @@ def train(config: ConfigDict, workdir: AnyPath, evaluate: Evaluate | None = None
     source = open_source(config, "train")
     fresh = not complete_steps(workdir)
     kept = workdir / TEACHER  # a resumed student's teacher: its own may have moved, or learned more, since
-    teacher = _teacher(config, kept if kept.exists() else None) if config.objective == "distill" else None
+    teacher = _teacher(config, kept if kept.exists() else None) if build_objective(config).needs_teacher else None
     initial = (load_checkpoint(config.train.init_from) if config.train.init_from else teacher) if fresh else None
     new = check_params(initial.params, config, initial.name, partly=True) if initial else []
     if parallel.is_main():
@@ -212,40 +212,10 @@ def _keep_card(config: ConfigDict, workdir: AnyPath) -> None:
 
 def _teacher(config: ConfigDict, kept: AnyPath | None) -> Checkpoint:
     """The network that a student learns from, or its copy; raises UserError unless it is one of the same shape and task."""
-    teacher, train_ = load_checkpoint(kept or config.train.teacher), config.train
-    check_params(teacher.params, config, train_.teacher)
-    ours, theirs = (config_lib.flatten(each) for each in (config, teacher.config))
-    free = ("model.dropout", "model.remat", "model.dtype")
-    alike = [name for name in ours if name.startswith("model.") and name not in free] + ["data.hr_size", "data.lr_size"]
-    differing = [f"{name}: {ours[name]!r} here, {theirs[name]!r} there" for name in alike if ours[name] != theirs[name]]
-    if differing:
-        raise config_lib.ConfigError(f"the teacher {train_.teacher} is another network: {'; '.join(differing)}")
-    for flaw, asked, known in zip(Flaws._fields, Method(config).most, teacher.method.most, strict=True):
-        if asked > known:
-            raise config_lib.ConfigError(
-                f"the teacher {train_.teacher} was trained with {flaw} up to {known:g}, and the student asks at {asked:g}"
-            )
-    most, known = (float(training_schedule(each).angle[-1]) for each in (config, teacher.config))
-    if most > known + 1e-3:
-        raise config_lib.ConfigError(
-            f"the teacher {train_.teacher} was trained on levels up to gamma = {np.cos(known) ** 2:.2g}, and the student would "
-            f"ask it at {np.cos(most) ** 2:.2g}: take its schedule.* fields"
-        )
-    if teacher.method.student:
-        visited = _angles(config, config.sample.steps)
-        visited = np.concatenate([np.linspace(a, b, train_.teacher_steps + 1)[1:] for a, b in itertools.pairwise(visited)])
-        own = _angles(teacher.config, teacher.config.sample.steps)[1:]
-        if len(visited) != len(own) or not np.allclose(visited, own, atol=0.01):
-            raise config_lib.ConfigError(
-                f"the teacher {train_.teacher} was distilled itself and knows only its own {len(own)} levels: "
-                "sample.steps × train.teacher_steps must be as many, and the levels the same (they are with schedule.name = "
-                "'cosine', schedule.log_snr_start = 10 and sample.schedule = 'respaced')"
-            )
+    teacher = load_checkpoint(kept or config.train.teacher)
+    check_params(teacher.params, config, config.train.teacher)
+    check_teacher(config, teacher.config)
     return teacher
-
-
-def _angles(config: ConfigDict, steps: int) -> np.ndarray:
-    return np.asarray(sampling_schedule(config, steps).angle, np.float64)
 
 
 def _mean(fetched: list[dict[str, np.ndarray]]) -> dict[str, float]:
@@ -279,7 +249,7 @@ def _on_main(answer: bool) -> bool:
 def _evaluate(evaluate: Evaluate, ema: PyTree, step: int, config: ConfigDict, workdir: AnyPath, report: Reporter) -> None:
     metrics, picture = evaluate(ema)
     # The paper picks the regression network by its held-out PSNR, SR3 not at all. All processes must take part in gathering.
-    candidate = parallel.gather(ema) if config.objective == "regression" else None
+    candidate = parallel.gather(ema) if build_objective(config).keeps_best else None
     report.log(step, {f"eval_{name}": value for name, value in metrics.items()})
     report.say(f"step {step} held-out: " + " · ".join(f"{name} {value:.4g}" for name, value in metrics.items()))
     if not parallel.is_main():

@@ -33,7 +33,7 @@ def overfit(config: ConfigDict) -> Outcome:
     learning rate is 1e-3 after a short warm-up, whatever the config's: that one is meant for a million steps.
     """
     method = Method(config)
-    if method.student:
+    if method.objective.needs_teacher:
         raise UserError("overfit is for objective = 'sr3' or 'regression': a student starts from weights that have learned")
     images = jnp.asarray(load_evaluation(open_source(config, "train"), config, config.train.overfit_batch).images)
     optimizer = optax.chain(optax.clip_by_global_norm(1.0), optax.adam(optax.linear_schedule(0.0, 1e-3, 20)))

@@ -115,4 +115,5 @@ def training_program(config: ConfigDict, mesh: Mesh) -> Program:
         out_shardings=outputs,
         compiler_options=parallel.compiler_options(mesh),
     )
-    return Program(jax.jit(init, out_shardings=sharding), step, state, batch, (state.params,) if method.student else ())
+    teacher = (state.params,) if method.objective.needs_teacher else ()
+    return Program(jax.jit(init, out_shardings=sharding), step, state, batch, teacher)

@@ -9,9 +9,9 @@ from skimage.color import rgb2ycbcr
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from sr3_jax.config import base
-from sr3_jax.data import degradations
 from sr3_jax.data.sources import OrlFaces
 from sr3_jax.evaluation import held_out, metrics
+from sr3_jax.tasks import operations
 
 pytestmark = pytest.mark.fast
 
@@ -97,7 +97,7 @@ def test_on_orl_the_truth_is_consistent_with_its_lr_image_to_8_bits_and_bicubic_
     bicubic = metrics.consistency_mse(split.bicubic, split.lr)
     assert bicubic.min() > 2 * truth.max()
     assert 0 < metrics.psnr(split.bicubic, split.hr).min() < metrics.psnr(split.bicubic, split.hr).mean() < 30
-    upsampled = np.asarray(degradations.to_uint8(degradations.upsample(degradations.to_float(jnp.asarray(split.lr)), 64)))
+    upsampled = np.asarray(operations.to_uint8(operations.resize(operations.to_float(jnp.asarray(split.lr)), 64, 64)))
     np.testing.assert_array_equal(split.bicubic, upsampled)
 
 

@@ -238,7 +238,7 @@ def test_table_4_compares_sets_of_images_with_statistics(tmp_path):
 
 def test_table_5_names_its_rows_by_blur_and_loss_and_enlarges_lr_images_that_have_no_truth(val, tmp_path):
     checkpoints = [
-        network(256, 64, seed=seed, **{"data.blur": blur, "train.loss": loss})
+        network(256, 64, seed=seed, **{"task.blur": blur, "train.loss": loss})
         for seed, (blur, loss) in enumerate([(0.0, "l1"), (2.0, "l2"), (2.0, "l1")])
     ]
     rows = ["bicubic", "without blur, L1", "blur 2, L2", "blur 2, L1"]

@@ -12,6 +12,7 @@ from PIL import Image
 from sr3_jax import images
 from sr3_jax.errors import UserError
 from sr3_jax.inference import files
+from sr3_jax.inference.sampling import Sampling
 
 RNG = np.random.default_rng(0)
 
@@ -137,7 +138,8 @@ def test_standard_output_takes_one_image(tmp_path):
 
 
 def upscale(checkpoint, jobs, **options):
-    return files.upscale_all(checkpoint, jobs, files.Options(**options))
+    own = {name: options.pop(name) for name in files.Options._fields if name in options}
+    return files.upscale_all(checkpoint, jobs, files.Options(Sampling().with_options(options), **own))
 
 
 def test_one_bad_file_does_not_stop_the_others_and_the_exit_code_says_so(tmp_path, regression, capsys):

@@ -9,10 +9,10 @@ import pytest
 from PIL import Image
 from skimage import data as photographs
 
-from sr3_jax.data import degradations
 from sr3_jax.diffusion import samplers, schedules
 from sr3_jax.inference import tiling
-from sr3_jax.method import FLAWLESS
+from sr3_jax.inference.sampling import Sampling
+from sr3_jax.tasks import operations
 from tests.tiny import tiny_checkpoint
 
 SCALE = 4
@@ -67,7 +67,7 @@ def test_tiles_that_fit_a_picture_waste_little_and_idle_no_core(height, width, t
 @pytest.mark.parametrize(("height", "width"), [(4, 6), (31, 50), (3, 3)])
 def test_resizing_is_that_of_the_degradation(height, width):
     image = np.random.default_rng(0).uniform(-1, 1, (12, 20, 3)).astype(np.float32)
-    wanted = degradations.resize(jnp.asarray(image[None]), height, width)[0]
+    wanted = operations.resize(jnp.asarray(image[None]), height, width)[0]
     np.testing.assert_allclose(tiling.resize(image, height, width), wanted, atol=2e-5)
 
 
@@ -185,21 +185,21 @@ def test_matching_gives_the_input_back_and_changes_nothing_that_agrees():
 
 def test_an_image_of_the_networks_own_size_is_the_same_in_tiles(colour):
     lr = photograph(8, 8)
-    steps = colour.table(None, None)
-    [wanted] = colour.enlarge(lr[None], 5, 0, 0, steps)
+    engine = colour.engine
+    [wanted] = colour.enlarge(lr[None], 5, Sampling())
     condition = tiling.resize(lr, 16, 16)
     key = jax.random.fold_in(jax.random.fold_in(jax.random.key(0), 5), 0)
     plan = tiling.plan(8, 8, 16, 4, 2)
     y_0 = tiling.diffuse(
-        functools.partial(colour._denoise_tiles, FLAWLESS),
+        functools.partial(engine.denoise_tiles, {}),
         condition,
-        lambda *place: colour._noise(key, *place),
+        lambda *place: engine.noise_block(key, *place),
         16,
-        steps,
+        engine.table(Sampling()),
         plan,
-        colour.batch_size,
+        engine.batch_size,
     )
-    np.testing.assert_allclose(np.clip(colour.method.decode(y_0, condition), -1, 1), wanted, atol=1e-5)
+    np.testing.assert_allclose(np.clip(engine.method.decode(y_0, condition), -1, 1), wanted, atol=1e-5)
 
 
 @pytest.mark.parametrize(("height", "width"), [(7, 9), (8, 8), (3, 30), (1, 1)])
@@ -215,5 +215,5 @@ def test_neither_the_tiles_at_a_time_nor_the_devices_change_the_picture(colour):
 
     lr = photograph(20, 13) / 2 + 0.5
     other = Upscaler(tiny_checkpoint(channels=3), batch_size=8)
-    assert (other.mesh.size, colour.mesh.size) == (8, 1)
+    assert (other.engine.mesh.size, colour.engine.mesh.size) == (8, 1)
     np.testing.assert_allclose(other(lr), colour(lr), atol=1e-5)

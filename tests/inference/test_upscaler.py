@@ -15,8 +15,10 @@ from skimage import data as photographs
 from sr3_jax.data.sources import image_id
 from sr3_jax.errors import UserError
 from sr3_jax.inference import upscaler
+from sr3_jax.inference.engine import Engine
 from sr3_jax.inference.upscaler import Upscaler, luma
-from sr3_jax.method import Flaws, sampling_steps
+from sr3_jax.method import sampling_steps
+from sr3_jax.tasks.task import Given
 from tests.tiny import tiny_checkpoint
 
 RNG = np.random.default_rng(0)
@@ -36,9 +38,10 @@ def test_an_image_is_the_same_alone_in_any_batch_in_any_place_and_beside_any_pad
 
 
 def test_the_devices_share_a_batch_say_nothing_to_each_other_and_need_no_more_memory_for_more_steps(grey):
-    assert grey.mesh.size == grey.batch_size == 4
-    arguments = (grey.params, LR[:4].astype(np.float32), np.array(IDS[:4], np.int32), 0, 0, Flaws(np.float32(0), np.float32(0)))
-    few, many = (grey._compile(sampling_steps(grey.checkpoint.config, n)).lower(*arguments).compile() for n in (2, 50))
+    engine = grey.engine
+    assert engine.mesh.size == engine.batch_size == 4
+    arguments = (engine.params, Given(LR[:4].astype(np.float32)), np.array(IDS[:4], np.int32), 0, 0)
+    few, many = (engine._compile(sampling_steps(grey.checkpoint.config, n)).lower(*arguments).compile() for n in (2, 50))
     text = few.as_text()
     assert "f32[1,8,8,1]" in text  # one image on each device
     assert not re.search(r"all-reduce|all-gather|all-to-all|collective-permute|reduce-scatter", text)
@@ -49,17 +52,17 @@ def test_the_devices_share_a_batch_say_nothing_to_each_other_and_need_no_more_me
 @pytest.mark.parametrize(("batch_size", "rounded", "devices"), [(1, 1, 1), (3, 3, 3), (9, 16, 8), (16, 16, 8)])
 def test_a_batch_is_rounded_up_to_the_devices_and_gives_the_same_pictures(grey, batch_size, rounded, devices):
     other = Upscaler(grey.checkpoint, batch_size=batch_size)
-    assert (other.batch_size, other.mesh.size) == (rounded, devices)
+    assert (other.engine.batch_size, other.engine.mesh.size) == (rounded, devices)
     if batch_size in (3, 9):
         np.testing.assert_allclose(other.batch(LR, IDS), grey.batch(LR, IDS), atol=1e-5)
 
 
 def test_a_few_images_are_not_filled_up_to_a_whole_batch(grey):
-    other = Upscaler(grey.checkpoint, batch_size=20)  # rounded up to three for each of the eight devices
-    assert [other._padded(count) for count in (1, 8, 9, 16, 17, 24, 500)] == [8, 8, 16, 16, 24, 24, 24]
-    by_default = Upscaler(grey.checkpoint)
-    assert (by_default.batch_size, by_default._tiles_at_a_time) == (16, jax.local_device_count())  # on a CPU
-    assert other._tiles_at_a_time == 24
+    other = Engine(grey.checkpoint, batch_size=20)  # rounded up to three for each of the eight devices
+    assert [other.padded(count) for count in (1, 8, 9, 16, 17, 24, 500)] == [8, 8, 16, 16, 24, 24, 24]
+    by_default = Engine(grey.checkpoint)
+    assert (by_default.batch_size, by_default.tiles_at_a_time) == (16, jax.local_device_count())  # on a CPU
+    assert other.tiles_at_a_time == 24
 
 
 def test_nothing_to_do_gives_nothing(grey):
@@ -237,7 +240,7 @@ def test_programs_are_kept(grey):
     fresh = Upscaler(grey.checkpoint, batch_size=1)
 
     def programs():
-        return [kept for kept in fresh._kept.values() if hasattr(kept, "_cache_size")]
+        return [kept for kept in fresh.engine._programs.values() if hasattr(kept, "_cache_size")]
 
     for image in (LR[0], LR[1], PHOTOGRAPH):
         fresh(image)
@@ -295,5 +298,5 @@ def test_with_a_flaw_the_result_is_matched_with_the_input_only_when_asked(told, 
 def test_a_flaw_that_the_network_was_not_trained_with_is_refused(told, colour, flaw, most, value):
     with pytest.raises(UserError, match=rf"{flaw} = \S+ must lie between 0 and {most}, which tiny was trained with"):
         told(LR[0], **{flaw: value})
-    with pytest.raises(UserError, match=rf"tiny was not trained with data\.{flaw}.* it cannot be told of {flaw}"):
+    with pytest.raises(UserError, match=rf"tiny was not trained with task\.{flaw}.* it cannot be told of {flaw}"):
         colour.batch(np.repeat(LR[:1], 3, axis=-1), [0], **{flaw: value})

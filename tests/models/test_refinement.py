@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from sr3_jax import config as config_lib
+from sr3_jax.inference.sampling import Sampling
 from sr3_jax.inference.upscaler import Upscaler
-from sr3_jax.method import Flaws, Method
+from sr3_jax.method import Method
 from sr3_jax.models.refinement import FLATTEST
 from sr3_jax.profiling.aot import model_flops
 from tests.tiny import refining_checkpoint
@@ -68,10 +69,10 @@ def test_a_student_keeps_its_teacher_s_predictor():
 def test_both_networks_are_told_of_the_input_s_noise():
     checkpoint = refining_checkpoint()
     upsampled = jax.random.normal(KEY, (1, 16, 16, 1))
-    clean, noisy = (checkpoint.method.condition(checkpoint.params, upsampled, Flaws(noise)) for noise in (0.0, 4.0))
+    clean, noisy = (checkpoint.method.condition(checkpoint.params, upsampled, {"noise": noise}) for noise in (0.0, 4.0))
     assert float(jnp.abs(clean - noisy).max()) > 1e-3
     gamma = jnp.full((1,), 0.5)
-    answers = [checkpoint.method.denoiser(checkpoint.params, Flaws(noise))(clean, upsampled, gamma) for noise in (0.0, 4.0)]
+    answers = [checkpoint.method.denoiser(checkpoint.params, {"noise": noise})(clean, upsampled, gamma) for noise in (0.0, 4.0)]
     assert float(jnp.abs(answers[0] - answers[1]).max()) > 1e-4
 
 
@@ -91,7 +92,7 @@ def test_an_image_of_the_network_s_own_size_is_the_same_in_a_batch_and_as_a_tile
     whole = upscaler.batch(image[None], [5], seed=1)[0]
     lr = image.astype(np.float32) / 127.5 - 1
     # a picture beside it that mirrors it: in one tile of the larger size
-    tiled = upscaler._enlarge_in_tiles(lr, 5, 1, 0, upscaler.table(), Flaws(), lambda count: None)
+    tiled = upscaler.engine.canvas(lr, 5, Sampling(seed=1))
     assert tiled.shape == whole.shape
     inner = slice(4, 10)  # the mirrored half and the zeros of a convolution's padding differ
     assert np.abs(tiled[inner, inner] - whole[inner, inner]).mean() < 0.2
@@ -114,7 +115,7 @@ def test_with_the_gain_of_flat_regions_the_denoiser_is_the_best_linear_estimate_
     params = jax.tree.map(jnp.zeros_like, checkpoint.params)
     params["denoiser"]["out"]["bias"] = jnp.array([0.0, 1 - FLATTEST**2])  # no image, a constant gain
     told = {"noise": jnp.zeros(64)}
-    found = checkpoint.method.model.apply({"params": params}, jnp.zeros((64, 16, 16, 3)), y_t, jnp.full(64, gamma), flaws=told)
+    found = checkpoint.method.model.apply({"params": params}, jnp.zeros((64, 16, 16, 3)), y_t, jnp.full(64, gamma), told=told)
     best = float((v * y_t).sum() / jnp.square(y_t).sum())  # least squares
     np.testing.assert_allclose(found, best * y_t, rtol=0.1, atol=0.03)
 

@@ -117,18 +117,18 @@ def test_the_regression_network_takes_the_condition_alone_and_knows_no_gamma():
 def test_a_flaw_of_the_input_means_nothing_to_a_new_network_and_something_to_a_trained_one(regression, flaw, strong):
     kind = {"gamma_embedding": "none"} if regression else {}
     given = inputs()[:1] if regression else inputs()
-    model, without = UNet(**(FEWER_BLOCKS | kind), flaws=(flaw,)), UNet(**(FEWER_BLOCKS | kind))
+    model, without = UNet(**(FEWER_BLOCKS | kind), signals=((flaw, 1.0),)), UNet(**(FEWER_BLOCKS | kind))
     new = set(names(shapes(model, *given)[0])) - set(names(shapes(without, *given)[0]))
     assert {name.split("/")[0] for name in new if "up_" not in name and "middle" not in name} == {f"input_{flaw}_embedding"}
     params = random_params(model, *given)
-    run = jax.jit(lambda params, sigma: model.apply({"params": params}, *given, flaws={flaw: sigma}))
+    run = jax.jit(lambda params, sigma: model.apply({"params": params}, *given, told={flaw: sigma}))
     clean, flawed = (run(params, jnp.full(2, sigma)) for sigma in (0.0, strong))
     assert jnp.abs(clean - flawed).max() > 1e-3
     fresh = jax.jit(model.init)(jax.random.key(0), *given)["params"][f"input_{flaw}_embedding"]
     muted = params | {f"input_{flaw}_embedding": fresh}
     np.testing.assert_array_equal(run(muted, jnp.zeros(2)), run(muted, jnp.full(2, strong)))
     np.testing.assert_array_equal(
-        model.apply({"params": params}, *given), model.apply({"params": params}, *given, flaws={flaw: jnp.zeros(2)})
+        model.apply({"params": params}, *given), model.apply({"params": params}, *given, told={flaw: jnp.zeros(2)})
     )
 
 

@@ -306,7 +306,7 @@ def test_sampling_has_whole_parameters_and_the_batch_of_one_host(objective):
     assert lowered.out_info.shape == (16, *method.shape)
 
     upscaler = Upscaler(Checkpoint(config, jax.jit(method.init)(jax.random.key(0)), 0, "tiny"))
-    assert (upscaler.batch_size, upscaler.mesh) == (sampled.train.batch_size, mesh)
+    assert (upscaler.engine.batch_size, upscaler.engine.mesh) == (sampled.train.batch_size, mesh)
 
 
 @pytest.mark.fast

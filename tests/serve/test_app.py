@@ -77,9 +77,10 @@ def test_a_student_offers_only_what_it_has_learned():
 
 
 def test_noise_and_blur_are_taken_off_by_a_network_that_can_up_to_what_it_was_trained_with(served):
-    assert served.ask("network")[1]["most"] == {"noise": 0.0, "blur": 0.0}
+    assert served.ask("network")[1]["signals"] == []
     with serving(Upscaler(tiny_checkpoint(channels=3, noise=10.0, blur=2.0), batch_size=1)) as found:
-        assert found.ask("network")[1]["most"] == {"noise": 10.0, "blur": 2.0}
+        signals = found.ask("network")[1]["signals"]
+        assert {signal["name"]: signal["high"] for signal in signals} == {"noise": 10.0, "blur": 2.0}
         _, job = found.send(file(COLOUR), "name=a.png&noise=5&blur=1.5")
         assert found.finish(job["id"])["state"] == "done"
         made = Image.open(io.BytesIO(found.ask(f"images/{job['id']}/result.png")[1]))
@@ -91,7 +92,7 @@ def test_noise_and_blur_are_taken_off_by_a_network_that_can_up_to_what_it_was_tr
 @pytest.mark.parametrize(
     ("query", "words"),
     [
-        ("blur=1", "tiny was not trained with data.blur and data.tell_blur, so it cannot be told of blur"),
+        ("blur=1", "tiny was not trained with task.blur and task.tell_blur, so it cannot be told of blur"),
         ("noise=much", "noise = 'much' must be a number"),
         ("steps=0", "steps = '0' must be a whole number between 1 and 1000"),
         ("steps=1e3", "steps = '1e3'"),

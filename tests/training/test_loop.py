@@ -237,7 +237,7 @@ def test_training_starts_from_given_weights_and_needs_them_only_once(run, six, t
 
 
 @pytest.mark.parametrize(
-    ("flaw", "fields"), [("noise", {"data.noise": 8.0}), ("blur", {"data.blur": 1.0, "data.tell_blur": True})]
+    ("flaw", "fields"), [("noise", {"task.noise": 8.0}), ("blur", {"task.blur": 1.0, "task.tell_blur": True})]
 )
 def test_a_network_that_is_to_be_told_of_a_flaw_starts_from_one_that_was_not(run, six, tmp_path, capsys, flaw, fields):
     found = run(tmp_path / "new", {"train.init_from": str(six.workdir), "train.steps": 1} | fields)
@@ -302,9 +302,9 @@ def test_a_teacher_that_cannot_teach_is_refused_before_anything_is_written(run, 
         run(tmp_path / "a", STUDENT | {"train.teacher": str(six.workdir), "data.lr_size": 4})
     with pytest.raises(ConfigError, match=r"was trained on levels up to gamma = .*: take its schedule\.\* fields"):
         run(tmp_path / "a", STUDENT | {"train.teacher": str(six.workdir), "schedule.log_snr_end": -15.0})
-    run(tmp_path / "told", {"train.init_from": str(six.workdir), "train.steps": 1, "data.noise": 4.0})
+    run(tmp_path / "told", {"train.init_from": str(six.workdir), "train.steps": 1, "task.noise": 4.0})
     with pytest.raises(ConfigError, match="was trained with noise up to 4, and the student asks at 8"):
-        run(tmp_path / "a", STUDENT | {"train.teacher": str(tmp_path / "told"), "data.noise": 8.0})
+        run(tmp_path / "a", STUDENT | {"train.teacher": str(tmp_path / "told"), "task.noise": 8.0})
     run(tmp_path / "two", STUDENT | {"train.teacher": str(six.workdir), "train.steps": 1})
     fields = STUDENT | {"train.teacher": str(tmp_path / "two"), "train.steps": 1}
     with pytest.raises(ConfigError, match="was distilled itself and knows only its own 2 levels"):

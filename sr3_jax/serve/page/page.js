@@ -40,7 +40,7 @@ function busy(is) {
 async function enlarge() {
   const query = new URLSearchParams({ name: file.name, seed: $("seed").value || "0", match_input: $("match").checked });
   query.set("steps", network.steps[$("steps").value]);
-  for (const flaw in network.most) if (Number($(flaw).value)) query.set(flaw, $(flaw).value);
+  for (const { name } of network.signals) if (Number($(name).value)) query.set(name, $(name).value);
   if ($("sampler").value) query.set("sampler", $("sampler").value);
   busy(true);
   say("Sending …");
@@ -121,12 +121,15 @@ async function start() {
   shownSteps();
 
   $("steps").addEventListener("input", shownSteps);
-  const flawed = () => Object.keys(network.most).some(flaw => Number($(flaw).value));
-  for (const flaw in network.most) {
-    $(flaw).max = network.most[flaw];
-    $(`${flaw}-field`).hidden = !network.most[flaw];
+  const anySignal = () => network.signals.some(({ name }) => Number($(name).value));
+  for (const signal of network.signals) {
+    const label = document.createElement("label"), input = document.createElement("input");
+    label.id = `${signal.name}-field`;
+    Object.assign(input, { id: signal.name, type: "number", min: 0, max: signal.high, step: "any", value: 0 });
+    label.append(`${signal.title} to remove`, input);
+    $("match-field").before(label);
     // an image matched with a noisy one would be as noisy
-    $(flaw).addEventListener("input", () => { $("match").checked = network.match_input && !flawed(); });
+    input.addEventListener("input", () => { $("match").checked = network.match_input && !anySignal(); });
   }
   $("file").addEventListener("change", () => choose($("file").files[0]));
   $("another").addEventListener("click", () => { $("seed").value = Math.floor(Math.random() * 2 ** 31); });

@@ -1,0 +1,38 @@
+"""The noise levels that a config means: of training, and of sampling."""
+
+import math
+
+import numpy as np
+from ml_collections import ConfigDict
+
+from sr3_jax.config import ConfigError
+from sr3_jax.diffusion import schedules
+from sr3_jax.diffusion.schedules import NoiseSchedule
+
+
+def training_schedule(config: ConfigDict) -> NoiseSchedule:
+    """The schedule behind p(gamma)."""
+    c = config.schedule
+    if c.name == "linear":
+        return schedules.linear(c.steps, c.beta_start, c.beta_end)
+    if c.name == "cosine":
+        return schedules.cosine(c.steps, c.log_snr_start, c.log_snr_end)
+    return schedules.log_snr(c.steps, c.log_snr_start, c.log_snr_end)
+
+
+def sampling_schedule(config: ConfigDict, steps: int) -> NoiseSchedule:
+    """`steps` levels for sampling, whatever the training schedule: they end where training ended, at the same gamma_T.
+
+    Raises:
+      ConfigError: config.sample cannot give that many.
+    """
+    training, sample = training_schedule(config), config.sample
+    gamma_end, one_minus = float(np.asarray(training.gamma)[-1]), float(np.asarray(training.one_minus_gamma)[-1])
+    try:
+        if sample.schedule == "linear":
+            return schedules.linear_to(steps, gamma_end, sample.beta_start)
+        if sample.schedule == "log_snr":
+            return schedules.log_snr(steps, sample.log_snr_start, math.log(gamma_end / one_minus), sample.rho)
+        return schedules.respaced(training, steps)
+    except ValueError as error:
+        raise ConfigError(f"sample.schedule = {sample.schedule!r} cannot give {steps} steps: {error}") from error

@@ -1,0 +1,37 @@
+"""The paper's baseline: the same network without noise, which guesses every pixel best."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from jaxtyping import Array, Float, PyTree
+from ml_collections import ConfigDict
+
+from sr3_jax.diffusion import losses, samplers
+from sr3_jax.diffusion.samplers import Steps
+from sr3_jax.objectives.levels import sampling_schedule
+from sr3_jax.objectives.objective import Choices, Example, Learner
+
+
+class Regression:
+    """One evaluation, of the condition alone."""
+
+    title, takes_noise, needs_teacher, keeps_best = "regression", False, False, True
+
+    def __init__(self, config: ConfigDict):
+        self._config = config
+
+    def loss(self, learner: Learner, params: PyTree, example: Example) -> Float[Array, " b"]:
+        """The mean squared error."""
+        given = example.given
+        upsampled = learner.task.condition(given.image)
+        network = learner.network(params, given.signals, example.dropout)
+        return losses.distance(network(upsampled), learner.encode(example.hr, upsampled), "l2")
+
+    def table(self, evaluations: int | None = None, changes: Mapping[str, Any] | None = None) -> Steps:
+        """One row, whose result is the prediction, whatever is asked for."""
+        return samplers.ddim(sampling_schedule(self._config, 1))
+
+    @property
+    def choices(self) -> Choices:
+        """None."""
+        return Choices(("ddim",), "ddim", 1)

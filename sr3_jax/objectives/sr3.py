@@ -1,0 +1,59 @@
+"""SR3: the network learns to remove noise of every level (paper, Algorithm 1), and may visit any levels afterwards."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, PyTree
+from ml_collections import ConfigDict
+
+from sr3_jax.config import CHOICES, validate
+from sr3_jax.diffusion import losses, samplers
+from sr3_jax.diffusion.samplers import Steps
+from sr3_jax.objectives.levels import sampling_schedule
+from sr3_jax.objectives.objective import Choices, Example, Learner
+
+
+class SR3:
+    """Samples, in any number of evaluations, by any sampler."""
+
+    title, takes_noise, needs_teacher, keeps_best = "SR3", True, False, False
+
+    def __init__(self, config: ConfigDict):
+        self._config = config
+
+    def loss(self, learner: Learner, params: PyTree, example: Example) -> Float[Array, " b"]:
+        """L1 or L2 of what the network predicts; of one that predicts and refines, with the predictor's own loss."""
+        given, c = example.given, self._config.model.image_channels
+        upsampled = learner.task.condition(given.image)
+        condition = learner.condition(params, upsampled, given.signals)
+        predictor_loss: Any = 0.0
+        if learner.refines:  # both learn at once, each its own task: the refiner's must not move the guess
+            guess = condition[..., :c]
+            predictor_loss = losses.distance(learner.encode(guess, upsampled), learner.encode(example.hr, upsampled), "l2")
+            condition = jnp.concatenate([jax.lax.stop_gradient(guess), condition[..., c:]], axis=-1)
+        y_0 = learner.encode(example.hr, condition)
+        network = learner.network(params, given.signals, example.dropout)
+        predict, norm = self._config.model.predict, self._config.train.loss
+        loss = losses.sr3_loss(network, condition, y_0, example.key, learner.schedule, predict=predict, norm=norm)
+        return predictor_loss + loss
+
+    def table(self, evaluations: int | None = None, changes: Mapping[str, Any] | None = None) -> Steps:
+        """Of config.sample's sampler, with `changes`; see `Objective.table`."""
+        config = self._config.copy_and_resolve_references()
+        config.sample.update(changes or {})
+        validate(config)
+        sample = config.sample
+        count = sample.steps if evaluations is None else evaluations
+        if sample.sampler == "heun":
+            return samplers.heun(sampling_schedule(config, (count + 1) // 2))  # two evaluations a step, but for the last
+        schedule = sampling_schedule(config, count)
+        if sample.sampler == "ancestral":
+            return samplers.ancestral(schedule, sample.variance)
+        return {"ddim": samplers.ddim, "dpm_solver": samplers.dpm_solver}[sample.sampler](schedule, sample.eta)
+
+    @property
+    def choices(self) -> Choices:
+        """All of them."""
+        return Choices(CHOICES["sample.sampler"], self._config.sample.sampler)

@@ -1,0 +1,50 @@
+"""What tasks are made of: pure functions of batches of images, in JAX, so that they run inside the compiled step.
+
+Bicubic is Keys' cubic with a = -0.5, anti-aliased: what Pillow does on float images, to 1e-3 of an 8-bit level. (Pillow on
+uint8 rounds between its two passes and is off by up to 4 levels when enlarging.) Images are (b, h, w, c) in [-1, 1].
+"""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+Images = Float[Array, "b h w c"]
+
+
+def to_float(images: Array) -> Images:
+    """uint8 in [0, 255] to float32 in [-1, 1]."""
+    return images.astype(jnp.float32) / 127.5 - 1
+
+
+def to_uint8(images: Images) -> Array:
+    """Float in [-1, 1] to uint8: clipped and rounded (truncation would darken by half a level)."""
+    return jnp.round((jnp.clip(images, -1, 1) + 1) * 127.5).astype(jnp.uint8)
+
+
+def quantize(images: Images) -> Images:
+    """Rounds to the 8-bit levels, and clips to [-1, 1]: what writing a file does."""
+    return to_float(to_uint8(images))
+
+
+def resize(images: Images, height: int, width: int) -> Float[Array, "b {height} {width} c"]:
+    """Anti-aliased bicubic to (height, width), in float, unclipped."""
+    b, _, _, c = images.shape
+    return jax.image.resize(images, (b, height, width, c), "cubic", antialias=True)
+
+
+def gaussian_blur(images: Images, sigma: Float[Array, " b"]) -> Images:
+    """Blurs each image with its own sigma in pixels: edges are repeated, 0 changes nothing. At most 4: the kernel ends at 8."""
+    radius = 8
+    offsets = jnp.arange(-radius, radius + 1, dtype=jnp.float32)
+    kernel = jnp.exp(-0.5 * jnp.square(offsets[None] / jnp.maximum(sigma, 1e-3)[:, None]))
+    kernel = kernel / kernel.sum(axis=1, keepdims=True)
+    for axis in (1, 2):
+        size = images.shape[axis]
+        pad = [(0, 0)] * 4
+        pad[axis] = (radius, radius)
+        padded = jnp.pad(images, pad, mode="edge")
+        shifted = [jax.lax.slice_in_dim(padded, i, i + size, axis=axis) for i in range(2 * radius + 1)]
+        images = functools.reduce(jnp.add, [kernel[:, i, None, None, None] * part for i, part in enumerate(shifted)])
+    return images

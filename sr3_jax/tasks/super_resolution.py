@@ -1,0 +1,53 @@
+"""Super-resolution: the HR image of an LR image, which may also be blurred and noisy."""
+
+import zlib
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Key
+from ml_collections import ConfigDict
+
+from sr3_jax.tasks import operations
+from sr3_jax.tasks.corruptions import CORRUPTIONS
+from sr3_jax.tasks.task import Given, Images, Signal
+
+
+class SuperResolution:
+    """LR images by anti-aliased bicubic, then `CORRUPTIONS`, then rounded to 8 bits as a file would (task.quantize_lr)."""
+
+    def __init__(self, config: ConfigDict):
+        self._scale = config.data.hr_size // config.data.lr_size
+        self._quantize = config.task.quantize_lr
+        self._strongest = {name: config.task[name] for name in CORRUPTIONS if config.task[name]}
+        # the last one first: the order in which their embeddings are added, which pictures depend on, to the bit
+        self._told = [name for name in reversed(self._strongest) if config.task[f"tell_{name}"]]
+
+    @property
+    def signals(self) -> tuple[Signal, ...]:
+        """Those of the corruptions that the network is told of."""
+        return tuple(CORRUPTIONS[name].signal._replace(high=self._strongest[name]) for name in self._told)
+
+    def corrupt(self, image: Images, key: Key[Array, ""] | None = None, *, train: bool = False) -> Given:
+        """LR images (b, h / scale, w / scale, c); see `Task.corrupt`."""
+        height, width = image.shape[1:3]
+        lr = operations.resize(image, height // self._scale, width // self._scale)
+        signals = {name: jnp.zeros(len(lr)) for name in self._told}
+        for name, high in self._strongest.items():
+            if key is None or not (train or name in self._told):
+                continue
+            strength_key, half_key, own_key = jax.random.split(jax.random.fold_in(key, zlib.crc32(name.encode())), 3)
+            strength = jax.random.uniform(strength_key, (len(lr),), maxval=high)
+            strength = jnp.where(jax.random.bernoulli(half_key, 0.5, (len(lr),)), strength, 0.0)
+            lr = CORRUPTIONS[name].apply(lr, strength, own_key)
+            if name in self._told:
+                signals[name] = strength
+        lr = operations.quantize(lr) if self._quantize else jnp.clip(lr, -1, 1)
+        return Given(lr, signals)
+
+    def condition(self, image: Images) -> Float[Array, "b _h _w c"]:
+        """The LR images enlarged by bicubic, in float, unclipped."""
+        return operations.resize(image, *self.output_size(*image.shape[1:3]))
+
+    def output_size(self, height: int, width: int) -> tuple[int, int]:
+        """In one pass."""
+        return height * self._scale, width * self._scale
