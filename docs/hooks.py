@@ -24,7 +24,7 @@ ROOT = Path(__file__).parent.parent
 MARKDOWN = ["CHANGELOG.md", "benchmarks/README.md", "benchmarks/tpu.md", "benchmarks/rivals/README.md", "launch/README.md"]
 CONFIGS = [path.relative_to(ROOT).as_posix() for path in sorted(ROOT.glob("configs/*.py"))]
 NOTEBOOKS = [path.relative_to(ROOT).as_posix() for path in sorted(ROOT.glob("colab/*.ipynb"))]
-API = "diffusion models method config inference evaluation data training checkpoints parallel".split()
+API = "diffusion models tasks objectives method config inference evaluation data training checkpoints parallel".split()
 
 # a file of the repository: the page made of it
 MADE = {name: str(Path(name).with_suffix(".md")) for name in MARKDOWN + CONFIGS + NOTEBOOKS}

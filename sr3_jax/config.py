@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict
 
+from sr3_jax.diffusion.registry import SAMPLERS
 from sr3_jax.errors import UserError
 from sr3_jax.tasks.corruptions import CORRUPTIONS
 
@@ -38,7 +39,7 @@ CHOICES = {
     "train.loss": ("l1", "l2"),
     "train.learning_rate_schedule": ("constant", "cosine"),
     "sample.schedule": ("linear", "log_snr", "respaced"),
-    "sample.sampler": ("ancestral", "ddim", "dpm_solver", "heun"),
+    "sample.sampler": tuple(SAMPLERS),
     "sample.variance": ("beta", "posterior"),
 }
 

@@ -30,41 +30,42 @@ def get_config() -> ConfigDict:
     return config
 
 
-def tiny_checkpoint(channels: int = 1, objective: str = "sr3", noise: float = 0.0, blur: float = 0.0) -> Checkpoint:
-    """8×8 to 16×16; random weights everywhere: a new network's output layer is zero."""
+def tiny_config(channels: int = 1, objective: str = "sr3", noise: float = 0.0, blur: float = 0.0) -> ConfigDict:
+    """8×8 to 16×16, in two steps."""
     config = sr3_jax.config.base()
     config.objective, config.train.teacher = objective, "another" if objective == "distill" else ""
-    config.data.hr_size, config.data.lr_size, config.task.noise = 16, 8, noise
-    config.task.blur, config.task.tell_blur = blur, blur > 0
+    config.data.hr_size, config.data.lr_size = 16, 8
+    config.task.noise, config.task.blur, config.task.tell_blur = noise, blur, blur > 0
     model = config.model
     model.channels, model.multipliers, model.blocks, model.attention, model.dropout = 8, (1,), 1, (), 0.0
     model.image_channels, model.space_to_depth = channels, 2
     model.predict, model.predict_residual, model.residual_scale = "v", True, 0.1
     config.sample.steps, config.sample.schedule = 2, "log_snr"
-    sr3_jax.config.validate(config)
-    rng = np.random.default_rng(1)
-    shapes = jax.eval_shape(Method(config).init, jax.random.key(0))
-    params = jax.tree.map(lambda leaf: jnp.asarray(0.1 * rng.normal(size=leaf.shape), jnp.float32), shapes)
-    return Checkpoint(config, params, 7, "tiny")
+    return config
+
+
+def tiny_checkpoint(channels: int = 1, objective: str = "sr3", noise: float = 0.0, blur: float = 0.0) -> Checkpoint:
+    """8×8 to 16×16; random weights everywhere: a new network's output layer is zero."""
+    return random_checkpoint(tiny_config(channels, objective, noise, blur))
 
 
 def refining_checkpoint(objective: str = "sr3") -> Checkpoint:
     """8×8 to 16×16, grey: a predictor and a denoiser (model.kind = "refine"), random weights everywhere."""
-    config = sr3_jax.config.base()
-    config.objective, config.train.teacher = objective, "another" if objective == "distill" else ""
-    config.data.hr_size, config.data.lr_size, config.task.noise = 16, 8, 4.0
+    config = tiny_config(objective=objective, noise=4.0)
     model = config.model
-    model.kind, model.space_to_depth, model.image_channels, model.multipliers = "refine", 2, 1, (1,)
-    model.channels, model.blocks, model.predictor_channels, model.predictor_blocks = 8, 1, 8, 1
-    model.fine_channels, model.fine_blocks, model.feature_channels, model.dropout = 4, 0, 2, 0.0
+    model.kind, model.predictor_channels, model.predictor_blocks = "refine", 8, 1
+    model.fine_channels, model.fine_blocks, model.feature_channels = 4, 0, 2
     model.attention, model.middle_attention = (), False
-    model.predict, model.predict_residual, model.residual_scale = "v", True, 0.1
-    config.sample.steps, config.sample.schedule = 2, "log_snr"
+    return random_checkpoint(config, "refining", 0.2)
+
+
+def random_checkpoint(config: ConfigDict, name: str = "tiny", size: float = 0.1) -> Checkpoint:
+    """Random weights of about that size."""
     sr3_jax.config.validate(config)
     rng = np.random.default_rng(1)
     shapes = jax.eval_shape(Method(config).init, jax.random.key(0))
-    params = jax.tree.map(lambda leaf: jnp.asarray(0.2 * rng.normal(size=leaf.shape), jnp.float32), shapes)
-    return Checkpoint(config, params, 7, "refining")
+    params = jax.tree.map(lambda leaf: jnp.asarray(size * rng.normal(size=leaf.shape), jnp.float32), shapes)
+    return Checkpoint(config, params, 7, name)
 
 
 def mesh_of(devices: Sequence[jax.Device], fsdp: int = 1) -> Mesh:

@@ -27,7 +27,6 @@ from jaxtyping import UInt8
 from PIL import Image, ImageDraw, ImageFont
 
 from sr3_jax.checkpoints import Checkpoint, write_text
-from sr3_jax.config import CHOICES
 from sr3_jax.errors import UserError
 from sr3_jax.evaluation import distributions, held_out, metrics
 from sr3_jax.evaluation.contenders import to_uint8
@@ -38,7 +37,7 @@ from sr3_jax.inference.upscaler import Upscaler
 from sr3_jax.method import sampling_steps
 from sr3_jax.paths import AnyPath
 
-SAMPLERS = CHOICES["sample.sampler"]
+SAMPLERS = ("ancestral", "ddim", "dpm_solver", "heun")  # those that RANGES is made for
 RANGES = {"eta": (0.0, 1.0), "log_snr_start": (1.0, 9.0), "inverse_rho": (0.0, 1.0)}
 METRICS = {"lpips": -1, "psnr": 1, "fid": -1, "kid": -1}  # and whether more is better
 

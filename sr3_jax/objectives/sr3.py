@@ -8,8 +8,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 from ml_collections import ConfigDict
 
-from sr3_jax.config import CHOICES, validate
-from sr3_jax.diffusion import losses, samplers
+from sr3_jax.config import validate
+from sr3_jax.diffusion import losses
+from sr3_jax.diffusion.registry import SAMPLERS
 from sr3_jax.diffusion.samplers import Steps
 from sr3_jax.objectives.levels import sampling_schedule
 from sr3_jax.objectives.objective import Choices, Example, Learner
@@ -45,15 +46,11 @@ class SR3:
         config.sample.update(changes or {})
         validate(config)
         sample = config.sample
-        count = sample.steps if evaluations is None else evaluations
-        if sample.sampler == "heun":
-            return samplers.heun(sampling_schedule(config, (count + 1) // 2))  # two evaluations a step, but for the last
-        schedule = sampling_schedule(config, count)
-        if sample.sampler == "ancestral":
-            return samplers.ancestral(schedule, sample.variance)
-        return {"ddim": samplers.ddim, "dpm_solver": samplers.dpm_solver}[sample.sampler](schedule, sample.eta)
+        sampler = SAMPLERS[sample.sampler]
+        steps = sampler.steps(sample.steps if evaluations is None else evaluations)
+        return sampler.table(sampling_schedule(config, steps), sample.variance, sample.eta)
 
     @property
     def choices(self) -> Choices:
         """All of them."""
-        return Choices(CHOICES["sample.sampler"], self._config.sample.sampler)
+        return Choices(tuple(SAMPLERS), self._config.sample.sampler)
