@@ -96,6 +96,7 @@ class Judge:
         self.upscaler, self.config = upscaler, upscaler.checkpoint.config
         self.lr, self.hr = images.lr[rows], images.hr[rows]
         self.ids = [images.ids[i] for i in rows]
+        self.signals = {name: values[rows] for name, values in images.signals.items()}
         self.inception = inception
         self.truth = self._statistics(self.hr)
 
@@ -110,7 +111,7 @@ class Judge:
     def __call__(self, evaluations: int, fields: Mapping[str, Any]) -> dict[str, float]:
         """PSNR, consistency and LPIPS (VGG) of one sample an image, means."""
         steps = sampling_steps(self.config, evaluations, fields)
-        output = to_uint8(self.upscaler.trial(self.lr, self.ids, steps))
+        output = to_uint8(self.upscaler.trial(self.lr, self.ids, steps, signals=self.signals))
         found = metrics.scores(output, self.hr, self.lr) | {"lpips": lpips(output, self.hr)}
         means = {name: float(values.mean()) for name, values in found.items()}
         made = self._statistics(output)

@@ -110,16 +110,18 @@ class Engine:
         run = self._once(key, lambda: self._compile(steps))
         return self._in_batches(run, lr, ids, sampling, self._values(sampling, len(lr), signals), on_batch)
 
-    def trial(self, lr: LR, ids: Sequence[int], steps: Steps, *, seed: int = 0) -> Float[np.ndarray, "n h w c"]:
+    def trial(
+        self, lr: LR, ids: Sequence[int], steps: Steps, *, seed: int = 0, signals: Values | None = None
+    ) -> Float[np.ndarray, "n h w c"]:
         """As `batch`, by any table, compiled once for each number of evaluations."""
         run = self._once(("trial", steps.evaluations), lambda: self._compile(None))
         sampling, table = Sampling(seed=seed), Steps(*map(jnp.asarray, steps))
         with_table = lambda *arguments: run(*arguments, table)  # noqa: E731
-        return self._in_batches(with_table, lr, ids, sampling, self._values(sampling, len(lr)), ignore)
+        return self._in_batches(with_table, lr, ids, sampling, self._values(sampling, len(lr), signals), ignore)
 
     def _values(self, sampling: Sampling, count: int, given: Values | None = None) -> Values:
         """Of every signal that the network knows, a value an image."""
-        told = dict(sampling.signals) if given is None else given
+        told = sampling.told if given is None else given
         names = [signal.name for signal in self.method.task.signals]
         return {name: np.broadcast_to(np.float32(told.get(name, 0.0)), count) for name in names}
 

@@ -26,7 +26,7 @@ class Sampling:
       match_input: Correct the result until, down-sampled, it is the image that was given. By default the checkpoint's, but
         never where a signal is given: what is to be removed would come back.
       scale: How many times larger, above 1 and at most 64: several passes of the network, then bicubic.
-      signals: What the network is told of the image, (name, value) each, e.g. (("noise", 8.0),); unnamed: 0.
+      signals: What the network is told of the image: values by name, e.g. {"noise": 8.0}; kept as sorted pairs.
     """
 
     steps: int | None = None
@@ -35,14 +35,22 @@ class Sampling:
     sample: int = 0
     match_input: bool | None = None
     scale: float | None = None
-    signals: tuple[tuple[str, float], ...] = ()
+    signals: Mapping[str, float] | tuple[tuple[str, float], ...] = ()
+
+    def __post_init__(self):
+        object.__setattr__(self, "signals", tuple(sorted(dict(self.signals).items())))
+
+    @property
+    def told(self) -> dict[str, float]:
+        """The signals by name."""
+        return dict(self.signals)
 
     def with_options(self, options: Mapping[str, Any]) -> "Sampling":
         """With some of the fields replaced; names that are no field are signals, such as `noise`."""
         fields = {field.name for field in dataclasses.fields(self)}
         own = {name: value for name, value in options.items() if name in fields}
-        signals = dict(self.signals) | {name: value for name, value in options.items() if name not in fields}
-        own.setdefault("signals", tuple(sorted((name, value) for name, value in signals.items() if value)))
+        signals = self.told | {name: value for name, value in options.items() if name not in fields}
+        own.setdefault("signals", {name: value for name, value in signals.items() if value})
         return dataclasses.replace(self, **own)
 
     def check(self, checkpoint: Checkpoint) -> None:
@@ -56,7 +64,7 @@ class Sampling:
             raise UserError(f"seed = {self.seed} must lie between 0 and {LARGEST_SEED}")
         if self.scale is not None and not 1 < self.scale <= LARGEST_SCALE:
             raise UserError(f"scale = {self.scale:g} must lie above 1 and at most at {LARGEST_SCALE}")
-        for name, value in self.signals:
+        for name, value in self.told.items():
             _check_signal(checkpoint, name, value)
 
 

@@ -140,10 +140,16 @@ class Upscaler:
         return self.engine.batch(np.asarray(lr, np.float32) / 127.5 - 1, ids, sampling, on_batch, signals)
 
     def trial(
-        self, lr: UInt8[np.ndarray, "n l l c"], ids: Sequence[int], steps: Steps, *, seed: int = 0
+        self,
+        lr: UInt8[np.ndarray, "n l l c"],
+        ids: Sequence[int],
+        steps: Steps,
+        *,
+        seed: int = 0,
+        signals: Values | None = None,
     ) -> Float[np.ndarray, "n h h c"]:
         """As `batch`, by any table, compiled once for each number of evaluations."""
-        return self.engine.trial(np.asarray(lr, np.float32) / 127.5 - 1, ids, steps, seed=seed)
+        return self.engine.trial(np.asarray(lr, np.float32) / 127.5 - 1, ids, steps, seed=seed, signals=signals)
 
     def _pictures(self, given: Sequence[Picture], name: str, sampling: Sampling, on_tiles: Progress) -> list[Picture]:
         """Pictures of one size, each as it would be by itself."""
@@ -167,7 +173,7 @@ class Upscaler:
     def _matches(self, sampling: Sampling) -> bool:
         if sampling.match_input is not None:
             return sampling.match_input
-        told = any(value for _, value in sampling.signals)  # of what is to be removed: it would come back
+        told = any(sampling.told.values())  # of what is to be removed: it would come back
         return self.checkpoint.config.sample.match_input and not told
 
     def passes(self, scale: float | None) -> int:
