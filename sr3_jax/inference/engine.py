@@ -26,7 +26,7 @@ from sr3_jax.method import image_key, sampling_steps
 from sr3_jax.tasks.task import Given
 
 Progress = Callable[[int], object]
-LR = Float[np.ndarray, "n h w c"]
+LR = Float[np.ndarray, "n _h _w c"]
 Values = Mapping[str, np.ndarray]  # of signals: (n,) each, by name
 # Of tiles that fit a picture, in pixels of the result: what neighbours share, at least (convolutions see so far, about); what
 # sides are multiples of, so that not every size of picture needs a program of its own; the largest side.
@@ -99,7 +99,7 @@ class Engine:
         sampling: Sampling,
         on_batch: Progress = ignore,
         signals: Values | None = None,
-    ) -> Float[np.ndarray, "n h w c"]:
+    ) -> Float[np.ndarray, "n _h _w c"]:
         """HR images in [-1, 1] of LR images in [-1, 1] of the network's own size.
 
         What is drawn for image i depends on (seed, ids[i], sample) alone. `signals` are values for each image, instead of the
@@ -112,7 +112,7 @@ class Engine:
 
     def trial(
         self, lr: LR, ids: Sequence[int], steps: Steps, *, seed: int = 0, signals: Values | None = None
-    ) -> Float[np.ndarray, "n h w c"]:
+    ) -> Float[np.ndarray, "n _h _w c"]:
         """As `batch`, by any table, compiled once for each number of evaluations."""
         run = self._once(("trial", steps.evaluations), lambda: self._compile(None))
         sampling, table = Sampling(seed=seed), Steps(*map(jnp.asarray, steps))
@@ -127,7 +127,7 @@ class Engine:
 
     def _in_batches(
         self, run: Callable, lr: LR, ids: Sequence[int], sampling: Sampling, signals: Values, on_batch: Progress
-    ) -> Float[np.ndarray, "n h w c"]:
+    ) -> Float[np.ndarray, "n _h _w c"]:
         size, outputs = self.padded(len(lr)), []
         for start in range(0, len(lr), size):
             rows = np.arange(start, start + size).clip(max=len(lr) - 1)  # the last is padded: one shape, one compilation

@@ -10,6 +10,7 @@ from sr3_jax.config import CHOICES
 from sr3_jax.errors import UserError
 from sr3_jax.tasks.corruptions import CORRUPTIONS
 
+Number = float | int
 LARGEST_SEED = 2**31 - 1
 LARGEST_SCALE = 64
 
@@ -34,14 +35,14 @@ class Sampling:
     seed: int = 0
     sample: int = 0
     match_input: bool | None = None
-    scale: float | None = None
-    signals: Mapping[str, float] | tuple[tuple[str, float], ...] = ()
+    scale: Number | None = None
+    signals: Mapping[str, Number] | tuple[tuple[str, Number], ...] = ()
 
     def __post_init__(self):
         object.__setattr__(self, "signals", tuple(sorted(dict(self.signals).items())))
 
     @property
-    def told(self) -> dict[str, float]:
+    def told(self) -> dict[str, Number]:
         """The signals by name."""
         return dict(self.signals)
 
@@ -68,7 +69,7 @@ class Sampling:
             _check_signal(checkpoint, name, value)
 
 
-def _check_signal(checkpoint: Checkpoint, name: str, value: float) -> None:
+def _check_signal(checkpoint: Checkpoint, name: str, value: Number) -> None:
     known = {signal.name: signal.high for signal in checkpoint.method.task.signals}
     if name in known:
         if not 0 <= value <= known[name]:

@@ -176,20 +176,20 @@ class Upscaler:
         told = any(sampling.told.values())  # of what is to be removed: it would come back
         return self.checkpoint.config.sample.match_input and not told
 
-    def passes(self, scale: float | None) -> int:
+    def passes(self, scale: float | int | None) -> int:
         """How often the network has to enlarge an image for `scale`."""
         if scale is None:
             return 1
         return next(count for count in range(1, 7) if self.scale**count >= scale)
 
-    def scale_notes(self, scale: float | None) -> list[str]:
+    def scale_notes(self, scale: float | int | None) -> list[str]:
         """What is worth saying of a scale that is not the network's own."""
         count = self.passes(scale)
         made = self.scale**count
         notes = [f"enlarged {self.scale}× {count} times: the network sees its own output"] if count > 1 else []
         return notes + ([f"made {made}× larger, then resized to {scale:g}×"] if scale and made != scale else [])
 
-    def _size(self, height: int, width: int, scale: float | None) -> tuple[int, int]:
+    def _size(self, height: int, width: int, scale: float | int | None) -> tuple[int, int]:
         """The size of the result."""
         factor = self.scale if scale is None else scale
         return max(1, round(height * factor)), max(1, round(width * factor))
