@@ -21,7 +21,14 @@ from sr3_jax import cli
 from sr3_jax import config as config_lib
 
 ROOT = Path(__file__).parent.parent
-MARKDOWN = ["CHANGELOG.md", "CONTRIBUTING.md", "benchmarks/README.md", "benchmarks/tpu.md", "benchmarks/rivals/README.md", "launch/README.md"]
+MARKDOWN = [
+    "CHANGELOG.md",
+    "CONTRIBUTING.md",
+    "benchmarks/README.md",
+    "benchmarks/tpu.md",
+    "benchmarks/rivals/README.md",
+    "launch/README.md",
+]
 CONFIGS = [path.relative_to(ROOT).as_posix() for path in sorted(ROOT.glob("configs/*.py"))]
 NOTEBOOKS = [path.relative_to(ROOT).as_posix() for path in sorted(ROOT.glob("colab/*.ipynb"))]
 API = "diffusion models tasks objectives method config inference evaluation data training checkpoints parallel".split()

@@ -19,7 +19,15 @@ from sr3_jax.cli.parsing import parse
 pytestmark = pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")  # ml_collections'
 
 ROOT = Path(__file__).parent.parent
-PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "launch/README.md", *ROOT.glob("docs/*.md"), *ROOT.glob("benchmarks/**/*.md")])
+PAGES = sorted(
+    [
+        ROOT / "README.md",
+        ROOT / "CONTRIBUTING.md",
+        ROOT / "launch/README.md",
+        *ROOT.glob("docs/*.md"),
+        *ROOT.glob("benchmarks/**/*.md"),
+    ]
+)
 PAGES.remove(ROOT / "docs/extending.md")  # tells of what is not there; test_extending.py tries it
 FIELDS = config_lib.flatten(config_lib.base())
 

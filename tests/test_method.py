@@ -156,7 +156,7 @@ def test_the_loss_of_an_image_is_finite_and_a_function_of_that_image_and_the_key
 def test_blur_and_dropout_are_for_training_only():
     told = []
 
-    def apply(params, condition, *, train, rngs):
+    def apply(params, condition, *, train=False, rngs=None):
         told.append(train)
         return condition
 

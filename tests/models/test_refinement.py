@@ -69,10 +69,15 @@ def test_a_student_keeps_its_teacher_s_predictor():
 def test_both_networks_are_told_of_the_input_s_noise():
     checkpoint = refining_checkpoint()
     upsampled = jax.random.normal(KEY, (1, 16, 16, 1))
-    clean, noisy = (checkpoint.method.condition(checkpoint.params, upsampled, {"noise": noise}) for noise in (0.0, 4.0))
+    clean, noisy = (
+        checkpoint.method.condition(checkpoint.params, upsampled, {"noise": jnp.full(1, noise)}) for noise in (0.0, 4.0)
+    )
     assert float(jnp.abs(clean - noisy).max()) > 1e-3
     gamma = jnp.full((1,), 0.5)
-    answers = [checkpoint.method.denoiser(checkpoint.params, {"noise": noise})(clean, upsampled, gamma) for noise in (0.0, 4.0)]
+    answers = [
+        checkpoint.method.denoiser(checkpoint.params, {"noise": jnp.full(1, noise)})(clean, upsampled, gamma)
+        for noise in (0.0, 4.0)
+    ]
     assert float(jnp.abs(answers[0] - answers[1]).max()) > 1e-4
 
 
