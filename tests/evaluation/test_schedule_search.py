@@ -13,6 +13,7 @@ from sr3_jax.errors import UserError
 from sr3_jax.evaluation import schedule_search
 from sr3_jax.evaluation.inception import Outputs
 from sr3_jax.evaluation.schedule_search import RANGES, SAMPLERS, Trial, fields_of, halton, picture, propose, search
+from sr3_jax.inference.sampling import Sampling
 from sr3_jax.inference.upscaler import Upscaler
 from sr3_jax.method import sampling_steps
 from tests.tiny import tiny_checkpoint
@@ -104,10 +105,10 @@ def test_a_stopped_search_goes_on_to_the_same_end_and_its_winner_is_the_default(
     schedule_search.keep(checkpoints.schedules_file(file), 30, found)
     loaded = checkpoints.load_checkpoint(file)
     assert loaded.schedules == {"2": found.fields, "30": found.fields}
-    table = Upscaler(loaded, batch_size=1).table(2, None)
+    table = Upscaler(loaded, batch_size=1).engine.table(Sampling(2))
     for column, wanted in zip(table, sampling_steps(loaded.config, 2, found.fields), strict=True):
         np.testing.assert_array_equal(column, wanted)
-    default = Upscaler(loaded, batch_size=1).table(3, None)
+    default = Upscaler(loaded, batch_size=1).engine.table(Sampling(3))
     np.testing.assert_array_equal(default.gamma, sampling_steps(loaded.config, 3).gamma)
     # ... and travels inside an export
     checkpoints.export(loaded, tmp_path / "again.safetensors")

@@ -75,13 +75,13 @@ def held() -> Iterator[tuple[Served, threading.Event]]:
     upscaler, gate = Upscaler(tiny_checkpoint(channels=3), batch_size=1), threading.Event()
     picture = upscaler.picture
 
-    def held_picture(*args: Any, on_tiles: Any, **options: Any) -> Any:
+    def held_picture(given: Any, name: str, sampling: Any, on_tiles: Any) -> Any:
         def advance(count: int) -> None:
             on_tiles(count)
             assert gate.wait(60)
             on_tiles(0)
 
-        return picture(*args, on_tiles=advance, **options)
+        return picture(given, name, sampling, advance)
 
     upscaler.picture = held_picture  # type: ignore[method-assign]
     with serving(upscaler, waiting=2) as found:
