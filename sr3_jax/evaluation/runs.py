@@ -178,20 +178,20 @@ def _contenders(
         field_.append(contenders.Resampled("nearest"))
     taken: set[str] = set()
     for checkpoint in checkpoints:
-        fixed = checkpoint.config.objective != "sr3"  # in its number of evaluations
-        name = {"sr3": "SR3", "regression": "regression", "distill": "student"}[checkpoint.config.objective]
-        if checkpoint.config.objective == "distill":
-            name = _row(name, checkpoint.config.sample.steps)
+        objective = checkpoint.method.objective
+        name, own = objective.title, objective.choices.steps  # the only number of evaluations that it has, if there is one
+        if own and objective.takes_noise:
+            name = _row(name, own)
         if protocol.name == "table5":
             blur, loss = checkpoint.config.task.blur, checkpoint.config.train.loss
             name = f"{f'blur {blur:g}' if blur else 'without blur'}, {loss.upper()}"
         name = f"{name} ({Path(checkpoint.name).name})" if name in taken else name
         taken.add(name)
-        for steps in [0] if fixed or not options.steps else options.steps:
+        for steps in [0] if own or not options.steps else options.steps:
             field_.append(
                 Network(
                     checkpoint,
-                    _row(name, steps or checkpoint.config.sample.steps) if len(options.steps) > 1 and not fixed else name,
+                    _row(name, steps or checkpoint.config.sample.steps) if len(options.steps) > 1 and not own else name,
                     samples=options.samples,
                     steps=steps or None,
                     seed=options.seed,
