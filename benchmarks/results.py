@@ -30,19 +30,19 @@ FACES = ROOT / "runs/face-api/node_modules/@vladmandic/face-api/model/face_recog
 RIVALS = {"ESRGAN-thick": "esrgan_thick.py", "Real-ESRGAN": "real_esrgan.py"}
 FACE_WEIGHTS = ["--checkpoint=faces-16-64-regression", "--checkpoint=faces-16-64"]
 PHOTO_WEIGHTS = ["--checkpoint=photos-4x-regression", "--checkpoint=photos-4x"]
-# configs/orl_16_64.py and configs/photos_4x.py have the commands of those that are not shipped
+# configs/orl_16_64.py has the commands of those that are not shipped
 STUDENTS = ["--checkpoint=runs/student-4", "--checkpoint=runs/student-2", "--checkpoint=faces-16-64-student"]
-PHOTO_STUDENTS = [f"--checkpoint={name}" for name in ("runs/photos-student-4", "photos-4x-student", "runs/photos-student-1")]
+PHOTO_STUDENT = "--checkpoint=photos-4x-student"
 RUNS = {  # name: protocol, flags, whether rivals take part
     "orl": ("orl", [*FACE_WEIGHTS, "--samples=8"], True),
     "orl-steps": ("orl", [FACE_WEIGHTS[1], *(f"--steps={n}" for n in (1, 2, 4, 8, 16, 32, 100))], False),
     "orl-students": ("orl", [FACE_WEIGHTS[1], *STUDENTS, *(f"--steps={n}" for n in (1, 2, 4, 8, 100)), "--samples=2"], False),
     "photos": ("photos", [*PHOTO_WEIGHTS, "--samples=4"], True),
     "photos-matched": ("photos", [PHOTO_WEIGHTS[1], "--match-input"], False),
-    "photos-steps": ("photos", [PHOTO_WEIGHTS[1], *(f"--steps={n}" for n in (1, 2, 4, 8, 16, 32))], False),
-    "photos-students": (
-        "photos",
-        [PHOTO_WEIGHTS[1], *PHOTO_STUDENTS, *(f"--steps={n}" for n in (2, 8, 32)), "--samples=2"],
+    "photos-steps": ("photos", [*PHOTO_WEIGHTS[1:], PHOTO_STUDENT, *(f"--steps={n}" for n in (1, 2, 4, 8, 16))], False),
+    "photos-validation": (
+        "validation",
+        ["--data=runs/photos-256", *PHOTO_WEIGHTS, PHOTO_STUDENT, *(f"--steps={n}" for n in (1, 2, 4, 8))],
         False,
     ),
     "photos-large": ("photos-large", PHOTO_WEIGHTS, True),
@@ -54,7 +54,7 @@ TITLES = {
     "photos": "Photographs, 32 → 128",
     "photos-matched": "Photographs, 32 → 128, matched with the input (`--match-input`, the default of `sr3 upscale`)",
     "photos-steps": "Photographs: quality against network evaluations",
-    "photos-students": "Photographs: distilled students of 4, 2 and 1 evaluations",
+    "photos-validation": "Photographs, 32 → 128: the validation set, on which everything was chosen",
     "photos-large": "Photographs, 64 → 256",
 }
 WORDS = {
@@ -62,7 +62,8 @@ WORDS = {
     "is why our regression network, with the same advantage, stands beside.",
     "orl-students": "Each student taught the next; the first learned from eight DDIM steps of the teacher. LPIPS by AlexNet is "
     "not to be trusted between methods at this size, but tells blur from detail among these rows.",
-    "photos-students": "As above; the first learned from sixteen DDIM steps.",
+    "photos-steps": "The student, distilled, makes one evaluation.",
+    "photos-validation": "100 squares of 18 photographs that no network was trained on.",
     "photos": "Real-ESRGAN was trained to take off blur, noise and compression, which these clean reductions do not have.",
 }
 PICTURES = {
@@ -72,11 +73,11 @@ PICTURES = {
 MORE = {"orl-students": ["lpips_alexnet"]}  # columns that its protocol leaves out
 PAIRS = {
     "orl-students": ("student, 1 evaluation", "SR3, 100 evaluations"),
-    "photos-students": ("student, 2 evaluations", "SR3, 32 evaluations"),
 }  # compared image by image
 SHORT = {
     "orl": ("psnr", "ssim", "lpips_vgg", "rank_1", "consistency_db"),
     "photos": ("psnr", "ssim", "lpips_vgg", "lpips_alexnet", "consistency_db"),
+    "photos-validation": ("psnr", "lpips_vgg", "lpips_alexnet", "consistency_db"),
 }
 
 

@@ -42,9 +42,13 @@ class Trial(NamedTuple):
     steps: int = 4  # evaluations by which it is judged
 
 
-REFINE = "configs/photos_4x_refine.py"
+REFINE, UNET = "configs/photos_4x.py", "configs/photos_4x_restore.py"
+CLEAN = {  # as photos-4x-restore began
+    **{"data.hr_size": 64, "data.lr_size": 16, "train.batch_size": 16, "train.learning_rate": 4e-4},
+    **{"task.noise": 0.0, "task.blur": 0.0, "task.tell_blur": False},
+}
 TRIALS = {
-    "U-Net on the LR grid": Trial("configs/photos_4x.py", {"data.folder": "runs/photos-256"}, 8),
+    "U-Net on the LR grid": Trial(UNET, CLEAN, 8),
     "predict and refine": Trial(REFINE),
     "another seed": Trial(REFINE, {"seed": 1}),
     "a third seed": Trial(REFINE, {"seed": 2}),

@@ -96,7 +96,7 @@ def prepare(args: Arguments, places: list[str]) -> None:
     and manifest.json; use it as data.source=records, data.folder=DIR. Each image keeps its largest central square; with --tiles
     it is cut into as many squares as it has room for. A stopped run goes on.
 
-    photos: the photographs that photos-4x-refine is trained on, from five packages of Debian, by default as it is:
+    photos: the photographs that photos-4x is trained on, from five packages of Debian, by default as it is:
     --size=256 --tiles=2,3,4 --detail=2.5. Their authors and licences are in DIR/DATA.md; some are held out for
     sr3 evaluate --protocol=validation.
     """

@@ -22,12 +22,12 @@ from sr3_jax.data.sources import DATA_CARD, DataError
 from sr3_jax.paths import AnyPath
 
 NAME = "photos"
-SIZE, TILES, DETAIL = 256, (2, 3, 4), 2.5  # what photos-4x-refine is trained on
+SIZE, TILES, DETAIL = 256, (2, 3, 4), 2.5  # what photos-4x is trained on
 INSIDE = "!"  # between the path of a Qt resource file and a path in it
 
 
 class Package(NamedTuple):
-    version: str  # the one that photos-4x-refine was trained on
+    version: str  # the one that photos-4x was trained on
     photographs: int
     digest: str  # of their names and contents
     patterns: tuple[str, ...]  # of the photographs' paths
@@ -144,13 +144,13 @@ class Contents(NamedTuple):
 
     @property
     def differs(self) -> str:
-        """In a sentence, if these are not the photographs that photos-4x-refine was trained on."""
+        """In a sentence, if these are not the photographs that photos-4x was trained on."""
         known = PACKAGES[self.package]
         if _digest({photograph.name: photograph.sha256 for photograph in self.photographs}) == known.digest:
             return ""
         return (
             f"the photographs in {self.package} {self.version} ({len(self.photographs)}) are not those in version "
-            f"{known.version} ({known.photographs}), which photos-4x-refine was trained on"
+            f"{known.version} ({known.photographs}), which photos-4x was trained on"
         )
 
 
@@ -263,7 +263,7 @@ def _photographs(files: Mapping[str, bytes], package: Package, where: Path) -> d
     found = {path: data for path, data in found.items() if not any(PurePosixPath(path).match(one) for one in left_out)}
     if not found:
         raise DataError(
-            f"{where} holds no photographs (looked for {package.patterns[0]}); photos-4x-refine was trained on those of "
+            f"{where} holds no photographs (looked for {package.patterns[0]}); photos-4x was trained on those of "
             f"version {package.version}"
         )
     return found

@@ -174,7 +174,7 @@ def run(capsys, tmp_path, *arguments):
 def test_photographs_become_squares_and_are_credited_and_a_complete_folder_needs_no_packages(packages, tmp_path, capsys):
     code, out, err = run(capsys, tmp_path, f"--packages={packages}")
     assert code == 0, err
-    assert f"note: the photographs in {NAMES[0]} 1-1 (2) are not those in version 20.04.0-2 (13), which photos-4x-refine" in out
+    assert f"note: the photographs in {NAMES[0]} 1-1 (2) are not those in version 20.04.0-2 (13), which photos-4x" in out
     assert f"dropped: {NAMES[1]}/Small.jpg is 15×15, smaller than 16" in out
     count = 6 * (3 * 2 + 1 * 2)  # 50×34: squares at 1, 17, 33 and 1, 17; half of it 25×17
     assert f"{count} images of 16² in 1 files, 1 dropped" in out
@@ -195,8 +195,7 @@ def test_photographs_become_squares_and_are_credited_and_a_complete_folder_needs
         "    sr3 prepare photos --size=16 --tiles=1,2 --detail=0 --output=DIR",
         f"## {NAMES[0]} 1-1",
         "Licences: CC0-1.0 (1), CC-BY-4.0 (1). Source: https://example.org/pictures",
-        f"Note: the photographs in {NAMES[2]} 1-1 (1) are not those in version 1.26.0-1 (12), which photos-4x-refine was "
-        "trained on.",
+        f"Note: the photographs in {NAMES[2]} 1-1 (1) are not those in version 1.26.0-1 (12), which photos-4x was trained on.",
         "Left out, renderings and textures: `analogpattern_by_Peter_Nerlich.jpg`, `umang_by_Abhishek_Mudgal.jpg`.",
         f"| Land.jpg | 50×34 | 8 | {hashlib.sha256(jpeg(2)).hexdigest()[:12]} | 2001, Everybody | CC0-1.0 |",
         f'| Sea.jpg | 50×34 | 8 | {hashlib.sha256(jpeg(1)).hexdigest()[:12]} | 2018, Jane \\| Doe; 2019, "John" '
