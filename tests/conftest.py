@@ -30,6 +30,11 @@ jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The fast tests come first: what is broken is known within two minutes."""
+    items.sort(key=lambda item: item.get_closest_marker("fast") is None)
+
+
 @pytest.fixture(autouse=True)
 def _our_warnings_are_errors():
     with warnings.catch_warnings():
