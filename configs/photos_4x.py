@@ -4,13 +4,20 @@ sr3 prepare photos --output=runs/photos-256 --encoding=raw    # five packages of
 sr3 train --config=configs/photos_4x.py --workdir=runs/photos-4x    # 0.75 s a step on two idle cores
 
 The rate stays constant, so that the run can go on for as long as there is time. An end is made on the side, when weights are
-wanted: from the run's average the rate falls to zero in 900 steps, a quarter of an hour,
+wanted: from the run's average the rate falls to zero in 1,700 steps,
 
 sr3 train --config=configs/photos_4x.py --workdir=runs/photos-4x-end --config.train.init_from=runs/photos-4x \
-    --config.train.learning_rate_schedule=cosine --config.train.steps=900 --config.train.warmup_steps=50 \
+    --config.train.learning_rate_schedule=cosine --config.train.steps=1700 --config.train.warmup_steps=50 \
     --config.train.ema_decay=0.99
 sr3 export --checkpoint=runs/photos-4x-end --dtype=int8 --output=photos-4x.safetensors
 sr3 export --checkpoint=runs/photos-4x-end --dtype=int8 --predictor --output=photos-4x-regression.safetensors
+
+`photos-4x-student`, one evaluation, learns from that end in eight steps of DDIM:
+
+sr3 train --config=configs/photos_4x.py --workdir=runs/photos-student --teacher=runs/photos-4x-end \
+    --config.sample.schedule=respaced --config.sample.steps=1 --config.train.teacher_steps=8 --config.train.steps=250 \
+    --config.train.learning_rate=2e-4 --config.train.learning_rate_schedule=cosine --config.train.warmup_steps=20 \
+    --config.train.ema_decay=0.98
 
 Both networks learn in the one run; `--predictor` writes the first, a regression, by itself: the control. The diary of the run,
 and what it is worth, is in docs/models.md; what else was tried in docs/ablations.md.
@@ -32,7 +39,7 @@ def get_config():
     model.multipliers, model.attention, model.middle_attention, model.dropout = (1,), (), False, 0.0
     model.predict, model.predict_residual, model.residual_scale = "v", True, 0.08
     schedule.name, schedule.log_snr_end = "cosine", -6.0
-    sample.schedule, sample.variance, sample.steps = "log_snr", "posterior", 4
+    sample.schedule, sample.variance, sample.steps = "log_snr", "posterior", 2
     sample.match_input = True
 
     train.loss, train.learning_rate, train.warmup_steps = "l2", 4e-4, 200
