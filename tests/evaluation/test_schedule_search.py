@@ -127,7 +127,7 @@ def test_what_cannot_be_searched_is_one_sentence(checkpoint, tmp_path):
         search(checkpoint, 1, 1, "psnr", tmp_path, 4)
     with pytest.raises(UserError, match="--metric=ssim can be lpips or psnr or fid or kid"):
         search(checkpoint, 2, 1, "ssim", tmp_path / "x", 4)
-    for objective, kind in (("regression", "regression"), ("distill", "distilled")):
+    for objective, kind in (("regression", "regression"), ("distill", "student")):
         with pytest.raises(UserError, match=f"a {kind} network"):
             search(tiny_checkpoint(objective=objective), 2, 1, "psnr", tmp_path / "x", 4)
 
