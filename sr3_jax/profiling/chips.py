@@ -72,6 +72,11 @@ def prepare_environment() -> None:
         os.environ.setdefault(name, value)
     os.environ["TPU_ACCELERATOR_TYPE"] = ""  # the topology says it
     os.environ["JAX_ENABLE_COMPILATION_CACHE"] = "false"  # a program without its devices can be written there, but never read
+    import jax
+
+    # JAX has read the environment if a config file was loaded before
+    jax.config.update("jax_enable_compilation_cache", False)
+    jax.config.update("jax_platforms", os.environ["JAX_PLATFORMS"])
 
 
 def devices(topology: str) -> list:
