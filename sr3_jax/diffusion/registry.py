@@ -1,6 +1,6 @@
 """The samplers by name. A new one is a function that makes `Steps`, in a file of its own, and its line here.
 
-`sample.sampler`, `sr3 upscale --sampler`, the web page and `sr3 search` follow by themselves.
+`sample.sampler`, `sr3 upscale --sampler` and the web page follow by themselves; `sr3 search` tries the four below.
 """
 
 from collections.abc import Callable
