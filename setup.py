@@ -15,7 +15,9 @@ REQUIRES = [
     "grain>=0.2.15",  # deterministic input pipeline whose state is one number
     "tensorflow-datasets>=4.9.9",  # data sets prepared as ArrayRecord; imported only when one is asked for, needs no TensorFlow
     "ml-collections>=1.1",  # typed configs and their flags
-    "absl-py>=2.1",  # command-line flags
+    "rich-click>=1.9",  # the command line: click's flags and shell completion, with help that reads well
+    "click>=8.2",
+    "absl-py>=2.1",  # the flags of configs, --config.FIELD, which ml_collections makes
     "clu>=0.0.12",  # parameter overview; TensorBoard writers when the extra is installed
     "filelock>=3.12",  # JAX needs it to bound its cache of compiled programs
     "numpy>=2.0",  # float64 tables, images at the borders
@@ -81,9 +83,7 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.11",
     packages=find_packages(include=["sr3_jax", "sr3_jax.*"]),
-    package_data={
-        "sr3_jax": ["py.typed", "weights/*.safetensors", "weights/*.json", "serve/page/*", "evaluation/human_study/page/*"]
-    },
+    package_data={"sr3_jax": ["py.typed", "weights/*.safetensors", "weights/*.json", "serve/page/*", "study/page/*"]},
     install_requires=REQUIRES,
     extras_require=EXTRAS,
     entry_points={"console_scripts": ["sr3=sr3_jax.cli:main"]},

@@ -17,11 +17,13 @@ import jax.numpy as jnp
 import numpy as np
 from results import RIVALS, has, rounded
 
-from sr3_jax import Upscaler, images, sheet
+from sr3_jax import Upscaler
 from sr3_jax.data.public_photos import PublicPhotos
-from sr3_jax.evaluation import metrics, report
+from sr3_jax.evaluation import report
 from sr3_jax.evaluation.contenders import fingerprint
-from sr3_jax.evaluation.lpips import lpips
+from sr3_jax.images import arrays, sheet
+from sr3_jax.metrics import distortion
+from sr3_jax.metrics.lpips import lpips
 from sr3_jax.tasks import operations
 
 ROOT = Path(__file__).parent
@@ -50,9 +52,9 @@ def theirs(lr: np.ndarray) -> np.ndarray:
     with tempfile.TemporaryDirectory() as folder:
         given, made = Path(folder) / "given", Path(folder) / "made"
         for i, one in enumerate(lr):
-            images.write(given / f"{i}.png", one)
+            arrays.write(given / f"{i}.png", one)
         subprocess.run([sys.executable, ROOT / "rivals" / RIVALS[RIVAL], given, made], check=True, stdout=subprocess.DEVNULL)
-        return np.stack([images.read(made / f"{i}.png", 3).pixels for i in range(len(lr))])
+        return np.stack([arrays.read(made / f"{i}.png", 3).pixels for i in range(len(lr))])
 
 
 def main() -> None:
@@ -71,7 +73,7 @@ def main() -> None:
             out = method(lr, noise, blur)
             row = f"noise {noise:g}, blur {blur:g}, {name}"
             rows[row] = {
-                "psnr": metrics.psnr(out, hr),
+                "psnr": distortion.psnr(out, hr),
                 "lpips_vgg": np.asarray(lpips(out, hr, "vgg")),
                 "lpips_alexnet": np.asarray(lpips(out, hr, "alexnet")),
             }
@@ -94,7 +96,7 @@ def main() -> None:
         "command": "python benchmarks/restoring.py",
     }
     KEPT.write_text(json.dumps(rounded(kept), separators=(",", ":")) + "\n")
-    images.write(KEPT.with_suffix(".jpg"), sheet.grid(columns, cell=256, names=names))
+    arrays.write(KEPT.with_suffix(".jpg"), sheet.grid(columns, cell=256, names=names))
 
 
 if __name__ == "__main__":

@@ -18,11 +18,12 @@ from typing import Any
 
 import numpy as np
 
-from sr3_jax import Upscaler, images, sheet
-from sr3_jax.checkpoints import load_checkpoint
+from sr3_jax import Upscaler
+from sr3_jax.checkpoints.names import load_checkpoint
 from sr3_jax.evaluation import held_out, report
 from sr3_jax.evaluation.contenders import to_uint8
 from sr3_jax.evaluation.measure import interval
+from sr3_jax.images import arrays, sheet
 
 ROOT = Path(__file__).parent.parent
 KEPT = ROOT / "docs" / "results"
@@ -102,9 +103,9 @@ def measure(only: list[str]) -> None:
         kept = rounded(results) | {"command": command}
         (KEPT / f"{name}.json").write_text(json.dumps(kept, separators=(",", ":")) + "\n")
         if name == "orl-students":
-            images.write(KEPT / f"{name}.jpg", students())
+            arrays.write(KEPT / f"{name}.jpg", students())
         if rivals:
-            images.write(KEPT / f"{name}.jpg", images.read(work / "grid.png", 3).pixels)  # a tenth of the size
+            arrays.write(KEPT / f"{name}.jpg", arrays.read(work / "grid.png", 3).pixels)  # a tenth of the size
 
 
 def students() -> np.ndarray:

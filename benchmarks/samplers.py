@@ -15,12 +15,13 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from sr3_jax import images, parallel
-from sr3_jax.checkpoints import load_checkpoint
-from sr3_jax.config import ConfigError
+from sr3_jax.checkpoints.names import load_checkpoint
+from sr3_jax.errors import ConfigError
 from sr3_jax.evaluation import held_out
-from sr3_jax.evaluation.schedule_search import Judge
+from sr3_jax.evaluation.search import Judge
+from sr3_jax.images import arrays
 from sr3_jax.inference.upscaler import Upscaler
+from sr3_jax.runtime import parallel
 
 COUNTS = (1, 2, 4, 8, 16, 32, 100)
 SAMPLERS = {
@@ -128,7 +129,7 @@ def main() -> None:
         NOTES,
     ]
     (args.output / "samplers.md").write_text("\n\n".join(text).replace("Made by\n\n", "Made by\n") + "\n")
-    images.write(args.output / "samplers.png", plot(found))
+    arrays.write(args.output / "samplers.png", plot(found))
 
 
 if __name__ == "__main__":

@@ -12,14 +12,15 @@ import matplotlib
 import numpy as np
 
 from sr3_jax import config as config_lib
-from sr3_jax import images, parallel, sheet
-from sr3_jax.checkpoints import load_checkpoint
-from sr3_jax.config import ConfigError
+from sr3_jax.checkpoints.names import load_checkpoint
 from sr3_jax.diffusion.schedules import NoiseSchedule
+from sr3_jax.errors import ConfigError
 from sr3_jax.evaluation import held_out
+from sr3_jax.images import arrays, sheet
 from sr3_jax.inference.upscaler import Upscaler
 from sr3_jax.method import sampling_steps
 from sr3_jax.objectives.levels import sampling_schedule, training_schedule
+from sr3_jax.runtime import parallel
 from sr3_jax.tasks.operations import to_uint8
 
 matplotlib.use("Agg")
@@ -99,7 +100,7 @@ def samples(path: Path, face: int) -> None:
             made = upscaler.trial(data.lr[face : face + 1], data.ids[face : face + 1], table)
             columns[f"{count}"].append(np.asarray(to_uint8(made))[0])
     columns["HR"] = [np.asarray(data.hr[face])] * len(SAMPLERS)
-    images.write(path, sheet.grid(columns, cell=96, names=list(SAMPLERS)))
+    arrays.write(path, sheet.grid(columns, cell=96, names=list(SAMPLERS)))
 
 
 def main() -> None:

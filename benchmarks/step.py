@@ -27,7 +27,7 @@ from typing import Any
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
 
-from sr3_jax import allocator
+from sr3_jax.runtime import allocator
 
 allocator.keep_memory()  # as `sr3` does; PyTorch gains from it as well
 
@@ -40,9 +40,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch_twin import Twin, compare, nchw, perturbed, torch_parameters
 
-from sr3_jax import parallel
 from sr3_jax.method import Method, image_key
 from sr3_jax.objectives.levels import sampling_schedule
+from sr3_jax.runtime import parallel
 from sr3_jax.tasks import operations
 from sr3_jax.tasks.task import Given
 

@@ -20,9 +20,9 @@ import flax.linen as nn
 from ml_collections import ConfigDict
 
 import sr3_jax.config
-from sr3_jax import parallel
 from sr3_jax.models import blocks, dropout, normalization, platform, unet
 from sr3_jax.profiling import aot
+from sr3_jax.runtime import parallel
 
 CHIPS = 4
 

@@ -48,7 +48,7 @@ def starting(place: Path) -> None:
 
 
 def calling(_: Path) -> None:
-    from sr3_jax import startup
+    from sr3_jax.runtime import startup
 
     startup.prepare()
     import jax
@@ -112,8 +112,9 @@ def pictures(_: Path) -> None:
     import real_esrgan
     from skimage import data
 
-    from sr3_jax import Upscaler, startup
+    from sr3_jax import Upscaler
     from sr3_jax.inference.sampling import Sampling
+    from sr3_jax.runtime import startup
 
     startup.prepare()
     names = sys.argv[2:] or ["photos-4x", "photos-4x-student"]

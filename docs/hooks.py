@@ -31,7 +31,10 @@ MARKDOWN = [
 ]
 CONFIGS = [path.relative_to(ROOT).as_posix() for path in sorted(ROOT.glob("configs/*.py"))]
 NOTEBOOKS = [path.relative_to(ROOT).as_posix() for path in sorted(ROOT.glob("colab/*.ipynb"))]
-API = "diffusion models tasks objectives method config inference evaluation data training checkpoints parallel".split()
+API = (
+    "diffusion models tasks objectives method config inference evaluation metrics data datasets training checkpoints images "
+    "runtime study"
+).split()
 
 # a file of the repository: the page made of it
 MADE = {name: str(Path(name).with_suffix(".md")) for name in MARKDOWN + CONFIGS + NOTEBOOKS}

@@ -10,15 +10,16 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from sr3_jax.checkpoints import Checkpoint, load_checkpoint
+    from sr3_jax.checkpoints.checkpoint import Checkpoint
+    from sr3_jax.checkpoints.names import load_checkpoint
     from sr3_jax.errors import UserError
     from sr3_jax.inference.upscaler import Upscaler
 
 __all__ = ["Checkpoint", "Upscaler", "UserError", "load_checkpoint"]
 
 _HOME = {
-    "Checkpoint": "sr3_jax.checkpoints",
-    "load_checkpoint": "sr3_jax.checkpoints",
+    "Checkpoint": "sr3_jax.checkpoints.checkpoint",
+    "load_checkpoint": "sr3_jax.checkpoints.names",
     "UserError": "sr3_jax.errors",
     "Upscaler": "sr3_jax.inference.upscaler",
 }

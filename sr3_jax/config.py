@@ -16,13 +16,8 @@ from typing import Any, NamedTuple
 from ml_collections import ConfigDict
 
 from sr3_jax.diffusion.registry import SAMPLERS
-from sr3_jax.errors import UserError
+from sr3_jax.errors import ConfigError
 from sr3_jax.tasks.corruptions import CORRUPTIONS
-
-
-class ConfigError(UserError, ValueError):
-    """A field has a value that is not allowed, alone or together with another."""
-
 
 CHOICES = {
     "objective": ("sr3", "regression", "distill"),

@@ -1,4 +1,4 @@
-"""The one error that means: the user can mend this."""
+"""Errors that the user can mend."""
 
 
 class UserError(Exception):
@@ -6,3 +6,7 @@ class UserError(Exception):
 
     The command line prints it without a traceback and exits with code 2.
     """
+
+
+class ConfigError(UserError, ValueError):
+    """A field of the config has a value that is not allowed, alone or together with another."""

@@ -11,7 +11,8 @@ import ml_collections
 import pytest
 
 from sr3_jax import config as config_lib
-from sr3_jax.config import CHOICES, MAY_CHANGE, ConfigError
+from sr3_jax.config import CHOICES, MAY_CHANGE
+from sr3_jax.errors import ConfigError
 from sr3_jax.method import Method
 from sr3_jax.objectives.levels import training_schedule
 

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 
 from sr3_jax import config as config_lib
-from sr3_jax.config import CHOICES, ConfigError
-from sr3_jax.data.sources import OrlFaces
+from sr3_jax.config import CHOICES
+from sr3_jax.data.faces import OrlFaces
 from sr3_jax.diffusion import process, samplers
+from sr3_jax.errors import ConfigError
 from sr3_jax.method import Method, image_key, sampling_steps
 from sr3_jax.objectives.levels import sampling_schedule, training_schedule
 from sr3_jax.tasks import operations

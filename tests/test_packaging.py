@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from sr3_jax import images
+from sr3_jax.images import arrays
 
 ROOT = Path(__file__).parent.parent
 SETUP = (ROOT / "setup.py").read_text()
@@ -82,7 +82,7 @@ def test_what_the_wheel_installs_runs_elsewhere_by_itself(wheel, tmp_path):
     target, elsewhere = tmp_path / "installed", tmp_path / "elsewhere"
     elsewhere.mkdir()
     subprocess.run([sys.executable, "-m", "pip", "install", "--no-deps", "-q", "--target", target, wheel], check=True)
-    images.write(elsewhere / "face.png", np.full((16, 16, 1), 99, np.uint8))
+    arrays.write(elsewhere / "face.png", np.full((16, 16, 1), 99, np.uint8))
 
     def run(*command):
         environment = os.environ | {"PYTHONPATH": str(target), "JAX_NUM_CPU_DEVICES": "1"}
@@ -91,4 +91,4 @@ def test_what_the_wheel_installs_runs_elsewhere_by_itself(wheel, tmp_path):
     assert Path(run(sys.executable, "-c", "import sr3_jax; print(sr3_jax.__file__)").strip()).is_relative_to(target)
     assert "sr3 COMMAND" in run(target / "bin" / "sr3", "--help")
     run(target / "bin" / "sr3", "upscale", "face.png", "--output=large.png", "--steps=1")
-    assert images.read_size(elsewhere / "large.png") == (64, 64)
+    assert arrays.read_size(elsewhere / "large.png") == (64, 64)

@@ -11,9 +11,10 @@ from jaxtyping import PyTree
 from ml_collections import ConfigDict
 
 import sr3_jax.config
-from sr3_jax import parallel
-from sr3_jax.checkpoints import Checkpoint, Checkpoints, read_config
+from sr3_jax.checkpoints.checkpoint import Checkpoint
+from sr3_jax.checkpoints.workdir import Checkpoints, read_config
 from sr3_jax.method import Method
+from sr3_jax.runtime import parallel
 from sr3_jax.training.state import TrainState, init_state, make_optimizer
 
 

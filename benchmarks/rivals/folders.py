@@ -12,8 +12,8 @@ from jaxtyping import Float, UInt8
 from rich.console import Console
 from rich.progress import track
 
-from sr3_jax import images
 from sr3_jax.errors import UserError
+from sr3_jax.images import arrays
 
 LUMA = np.array([0.299, 0.587, 0.114])  # ITU-R BT.601, as Pillow's mode L
 Colour = Float[np.ndarray, "h w 3"]  # RGB in [0, 1], float32
@@ -36,14 +36,14 @@ def run(options: argparse.Namespace, load: Callable[[argparse.Namespace], Abstra
         with load(options) as enlarge:
             seconds = 0.0
             for file in track(files, "images", console=Console(stderr=True)):
-                pixels, notes = images.read(file, None)
+                pixels, notes = arrays.read(file, None)
                 for note in notes:
                     print(f"{file}: {note}", file=sys.stderr)
-                colour = images.as_channels(pixels, 3).astype(np.float32) / 255
+                colour = arrays.as_channels(pixels, 3).astype(np.float32) / 255
                 start = time.perf_counter()
                 large = enlarge(colour)
                 seconds += time.perf_counter() - start
-                images.write(options.output / file.relative_to(options.lr), to_uint8(large, grey=pixels.shape[-1] == 1))
+                arrays.write(options.output / file.relative_to(options.lr), to_uint8(large, grey=pixels.shape[-1] == 1))
         print(f"{len(files)} images, {seconds / len(files):.2f} s each without loading", file=sys.stderr)
     except UserError as error:
         print(f"{Path(sys.argv[0]).name}: {error}", file=sys.stderr)
@@ -63,7 +63,7 @@ def _files(lr: Path, output: Path) -> list[Path]:
         raise UserError(f"{lr} is not a folder")
     if output.resolve().is_relative_to(lr.resolve()):
         raise UserError(f"{output} lies in {lr}, whose images would be lost or enlarged twice; choose another folder")
-    files = sorted(file for file in lr.rglob("*") if images.is_image_name(file) and file.suffix.lower() == ".png")
+    files = sorted(file for file in lr.rglob("*") if arrays.is_image_name(file) and file.suffix.lower() == ".png")
     if not files:
         raise UserError(f"{lr} holds no PNGs")
     return files

@@ -1,42 +1,82 @@
-"""`sr3 <command>`: parses flags, calls one function of a room, prints. Nothing else happens here.
+"""`sr3 COMMAND`: reads flags, calls one function of a room, prints. Nothing else happens here.
 
 Exit codes: 0 done (also --help), 1 our fault or a goal missed, 2 the user can mend it (one sentence, no traceback),
 130 interrupted by Ctrl-C.
 
-The first line of a command's docstring is its help.
+A command is a file of its own, NAME.py, whose click command is called `run`, and a line in COMMANDS.
 """
 
 import contextlib
-import inspect
 import os
 import sys
 import traceback
 import warnings
 from collections.abc import Sequence
+from importlib import import_module
 
-from absl import flags
+import rich_click as click
+from click.exceptions import Exit
 
-from sr3_jax import startup
-from sr3_jax.cli import devices, enlarging, learning, measuring, studying
-from sr3_jax.cli.command import Command
-from sr3_jax.cli.parsing import parse
+from sr3_jax.cli.options import HELP
 from sr3_jax.errors import UserError
+from sr3_jax.runtime import startup
 
-COMMANDS = enlarging.COMMANDS | learning.COMMANDS | measuring.COMMANDS | studying.COMMANDS | devices.COMMANDS
+STOPPED_EXIT = "SR3_STOPPED_EXIT"  # of the environment: the exit code of a training that a signal stopped
+COMMANDS = {
+    "upscale": "Enlarge images of any size.",
+    "serve": "A web page on this machine that enlarges images.",
+    "demo": "Show the shipped networks at work.",
+    "prepare": "Turn images into records that training reads fast.",
+    "check-data": "Tell what is in a data set; write a contact sheet.",
+    "params": "List a network's parameters.",
+    "overfit": "Train on one small batch for a minute, as a first test.",
+    "train": "Train a network, or resume a run.",
+    "export": "Write a checkpoint's weights to one file.",
+    "show": "Show a checkpoint's step, config and data card.",
+    "evaluate": "Measure checkpoints, or any method's images.",
+    "statistics": "Compute the statistics that FID compares with.",
+    "search": "Find the best noise levels for a number of evaluations.",
+    "study": "Ask people which image is real.",
+    "compile": "Estimate memory and time on a TPU slice that is not here.",
+    "profile": "Trace training steps: where does the time go?",
+}
+
+
+class Commands(click.RichGroup):
+    """Imports a command when it is asked for, so that `sr3 --help` is fast."""
+
+    def list_commands(self, _: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, _: click.Context, name: str) -> click.Command | None:
+        return click.RichCommand(name=name, help=COMMANDS[name]) if name in COMMANDS else None
+
+    def resolve_command(self, _: click.Context, words: list[str]) -> tuple[str | None, click.Command | None, list[str]]:
+        name, *rest = words
+        if name not in COMMANDS:
+            raise UserError(f"no command {name!r}; there are {', '.join(COMMANDS)} (sr3 --help)")
+        return name, import_module(f"sr3_jax.cli.{name.replace('-', '_')}").run, rest
+
+
+@click.group(cls=Commands, **HELP)
+@click.version_option(package_name="sr3_jax", message="%(version)s")
+def sr3() -> None:
+    """Super-resolution by diffusion (SR3). `sr3 COMMAND --help` tells more."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs one command; returns the exit code."""
+    """Run one command; return the exit code."""
     try:
-        code = _main(argv)
+        code = _main(list(sys.argv[1:] if argv is None else argv))
     except (Exception, SystemExit):  # rich ends the program when nobody reads what it prints any more
         if not _one_of_many():
             raise
         with contextlib.suppress(OSError):
             traceback.print_exc()
         code = 1
-    if code and str(code) != os.environ.get(learning.STOPPED_EXIT) and _one_of_many():
-        # At a usual exit JAX waits for the other processes, which wait for this one. (When a signal stops one, all stop.)
+    if code and str(code) != os.environ.get(STOPPED_EXIT) and _one_of_many():
+        # At a usual exit JAX waits for the other processes, which wait for this one. (When a signal stops one, all
+        # stop.)
         for stream in (sys.stdout, sys.stderr):
             with contextlib.suppress(OSError):
                 stream.flush()
@@ -48,28 +88,21 @@ def _one_of_many() -> bool:
     return "jax" in sys.modules and sys.modules["jax"].distributed.is_initialized()
 
 
-def _main(argv: Sequence[str] | None) -> int:
-    arguments = list(sys.argv[1:] if argv is None else argv)
+def _main(words: list[str]) -> int:
     warnings.filterwarnings("ignore", module="PIL")  # about files that it reads all the same, or that we name ourselves
-    warnings.filterwarnings("ignore", message="coroutine .* was never awaited")  # Orbax, when a save fails; we tell why
+    # Orbax, when a save fails; we tell why.
+    warnings.filterwarnings("ignore", message="coroutine .* was never awaited")
+    if not words or words[0] == "help":
+        words = ["--help"]
+    if words[0] in COMMANDS and not {"--help", "-h"} & set(words):
+        startup.prepare()  # before a command imports JAX
     try:
-        if not arguments or arguments[0] in ("--help", "-h", "help"):
-            print(_overview())
-            return 0
-        if arguments[0] == "--version":
-            from importlib.metadata import version
-
-            print(version("sr3_jax"))
-            return 0
-        name, rest = arguments[0], arguments[1:]
-        if name not in COMMANDS:
-            raise UserError(f"no command {name!r}; there are {', '.join(COMMANDS)} (sr3 --help)")
-        if {"--help", "-h", "--helpfull"} & set(rest):
-            print(_help(name))
-            return 0
-        startup.prepare()
-        fv, positional = parse(COMMANDS[name], name, rest)
-        return COMMANDS[name].run(fv, positional) or 0
+        return sr3.main(words, prog_name="sr3", standalone_mode=False) or 0
+    except Exit as done:
+        return done.exit_code
+    except click.UsageError as error:
+        print(f"sr3: {_sentence(error)}", file=sys.stderr)
+        return 2
     except UserError as error:
         print(f"sr3: {error}", file=sys.stderr)
         return 2
@@ -79,42 +112,17 @@ def _main(argv: Sequence[str] | None) -> int:
     except OSError as error:  # a full disk, a file where a folder should be, no permission
         print(f"sr3: {error}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, click.Abort):
         print("sr3: interrupted", file=sys.stderr)
         return 130
 
 
-def _doc(command: Command) -> str:
-    return inspect.getdoc(command.run) or ""
-
-
-def _overview() -> str:
-    width = max(map(len, COMMANDS))
-    lines = [f"  {name:<{width}}  {_doc(command).splitlines()[0]}" for name, command in COMMANDS.items()]
-    return (
-        "Super-resolution by diffusion (SR3).\n\nsr3 COMMAND [flags]\n\n"
-        + "\n".join(lines)
-        + "\n\nsr3 COMMAND --help tells more."
-    )
-
-
-def _help(name: str) -> str:
-    command = COMMANDS[name]
-    fv = flags.FlagValues()
-    command.define(fv, [])
-    usage = " ".join(["sr3", name, command.positional, *(f"--{flag}=…" for flag in command.needs), "[flags]"]).replace(
-        "  ", " "
-    )
-    lines = [usage, "", _doc(command), ""]
-    for flag in (fv[name] for name in sorted(fv)):
-        default = "" if flag.default in (None, [], False) else f" (default {flag.default})"
-        lines.append(f"  --{flag.name}: {flag.help}{default}")
-    if "config" in fv:
-        from sr3_jax import config
-
-        lines += ["", "The config's fields, with the base's values:", ""]
-        lines += [f"  {field.name} = {field.value}  # {field.meaning}" for field in config.fields()]
-    return "\n".join(lines)
+def _sentence(error: click.UsageError) -> str:
+    """Click's message, and where there is help."""
+    path = error.ctx.command_path if error.ctx else "sr3"
+    message = " ".join(error.format_message().split()).rstrip(".")
+    message = f"{message[0].lower()}{message[1:]} ({path} --help)"
+    return f"{path.removeprefix('sr3 ')}: {message}" if path != "sr3" else message
 
 
 if __name__ == "__main__":

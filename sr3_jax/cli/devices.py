@@ -1,87 +1,50 @@
-"""How fast it is, and on which device it fits: `sr3 compile`, `profile`."""
+"""The flags of commands that run a network on this machine, and how its devices are found."""
 
-import json
-from pathlib import Path
+from collections.abc import Callable
 
-from absl import flags
+import rich_click as click
 
-from sr3_jax.cli.command import Arguments, Command, between, config_flag
+from sr3_jax.cli.options import CheckpointName, Whole, option
 from sr3_jax.errors import UserError
 
-
-def compile_(args: Arguments, _: list[str]) -> int:
-    """Compiles for a TPU slice that is not here: memory, time and utilisation, estimated by the TPU compiler.
-
-    Runs on any machine with the extra [aot]. Exit code 1 if it does not fit; then it says what would make it fit.
-    """
-    from sr3_jax.config import validate
-    from sr3_jax.profiling import chips
-
-    if args.what not in ("train", "sample"):
-        raise UserError(f"--what={args.what} can be train or sample")
-    validate(args.config)
-    chips.parse(args.topology)
-    chips.prepare_environment()
-    from sr3_jax.profiling import aot, report
-
-    estimate, program = aot.estimate(args.config, args.topology, args.what)
-    if args.json:
-        print(json.dumps(estimate.to_dict(), indent=2))
-        return 0 if estimate.fits else 1
-    report.show(estimate)
-    if program and args.operations:
-        clock = chips.parse(args.topology)[0].clock
-        print("the most expensive operations, estimated by the compiler:")
-        for name, cycles in program.by_operation()[: args.operations]:
-            print(f"{1000 * cycles / clock:9.3f} ms  {name}")
-    return 0 if estimate.fits else 1
+NAME = CheckpointName()
 
 
-def _compile_flags(fv: flags.FlagValues, argv: list[str]) -> None:
-    config_flag(fv, argv)
-    flags.DEFINE_string("topology", None, "Chip and layout of the slice: v5e:4x8, v6e:16x16, v4:2x2x4.", flag_values=fv)
-    flags.DEFINE_string("what", "train", "train: a training step; sample: a batch of sr3 upscale, on one host.", flag_values=fv)
-    flags.DEFINE_boolean("json", False, "Print all numbers as JSON instead.", flag_values=fv)
-    flags.DEFINE_integer("operations", 0, "Also list this many of the most expensive operations.", flag_values=fv)
+def options(run: Callable) -> Callable:
+    """--device, --precision, --tile, --batch."""
+    for add in (
+        option("--batch", type=Whole(), default=0, panel="Machine", help="Tiles or small images at a time."),
+        option("--tile", type=Whole(), default=0, panel="Machine",
+               help="Side of a tile of a large image, in pixels of the result. By default by network, image and memory."),
+        option("--precision", type=click.Choice(["float32", "bfloat16"]), panel="Machine",
+               help="Of the network; by default as trained."),
+        option("--device", type=click.Choice(["cpu", "gpu", "tpu"]), panel="Machine",
+               help="By default the fastest there is."),
+    ):  # fmt: skip
+        run = add(run)
+    return run
 
 
-def profile(args: Arguments, _: list[str]) -> None:
-    """Traces a few training steps: a table of where the time goes, and a trace to look at.
+def choose(device: str | None) -> None:
+    """Tell JAX which platform to use, before it looks for any."""
+    if device:
+        import jax
 
-    Below DIR/plugins/profile: perfetto_trace.json.gz for ui.perfetto.dev, and what TensorBoard's profiler plugin reads
-    (tensorboard --logdir=DIR); of several processes, each has a folder of its own in DIR. Trains from scratch on the config's
-    data; keeps nothing else.
-    """
-    from sr3_jax import parallel
-    from sr3_jax.config import validate
-
-    between(args, "steps", 1, 100)
-    between(args, "operations", 0)
-    if "://" in args.output:
-        raise UserError(f"--output={args.output} must be a folder of this machine: the profiler writes nowhere else")
-    validate(args.config)
-    parallel.start(args.config)
-    from sr3_jax.profiling import report, trace
-
-    found = trace.profile(args.config, Path(args.output), args.steps)
-    if not parallel.is_main():
-        return
-    if args.json:
-        print(json.dumps(found.to_dict(), indent=2))
-        return
-    report.show_profile(found, args.operations)
-    print(found.trace)
+        jax.config.update("jax_platforms", {"gpu": "cuda"}.get(device, device))
 
 
-def _profile_flags(fv: flags.FlagValues, argv: list[str]) -> None:
-    config_flag(fv, argv)
-    flags.DEFINE_string("output", "profile", "The folder for the trace.", flag_values=fv)
-    flags.DEFINE_integer("steps", 5, "Training steps to trace, after two to warm up.", flag_values=fv)
-    flags.DEFINE_integer("operations", 10, "List this many of the longest operations.", flag_values=fv)
-    flags.DEFINE_boolean("json", False, "Print all numbers as JSON instead.", flag_values=fv)
+def start(device: str | None) -> None:
+    """Join the other processes, if there are any; raise UserError when there is no such device."""
+    import jax
 
+    from sr3_jax.runtime import parallel
 
-COMMANDS = {
-    "compile": Command(_compile_flags, compile_, needs=("config", "topology")),
-    "profile": Command(_profile_flags, profile, needs=("config",)),
-}
+    parallel.start()
+    try:
+        jax.devices()
+    except (RuntimeError, AssertionError) as error:  # a platform that fails; one whose plugin is not installed
+        if device is None:
+            raise
+        extra = {"gpu": " (it needs the extra [cuda])", "tpu": " (it needs the extra [tpu])"}.get(device, "")
+        detail = f": {str(error).splitlines()[0]}" if str(error) else ""
+        raise UserError(f"--device={device}: JAX finds none on this machine{extra}{detail}") from error

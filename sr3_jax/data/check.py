@@ -9,11 +9,13 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from sr3_jax import images, sheet
 from sr3_jax.data import crops, pipeline
-from sr3_jax.data.sources import Dropped, Source, check_budget, open_source, scan_folder
+from sr3_jax.data.folder import scan_folder
+from sr3_jax.data.source import Dropped, Source, check_budget
+from sr3_jax.data.sources import open_source
 from sr3_jax.errors import UserError
-from sr3_jax.images import ImageError
+from sr3_jax.images import arrays, sheet
+from sr3_jax.images.arrays import ImageError
 from sr3_jax.tasks import build_task
 from sr3_jax.tasks.operations import to_float, to_uint8
 
@@ -25,7 +27,7 @@ def check(config: ConfigDict, output: Path) -> Iterator[str]:
 
     Raises DataError after the report, when training would refuse the data.
     """
-    if not images.can_write(output):
+    if not arrays.can_write(output):
         raise UserError(f"--output={output}: no image format has the suffix {output.suffix!r}; use .png, .jpg, .webp or .tiff")
     folder = config.data.source == "folder"
     train = scan_folder(config, "train", decode=True) if folder else open_source(config, "train")
@@ -35,7 +37,7 @@ def check(config: ConfigDict, output: Path) -> Iterator[str]:
     held_out_bad = list(held_out.dropped)
     yield from _describe("held-out", held_out, config, held_out_bad)
     if len(train_bad) < len(train) + len(train.dropped):
-        images.write(output, contact_sheet(train, config))
+        arrays.write(output, contact_sheet(train, config))
     for source, bad in ((train, train_bad), (held_out, held_out_bad)):
         check_budget(bad, source, config.data.max_bad_fraction, "data")
 

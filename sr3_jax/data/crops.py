@@ -5,8 +5,8 @@ from jaxtyping import UInt8
 from ml_collections import ConfigDict
 from PIL import Image as PillowImage
 
-from sr3_jax.data.sources import Box, Image
-from sr3_jax.images import ImageError, to_pillow
+from sr3_jax.data.source import Box, Image
+from sr3_jax.images.arrays import ImageError, to_pillow
 
 FloatBox = tuple[float, float, float, float]
 

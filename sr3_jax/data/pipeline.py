@@ -15,10 +15,10 @@ import numpy as np
 from jaxtyping import Int, UInt8
 from ml_collections import ConfigDict
 
-from sr3_jax import parallel
 from sr3_jax.data.crops import check_size, fit
-from sr3_jax.data.sources import DataError, Dropped, Image, Source, check_budget, converted, image_id, whole
-from sr3_jax.images import ImageError
+from sr3_jax.data.source import DataError, Dropped, Image, Source, check_budget, converted, image_id, whole
+from sr3_jax.images.arrays import ImageError
+from sr3_jax.runtime import parallel
 
 
 class Survivors:

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
-from sr3_jax import images
-from sr3_jax.data.sources import DataError, Dropped, Image
+from sr3_jax.data.source import DataError, Dropped, Image
+from sr3_jax.images import arrays
 
 FILES = {
     "skimage": ("astronaut.png", "chelsea.png", "coffee.png", "motorcycle_left.png", "rocket.jpg"),
@@ -35,7 +35,7 @@ class PublicPhotos:
         self._squares: list[np.ndarray] = []
         for package, files in FILES.items():
             for file in files:
-                photograph = images.to_pillow(images.read(_folder(package) / file, self.channels).pixels)
+                photograph = arrays.to_pillow(arrays.read(_folder(package) / file, self.channels).pixels)
                 if self.size <= 128:
                     photograph = photograph.resize((photograph.width // FINE, photograph.height // FINE), 3)
                 pixels = np.asarray(photograph).reshape(photograph.height, photograph.width, self.channels)

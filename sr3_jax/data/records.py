@@ -22,10 +22,11 @@ import grain.python as grain
 import numpy as np
 from ml_collections import ConfigDict
 
-from sr3_jax import images, paths
-from sr3_jax.data.sources import DataError, Dropped, Image, check_budget, image_id, is_held_out
+from sr3_jax.data.source import DataError, Dropped, Image, check_budget, image_id, is_held_out
 from sr3_jax.errors import UserError
-from sr3_jax.paths import AnyPath
+from sr3_jax.images import arrays
+from sr3_jax.runtime import paths
+from sr3_jax.runtime.paths import AnyPath
 
 MANIFEST = "manifest.json"
 
@@ -64,7 +65,7 @@ class Records:
             raise
         except Exception as error:  # a damaged or missing shard: ArrayRecord raises errors of many kinds
             first = (str(error).splitlines() or [type(error).__name__])[0]
-            raise images.ImageError(f"{id} cannot be read from {self._shards[shard]}: {first}") from error
+            raise arrays.ImageError(f"{id} cannot be read from {self._shards[shard]}: {first}") from error
         pixels, notes = _decode(data, self.channels, id)
         return Image(pixels, id, notes=notes)
 
@@ -140,15 +141,15 @@ def encode(pixels: np.ndarray, encoding: str) -> bytes:
     if encoding == "raw":
         np.save(buffer, pixels)
     else:
-        images.to_pillow(pixels).save(buffer, "PNG", compress_level=1)  # a tenth larger than at 6, four times as fast
+        arrays.to_pillow(pixels).save(buffer, "PNG", compress_level=1)  # a tenth larger than at 6, four times as fast
     return buffer.getvalue()
 
 
-def _decode(data: bytes, channels: int, id: str) -> images.Decoded:
+def _decode(data: bytes, channels: int, id: str) -> arrays.Decoded:
     if data.startswith(b"\x93NUMPY"):
         try:
             pixels = np.load(io.BytesIO(data), allow_pickle=False)
         except ValueError as error:
-            raise images.ImageError(f"{id} cannot be decoded: {error}") from error
-        return images.Decoded(images.as_channels(pixels, channels), ())
-    return images.decode(data, channels, id)
+            raise arrays.ImageError(f"{id} cannot be decoded: {error}") from error
+        return arrays.Decoded(arrays.as_channels(pixels, channels), ())
+    return arrays.decode(data, channels, id)

@@ -14,8 +14,8 @@ from typing import Any
 
 import tensorflow_datasets as tfds
 
-from sr3_jax import images
-from sr3_jax.data.sources import DataError, Dropped, Image
+from sr3_jax.data.source import DataError, Dropped, Image
+from sr3_jax.images import arrays
 
 # tfds 4.9.10 imports all of them, whatever its command is asked to do, and its package asks for none.
 _COMMAND_NEEDS = "pip install tensorflow apache-beam mlcroissant importlib_resources"
@@ -54,8 +54,8 @@ class TfdsSource:
         try:
             record = self._records[index]
         except Exception as error:  # a damaged or missing shard: ArrayRecord and protobuf raise errors of many kinds
-            raise images.ImageError(f"{id} cannot be read: {_first_line(error)}") from error
-        pixels, notes = images.decode(record[self._feature], self.channels, id)
+            raise arrays.ImageError(f"{id} cannot be read: {_first_line(error)}") from error
+        pixels, notes = arrays.decode(record[self._feature], self.channels, id)
         return Image(pixels, id, notes=notes)
 
     def __reduce__(self) -> tuple[Any, ...]:

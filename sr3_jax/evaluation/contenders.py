@@ -11,11 +11,10 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
 
-from sr3_jax import images as image_files
-from sr3_jax.checkpoints import Checkpoint
-from sr3_jax.data.sources import image_id
+from sr3_jax.checkpoints.checkpoint import Checkpoint
+from sr3_jax.data.source import image_id
 from sr3_jax.errors import UserError
-from sr3_jax.evaluation import pairs
+from sr3_jax.images import arrays, pairs
 from sr3_jax.inference import tiling
 from sr3_jax.inference.sampling import Sampling
 from sr3_jax.inference.upscaler import Upscaler
@@ -57,7 +56,7 @@ class Resampled:
         if self._kind == "bicubic":
             large = operations.resize(operations.to_float(jnp.asarray(lr)), *size)
             return Made({"bicubic": np.asarray(operations.to_uint8(large))})
-        parts = [np.asarray(image_files.to_pillow(one).resize(size[::-1], Image.Resampling.NEAREST)) for one in lr]
+        parts = [np.asarray(arrays.to_pillow(one).resize(size[::-1], Image.Resampling.NEAREST)) for one in lr]
         return Made({self._kind: np.stack(parts).reshape(len(lr), *size, lr.shape[-1])})
 
 
@@ -148,7 +147,7 @@ class Folder:
         channels = channels if lr is None else lr.shape[-1]
         found = []
         for id in ids:
-            pixels = image_files.read(self._files[id], channels).pixels
+            pixels = arrays.read(self._files[id], channels).pixels
             if pixels.shape[:2] != size:
                 height, width = pixels.shape[:2]
                 raise UserError(f"{self._files[id]} is {width}×{height}, and its reference {size[1]}×{size[0]}")

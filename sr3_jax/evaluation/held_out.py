@@ -9,15 +9,16 @@ import numpy as np
 from jaxtyping import Int, PyTree, UInt8
 from ml_collections import ConfigDict
 
-from sr3_jax import parallel, sheet
-from sr3_jax.checkpoints import Checkpoint
+from sr3_jax.checkpoints.checkpoint import Checkpoint
 from sr3_jax.data.pipeline import load_evaluation
 from sr3_jax.data.sources import open_source
 from sr3_jax.errors import UserError
-from sr3_jax.evaluation import metrics
 from sr3_jax.evaluation.contenders import to_uint8
+from sr3_jax.images import sheet
 from sr3_jax.inference.upscaler import Upscaler
 from sr3_jax.method import image_key
+from sr3_jax.metrics import distortion
+from sr3_jax.runtime import parallel
 from sr3_jax.tasks import build_task, operations
 from sr3_jax.tasks.task import Given, Task
 
@@ -80,7 +81,7 @@ def _corrupted(task: Task, images: np.ndarray, ids: np.ndarray) -> Given:
 
 def mean_scores(images: np.ndarray, held_out: HeldOut) -> dict[str, float]:
     """The mean of each metric over the whole split, from this process's images."""
-    return {name: held_out.mean(values) for name, values in metrics.scores(images, held_out.hr, held_out.lr).items()}
+    return {name: held_out.mean(values) for name, values in distortion.scores(images, held_out.hr, held_out.lr).items()}
 
 
 def during_training(config: ConfigDict) -> Callable[[PyTree], tuple[dict[str, float], np.ndarray]]:

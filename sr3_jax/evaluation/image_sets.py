@@ -10,15 +10,17 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from sr3_jax import config as config_lib
-from sr3_jax import images as image_files
 from sr3_jax.data import crops
+from sr3_jax.data.folder import Folder
 from sr3_jax.data.records import MANIFEST, Records, read_manifest
-from sr3_jax.data.sources import Folder, Source, open_source, tfds_place
+from sr3_jax.data.source import Source
+from sr3_jax.data.sources import open_source, tfds_place
 from sr3_jax.errors import UserError
-from sr3_jax.evaluation import contenders, pairs
+from sr3_jax.evaluation import contenders
 from sr3_jax.evaluation.contenders import to_uint8
 from sr3_jax.evaluation.measure import Images
 from sr3_jax.evaluation.protocols import Options, Protocol
+from sr3_jax.images import arrays, pairs
 from sr3_jax.tasks import build_task
 from sr3_jax.tasks.operations import to_float
 
@@ -63,7 +65,7 @@ class Split:
             try:
                 image = self.source[place]
                 hr.append(crops.fit(image, self.config))
-            except image_files.ImageError as error:
+            except arrays.ImageError as error:
                 dropped.append(str(error))
                 continue
             ids.append(image.id)
@@ -92,14 +94,14 @@ class Pairs:
     def _size(self, stem: str) -> tuple[int, ...]:
         """Raises UserError where sizes differ."""
         reference = self._files["reference"][stem]
-        width, height = image_files.read_size(reference)
+        width, height = arrays.read_size(reference)
         for files in self.methods.values():
-            ours = image_files.read_size(files[stem])
+            ours = arrays.read_size(files[stem])
             if ours != (width, height):
                 raise UserError(f"{files[stem]} is {ours[0]}×{ours[1]} and {reference} is {width}×{height}")
         if min(width, height) < 11:
             raise UserError(f"{reference} is {width}×{height}; the window of SSIM is 11×11")
-        small = image_files.read_size(self._files["lr"][stem]) if self._lr else ()
+        small = arrays.read_size(self._files["lr"][stem]) if self._lr else ()
         if small and (small[0] > width or small[1] > height):
             raise UserError(f"{self._files['lr'][stem]} is larger than {reference}")
         return (width, height, *small)
@@ -124,7 +126,7 @@ class Alone:
     def __init__(self, folder: Path, scale: int = 1, limit: int = 0):
         self.files = pairs.by_stem(folder)
         self._stems = spread(sorted(self.files), limit)
-        self._sizes = {image_files.read_size(self.files[stem]) for stem in self._stems}
+        self._sizes = {arrays.read_size(self.files[stem]) for stem in self._stems}
         if len(self._sizes) > 1:
             shown = ", ".join(f"{width}×{height}" for width, height in sorted(self._sizes)[:4])
             raise UserError(f"{folder} holds images of several sizes: {shown}")

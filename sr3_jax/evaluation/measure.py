@@ -14,12 +14,11 @@ import jax
 import numpy as np
 from jaxtyping import Float
 
-from sr3_jax import parallel, paths
-from sr3_jax.atomic import replacing
-from sr3_jax.checkpoints import write_text
 from sr3_jax.errors import UserError
 from sr3_jax.evaluation.contenders import Contender
-from sr3_jax.paths import AnyPath
+from sr3_jax.runtime import parallel, paths
+from sr3_jax.runtime.atomic import replacing, write_text
+from sr3_jax.runtime.paths import AnyPath
 
 RUN = "run.json"
 HR = "HR"  # the row of the references themselves

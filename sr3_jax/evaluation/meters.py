@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 
 from sr3_jax.errors import UserError
-from sr3_jax.evaluation import distributions, diversity, identity, metrics
-from sr3_jax.evaluation.distributions import Reference, Statistics
-from sr3_jax.evaluation.inception import FeatureNetwork
-from sr3_jax.evaluation.lpips import SMALLEST, lpips
 from sr3_jax.evaluation.measure import HR, Collected, Meter, Pictures
+from sr3_jax.metrics import distortion, distributions, diversity, identity
+from sr3_jax.metrics.distributions import Reference, Statistics
+from sr3_jax.metrics.lpips import SMALLEST, lpips
+from sr3_jax.metrics.networks.inception import FeatureNetwork
 
 # uint8 images (n, h, w, 3) to logits (n, classes); `name` says which network that is
 Classifier = Callable[[np.ndarray], Any]
@@ -24,11 +24,11 @@ def pixels() -> Meter:
         images, hr, lr = pictures.images, pictures.hr, pictures.lr
         found = {}
         if hr is not None:
-            found = {"psnr": metrics.psnr(images, hr), "ssim": metrics.ssim(images, hr)}
+            found = {"psnr": distortion.psnr(images, hr), "ssim": distortion.ssim(images, hr)}
             if images.shape[-1] == 3:
-                ours, theirs = metrics.luma(images), metrics.luma(hr)
-                found |= {"psnr_y": metrics.psnr(ours, theirs), "ssim_y": metrics.ssim(ours, theirs)}
-        return found | (metrics.consistency(images, lr) if lr is not None else {})
+                ours, theirs = distortion.luma(images), distortion.luma(hr)
+                found |= {"psnr_y": distortion.psnr(ours, theirs), "ssim_y": distortion.ssim(ours, theirs)}
+        return found | (distortion.consistency(images, lr) if lr is not None else {})
 
     return Meter("pixels", each)
 
@@ -121,7 +121,7 @@ def person(id: str) -> str:
 
 def accuracy(classifier: Classifier, name: str, labels: Callable[[Sequence[str]], np.ndarray]) -> Meter:
     """Top-1 and top-5 accuracy of a classifier; `labels` gives the classes of ids."""
-    from sr3_jax.evaluation import resnet
+    from sr3_jax.metrics.networks import resnet
 
     def each(pictures: Pictures) -> dict[str, np.ndarray]:
         logits, wanted = np.asarray(classifier(pictures.images)), labels(pictures.ids)

@@ -5,9 +5,9 @@ from typing import Any
 
 import numpy as np
 
-from sr3_jax import sheet
 from sr3_jax.evaluation.contenders import Contender, Network, to_uint8
 from sr3_jax.evaluation.measure import HR, Collected
+from sr3_jax.images import sheet
 
 PICKED = 2  # images in the picture that are best, as many median and worst
 

@@ -9,10 +9,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from sr3_jax.evaluation.distributions import Reference
-from sr3_jax.evaluation.identity import Embed
-from sr3_jax.evaluation.inception import FeatureNetwork
 from sr3_jax.evaluation.meters import Classifier
+from sr3_jax.metrics.distributions import Reference
+from sr3_jax.metrics.identity import Embed
+from sr3_jax.metrics.networks.inception import FeatureNetwork
 
 
 @dataclass(frozen=True)

@@ -13,9 +13,9 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from sr3_jax import images
-from sr3_jax.checkpoints import write_text
-from sr3_jax.paths import AnyPath
+from sr3_jax.images import arrays
+from sr3_jax.runtime.atomic import write_text
+from sr3_jax.runtime.paths import AnyPath
 
 Results = dict[str, Any]
 COLUMNS = {
@@ -107,4 +107,4 @@ def save(folder: AnyPath, results: Results, picture: UInt8[np.ndarray, "h w c"] 
     table = markdown(results["methods"], results["columns"], results["paper"])
     write_text(folder / "table.md", f"{table}\n{footnote(results)}\n")
     if picture is not None:
-        images.write(folder / "grid.png", picture)
+        arrays.write(folder / "grid.png", picture)

@@ -13,20 +13,21 @@ from typing import Any
 import numpy as np
 
 from sr3_jax import config as config_lib
-from sr3_jax import images as image_files
-from sr3_jax import parallel
-from sr3_jax.checkpoints import Checkpoint
-from sr3_jax.data.sources import Dropped, Folder, check_budget, converted
+from sr3_jax.checkpoints.checkpoint import Checkpoint
+from sr3_jax.data.folder import Folder
+from sr3_jax.data.source import Dropped, check_budget, converted
 from sr3_jax.errors import UserError
-from sr3_jax.evaluation import contenders, meters, pairs, report
+from sr3_jax.evaluation import contenders, meters, report
 from sr3_jax.evaluation.contenders import Contender, Network
-from sr3_jax.evaluation.distributions import Reference
 from sr3_jax.evaluation.image_sets import Alone, Pairs, Split, Themselves, split
-from sr3_jax.evaluation.inception import FeatureNetwork
 from sr3_jax.evaluation.measure import HR, Collected, Meter, forget, measure
 from sr3_jax.evaluation.pictures import best_and_worst
 from sr3_jax.evaluation.protocols import PROTOCOLS, Options, Protocol
-from sr3_jax.paths import AnyPath
+from sr3_jax.images import arrays, pairs
+from sr3_jax.metrics.distributions import Reference
+from sr3_jax.metrics.networks.inception import FeatureNetwork
+from sr3_jax.runtime import parallel
+from sr3_jax.runtime.paths import AnyPath
 
 
 def run(
@@ -129,8 +130,8 @@ def export(protocol: Protocol, folder: Path, options: Options, checkpoints: Sequ
         if images.hr is None or images.lr is None:
             continue
         for id, hr, lr in zip(images.ids, images.hr, images.lr, strict=True):
-            image_files.write(folder / "reference" / f"{_stem(id)}.png", hr)
-            image_files.write(folder / "lr" / f"{_stem(id)}.png", lr)
+            arrays.write(folder / "reference" / f"{_stem(id)}.png", hr)
+            arrays.write(folder / "lr" / f"{_stem(id)}.png", lr)
             count += 1
     if not count:
         raise UserError("there is no image to export" + (f": {dropped[0]}" if dropped else ""))
@@ -151,7 +152,7 @@ def _by_stem(data: Split) -> dict[str, str]:
 def _stem(id: str) -> str:
     """An image's id without the suffix of its file."""
     path = Path(id)
-    return str(path.with_suffix("")) if path.suffix.lower() in image_files.SUFFIXES else id
+    return str(path.with_suffix("")) if path.suffix.lower() in arrays.SUFFIXES else id
 
 
 def _check_alike(checkpoints: Sequence[Checkpoint]) -> None:

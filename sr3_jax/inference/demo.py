@@ -6,11 +6,10 @@ import jax.numpy as jnp
 import numpy as np
 from PIL import Image
 
-from sr3_jax import images, sheet
+from sr3_jax.data.faces import OrlFaces
 from sr3_jax.data.public_photos import PublicPhotos
-from sr3_jax.data.sources import OrlFaces
 from sr3_jax.errors import UserError
-from sr3_jax.inference import image_io
+from sr3_jax.images import arrays, files, sheet
 from sr3_jax.inference.sampling import Sampling
 from sr3_jax.inference.upscaler import Upscaler
 from sr3_jax.tasks import operations
@@ -27,7 +26,7 @@ def run(output: Path, image: Path | None = None) -> list[Path]:
     """
     if output.exists() and any(output.iterdir()):
         raise UserError(f"{output} is not empty: choose another --output")
-    file = image_io.parse(image_io.load(image), str(image)) if image else None
+    file = files.parse(files.load(image), str(image)) if image else None
     faces, photos = Upscaler.load("faces-16-64"), Upscaler.load("photos-4x")
     source, public = OrlFaces(range(31, 41)), PublicPhotos(128)
     columns: dict[str, list[np.ndarray]] = {"given": [], "bicubic": [], "sr3": [], "truth": []}
@@ -37,12 +36,12 @@ def run(output: Path, image: Path | None = None) -> list[Path]:
     for name in SQUARES:
         _add(columns, public[public.names.index(name)].pixels, photos)
     written = [output / "demo.png"]
-    images.write(written[0], sheet.grid(columns, cell=256))
+    arrays.write(written[0], sheet.grid(columns, cell=256))
     if file is not None and image is not None:
         large = photos.picture(file.picture, image.name, Sampling())
         written += [output / "yours.png", output / "compare.png"]
-        image_io.write(written[1], large, file.info)
-        images.write(written[2], _compare(file.picture.colour, large.colour))
+        files.write(written[1], large, file.info)
+        arrays.write(written[2], _compare(file.picture.colour, large.colour))
     return written
 
 
@@ -58,7 +57,7 @@ def _add(columns: dict[str, list[np.ndarray]], truth: np.ndarray, upscaler: Upsc
 def _compare(small: np.ndarray, large: np.ndarray) -> np.ndarray:
     """The middle of the user's image, pixel for pixel, beside the same by bicubic."""
     height, width = large.shape[:2]
-    pixels = images.to_pillow(np.round((np.clip(small, -1, 1) + 1) * 127.5).astype(np.uint8))
+    pixels = arrays.to_pillow(np.round((np.clip(small, -1, 1) + 1) * 127.5).astype(np.uint8))
     bicubic = np.asarray(pixels.resize((width, height), Image.Resampling.BICUBIC)).reshape(height, width, -1)
     top, left = max(0, (height - SIDE) // 2), max(0, (width - SIDE) // 2)
     made = np.round((np.clip(large, -1, 1) + 1) * 127.5).astype(np.uint8)

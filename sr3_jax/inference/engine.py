@@ -15,14 +15,14 @@ import numpy as np
 import psutil
 from jaxtyping import Float, PyTree
 
-from sr3_jax import parallel
-from sr3_jax.checkpoints import Checkpoint
+from sr3_jax.checkpoints.checkpoint import Checkpoint
 from sr3_jax.diffusion.samplers import Steps
 from sr3_jax.errors import UserError
 from sr3_jax.inference import tiling
 from sr3_jax.inference.sampling import Sampling
 from sr3_jax.inference.tiling import Canvas
 from sr3_jax.method import image_key, sampling_steps
+from sr3_jax.runtime import parallel
 from sr3_jax.tasks.task import Given
 
 Progress = Callable[[int], object]

@@ -5,7 +5,7 @@ import glob
 import os
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,14 +13,14 @@ import numpy as np
 from rich.console import Console
 from rich.progress import Progress, TimeRemainingColumn
 
-from sr3_jax import images, parallel
-from sr3_jax.checkpoints import Checkpoint
+from sr3_jax.checkpoints.checkpoint import Checkpoint
 from sr3_jax.errors import UserError
-from sr3_jax.inference import image_io
-from sr3_jax.inference.image_io import STDIO, File
-from sr3_jax.inference.pixels import Picture
+from sr3_jax.images import arrays, files
+from sr3_jax.images.files import STDIO, File
+from sr3_jax.images.pixels import Picture
 from sr3_jax.inference.sampling import Sampling
 from sr3_jax.inference.upscaler import Cost, Upscaler
+from sr3_jax.runtime import parallel
 
 WHITE = 0.25  # the deviation, of values in [0, 1], that is white in an uncertainty map
 LONG = 10.0  # seconds: work estimated to take longer is announced
@@ -31,6 +31,15 @@ class Job(NamedTuple):
     outputs: list[Path]  # one a sample, then the mean and the deviation if they are asked for
 
 
+class Written(NamedTuple):
+    """A file that was written."""
+
+    input: str
+    output: str
+    width: int
+    height: int
+
+
 class Options(NamedTuple):
     """How files are enlarged."""
 
@@ -39,6 +48,7 @@ class Options(NamedTuple):
     uncertainty: bool = False  # also the mean of the samples and their deviation
     tile: int | None = None
     batch: int | None = None
+    quiet: bool = False  # no progress, and no notes on what was converted
 
 
 def plan(inputs: Sequence[str], output: Path, overwrite: bool, samples: int = 1, uncertainty: bool = False) -> list[Job]:
@@ -48,7 +58,7 @@ def plan(inputs: Sequence[str], output: Path, overwrite: bool, samples: int = 1,
     single = single and (output == STDIO or bool(output.suffix)) and not output.is_dir()
     if output == STDIO and (not single or samples > 1):
         raise UserError("--output=- takes one image, and one sample of it")
-    if single and output != STDIO and image_io.format_of(output) is None:
+    if single and output != STDIO and files.format_of(output) is None:
         raise UserError(f"--output={output}: no image format has the suffix {output.suffix!r}; use .png, .jpg, .webp or .tiff")
     if output.is_file() and not single:
         raise UserError(f"--output={output} is a file; for a folder or several images give a folder")
@@ -84,13 +94,13 @@ def _expand(given: str) -> list[tuple[Path, Path]]:
     if path == STDIO:
         return [(STDIO, Path("stdin"))]
     if path.is_dir():
-        files = sorted(file for file in path.rglob("*") if images.is_image_name(file) and file.is_file())
+        files = sorted(file for file in path.rglob("*") if arrays.is_image_name(file) and file.is_file())
         if not files:
             raise UserError(f"{given} holds no images")
         return [(file, file.relative_to(path)) for file in files]
     if not path.exists() and glob.has_magic(given):  # a pattern that the shell has left to us
         matches = sorted(Path(match) for match in glob.glob(given, recursive=True))  # noqa: PTH207 (absolute patterns)
-        found = [file for file in matches if images.is_image_name(file) and file.is_file()]
+        found = [file for file in matches if arrays.is_image_name(file) and file.is_file()]
         if not found:
             raise UserError(f"{given} matches no images")
         return [(file, Path(file.name)) for file in found]
@@ -99,10 +109,10 @@ def _expand(given: str) -> list[tuple[Path, Path]]:
     return [(path, Path(path.name))]
 
 
-def upscale_all(checkpoint: Checkpoint, jobs: Sequence[Job], options: Options) -> int:
+def upscale_all(checkpoint: Checkpoint, jobs: Sequence[Job], options: Options, on_written: Callable[[Written], object]) -> int:
     """Runs this process's share of the jobs. Says what was converted, lists failures; returns the worst process's exit code.
 
-    One bad file does not stop the others.
+    One bad file does not stop the others. `on_written` hears of each file as soon as it is there.
     """
     mine = [jobs[i] for i in parallel.share(len(jobs))]
     upscaler = Upscaler(checkpoint, options.batch, options.tile)
@@ -110,11 +120,11 @@ def upscale_all(checkpoint: Checkpoint, jobs: Sequence[Job], options: Options) -
     failed: list[str] = []
     console = Console(stderr=True)
     columns = [*Progress.get_default_columns()[:-1], TimeRemainingColumn()]
-    with Progress(*columns, console=console, transient=True, disable=not parallel.is_main()) as progress:
+    with Progress(*columns, console=console, transient=True, disable=options.quiet or not parallel.is_main()) as progress:
         whole = progress.add_task("images", total=len(mine), visible=len(mine) > 1)
         for job in mine:
             try:
-                _upscale(job, upscaler, options, progress)
+                _upscale(job, upscaler, options, progress, on_written)
             except UserError as error:
                 failed.append(str(error))
             progress.advance(whole)
@@ -125,19 +135,20 @@ def upscale_all(checkpoint: Checkpoint, jobs: Sequence[Job], options: Options) -
     return parallel.worst(2 if failed else 0)
 
 
-def _upscale(job: Job, upscaler: Upscaler, options: Options, progress: Progress) -> None:
-    data = image_io.load(job.source)
+def _upscale(
+    job: Job, upscaler: Upscaler, options: Options, progress: Progress, on_written: Callable[[Written], object]
+) -> None:
+    data = files.load(job.source)
     label = "standard input" if job.source == STDIO else str(job.source)
     try:
-        height, width = image_io.header(data, label)
-    except image_io.TooManyPixels as error:
+        height, width = files.header(data, label)
+    except files.TooManyPixels as error:
         memory = upscaler.cost(1, error.pixels, options.sampling).bytes
         raise UserError(f"{error}: enlarged, they would take {memory / 2**30:.0f} GiB of memory; cut the image up") from error
     cost = upscaler.cost(height, width, options.sampling)
     _check_memory(cost, width, height, label)
-    file = image_io.parse(data, label)
-    for note in (*file.notes, *upscaler.scale_notes(options.sampling.scale)):
-        _say(f"{label}: {note}")
+    file = files.parse(data, label)
+    _say(label, (*file.notes, *upscaler.scale_notes(options.sampling.scale)), options.quiet)
     work = cost.tiles * cost.evaluations * options.samples
     task = progress.add_task(job.source.name, total=work)
     clock = _Clock(work, label, cost, progress)
@@ -146,16 +157,21 @@ def _upscale(job: Job, upscaler: Upscaler, options: Options, progress: Progress)
         progress.advance(task, count)
         clock.advance(count)
 
+    def write(path: Path, picture: Picture, file: File) -> None:
+        _say(str(path), files.write(path, picture, file.info), options.quiet)
+        if path != STDIO:
+            on_written(Written(label, str(path), *picture.colour.shape[1::-1]))
+
     drawn: list[Picture] = []
     for sample in range(options.samples):
         sampling = dataclasses.replace(options.sampling, sample=options.sampling.sample + sample)
         picture = upscaler.picture(file.picture, job.source.name, sampling, advance)
-        _write(job.outputs[sample], picture, file)
+        write(job.outputs[sample], picture, file)
         drawn += [picture] if options.uncertainty else []
     if options.uncertainty:
         mean, deviation = spread(drawn)
-        _write(job.outputs[-2], mean, file)
-        _write(job.outputs[-1], deviation, file._replace(info={}))
+        write(job.outputs[-2], mean, file)
+        write(job.outputs[-1], deviation, file._replace(info={}))
     progress.remove_task(task)
 
 
@@ -168,15 +184,9 @@ def spread(samples: Sequence[Picture]) -> tuple[Picture, Picture]:
     return mean, Picture(np.clip(deviation / WHITE, 0, 1) * 2 - 1)
 
 
-def _write(path: Path, picture: Picture, file: File) -> None:
-    for note in image_io.write(path, picture, file.info):
-        _say(f"{path}: {note}")
-    if path != STDIO:
-        print(path)
-
-
-def _say(note: str) -> None:
-    print(note, file=sys.stderr)
+def _say(about: str, notes: Sequence[str], quiet: bool) -> None:
+    for note in () if quiet else notes:
+        print(f"{about}: {note}", file=sys.stderr)
 
 
 def _check_memory(cost: Cost, width: int, height: int, label: str) -> None:

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from sr3_jax.checkpoints import Checkpoint
+from sr3_jax.checkpoints.checkpoint import Checkpoint
 from sr3_jax.config import CHOICES
 from sr3_jax.errors import UserError
 from sr3_jax.tasks.corruptions import CORRUPTIONS

@@ -16,13 +16,14 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, PyTree, UInt8
 
-from sr3_jax.checkpoints import Checkpoint, load_checkpoint
-from sr3_jax.data.sources import image_id
+from sr3_jax.checkpoints.checkpoint import Checkpoint
+from sr3_jax.checkpoints.names import load_checkpoint
+from sr3_jax.data.source import image_id
 from sr3_jax.diffusion.samplers import Steps
 from sr3_jax.errors import UserError
+from sr3_jax.images.pixels import Picture, from_image, to_image
 from sr3_jax.inference import tiling
 from sr3_jax.inference.engine import Engine, Progress, Values, ignore
-from sr3_jax.inference.pixels import Picture, from_image, to_image
 from sr3_jax.inference.sampling import Sampling
 from sr3_jax.inference.tiling import Canvas
 

@@ -10,9 +10,9 @@ from jaxtyping import Array, Float, PyTree
 from ml_collections import ConfigDict
 
 from sr3_jax import config as config_lib
-from sr3_jax.config import ConfigError
 from sr3_jax.diffusion import losses, samplers
 from sr3_jax.diffusion.samplers import Steps
+from sr3_jax.errors import ConfigError
 from sr3_jax.objectives.levels import sampling_schedule, training_schedule
 from sr3_jax.objectives.objective import Choices, Example, Learner
 from sr3_jax.tasks import build_task

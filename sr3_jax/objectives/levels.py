@@ -5,9 +5,9 @@ import math
 import numpy as np
 from ml_collections import ConfigDict
 
-from sr3_jax.config import ConfigError
 from sr3_jax.diffusion import schedules
 from sr3_jax.diffusion.schedules import NoiseSchedule
+from sr3_jax.errors import ConfigError
 
 
 def training_schedule(config: ConfigDict) -> NoiseSchedule:

@@ -18,11 +18,12 @@ from jaxtyping import PyTree
 from ml_collections import ConfigDict
 
 from sr3_jax import config as config_lib
-from sr3_jax import parallel
+from sr3_jax.errors import ConfigError
 from sr3_jax.method import Method, image_key, sampling_steps
 from sr3_jax.profiling import chips
 from sr3_jax.profiling.flops import matrix_flops
 from sr3_jax.profiling.hlo import Program
+from sr3_jax.runtime import parallel
 from sr3_jax.tasks.task import Given
 from sr3_jax.training.step import training_program
 
@@ -275,7 +276,7 @@ def advice(config: ConfigDict, result: Estimate) -> Iterator[str]:
         try:
             config_lib.validate(changed)
             parallel.mesh_shape(changed, count)
-        except config_lib.ConfigError:
+        except ConfigError:
             return
         flags = " ".join(f"--config.{name}={str(value).replace(' ', '')}" for name, value in changes.items())
         yield f"{flags}: {verdict(peak)}"

@@ -13,10 +13,10 @@ import jax
 from ml_collections import ConfigDict
 
 from sr3_jax import config as config_lib
-from sr3_jax import parallel
 from sr3_jax.data.pipeline import Batches
 from sr3_jax.data.sources import open_source
 from sr3_jax.profiling.hlo import COLLECTIVES, Program
+from sr3_jax.runtime import parallel
 from sr3_jax.training.step import training_program
 
 WARM_UP = 2  # steps before the trace: the first ones also allocate and read files for the first time

@@ -25,11 +25,11 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
-from sr3_jax import web
 from sr3_jax.errors import UserError
-from sr3_jax.inference.pixels import to_pillow
+from sr3_jax.images.pixels import to_pillow
 from sr3_jax.inference.sampling import LARGEST_SEED, Sampling
 from sr3_jax.inference.upscaler import Upscaler
+from sr3_jax.runtime import web
 from sr3_jax.serve.jobs import DONE, Job, Jobs, TooBusy, TooLarge
 from sr3_jax.tasks.corruptions import CORRUPTIONS
 

@@ -7,8 +7,8 @@ from collections import OrderedDict
 from dataclasses import dataclass, field
 
 from sr3_jax.errors import UserError
-from sr3_jax.inference import image_io
-from sr3_jax.inference.image_io import File
+from sr3_jax.images import files
+from sr3_jax.images.files import File
 from sr3_jax.inference.sampling import Sampling
 from sr3_jax.inference.upscaler import Cost, Upscaler
 
@@ -76,7 +76,7 @@ class Jobs:
 
     def add(self, data: bytes, name: str, sampling: Sampling) -> Job:
         """Takes an image file to be enlarged; raises UserError for one that cannot be, TooLarge, or TooBusy."""
-        height, width = image_io.header(data, name)
+        height, width = files.header(data, name)
         cost = self.upscaler.cost(height, width, sampling)
         made = self.upscaler.scale ** self.upscaler.passes(sampling.scale)  # before it is resized to the scale asked for
         if height * width * made**2 > self.pixels:
@@ -85,7 +85,7 @@ class Jobs:
                 f"{self.pixels / 1e6:.0f} million pixels"
             )
         self._check_room()
-        file = image_io.parse(data, name)
+        file = files.parse(data, name)
         job = Job(name, file, sampling, cost, [*file.notes, *self.upscaler.scale_notes(sampling.scale)])
         with self._lock:
             self._check_room()
@@ -160,6 +160,6 @@ class Jobs:
 
         advance(0)
         picture = self.upscaler.picture(job.file.picture, job.name, job.sampling, advance)
-        data, notes = image_io.encode(picture, job.file.info, "PNG")
+        data, notes = files.encode(picture, job.file.info, "PNG")
         job.notes += notes
         return data

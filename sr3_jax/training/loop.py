@@ -19,27 +19,20 @@ from jaxtyping import PyTree, UInt8
 from ml_collections import ConfigDict
 
 from sr3_jax import config as config_lib
-from sr3_jax import images, parallel
-from sr3_jax.atomic import disk_errors
-from sr3_jax.checkpoints import (
-    TEACHER,
-    Checkpoint,
-    Checkpoints,
-    best_psnr,
-    check_params,
-    complete_steps,
-    export,
-    load_checkpoint,
-    open_workdir,
-    write_config,
-    write_text,
-)
+from sr3_jax.checkpoints.checkpoint import Checkpoint, check_params
+from sr3_jax.checkpoints.exported import best_psnr, export
+from sr3_jax.checkpoints.names import load_checkpoint
+from sr3_jax.checkpoints.workdir import TEACHER, Checkpoints, complete_steps, open_workdir, write_config
+from sr3_jax.data.cards import DATA_CARD, data_card
 from sr3_jax.data.pipeline import Batches
-from sr3_jax.data.sources import DATA_CARD, data_card, open_source
+from sr3_jax.data.sources import open_source
 from sr3_jax.errors import UserError
+from sr3_jax.images import arrays
 from sr3_jax.objectives import build_objective
 from sr3_jax.objectives.distillation import check_teacher
-from sr3_jax.paths import AnyPath
+from sr3_jax.runtime import parallel
+from sr3_jax.runtime.atomic import disk_errors, write_text
+from sr3_jax.runtime.paths import AnyPath
 from sr3_jax.training.progress import Clock, Reporter
 from sr3_jax.training.state import TrainState
 from sr3_jax.training.step import training_program
@@ -254,7 +247,7 @@ def _evaluate(evaluate: Evaluate, ema: PyTree, step: int, config: ConfigDict, wo
     report.say(f"step {step} held-out: " + " · ".join(f"{name} {value:.4g}" for name, value in metrics.items()))
     if not parallel.is_main():
         return
-    images.write(workdir / "samples" / f"{step:08d}.png", picture)
+    arrays.write(workdir / "samples" / f"{step:08d}.png", picture)
     best = workdir / "best.safetensors"
     if candidate is not None and metrics["psnr"] > best_psnr(best):
         export(Checkpoint(config, candidate, step, str(best)), best, {"psnr": str(metrics["psnr"])})

@@ -10,9 +10,8 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from sr3_jax.atomic import disk_errors
-from sr3_jax.checkpoints import write_text
-from sr3_jax.paths import AnyPath, is_remote
+from sr3_jax.runtime.atomic import disk_errors, write_text
+from sr3_jax.runtime.paths import AnyPath, is_remote
 
 
 class Clock:

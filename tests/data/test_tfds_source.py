@@ -15,9 +15,10 @@ from skimage import data as photographs
 
 import sr3_jax.config
 from sr3_jax.data.pipeline import Batches
-from sr3_jax.data.sources import DataError, open_source
+from sr3_jax.data.source import DataError
+from sr3_jax.data.sources import open_source
 from sr3_jax.data.tfds_source import TfdsSource
-from sr3_jax.images import ImageError
+from sr3_jax.images.arrays import ImageError
 
 PHOTO = photographs.chelsea()
 PHOTOS = [

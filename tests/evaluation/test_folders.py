@@ -9,12 +9,15 @@ import pytest
 import skimage.data
 from PIL import Image
 
-from sr3_jax import cli, images, parallel
+from sr3_jax import cli
 from sr3_jax.errors import UserError
-from sr3_jax.evaluation import metrics, runs
-from sr3_jax.evaluation.lpips import lpips
+from sr3_jax.evaluation import runs
 from sr3_jax.evaluation.measure import interval
 from sr3_jax.evaluation.protocols import Options
+from sr3_jax.images import arrays
+from sr3_jax.metrics import distortion
+from sr3_jax.metrics.lpips import lpips
+from sr3_jax.runtime import parallel
 
 
 @pytest.fixture(scope="module")
@@ -25,9 +28,9 @@ def place(tmp_path_factory):
     for i, side in enumerate((48, 32, 48, 32, 32)):
         crop = photo.crop((40 * i + 100, 60, 40 * i + 100 + side, 60 + side))
         noisy = np.asarray(crop).astype(int) + rng.integers(-9 * (i + 1), 9 * (i + 1), (side, side, 3))
-        images.write(folder / "real" / f"sub/{i}.png", np.asarray(crop))
-        images.write(folder / "ours" / f"sub/{i}.bmp", noisy.clip(0, 255).astype(np.uint8))
-        images.write(folder / "lr" / f"sub/{i}.png", np.asarray(crop.resize((side // 4,) * 2, Image.Resampling.BICUBIC)))
+        arrays.write(folder / "real" / f"sub/{i}.png", np.asarray(crop))
+        arrays.write(folder / "ours" / f"sub/{i}.bmp", noisy.clip(0, 255).astype(np.uint8))
+        arrays.write(folder / "lr" / f"sub/{i}.png", np.asarray(crop.resize((side // 4,) * 2, Image.Resampling.BICUBIC)))
     return folder
 
 
@@ -43,11 +46,16 @@ def test_the_values_are_each_images_own_whatever_the_sizes_and_the_means_lie_wit
     assert (results["n"], sum(counts), sorted(counts)) == (5, 5, [2, 3])
     for i in range(5):
         ours, real, lr = (
-            images.read(place / name / f"sub/{i}.{suffix}", 3).pixels[None]
+            arrays.read(place / name / f"sub/{i}.{suffix}", 3).pixels[None]
             for name, suffix in (("ours", "bmp"), ("real", "png"), ("lr", "png"))
         )
-        y = {"psnr_y": metrics.psnr(*map(metrics.luma, (ours, real))), "ssim_y": metrics.ssim(*map(metrics.luma, (ours, real)))}
-        wanted = metrics.scores(ours, real, lr) | y | {f"lpips_{name}": lpips(ours, real, name) for name in ("vgg", "alexnet")}
+        y = {
+            "psnr_y": distortion.psnr(*map(distortion.luma, (ours, real))),
+            "ssim_y": distortion.ssim(*map(distortion.luma, (ours, real))),
+        }
+        wanted = (
+            distortion.scores(ours, real, lr) | y | {f"lpips_{name}": lpips(ours, real, name) for name in ("vgg", "alexnet")}
+        )
         found = results["per_image"]["ours"][f"sub/{i}"]
         assert found.keys() == wanted.keys()
         for name, values in wanted.items():
@@ -84,7 +92,7 @@ def test_what_does_not_match_is_listed(place, tmp_path, capsys, monkeypatch):
     (tmp_path / "few/sub").mkdir(parents=True)
     for i in range(4):
         (tmp_path / f"few/sub/{i}.png").write_bytes((place / f"real/sub/{i}.png").read_bytes())
-    images.write(tmp_path / "few/other.png", np.zeros((32, 32, 3), np.uint8))
+    arrays.write(tmp_path / "few/other.png", np.zeros((32, 32, 3), np.uint8))
     with pytest.raises(UserError, match=r"few has no sub/4; .*few has other, of which .*real knows nothing"):
         compare(tmp_path / "few", place / "real")
     with pytest.raises(UserError, match=r"is 12×12 and .* is 48×48"):

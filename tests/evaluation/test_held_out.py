@@ -9,14 +9,15 @@ import pytest
 from PIL import Image
 
 from sr3_jax import config as config_lib
-from sr3_jax.checkpoints import Checkpoint
-from sr3_jax.data.sources import OrlFaces
+from sr3_jax.checkpoints.checkpoint import Checkpoint
+from sr3_jax.data.faces import OrlFaces
 from sr3_jax.errors import UserError
-from sr3_jax.evaluation import held_out, metrics, report, runs
+from sr3_jax.evaluation import held_out, report, runs
 from sr3_jax.evaluation.contenders import to_uint8
 from sr3_jax.evaluation.protocols import PROTOCOLS, Options
 from sr3_jax.inference.upscaler import Upscaler
 from sr3_jax.method import Method
+from sr3_jax.metrics import distortion
 
 N = 5  # images
 METRICS = {"psnr", "ssim", "consistency_mse_1e5", "consistency_db"}
@@ -84,7 +85,7 @@ def test_the_protocol_of_a_checkpoints_own_data_has_the_agreed_keys_and_its_rows
         "SR3, mean of 2": to_uint8((draws[0] + draws[1]) / 2),
     }
     for name, batch in pictures.items():
-        wanted = {metric: values.mean() for metric, values in metrics.scores(batch, split.hr, split.lr).items()}
+        wanted = {metric: values.mean() for metric, values in distortion.scores(batch, split.hr, split.lr).items()}
         assert {metric: results["methods"][name][metric] for metric in METRICS} == pytest.approx(wanted, rel=1e-4)
     psnr = {name: values["psnr"] for name, values in results["methods"].items()}
     assert psnr["SR3"] < psnr["SR3, mean of 2"] < psnr["bicubic"]

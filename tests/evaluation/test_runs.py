@@ -9,18 +9,22 @@ import pytest
 import skimage.data
 from PIL import Image
 
-from sr3_jax import cli, config, images, parallel
-from sr3_jax.checkpoints import Checkpoint, export
-from sr3_jax.cli import measuring
-from sr3_jax.data import prepare
+from sr3_jax import cli, config
+from sr3_jax.checkpoints.checkpoint import Checkpoint
+from sr3_jax.checkpoints.exported import export
+from sr3_jax.cli import evaluate
+from sr3_jax.datasets import prepare
 from sr3_jax.errors import UserError
-from sr3_jax.evaluation import distributions, metrics, runs
-from sr3_jax.evaluation.distributions import Reference, Statistics
-from sr3_jax.evaluation.inception import Outputs
+from sr3_jax.evaluation import runs
 from sr3_jax.evaluation.protocols import PROTOCOLS, Options
+from sr3_jax.images import arrays
 from sr3_jax.inference import tiling
 from sr3_jax.inference.upscaler import Upscaler
 from sr3_jax.method import Method
+from sr3_jax.metrics import distortion, distributions
+from sr3_jax.metrics.distributions import Reference, Statistics
+from sr3_jax.metrics.networks.inception import Outputs
+from sr3_jax.runtime import parallel
 
 N = 6
 
@@ -101,7 +105,7 @@ def test_the_rows_are_the_baselines_each_network_and_the_mean_of_samples_and_the
     assert "| SR3 (paper) | 23.04 | 0.650 | 2.68 |" in table
     assert f"{N} images" in table.splitlines()[-1]
     assert json.loads((tmp_path / "results.json").read_text()) == json.loads(json.dumps(results))
-    assert images.read(tmp_path / "grid.png", 3).pixels.shape == picture.shape
+    assert arrays.read(tmp_path / "grid.png", 3).pixels.shape == picture.shape
 
 
 def test_each_images_values_are_the_metrics_of_the_upscalers_picture(table1, val):
@@ -114,13 +118,13 @@ def test_each_images_values_are_the_metrics_of_the_upscalers_picture(table1, val
     upscaler = Upscaler(checkpoint)
     drawn = [upscaler(lr, sample=i, match_input=False, name=name) for i in range(2)]
     found = results["per_image"]["SR3"][name]
-    assert found["psnr"] == pytest.approx(metrics.psnr(drawn[0][None], hr[None])[0], abs=0.01)
-    assert found["ssim"] == pytest.approx(metrics.ssim(drawn[0][None], hr[None])[0], abs=1e-3)
+    assert found["psnr"] == pytest.approx(distortion.psnr(drawn[0][None], hr[None])[0], abs=0.01)
+    assert found["ssim"] == pytest.approx(distortion.ssim(drawn[0][None], hr[None])[0], abs=1e-3)
     assert found["consistency_db"] == pytest.approx(
-        metrics.consistency(drawn[0][None], lr[None])["consistency_db"][0], abs=0.05
+        distortion.consistency(drawn[0][None], lr[None])["consistency_db"][0], abs=0.05
     )
     bicubic = np.asarray(Image.fromarray(lr).resize((128, 128), Image.Resampling.BICUBIC))
-    assert results["per_image"]["bicubic"][name]["psnr"] == pytest.approx(metrics.psnr(bicubic[None], hr[None])[0], abs=0.05)
+    assert results["per_image"]["bicubic"][name]["psnr"] == pytest.approx(distortion.psnr(bicubic[None], hr[None])[0], abs=0.05)
 
 
 def test_a_run_that_was_killed_goes_on_where_it_was_and_ends_with_the_same_numbers(table1, val, tmp_path, monkeypatch):
@@ -222,7 +226,7 @@ def test_table_4_compares_sets_of_images_with_statistics(tmp_path):
     rng = np.random.default_rng(0)
     for name, level in (("ours", 120), ("theirs", 60)):
         for i in range(12):
-            images.write(tmp_path / name / f"{i}.png", rng.integers(0, 2 * level, (64, 64, 3)).astype(np.uint8))
+            arrays.write(tmp_path / name / f"{i}.png", rng.integers(0, 2 * level, (64, 64, 3)).astype(np.uint8))
     standing, seen = StandIn(), []
     reference = runs.statistics(tmp_path / "ours", tmp_path / "out", standing, seen.append)
     assert (reference.n, sum(seen)) == (12, 12)
@@ -245,7 +249,7 @@ def test_table_5_names_its_rows_by_blur_and_loss_and_enlarges_lr_images_that_hav
     results, _ = runs.run(PROTOCOLS["table5"], checkpoints, tmp_path / "a", Options(data=str(val), inception=StandIn()))
     assert list(results["methods"]) == [*rows, "HR"]
     for i, path in enumerate(_files(val)[:3]):
-        images.write(tmp_path / "lr" / f"{i}.png", np.asarray(_square(path, 64)))
+        arrays.write(tmp_path / "lr" / f"{i}.png", np.asarray(_square(path, 64)))
     reference = Reference("published", np.zeros(12), np.eye(12), None, None)
     options = Options(lr=tmp_path / "lr", inception=StandIn(), reference=reference)
     results, picture = runs.run(PROTOCOLS["table5"], checkpoints, tmp_path / "b", options)
@@ -353,9 +357,9 @@ def test_the_command_goes_from_the_photographs_to_the_files(tmp_path, capsys, mo
 
 
 def test_statistics_are_a_command_and_a_protocols_reference(val, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr("sr3_jax.evaluation.inception.load", lambda path, resize="": StandIn())
+    monkeypatch.setattr("sr3_jax.metrics.networks.inception.load", lambda path, resize="": StandIn())
     for i, path in enumerate(_files(val)):
-        images.write(tmp_path / "set" / f"{i}.png", np.asarray(_square(path, 64)))
+        arrays.write(tmp_path / "set" / f"{i}.png", np.asarray(_square(path, 64)))
     arguments = ["statistics", str(tmp_path / "set"), "--inception=x", f"--output={tmp_path / 'set.npz'}"]
     assert cli.main(arguments) == 0
     assert capsys.readouterr().out.startswith(f"{N} images\n")
@@ -374,7 +378,7 @@ def test_statistics_are_a_command_and_a_protocols_reference(val, tmp_path, capsy
 def test_a_meter_that_finds_nothing_on_some_images_has_no_mean(tmp_path):
     for i, side in enumerate((12, 40, 40)):
         for folder in ("real", "ours"):
-            images.write(tmp_path / folder / f"{i}.png", np.full((side, side, 3), 9 * i, np.uint8))
+            arrays.write(tmp_path / folder / f"{i}.png", np.full((side, side, 3), 9 * i, np.uint8))
     options = Options(images={"ours": tmp_path / "ours"})
     results, _ = runs.run_images(tmp_path / "real", tmp_path / "out", options)
     assert "psnr" in results["methods"]["ours"]
@@ -398,7 +402,7 @@ def test_nothing_but_a_runs_own_chunks_is_removed(tmp_path):
         (tmp_path / place / "chunks" / "mine.txt").write_text("mine")
     runs.finish(tmp_path / "out", ["other"])
     assert len(list(tmp_path.rglob("mine.txt"))) == 2
-    images.write(tmp_path / "real" / "a.png", np.zeros((16, 16, 3), np.uint8))
+    arrays.write(tmp_path / "real" / "a.png", np.zeros((16, 16, 3), np.uint8))
     with pytest.raises(UserError, match="not of an evaluation"):
         runs.run_images(tmp_path / "real", tmp_path / "out", Options(images={"same": tmp_path / "real"}))
 
@@ -406,12 +410,12 @@ def test_nothing_but_a_runs_own_chunks_is_removed(tmp_path):
 def test_a_run_does_not_go_on_with_files_that_have_changed(tmp_path):
     rng = np.random.default_rng(0)
     for folder in ("real", "ours"):
-        images.write(tmp_path / folder / "a.png", rng.integers(0, 256, (16, 16, 3)).astype(np.uint8))
+        arrays.write(tmp_path / folder / "a.png", rng.integers(0, 256, (16, 16, 3)).astype(np.uint8))
     options = Options(images={"ours": tmp_path / "ours"})
     first, _ = runs.run_images(tmp_path / "real", tmp_path / "out", options)
     again, _ = runs.run_images(tmp_path / "real", tmp_path / "out", options)
     assert again["methods"] == first["methods"]
-    images.write(tmp_path / "ours" / "a.png", images.read(tmp_path / "real" / "a.png", 3).pixels)
+    arrays.write(tmp_path / "ours" / "a.png", arrays.read(tmp_path / "real" / "a.png", 3).pixels)
     with pytest.raises(UserError, match="beginning of another evaluation"):
         runs.run_images(tmp_path / "real", tmp_path / "out", options)
     with pytest.raises(UserError, match="cannot be called 'HR'"):
@@ -448,13 +452,13 @@ def test_two_files_of_one_stem_are_refused_before_anything_is_lost(val, tmp_path
 
 @pytest.mark.fast
 def test_the_command_offers_every_protocol():
-    assert {*measuring.PROTOCOLS, "images"} == PROTOCOLS.keys()
+    assert {*evaluate.PROTOCOLS, "images"} == PROTOCOLS.keys()
 
 
 def test_validation_takes_a_few_squares_of_each_photograph_that_the_prepared_folder_holds_out(tmp_path):
     photographs = tmp_path / "photographs"
     for name, cut in {"held": (0, 0, 500, 300), "other": (10, 100, 510, 400), "small": (200, 200, 360, 360)}.items():
-        images.write(photographs / f"{name}.png", np.asarray(Image.fromarray(skimage.data.astronaut()).crop(cut)))
+        arrays.write(photographs / f"{name}.png", np.asarray(Image.fromarray(skimage.data.astronaut()).crop(cut)))
     folder, held_out = tmp_path / "prepared", ["held.png", "small.png"]
     prepare.prepare(str(photographs), folder, size=128, tiles=(1,), held_out=held_out, workers=1)
     results, _ = runs.run(PROTOCOLS["validation"], [network(64, 16)], tmp_path / "out", Options(data=str(folder)))

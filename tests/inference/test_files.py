@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sr3_jax import images
 from sr3_jax.errors import UserError
+from sr3_jax.images import arrays
 from sr3_jax.inference import files
 from sr3_jax.inference.sampling import Sampling
 
@@ -19,7 +19,7 @@ RNG = np.random.default_rng(0)
 
 def picture(path, size=8, channels=1):
     path.parent.mkdir(parents=True, exist_ok=True)
-    images.write(path, RNG.integers(0, 256, (size, size, channels), np.uint8))
+    arrays.write(path, RNG.integers(0, 256, (size, size, channels), np.uint8))
     return path
 
 
@@ -157,7 +157,7 @@ def test_one_bad_file_does_not_stop_the_others_and_the_exit_code_says_so(tmp_pat
     written = sorted(path.name for path in (tmp_path / "out").iterdir())
     assert written == ["a.png", "clear.png", "large.png", "z.png"]
     assert captured.out.split() == [str(tmp_path / "out" / name) for name in written]
-    sizes = {path.name: images.read_size(path) for path in (tmp_path / "out").iterdir()}
+    sizes = {path.name: arrays.read_size(path) for path in (tmp_path / "out").iterdir()}
     assert sizes == {"a.png": (16, 16), "clear.png": (16, 16), "large.png": (18, 18), "z.png": (16, 16)}
     errors = [line for line in captured.err.splitlines() if line.startswith("sr3: ")]
     names = ("cut", "fake", "none.*empty", "3 of 7")
@@ -178,9 +178,9 @@ def test_samples_of_an_image_differ_and_are_those_of_the_upscaler_under_the_file
     source = picture(tmp_path / "a.png")
     jobs = plan([source], tmp_path / "out", samples=2, uncertainty=True)
     assert upscale(grey.checkpoint, jobs, samples=2, seed=3, uncertainty=True) == 0
-    written = [images.read(path, None).pixels.astype(int) for path in jobs[0].outputs]
+    written = [arrays.read(path, None).pixels.astype(int) for path in jobs[0].outputs]
     for sample in (0, 1):
-        wanted = grey(images.read(source, None).pixels, name="a.png", seed=3, sample=sample)
+        wanted = grey(arrays.read(source, None).pixels, name="a.png", seed=3, sample=sample)
         np.testing.assert_allclose(written[sample], wanted, atol=1)
     first, second, mean, deviation = written
     assert np.abs(first - second).max() > 5

@@ -8,8 +8,8 @@ from PIL import Image
 from skimage import data as photographs
 
 from sr3_jax.errors import UserError
-from sr3_jax.inference import image_io
-from sr3_jax.inference.pixels import Picture
+from sr3_jax.images import files
+from sr3_jax.images.pixels import Picture
 
 SMALL = Image.fromarray(photographs.astronaut()[:64:4, :96:4])
 CASES = 2400
@@ -32,8 +32,8 @@ def originals():
             exif[274] = 6
             image.save(buffer, form, **({"exif": exif} if form in ("JPEG", "PNG", "WEBP") else {}))
             yield buffer.getvalue()
-    yield image_io.encode(Picture(np.zeros((9, 7, 3), np.float32), None, 65535), {}, "PNG")[0]
-    yield image_io.encode(Picture(np.zeros((9, 7, 3), np.float32), None, 65535), {}, "TIFF")[0]
+    yield files.encode(Picture(np.zeros((9, 7, 3), np.float32), None, 65535), {}, "PNG")[0]
+    yield files.encode(Picture(np.zeros((9, 7, 3), np.float32), None, 65535), {}, "TIFF")[0]
 
 
 def mutated(data, rng):
@@ -68,10 +68,10 @@ def test_a_damaged_file_is_read_or_refused_in_one_sentence():
     for case in range(CASES):
         data = mutated(files[case % len(files)], rng)
         try:
-            height, width = image_io.header(data, "photo")
+            height, width = files.header(data, "photo")
             if height * width > 10**7:  # as the command, which refuses by the memory it would take
                 continue
-            picture = image_io.parse(data, "photo").picture
+            picture = files.parse(data, "photo").picture
             assert np.isfinite(picture.colour).all()
             assert picture.colour.shape[0] * picture.colour.shape[1] <= 10**7
             outcomes["read"] += 1

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 from skimage import data as photographs
 
-from sr3_jax.data.sources import image_id
+from sr3_jax.data.source import image_id
 from sr3_jax.errors import UserError
 from sr3_jax.inference import upscaler
 from sr3_jax.inference.engine import Engine
@@ -206,7 +206,7 @@ def test_alpha_is_enlarged_beside_the_colour(colour):
 
 
 def test_the_result_down_sampled_is_the_input_if_asked_for(grey):
-    from sr3_jax.evaluation.metrics import consistency_mse
+    from sr3_jax.metrics.distortion import consistency_mse
 
     lr = np.rint(luma(PHOTOGRAPH.astype(np.float32))).astype(np.uint8)[None]
 

@@ -8,7 +8,7 @@ import pytest
 
 START = """
 import jax
-from sr3_jax import parallel
+from sr3_jax.runtime import parallel
 parallel.start()
 print(jax.process_index(), jax.process_count(), jax.config.values["jax_cuda_visible_devices"])
 """

@@ -8,8 +8,9 @@ from types import SimpleNamespace
 import jax
 import pytest
 
-from sr3_jax import cli, parallel
+from sr3_jax import cli
 from sr3_jax.evaluation import held_out
+from sr3_jax.runtime import parallel
 from sr3_jax.training import loop
 from tests import tiny
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from sr3_jax import config as config_lib
+from sr3_jax.errors import ConfigError
 from sr3_jax.inference.sampling import Sampling
 from sr3_jax.inference.upscaler import Upscaler
 from sr3_jax.method import Method
@@ -139,7 +140,7 @@ def test_with_the_gain_of_flat_regions_the_denoiser_is_the_best_linear_estimate_
 def test_combinations_that_cannot_be_are_refused(fields, words):
     config = refining_checkpoint().config.copy_and_resolve_references()
     config.update_from_flattened_dict(fields)
-    with pytest.raises(config_lib.ConfigError, match=words.replace("(", r"\(").replace(")", r"\)")):
+    with pytest.raises(ConfigError, match=words.replace("(", r"\(").replace(")", r"\)")):
         config_lib.validate(config)
 
 

@@ -14,12 +14,13 @@ import jax
 import pytest
 from ml_collections import ConfigDict
 
-from sr3_jax import cli, parallel
+from sr3_jax import cli
 from sr3_jax import config as config_lib
-from sr3_jax.checkpoints import Checkpoint
+from sr3_jax.checkpoints.checkpoint import Checkpoint
 from sr3_jax.inference.upscaler import Upscaler
 from sr3_jax.method import Method
 from sr3_jax.profiling import aot, chips, report
+from sr3_jax.runtime import parallel
 from tests.profiling.compiler import needs_compiler, without_settings
 from tests.tiny import abstract_state, get_config, mesh_of
 

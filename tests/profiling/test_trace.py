@@ -7,9 +7,10 @@ from types import SimpleNamespace
 import jax
 import pytest
 
-from sr3_jax import cli, parallel
+from sr3_jax import cli
 from sr3_jax.profiling import report, trace
 from sr3_jax.profiling.trace import BACKWARD, FORWARD, ONCE, Place, Profile, locate
+from sr3_jax.runtime import parallel
 from tests.tiny import get_config
 
 ROOT = Path(__file__).parent.parent.parent

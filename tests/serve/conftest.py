@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 import uvicorn
 
-from sr3_jax import web
 from sr3_jax.inference.upscaler import Upscaler
+from sr3_jax.runtime import web
 from sr3_jax.serve import app, jobs
 from tests.tiny import tiny_checkpoint
 

@@ -12,9 +12,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sr3_jax import cli, web
+from sr3_jax import cli
 from sr3_jax.errors import UserError
 from sr3_jax.inference.upscaler import Upscaler
+from sr3_jax.runtime import web
 from tests.serve.conftest import serving
 from tests.tiny import tiny_checkpoint
 

@@ -9,8 +9,8 @@ from PIL import Image
 from skimage import data as photographs
 
 import sr3_jax.config
+from sr3_jax.data.faces import OrlFaces
 from sr3_jax.data.pipeline import load_evaluation
-from sr3_jax.data.sources import OrlFaces
 from sr3_jax.tasks import operations
 
 LEVEL = 2 / 255  # one 8-bit level in the units of [-1, 1]

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import sr3_jax.config
-from sr3_jax.data.sources import OrlFaces
+from sr3_jax.data.faces import OrlFaces
 from sr3_jax.tasks import build_task, operations
 from sr3_jax.tasks.corruptions import CORRUPTIONS
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from jax.experimental.compilation_cache import compilation_cache
 
-from sr3_jax import parallel
+from sr3_jax.runtime import parallel
 from sr3_jax.training import loop, progress
 from tests import tiny
 

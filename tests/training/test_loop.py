@@ -10,9 +10,13 @@ import pytest
 from PIL import Image
 from safetensors import safe_open
 
-from sr3_jax import images, parallel
-from sr3_jax.checkpoints import Checkpoint, CheckpointError, complete_steps, export, load_checkpoint
-from sr3_jax.config import ConfigError
+from sr3_jax.checkpoints.checkpoint import Checkpoint, CheckpointError
+from sr3_jax.checkpoints.exported import export
+from sr3_jax.checkpoints.names import load_checkpoint
+from sr3_jax.checkpoints.workdir import complete_steps
+from sr3_jax.errors import ConfigError
+from sr3_jax.images import arrays
+from sr3_jax.runtime import parallel
 from sr3_jax.training.loop import TrainingDiverged
 from tests.tiny import assert_same_bits, contents, mesh_of, read_state
 
@@ -124,7 +128,7 @@ def test_held_out_evaluation_gets_the_average_at_its_intervals_and_leaves_number
     assert any((a != b).any() for a, b in zip(*map(jax.tree.leaves, (six.evaluated[-1], six.state.params)), strict=True))
     found = {line["step"]: line["eval_psnr"] for line in read_stats(six.workdir) if "eval_psnr" in line}
     assert found == {2: 10.0, 4: 10.0, 6: 10.0}
-    pictures = {path.name: int(images.read(path, 1).pixels.max()) for path in (six.workdir / "samples").iterdir()}
+    pictures = {path.name: int(arrays.read(path, 1).pixels.max()) for path in (six.workdir / "samples").iterdir()}
     assert pictures == {"00000002.png": 10, "00000004.png": 20, "00000006.png": 30}
 
 

@@ -15,8 +15,10 @@ import jax
 import numpy as np
 import pytest
 
-from sr3_jax import images, parallel
-from sr3_jax.checkpoints import complete_steps, load_checkpoint
+from sr3_jax.checkpoints.names import load_checkpoint
+from sr3_jax.checkpoints.workdir import complete_steps
+from sr3_jax.images import arrays
+from sr3_jax.runtime import parallel
 from tests import tiny
 from tests.tiny import assert_same_bits, read_state
 from tests.training.runs import finish, wait_for
@@ -105,7 +107,7 @@ def test_one_that_is_refused_alone_ends_at_once_and_so_does_the_other(start, tmp
     (tmp_path / "a" / "faces").mkdir(parents=True)
     rng = np.random.default_rng(0)
     for i in range(40):
-        images.write(tmp_path / "a" / "faces" / f"{i}.png", rng.integers(0, 256, (16, 16, 1), np.uint8))
+        arrays.write(tmp_path / "a" / "faces" / f"{i}.png", rng.integers(0, 256, (16, 16, 1), np.uint8))
     began = time.monotonic()
     processes = []
     for folder, place in zip(("a", "b"), places(), strict=True):
@@ -185,21 +187,21 @@ def test_evaluation_by_two_counts_each_image_once_and_equals_that_by_one(sr3, tr
     assert two["n"] == one["n"] == 5
     for name, values in one["methods"].items():
         assert two["methods"][name] == pytest.approx(values, rel=1e-4)
-    pictures = [images.read(tmp_path / name / "grid.png", 3).pixels.astype(int) for name in ("two", "one")]
+    pictures = [arrays.read(tmp_path / name / "grid.png", 3).pixels.astype(int) for name in ("two", "one")]
     assert np.abs(pictures[0] - pictures[1]).max() <= 1
 
 
 def test_three_files_upscaled_by_two_are_those_of_one_and_one_bad_file_is_the_exit_code_of_both(sr3, trained, tmp_path):
     rng = np.random.default_rng(0)
     for name in ("a", "b", "c"):
-        images.write(tmp_path / "in" / f"{name}.png", rng.integers(0, 256, (8, 8, 1), np.uint8))
+        arrays.write(tmp_path / "in" / f"{name}.png", rng.integers(0, 256, (8, 8, 1), np.uint8))
     arguments = ["upscale", tmp_path / "in", f"--checkpoint={trained}"]
     outputs = finish_all(sr3(*arguments, f"--output={tmp_path / 'two'}", **place) for place in places())
     written = sorted(line for output in outputs for line in output.splitlines() if line.endswith(".png"))
     assert written == [str(tmp_path / "two" / f"{name}.png") for name in "abc"]
     finish(sr3(*arguments, f"--output={tmp_path / 'one'}"))
     for name in "abc":
-        two, one = (images.read(tmp_path / folder / f"{name}.png", 1).pixels.astype(int) for folder in ("two", "one"))
+        two, one = (arrays.read(tmp_path / folder / f"{name}.png", 1).pixels.astype(int) for folder in ("two", "one"))
         assert np.abs(two - one).max() <= 1
     (tmp_path / "in" / "b.png").write_text("no image")
     shutil.rmtree(tmp_path / "two")

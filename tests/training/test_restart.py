@@ -7,7 +7,8 @@ from contextlib import contextmanager
 
 import pytest
 
-from sr3_jax.checkpoints import complete_steps, load_checkpoint
+from sr3_jax.checkpoints.names import load_checkpoint
+from sr3_jax.checkpoints.workdir import complete_steps
 from tests.tiny import assert_same_bits, read_state
 from tests.training.runs import finish, wait_for
 

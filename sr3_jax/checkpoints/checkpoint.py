@@ -1,0 +1,94 @@
+"""A checkpoint, in memory: parameters that fit the network of their config."""
+
+import dataclasses
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import jax
+from jaxtyping import PyTree
+from ml_collections import ConfigDict
+
+from sr3_jax import config as config_lib
+from sr3_jax.errors import ConfigError, UserError
+from sr3_jax.method import Method
+from sr3_jax.runtime.paths import AnyPath
+
+SEPARATOR = "."  # between the names of nested parameters in an exported file
+
+
+class CheckpointError(UserError):
+    """A checkpoint is missing, damaged, or of another network."""
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """Weights ready for use: the EMA parameters, the config they were trained with, where they came from."""
+
+    config: ConfigDict
+    params: PyTree
+    step: int
+    name: str
+    # number of network evaluations → fields of config.sample, as `sr3 search` found them
+    schedules: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    data_card: str = ""  # of an export: what it was trained on, Markdown
+
+    @property
+    def method(self) -> Method:
+        return Method(self.config)
+
+    @property
+    def predictor(self) -> "Checkpoint":
+        """The predictor of a network that predicts and refines, as a regression; raises CheckpointError for another."""
+        if not self.method.refines:
+            raise CheckpointError(f"{self.name} has no predictor: its model.kind is {self.config.model.kind!r}")
+        config = self.config.copy_and_resolve_references()
+        config.objective = "regression"
+        return dataclasses.replace(self, config=config, params={"predictor": self.params["predictor"]}, schedules={})
+
+
+def check_params(params: PyTree, config: ConfigDict, where: str, partly: bool = False) -> list[str]:
+    """Raises CheckpointError, naming the first parameter and both shapes, unless `params` fit the config's network.
+
+    With `partly` some may be missing; returns their names.
+    """
+    expected = jax.eval_shape(Method(config).init, jax.random.key(0))
+    wanted = {SEPARATOR.join(keys): leaf.shape for keys, leaf in leaves(expected)}
+    found = {SEPARATOR.join(keys): leaf.shape for keys, leaf in leaves(params)}
+    missing = sorted(wanted.keys() - found.keys()) if partly and found.keys() < wanted.keys() else []
+    for name in sorted((wanted.keys() | found.keys()) - set(missing)):
+        if wanted.get(name) != found.get(name):
+            raise CheckpointError(
+                f"{where} is of another network: parameter {name} has shape {found.get(name, 'none (missing)')}, "
+                f"the config's network needs {wanted.get(name, 'none (unknown name)')}"
+            )
+    return missing
+
+
+def valid_config(text: str, where: AnyPath) -> ConfigDict:
+    """A checkpoint's config, which may have been changed by hand."""
+    try:
+        config = config_lib.from_json(text)
+        config_lib.validate(config)
+    except ConfigError as error:
+        raise CheckpointError(f"{where}: {error}") from error
+    return config
+
+
+def leaves(tree: Mapping[str, Any], prefix: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
+    for key in sorted(tree):
+        if isinstance(tree[key], Mapping):
+            yield from leaves(tree[key], (*prefix, key))
+        else:
+            yield (*prefix, key), tree[key]
+
+
+def nest(flat: Mapping[str, Any]) -> dict[str, Any]:
+    tree: dict[str, Any] = {}
+    for name, leaf in flat.items():
+        *parents, last = name.split(SEPARATOR)
+        node = tree
+        for parent in parents:
+            node = node.setdefault(parent, {})
+        node[last] = leaf
+    return tree

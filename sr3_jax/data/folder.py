@@ -1,0 +1,87 @@
+"""A folder of image files."""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ml_collections import ConfigDict
+
+from sr3_jax.config import get as config_get
+from sr3_jax.data.source import DataError, Dropped, Image, check_budget, image_id, is_held_out
+from sr3_jax.images import arrays
+from sr3_jax.runtime import paths
+from sr3_jax.runtime.paths import AnyPath
+
+
+@dataclass
+class Folder:
+    """Some image files below `root`, in sorted order."""
+
+    root: AnyPath
+    names: list[str]
+    channels: int | None  # None: each image's own
+    dropped: Sequence[Dropped] = ()
+    total: int = 0  # images in the whole set, of which these are one split
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def __getitem__(self, index: int) -> Image:
+        name = self.names[index]
+        pixels, notes = arrays.read(self.root / name, self.channels)
+        return Image(pixels, name, notes=notes)
+
+
+def open_folder(config: ConfigDict, split: str) -> Folder:
+    """The usable images of the config's folder; only their headers are read. Raises DataError."""
+    folder = scan_folder(config, split)
+    check_budget(folder.dropped, folder, config.data.max_bad_fraction, str(folder.root))
+    return folder
+
+
+def scan_folder(config: ConfigDict, split: str, decode: bool = False) -> Folder:
+    """The folder with what would be dropped and why, however much that is; with `decode` the pixels are read as well.
+
+    Held out for evaluation: data.eval_folder, or else 5 % by a hash of the path (at least one image), so that a picture does
+    not change sides when others come or go.
+    """
+    data = config.data
+    separate = bool(data.eval_folder)
+    field = "data.eval_folder" if separate and split == "eval" else "data.folder"
+    root = paths.parse(str(config_get(config, field)))
+    if not config_get(config, field):
+        raise DataError(f'data.source = "folder" needs {field}: --config.{field}=FOLDER')
+    if not root.is_dir():
+        raise DataError(f"{field} = {str(root)!r} is not a folder")
+    names = sorted(name for name in paths.files_below(root) if arrays.is_image_name(Path(name)))
+    if separate and data.folder:  # when one of the two folders lies within the other, its images are its own
+        other = data.folder if split == "eval" else data.eval_folder
+        inner = Path(os.path.relpath(_resolved(other), _resolved(str(root)))).as_posix()
+        names = [name for name in names if not name.startswith(f"{inner}/")]
+    if not names:
+        raise DataError(f"{field} = {str(root)!r} holds no images; known suffixes are {' '.join(sorted(arrays.SUFFIXES))}")
+    total = len(names)
+    if not separate:
+        held_out = {name for name in names if is_held_out(name)} or {min(names, key=image_id)}
+        names = [name for name in names if (name in held_out) == (split == "eval")]
+    usable, dropped = [], []
+    for name in names:
+        try:
+            width, height = arrays.read_size(root / name)
+            if decode:
+                arrays.read(root / name, config.model.image_channels)
+        except arrays.ImageError as error:
+            dropped.append(Dropped(name, str(error).removeprefix(f"{root / name} ")))
+            continue
+        if min(width, height) < data.hr_size:
+            dropped.append(Dropped(name, f"is {width}×{height}, smaller than data.hr_size = {data.hr_size}"))
+        else:
+            usable.append(name)
+    if not names:
+        raise DataError(f"{field} = {str(root)!r} has too few images to train on and to hold one out")
+    return Folder(root, usable, config.model.image_channels, tuple(dropped), total)
+
+
+def _resolved(folder: str) -> str:
+    return folder if "://" in folder else str(Path(folder).resolve())

@@ -1,0 +1,132 @@
+"""Debian packages, read without dpkg: an `ar` archive of two tar archives; and what their copyright file says of a file.
+
+Nothing is unpacked: members are read into memory, so that no path in a package can lead anywhere.
+"""
+
+import fnmatch
+import io
+import lzma
+import re
+import tarfile
+import zlib
+from collections.abc import Callable
+from pathlib import Path, PurePosixPath
+from typing import NamedTuple
+
+from sr3_jax.data.source import DataError
+
+Paragraph = dict[str, str]  # of a control file: fields in lower case; a field's further lines follow its first
+_URL = re.compile(r"https?://[^\s<>)]+")
+
+
+class Deb(NamedTuple):
+    name: str
+    version: str
+    files: dict[str, bytes]  # the regular files that were wanted, by their path from the root, "usr/share/…"
+
+
+class Credit(NamedTuple):
+    holders: str  # "2008, Jane Doe; 2009, John Doe", without e-mail addresses
+    licence: str  # its short name, "CC-BY-4.0"
+    source: str  # a URL, or empty
+
+
+def read(path: Path, wanted: Callable[[PurePosixPath], bool]) -> Deb:
+    """The package in a .deb file; raises DataError when it is damaged, or compressed in a way that is not read here."""
+    try:
+        members = _members(path.read_bytes())
+        zstd = [name for name in members if name.endswith(".zst")]
+        if zstd and "zst" not in tarfile.TarFile.OPEN_METH:  # Python reads it from 3.14 on
+            raise DataError(f"{path}: {zstd[0]} needs Python 3.14; or take the package from Debian, which compresses with xz")
+        [about] = paragraphs(_files(members, "control", lambda name: str(name) == "control")["control"].decode()) or [{}]
+        return Deb(about["package"], about["version"], _files(members, "data", wanted))
+    except (tarfile.TarError, lzma.LZMAError, zlib.error, EOFError, OSError, KeyError, ValueError) as error:
+        detail = getattr(error, "strerror", None) or f"{type(error).__name__}: {error}"
+        raise DataError(f"{path} cannot be read as a Debian package ({detail}); fetch it again") from error
+
+
+def paragraphs(text: str) -> list[Paragraph]:
+    """The paragraphs of a file in the format of Debian's control files, of which copyright files are an instance."""
+    found = []
+    for block in re.split(r"\n\s*\n", text):
+        fields: Paragraph = {}
+        name = ""
+        for line in block.splitlines():
+            if line[:1] in (" ", "\t") and name:
+                fields[name] = f"{fields[name]}\n{line.strip()}"
+            elif ":" in line:
+                name, _, value = line.partition(":")
+                name = name.strip().lower()
+                fields[name] = value.strip()
+        if fields:
+            found.append(fields)
+    return found
+
+
+def credit(copyright: str, path: str) -> Credit | None:
+    """What a machine-readable copyright file (DEP-5) says of an installed file; None if it says nothing, or is of another kind.
+
+    Its patterns are paths in the source package. Installation may have moved a file, or written it in another format, as
+    `.webp` instead of `.jpg`. So a pattern that is the end of the path but for the suffix decides, then one of the file's own
+    name, then a wildcard that fits the end of its path. The last that fits counts.
+    """
+    first, *others = paragraphs(copyright) or [{}]
+    if "format" not in first:
+        return None
+    name, ends = path.rpartition("/")[2], [path.split("/", depth)[-1] for depth in range(path.count("/") + 1)]
+    stems = {_stem(end) for end in ends if "/" in end}
+
+    def certainty(pattern: str) -> int:
+        if "/" in pattern and _stem(pattern) in stems:
+            return 3
+        if pattern.rpartition("/")[2] == name:
+            return 2
+        return int(any(fnmatch.fnmatchcase(end, pattern) for end in ends))
+
+    found, last = 0, None
+    for paragraph in others:
+        best = max(map(certainty, paragraph.get("files", "").split()), default=0)
+        if best and best >= found:
+            found, last = best, paragraph
+    if last is None:
+        return None
+    holders = [re.sub(r"\s*<\S*@\S*", "", line) for line in last.get("copyright", "").splitlines()]
+    urls = _URL.findall(" ".join(value for field, value in last.items() if field != "license"))
+    licence = (last.get("license") or "not stated").splitlines()[0]
+    return Credit("; ".join(filter(None, holders)) or "not stated", licence, urls[0] if urls else "")
+
+
+def _stem(path: str) -> str:
+    """The path without its suffix."""
+    return re.sub(r"\.[^./]*$", "", path)
+
+
+def _members(data: bytes) -> dict[str, bytes]:
+    """The members of an `ar` archive."""
+    if not data.startswith(b"!<arch>\n"):
+        raise ValueError("it is no ar archive")
+    members, place = {}, 8
+    while place < len(data):
+        header = data[place : place + 60]
+        name, size = header[:16].decode("ascii").strip().rstrip("/"), int(header[48:58])
+        if size < 0 or place + 60 + size > len(data):
+            raise ValueError("it ends too early")
+        members[name] = data[place + 60 : place + 60 + size]
+        place += 60 + size + size % 2
+    return members
+
+
+def _files(members: dict[str, bytes], archive: str, wanted: Callable[[PurePosixPath], bool]) -> dict[str, bytes]:
+    """The regular files of control.tar.* or data.tar.*; links, of which the target is there as well, are left out."""
+    name = next((name for name in members if name.startswith(f"{archive}.tar")), None)
+    if name is None:
+        raise ValueError(f"it has no {archive}.tar")
+    found = {}
+    with tarfile.open(fileobj=io.BytesIO(members[name])) as files:
+        for member in files:
+            if member.isreg() and wanted(PurePosixPath(member.name)):
+                file = files.extractfile(member)
+                found[str(PurePosixPath(member.name))] = file.read() if file else b""
+        while files.fileobj and files.fileobj.read(2**20):  # to the end, where a cut or damaged stream shows
+            pass
+    return found

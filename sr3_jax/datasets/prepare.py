@@ -1,0 +1,284 @@
+"""`sr3 prepare`: images of any size and place → square ones of one size in records.py's format, once.
+
+Worker processes decode, crop (the largest central square), resize and encode; this process writes. A shard appears by rename
+when it is whole, with the list of its images beside it; the manifest comes last. So a stopped run goes on with the next shard.
+"""
+
+import hashlib
+import itertools
+import json
+import multiprocessing
+import multiprocessing.connection
+import os
+import threading
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from typing import NamedTuple
+
+from array_record.python.array_record_module import ArrayRecordWriter
+
+from sr3_jax.data import records
+from sr3_jax.data.crops import resample, square
+from sr3_jax.data.faces import OrlFaces
+from sr3_jax.data.folder import Folder
+from sr3_jax.data.source import DataError, Dropped, Image, Source, converted
+from sr3_jax.data.sources import tfds_place
+from sr3_jax.datasets.tiles import Tiles, detail
+from sr3_jax.errors import UserError
+from sr3_jax.images import arrays
+from sr3_jax.runtime import paths
+from sr3_jax.runtime.atomic import disk_errors, replacing
+from sr3_jax.runtime.paths import AnyPath
+
+ENCODINGS = ("png", "raw")
+SHARD_BYTES = 256 * 2**20
+STATE = "prepare.json"  # what an unfinished folder is being made of
+
+
+class Prepared(NamedTuple):
+    images: int
+    shards: int
+    dropped: Sequence[Dropped]
+    converted: str  # what was done to how many images when they were read
+    notes: Sequence[str] = ()  # what else to tell
+
+
+class Settings(NamedTuple):
+    """What the records depend on; a folder is gone on with only if all of it is the same."""
+
+    source: str
+    images: str  # number and digest of the ids
+    size: int
+    resample: str
+    encoding: str
+    tiles: list[int]  # none: one square an image; else many, of the image reduced by each of these factors
+    detail: float  # tiles with less are left out
+
+
+class Files(Folder):
+    """A folder of which a file that cannot be read stops the work: it may be there the next time. Only decoding may fail."""
+
+    def __getitem__(self, index: int) -> Image:
+        path = self.root / self.names[index]
+        try:
+            data = path.read_bytes()
+        except Exception as error:  # the drivers of object stores have errors of their own
+            reason = getattr(error, "strerror", None) or error
+            raise UserError(f"{path} cannot be read: {reason}; the same command goes on where it stopped") from error
+        pixels, notes = arrays.decode(data, self.channels, str(path))
+        return Image(pixels, self.names[index], notes=notes)
+
+
+def open_images(place: str) -> tuple[Source, list[str]]:
+    """The images at `place`, and their ids: a folder, "orl", `tfds:NAME[:VERSION][:SPLIT]` (ArrayRecord); raises DataError."""
+    if place == "orl":
+        faces = OrlFaces(range(1, 41))
+        return faces, [f"s{person}/{number}" for person in faces.people for number in range(1, 11)]
+    if named := tfds_place(place):
+        from sr3_jax.data.tfds_source import TfdsSource
+
+        name, split = named
+        prepared = TfdsSource(name, split or "train", "", 3)
+        return prepared, [f"{name}/{split or 'train'}/{index}" for index in range(len(prepared))]
+    root = paths.parse(place)
+    if not root.is_dir():
+        raise DataError(f"{place} is not a folder (nor orl, nor tfds:NAME)")
+    names = sorted(name for name in paths.files_below(root) if arrays.is_image_name(root / name))
+    if not names:
+        raise DataError(f"{place} holds no images; known suffixes are {' '.join(sorted(arrays.SUFFIXES))}")
+    return Files(root, names, None), names
+
+
+def open_tiles(place: str, size: int, factors: Sequence[int]) -> tuple[Source, list[str]]:
+    """The squares in the images of a folder, and their ids; raises DataError."""
+    source, _ = open_images(place)
+    if not isinstance(source, Folder):
+        raise DataError(f"--tiles is for a folder of large images, not for {place}")
+    tiles = Tiles(source, size, factors)
+    if not len(tiles):
+        raise DataError(f"{place}: no image has room for a square of --size={size}, reduced by {min(factors)} (--tiles)")
+    return tiles, tiles.ids
+
+
+def prepare(
+    place: str,
+    output: AnyPath,
+    *,
+    name: str = "",
+    size: int,
+    method: str = "area",
+    encoding: str = "png",
+    tiles: Sequence[int] = (),
+    detail: float = 0.0,
+    held_out: Collection[str] = (),
+    workers: int | None = None,
+    on_image: Callable[[int], object] = lambda done: None,
+    on_start: Callable[[int, int], object] = lambda total, done: None,
+) -> Prepared:
+    """Writes or completes `output`; raises UserError when it holds something else, or when no image can be used.
+
+    `name` stands for `place` in what is written. `held_out` names the images (or the photographs that tiles are of) to be
+    held out from training; without any it is 5 %, by a hash of the name. `on_start(total, done)` is called once,
+    `on_image(count)` after every few images.
+    """
+    source, ids = open_tiles(place, size, tiles) if tiles else open_images(place)
+    digest = hashlib.sha256("\n".join(ids).encode()).hexdigest()[:16]
+    settings = Settings(name or place, f"{len(ids)} images, {digest}", size, method, encoding, [*tiles], detail)
+    _claim(output, settings)
+    per_shard = max(64, SHARD_BYTES // (3 * size * size))
+    shards = [range(start, min(start + per_shard, len(ids))) for start in range(0, len(ids), per_shard)]
+    names = [f"images-{k:05d}-of-{len(shards):05d}.array_record" for k in range(len(shards))]
+    left = [k for k, name in enumerate(names) if not _note(output, name).exists()]
+    on_start(len(ids), len(ids) - sum(len(shards[k]) for k in left))
+    if left:
+        workers = workers or _cores()
+        with ProcessPoolExecutor(
+            workers, mp_context=multiprocessing.get_context("spawn"), initializer=_begin, initargs=(source, ids, settings)
+        ) as pool:
+            try:
+                # the next shard is under way while one is written
+                results = (pool.map(_one, shards[k], chunksize=4) for k in left)
+                for k, result in zip(left, _one_ahead(results), strict=True):
+                    _write_shard(output, names[k], result, on_image)
+            except BrokenProcessPool as error:
+                raise UserError(
+                    f"a worker process was killed, probably for memory; give --workers={max(1, workers // 2)}; "
+                    "the same command goes on where it stopped"
+                ) from error
+            except BaseException:
+                pool.shutdown(wait=False, cancel_futures=True)
+                raise
+    return _finish(output, names, settings, source.dropped, held_out)
+
+
+def finished(output: AnyPath, settings: Settings) -> Prepared | None:
+    """What `output` holds, if it is complete, whatever its images; raises UserError if it is of other settings or not ours."""
+    if not _is_of(output, settings, ("images",)) or not (output / records.MANIFEST).exists():
+        return None
+    manifest = records.read_manifest(output)
+    dropped = [Dropped(*entry) for entry in manifest["dropped"]]
+    return Prepared(sum(map(len, manifest["shards"].values())), len(manifest["shards"]), dropped, "")
+
+
+def _is_of(output: AnyPath, settings: Settings, ignored: Sequence[str] = ()) -> bool:
+    """Whether the folder was begun, with these settings; False if it is empty. Raises UserError if it holds something else."""
+    state = output / STATE
+    if state.exists():
+        theirs = json.loads(state.read_text())
+        differing = [
+            f"{name}: {value!r} here, {theirs.get(name)!r} there"
+            for name, value in settings._asdict().items()
+            if theirs.get(name) != value and name not in ignored
+        ]
+        if differing:
+            raise UserError(f"{output} was begun with other settings ({'; '.join(differing)}); use another --output")
+        return True
+    if output.exists() and (not output.is_dir() or any(output.iterdir())):
+        raise UserError(f"{output} is not empty and not of `sr3 prepare`; use another --output")
+    return False
+
+
+def _claim(output: AnyPath, settings: Settings) -> None:
+    """Notes what the folder is for, or checks that it is for the same; raises UserError if not."""
+    if _is_of(output, settings):
+        for left_behind in output.glob(".sr3-*"):  # by a kill
+            left_behind.unlink()
+        return
+    with disk_errors(output), replacing(output / STATE) as temporary:
+        temporary.write_text(json.dumps(settings._asdict(), indent=2) + "\n")
+
+
+def _note(output: AnyPath, shard: str) -> AnyPath:
+    return output / shard.replace(".array_record", ".json")
+
+
+def _write_shard(
+    output: AnyPath, name: str, results: Iterator[tuple[str, bytes | str, Sequence[str]]], on_image: Callable[[int], object]
+) -> None:
+    ids, dropped, counts = [], [], Counter[str]()
+    with disk_errors(output), replacing(output / name) as temporary:
+        writer = ArrayRecordWriter(str(temporary), "group_size:1")
+        try:
+            for id, outcome, notes in results:
+                on_image(1)
+                if isinstance(outcome, str):
+                    dropped.append((id, outcome))
+                elif outcome:
+                    writer.write(outcome)
+                    ids.append(id)
+                    counts.update(notes)
+        finally:
+            writer.close()
+    with disk_errors(output), replacing(_note(output, name)) as temporary:
+        temporary.write_text(json.dumps({"ids": ids, "dropped": dropped, "converted": counts}))
+
+
+def _finish(
+    output: AnyPath, names: Sequence[str], settings: Settings, unusable: Sequence[Dropped], held_out: Collection[str]
+) -> Prepared:
+    notes = {name: json.loads(_note(output, name).read_text()) for name in names}
+    dropped = [*unusable] + [Dropped(*entry) for note in notes.values() for entry in note["dropped"]]
+    shards = {name: note["ids"] for name, note in notes.items()}
+    count = sum(map(len, shards.values()))
+    if not count:
+        raise DataError(
+            f"{settings.source}: none of its {len(dropped)} images can be used ({dropped[0].id} {dropped[0].reason})"
+        )
+    manifest = {"source": settings.source, "size": settings.size, "shards": shards, "dropped": dropped}
+    if held_out:
+        manifest["held_out"] = sorted(held_out)
+    with disk_errors(output), replacing(output / records.MANIFEST) as temporary:
+        temporary.write_text(json.dumps(manifest))
+    said = converted(Counter(note["converted"]).elements() for note in notes.values())
+    return Prepared(count, len(names), dropped, said)
+
+
+def _one_ahead(iterators: Iterator) -> Iterator:
+    """The same, each begun while the one before is in use."""
+    first = list(itertools.islice(iterators, 1))
+    for following in iterators:
+        yield first.pop()
+        first.append(following)
+    yield from first
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+# -- in a worker
+
+_job: tuple[Source, Sequence[str], Settings]
+
+
+def _begin(*job: object) -> None:
+    global _job
+    _job = job  # type: ignore[assignment]
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    """A worker whose parent was killed would wait for work for ever."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    multiprocessing.connection.wait([parent.sentinel])
+    os._exit(1)
+
+
+def _one(index: int) -> tuple[str, bytes | str, Sequence[str]]:
+    """(id, record, or why there is none, what was converted); an empty record for a tile without detail."""
+    source, ids, settings = _job
+    size = settings.size
+    try:
+        image = source[index]
+        height, width, _ = image.pixels.shape
+        if min(height, width) < size:
+            return ids[index], f"is {width}×{height}, smaller than {size}", ()
+        if settings.detail and detail(image.pixels) < settings.detail:
+            return ids[index], b"", ()
+        pixels = image.pixels if settings.tiles else resample(image.pixels, square(image), size, settings.resample)
+        return ids[index], records.encode(pixels, settings.encoding), image.notes
+    except arrays.ImageError as error:
+        return ids[index], str(error), ()

@@ -1,0 +1,232 @@
+"""Which levels to visit when only a few network evaluations are allowed: the paper's search (section 2.4), for any sampler.
+
+The network is trained once, for all levels; a sampling schedule is chosen afterwards, by its results on held-out images at a
+fixed number of evaluations. The paper searched by FID; here the metric is a choice (FID and KID need the weights of their
+network, and more held-out images than a small set has). The space is small and bounded:
+
+    sampler         ancestral (posterior variance), ddim, dpm_solver, heun
+    eta             0 to 1, of ddim and dpm_solver: how much noise is put back
+    log_snr_start   1 to 9: the cleanest level
+    1 / rho         0 to 1: the smaller, the more evenly the levels lie in the log-SNR
+
+The first half of the trials are spread evenly over it (a Halton sequence); the second half are steps away from the best so far.
+Trials are functions of their number and of those before, and each is written down when it is done, so a stopped search goes on.
+
+The images are the validation set, never one of a table that is reported: the held-out ones, but of the AT&T faces people
+26-30. Every second one is searched on, the others judge the winner.
+"""
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from jaxtyping import UInt8
+from PIL import Image, ImageDraw, ImageFont
+
+from sr3_jax.checkpoints.checkpoint import Checkpoint
+from sr3_jax.errors import UserError
+from sr3_jax.evaluation import held_out
+from sr3_jax.evaluation.contenders import to_uint8
+from sr3_jax.inference.upscaler import Upscaler
+from sr3_jax.method import sampling_steps
+from sr3_jax.metrics import distortion, distributions
+from sr3_jax.metrics.distributions import Reference, Statistics
+from sr3_jax.metrics.lpips import lpips
+from sr3_jax.metrics.networks.inception import FEATURES
+from sr3_jax.runtime.atomic import write_text
+from sr3_jax.runtime.paths import AnyPath
+
+SAMPLERS = ("ancestral", "ddim", "dpm_solver", "heun")  # those that RANGES is made for
+RANGES = {"eta": (0.0, 1.0), "log_snr_start": (1.0, 9.0), "inverse_rho": (0.0, 1.0)}
+METRICS = {"lpips": -1, "psnr": 1, "fid": -1, "kid": -1}  # and whether more is better
+
+Fields = dict[str, Any]  # of config.sample
+FeatureNetwork = Callable[[np.ndarray], Any]  # evaluation.inception.Inception: uint8 images to their features
+
+
+class Trial(NamedTuple):
+    number: int
+    point: list[float]  # in the unit cube: sampler, then RANGES
+    scores: dict[str, float]
+
+    @property
+    def fields(self) -> Fields:
+        return fields_of(np.array(self.point))
+
+
+def fields_of(point: np.ndarray) -> Fields:
+    """config.sample's fields at a point of the unit cube."""
+    sampler = SAMPLERS[min(int(point[0] * len(SAMPLERS)), len(SAMPLERS) - 1)]
+    eta, start, inverse = (low + (high - low) * float(x) for x, (low, high) in zip(point[1:], RANGES.values(), strict=True))
+    rho = round(1 / inverse, 3) if inverse > 0.01 else 0.0  # beyond 100 nothing changes
+    fields: Fields = {"schedule": "log_snr", "sampler": sampler, "log_snr_start": round(start, 3), "rho": rho}
+    return fields | ({"eta": round(eta, 3)} if sampler in ("ddim", "dpm_solver") else {"variance": "posterior"})
+
+
+def halton(number: int, dimensions: int) -> np.ndarray:
+    """Point `number` (from 1) of the Halton sequence in the unit cube."""
+
+    def radical_inverse(n: int, base: int) -> float:
+        value, share = 0.0, 1 / base
+        while n:
+            value, n, share = value + n % base * share, n // base, share / base
+        return value
+
+    return np.array([radical_inverse(number, base) for base in (2, 3, 5, 7)[:dimensions]])
+
+
+def propose(done: list[Trial], trials: int, metric: str) -> np.ndarray:
+    """The point of the next trial."""
+    number = len(done)
+    if number < trials // 2 or not done:
+        return halton(number + 1, 1 + len(RANGES))
+    best = max(done, key=lambda trial: METRICS[metric] * trial.scores[metric])
+    rng = np.random.default_rng(number)
+    reach = 0.25 * 0.93 ** (number - trials // 2)  # ever closer
+    step = rng.normal(0, reach, 1 + len(RANGES))
+    step[0] = 0  # within the best one's sampler
+    return np.clip(np.array(best.point) + step, 0, 1)
+
+
+class Judge:
+    """Scores of a schedule on a part of the held-out images; with FID's network also FID and KID."""
+
+    def __init__(self, upscaler: Upscaler, images: held_out.HeldOut, rows: np.ndarray, inception: FeatureNetwork | None = None):
+        self.upscaler, self.config = upscaler, upscaler.checkpoint.config
+        self.lr, self.hr = images.lr[rows], images.hr[rows]
+        self.ids = [images.ids[i] for i in rows]
+        self.signals = {name: values[rows] for name, values in images.signals.items()}
+        self.inception = inception
+        self.truth = self._statistics(self.hr)
+
+    def _statistics(self, images: np.ndarray) -> Statistics | None:
+        if self.inception is None:
+            return None
+        found = Statistics(FEATURES)
+        for start in range(0, len(images), 32):
+            found.add(np.asarray(self.inception(images[start : start + 32]).features))
+        return found
+
+    def __call__(self, evaluations: int, fields: Mapping[str, Any]) -> dict[str, float]:
+        """PSNR, consistency and LPIPS (VGG) of one sample an image, means."""
+        steps = sampling_steps(self.config, evaluations, fields)
+        output = to_uint8(self.upscaler.trial(self.lr, self.ids, steps, signals=self.signals))
+        found = distortion.scores(output, self.hr, self.lr) | {"lpips": lpips(output, self.hr)}
+        means = {name: float(values.mean()) for name, values in found.items()}
+        made = self._statistics(output)
+        if made is None or self.truth is None:
+            return means
+        fid = distributions.fid(made, Reference.of("held-out images", self.truth))
+        return means | {"fid": fid, "kid": distributions.kid(made.sample, self.truth.sample)[0]}
+
+
+class Found(NamedTuple):
+    fields: Fields
+    searched: dict[str, float]  # scores on the images that were searched on
+    held_out: dict[str, float]  # and on the others
+    before: dict[str, float]  # what the checkpoint's own schedule has there
+
+
+def search(
+    checkpoint: Checkpoint,
+    evaluations: int,
+    trials: int,
+    metric: str,
+    folder: AnyPath,
+    limit: int = 0,
+    on_trial: Callable[[Trial], object] = lambda trial: None,
+    inception: FeatureNetwork | None = None,
+) -> Found:
+    """Runs or completes `trials` trials, recorded in `folder`; raises UserError. FID and KID need `inception`."""
+    if metric not in METRICS:
+        raise UserError(f"--metric={metric} can be {' or '.join(METRICS)}")
+    if metric in ("fid", "kid") and inception is None:
+        raise UserError(f"--metric={metric} needs --inception=PATH, the weights of its network")
+    if jax.process_count() > 1:
+        raise UserError("search runs in one process, on all its devices")
+    objective = checkpoint.method.objective
+    if objective.choices.steps is not None:
+        raise UserError(f"{checkpoint.name} is a {objective.title} network: it has no schedule to search for")
+    images = held_out.load(checkpoint.config, limit, "validation")
+    least = 4 if inception else 2
+    if images.total < least:
+        raise UserError(f"a search needs at least {least} held-out images: some to search on, some to judge by")
+    upscaler = Upscaler(checkpoint)
+    judge = Judge(upscaler, images, np.arange(0, len(images.ids), 2), inception)
+    about = {"evaluations": evaluations, "metric": metric, "trials": trials, "step": checkpoint.step, "n": len(judge.ids)}
+    about["parameters"] = _fingerprint(checkpoint)
+    done = list(_recorded(folder, about))
+    for trial in done:
+        on_trial(trial)
+    while len(done) < trials:
+        point = propose(done, trials, metric)
+        trial = Trial(len(done), point.round(6).tolist(), judge(evaluations, fields_of(point.round(6))))
+        done.append(trial)
+        write_text(folder / "trials.json", json.dumps(about | {"done": [item._asdict() for item in done]}, indent=1))
+        on_trial(trial)
+    best = max(done, key=lambda trial: METRICS[metric] * trial.scores[metric])
+    others = Judge(upscaler, images, np.arange(1, len(images.ids), 2), inception)
+    return Found(best.fields, best.scores, others(evaluations, best.fields), others(evaluations, {}))
+
+
+def _recorded(folder: AnyPath, about: Mapping[str, Any]) -> Iterator[Trial]:
+    """The trials of a search that was stopped; raises UserError if it was another one."""
+    path = folder / "trials.json"
+    if not path.exists():
+        return
+    try:
+        found = json.loads(path.read_text())
+        trials = [Trial(**entry) for entry in found["done"]]
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{path} is damaged; remove it, and the search begins anew") from error
+    differing = [
+        f"{name}: {value!r} here, {found.get(name)!r} there" for name, value in about.items() if found.get(name) != value
+    ]
+    if differing:
+        raise UserError(f"{path} is of another search ({'; '.join(differing)}); give another --output, or remove it")
+    yield from trials
+
+
+def _fingerprint(checkpoint: Checkpoint) -> str:
+    """Tells one network's parameters from another's."""
+    digest = hashlib.sha256()
+    for leaf in jax.tree.leaves(checkpoint.params):
+        digest.update(np.asarray(leaf).tobytes())
+    return digest.hexdigest()[:16]
+
+
+def picture(trials: list[Trial], metric: str, size: int = 480) -> UInt8[np.ndarray, "h w 3"]:
+    """Every trial by PSNR and LPIPS, a colour a sampler; those that no other trial beats in both are joined."""
+    colours = dict(zip(SAMPLERS, ("#888888", "#1f77b4", "#d62728", "#2ca02c"), strict=True))
+    points = np.array([[trial.scores["psnr"], trial.scores["lpips"]] for trial in trials])
+    low, high = np.quantile(points, 0.0, axis=0), np.quantile(points, 1.0, axis=0)
+    left, margin = 60, 40
+
+    def place(point: np.ndarray) -> tuple[float, float]:
+        x, y = (point - low) / np.maximum(high - low, 1e-9)
+        return left + x * (size - left - margin), margin + (1 - y) * (size - 2 * margin)
+
+    sheet = Image.new("RGB", (size, size), "white")
+    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(12)
+    draw.rectangle([left - 8, margin - 8, size - margin + 8, size - margin + 8], outline="#cccccc")
+    front = [i for i, (x, y) in enumerate(points) if not np.any((points[:, 0] > x) & (points[:, 1] < y))]
+    front.sort(key=lambda i: points[i, 0])
+    draw.line([place(points[i]) for i in front], fill="#bbbbbb", width=2)
+    for trial, point in zip(trials, points, strict=True):
+        x, y = place(point)
+        draw.ellipse([x - 3, y - 3, x + 3, y + 3], fill=colours[trial.fields["sampler"]])
+    draw.text((size / 2, size - 12), f"PSNR, {low[0]:.2f} to {high[0]:.2f} dB", "black", font, anchor="mm")
+    draw.text((4, margin - 24), f"LPIPS (VGG), {low[1]:.3f} to {high[1]:.3f}; searched by {metric}", "black", font)
+    for row, (name, colour) in enumerate(colours.items()):
+        draw.text((size - margin - 4, margin + 14 * row), name, colour, font, anchor="ra")
+    return np.asarray(sheet)
+
+
+def keep(path: AnyPath, evaluations: int, found: Found) -> None:
+    """Adds the winner to the schedules beside a checkpoint, as the default for that number of evaluations."""
+    known = json.loads(path.read_text()) if path.exists() else {}
+    known[str(evaluations)] = found.fields
+    write_text(path, json.dumps(dict(sorted(known.items(), key=lambda item: int(item[0]))), indent=2) + "\n")

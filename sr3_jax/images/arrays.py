@@ -1,0 +1,175 @@
+"""Image files in, uint8 arrays out, and back. Pillow does the work; what it did to a file is said in words."""
+
+import io
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from jaxtyping import UInt8
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
+
+from sr3_jax.errors import UserError
+from sr3_jax.runtime import paths
+from sr3_jax.runtime.atomic import replacing
+from sr3_jax.runtime.paths import AnyPath
+
+Pixels = UInt8[np.ndarray, "h w c"]
+
+_FORMATS = ("png", "jpg", "jpeg", "jpe", "webp", "bmp", "tif", "tiff", "gif", "pgm", "ppm", "pbm", "pnm", "avif", "jp2", "tga")
+SUFFIXES = frozenset("." + name for name in _FORMATS)
+_EXIF_IN_PNG = {"exif", "Raw profile type exif", "XML:com.adobe.xmp"}
+
+
+class ImageError(UserError):
+    """A file that is not, or not wholly, an image."""
+
+
+class Decoded(NamedTuple):
+    pixels: Pixels  # (h, w, channels)
+    notes: tuple[str, ...]  # what had to be converted, e.g. ("alpha flattened onto white",)
+
+
+def is_image_name(path: AnyPath) -> bool:
+    """Whether the name looks like an image's: hidden files and other suffixes do not."""
+    return path.suffix.lower() in SUFFIXES and not path.name.startswith(".")
+
+
+def read_size(path: AnyPath | str) -> tuple[int, int]:
+    """(width, height) after EXIF orientation, from the header alone; raises ImageError when there is none."""
+    with open_image(path, str(path)) as image, named_errors(f"{path} cannot be opened as an image"):
+        # Not asked for: a TIFF's size is that after turning, and a PNG without EXIF in front would be decoded in search of it.
+        upright = image.format == "TIFF" or (image.format == "PNG" and not _EXIF_IN_PNG & image.info.keys())
+        return image.size if upright or orientation(image) < 5 else image.size[::-1]
+
+
+def read(path: AnyPath | str, channels: int | None) -> Decoded:
+    """The whole image as uint8, EXIF orientation applied: 3 channels (RGB), 1 (luma) or its own (None); raises ImageError."""
+    with open_image(path, str(path)) as image:
+        return convert(image, channels, str(path))
+
+
+def decode(data: bytes, channels: int | None, name: str) -> Decoded:
+    """As `read`, from the bytes of a file."""
+    with open_image(io.BytesIO(data), name) as image:
+        return convert(image, channels, name)
+
+
+def convert(image: Image.Image, channels: int | None, name: str = "the image") -> Decoded:
+    """A Pillow image of any mode as uint8 with 1 or 3 channels, and what was done to it; raises ImageError."""
+    with named_errors(f"{name} cannot be decoded"):
+        return _convert(image, channels)
+
+
+def _convert(image: Image.Image, channels: int | None) -> Decoded:
+    notes = []
+    turned_by_load = image.format == "TIFF" and orientation(image) > 1  # the one format that Pillow turns itself
+    levels_are_16_bit = image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PPM")
+    image.load()
+    if getattr(image, "n_frames", 1) > 1:
+        notes.append("first frame only")
+    if turned_by_load or orientation(image) > 1:
+        image = ImageOps.exif_transpose(image)
+        notes.append("turned upright as its EXIF orientation says")
+    if image.mode.startswith("I") or image.mode == "F":
+        image = Image.fromarray(_to_8_bits(np.asarray(image, np.float64), 65535.0 if levels_are_16_bit else None))
+        notes.append("16-bit or float levels rounded to 8 bits")
+    if image.mode in ("LA", "PA", "RGBA", "RGBa") or "transparency" in image.info:
+        grey = image.mode in ("1", "L", "LA")
+        rgba = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("L" if grey else "RGB")
+        notes.append("alpha flattened onto white")
+    elif image.mode in ("P", "CMYK", "YCbCr", "LAB", "HSV"):
+        notes.append({"P": "palette"}.get(image.mode, image.mode) + " converted to RGB")
+        image = image.convert("RGB")
+    if channels is None:
+        channels = 1 if image.mode in ("L", "1") else 3
+    wanted = "L" if channels == 1 else "RGB"
+    if image.mode == "RGB" and channels == 1:
+        notes.append("colour converted to grey")
+    elif image.mode in ("L", "1") and channels == 3:
+        notes.append("grey repeated in three channels")
+    pixels = np.asarray(image if image.mode == wanted else image.convert(wanted))
+    return Decoded(np.ascontiguousarray(pixels if pixels.ndim == 3 else pixels[..., None]), tuple(notes))
+
+
+def to_pillow(pixels: Pixels) -> Image.Image:
+    """(h, w, 1 or 3) uint8 as a Pillow image."""
+    return Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels)
+
+
+def as_channels(pixels: Pixels, channels: int) -> UInt8[np.ndarray, "h w c2"]:
+    """Grey repeated, or the luma of colour, in 1 or 3 channels."""
+    if pixels.shape[-1] == 3 and channels == 1:
+        return np.asarray(to_pillow(pixels).convert("L"))[..., None]
+    return np.repeat(pixels, channels // pixels.shape[-1], axis=-1)
+
+
+def can_write(path: AnyPath) -> bool:
+    """Whether the suffix names a format that can be written."""
+    Image.init()
+    return Image.registered_extensions().get(path.suffix.lower()) in Image.SAVE
+
+
+def write(path: AnyPath | str, pixels: Pixels) -> None:
+    """Writes (h, w, 1 or 3) uint8 to `path` in the format of its suffix; the file appears whole, by rename, or not at all.
+
+    Raises UserError for a suffix that cannot be written, a folder that cannot be written to, a size the format cannot hold.
+    """
+    path = paths.parse(path)
+    suffix = path.suffix.lower()
+    if Image.registered_extensions().get(suffix) not in Image.SAVE:
+        raise UserError(f"{path}: images cannot be written with the suffix {path.suffix!r}; use .png, .jpg, .webp or .tiff")
+    image = to_pillow(pixels)
+    options: dict[str, Any] = {"quality": 95} if suffix in (".jpg", ".jpeg", ".webp") else {}
+    try:
+        with replacing(path) as temporary:
+            image.save(temporary, **options)
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} cannot be written: {_first_line(error)}") from error
+
+
+def open_image(source: AnyPath | str | io.BytesIO, name: str) -> Image.Image:
+    """The image of a file, or of its bytes, before it is decoded; raises ImageError."""
+    try:
+        with named_errors(f"{name} cannot be opened as an image"):
+            if not isinstance(source, io.BytesIO | str | Path):
+                source = io.BytesIO(source.read_bytes())
+            return Image.open(source)
+    except ImageError as error:
+        if isinstance(error.__cause__, FileNotFoundError):
+            raise ImageError(f"{name} does not exist") from error.__cause__
+        if isinstance(error.__cause__, UnidentifiedImageError):
+            empty = not (source.getvalue() if isinstance(source, io.BytesIO) else Path(source).stat().st_size)
+            raise ImageError(f"{name} is {'empty' if empty else 'not an image, whatever its name says'}") from error.__cause__
+        raise
+
+
+@contextmanager
+def named_errors(what: str) -> Iterator[None]:
+    """Turns whatever Pillow raises into an ImageError: damaged files make it raise anything (struct.error, KeyError)."""
+    try:
+        yield
+    except ImageError:
+        raise
+    except Exception as error:
+        raise ImageError(f"{what}: {_first_line(error)}") from error
+
+
+def orientation(image: Image.Image) -> int:
+    """EXIF orientation: 1 (upright) to 8."""
+    value = image.getexif().get(ExifTags.Base.Orientation, 1)
+    return value if value in range(1, 9) else 1
+
+
+def _to_8_bits(levels: np.ndarray, full: float | None) -> np.ndarray:
+    """Levels of a 16-bit or float image to uint8. Unknown full scale: 1, 255 or 65,535, the smallest that holds the maximum."""
+    levels = np.nan_to_num(levels)
+    highest = levels.max(initial=0)
+    full = full or next((scale for scale in (1.0, 255.0, 65535.0) if highest <= scale), highest)
+    return np.round(np.clip(levels / full, 0, 1) * 255).astype(np.uint8)
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]

@@ -1,0 +1,112 @@
+"""What a picture is to the upscaler: colour and alpha in float, whatever it came as, and back to the same."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Float
+from PIL import Image as PillowImage
+
+from sr3_jax.errors import UserError
+from sr3_jax.images.arrays import ImageError
+
+Plane = Float[np.ndarray, "_h _w _c"]
+
+
+class Picture(NamedTuple):
+    """Values in [-1, 1]; alpha from -1 (clear) to 1 (opaque)."""
+
+    colour: Plane  # grey (h, w, 1) or RGB (h, w, 3)
+    alpha: Plane | None = None  # (h, w, 1)
+    levels: int = 255  # that the picture's own format has: 255 or 65,535; 0 if it is a float one
+
+    def quantized(self, levels: int | None = None) -> np.ndarray:
+        """All channels, rounded to uint8 or uint16; or float in [0, 1]."""
+        levels = self.levels if levels is None else levels
+        values = self.colour if self.alpha is None else np.concatenate([self.colour, self.alpha], axis=-1)
+        values = (np.clip(values, -1, 1) + 1) / 2
+        return np.rint(values * levels).astype(np.uint8 if levels == 255 else np.uint16) if levels else values
+
+
+def from_array(array: np.ndarray, name: str = "the image") -> Picture:
+    """From (h, w) or (h, w, 1 to 4): uint8, uint16, bool, or float in [0, 1]; raises UserError for anything else."""
+    if array.ndim == 2:
+        array = array[..., None]
+    if array.ndim != 3 or array.shape[-1] not in (1, 2, 3, 4):
+        raise UserError(
+            f"{name} has the shape {array.shape}; it can be (height, width) or (height, width, channels) with 1 (grey), 2 (and "
+            "alpha), 3 (RGB) or 4 (RGBA) channels"
+        )
+    if not array.size:
+        raise UserError(f"{name} has the shape {array.shape}: there is nothing to enlarge")
+    if array.dtype == bool:
+        array = array.astype(np.uint8) * np.uint8(255)
+    levels = {"uint8": 255, "uint16": 65535}.get(array.dtype.name, 0)
+    if not levels and array.dtype.kind != "f":
+        raise UserError(f"{name} has values of type {array.dtype}; they can be uint8, uint16, or float in [0, 1]")
+    values = np.asarray(array, np.float32) / (levels or 1)
+    if not levels:
+        if not np.isfinite(values).all():
+            raise UserError(f"{name} has values that are not finite (NaN or infinity)")
+        if values.min() < 0 or values.max() > 1:
+            raise UserError(f"{name} has values from {values.min():g} to {values.max():g}; floats must lie in [0, 1]")
+    values = values * 2 - 1
+    channels = values.shape[-1]
+    if channels in (2, 4):
+        return Picture(values[..., :-1], values[..., -1:], levels)
+    return Picture(values, None, levels)
+
+
+def from_image(image: Any, name: str = "the image") -> Picture:
+    """From a Pillow image, a NumPy or a JAX array; raises UserError."""
+    if isinstance(image, PillowImage.Image):
+        return from_pillow(image, name)
+    if isinstance(image, np.ndarray | jax.Array):
+        return from_array(np.asarray(image), name)
+    raise UserError(f"{name} is a {type(image).__name__}; it can be a Pillow image, a NumPy or a JAX array")
+
+
+def from_pillow(image: PillowImage.Image, name: str = "the image") -> Picture:
+    """From a Pillow image of any mode; raises ImageError when its file turns out to be damaged."""
+    try:
+        return from_array(_array(image), name)
+    except (OSError, SyntaxError, ValueError, MemoryError) as error:
+        raise ImageError(f"{name} cannot be decoded: {(str(error).splitlines() or [type(error).__name__])[0]}") from error
+
+
+def _array(image: PillowImage.Image) -> np.ndarray:
+    mode = image.mode
+    if mode.startswith("I;16"):
+        return np.asarray(image).astype(np.uint16)
+    if mode == "I":  # 32-bit integers, in practice of 16 bits
+        return np.clip(np.asarray(image), 0, 65535).astype(np.uint16)
+    if mode == "F":
+        values = np.nan_to_num(np.asarray(image))
+        full = next((scale for scale in (1.0, 255.0, 65535.0) if values.max(initial=0) <= scale), values.max(initial=0))
+        return np.clip(values / full, 0, 1)
+    clear = mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in image.info
+    grey = mode in ("1", "L", "LA", "La")
+    if grey:
+        return np.asarray(image.convert("LA" if clear else "L"))
+    return np.asarray(image.convert("RGBA" if clear else "RGB"))
+
+
+def to_image(picture: Picture, like: Any) -> Any:
+    """The picture as the kind of `like`: a Pillow image, a NumPy or a JAX array, of its type and number of axes."""
+    if isinstance(like, PillowImage.Image):
+        return to_pillow(picture)
+    values = picture.quantized()
+    if like.dtype == bool:
+        values = values >= 128
+    elif not picture.levels:
+        values = values.astype(like.dtype)
+    values = values[..., 0] if like.ndim == 2 else values
+    return jnp.asarray(values) if isinstance(like, jax.Array) else values
+
+
+def to_pillow(picture: Picture) -> PillowImage.Image:
+    """8 bits a channel, or 16 for grey without alpha, which is all that Pillow has."""
+    deep = picture.levels == 65535 and picture.colour.shape[-1] == 1 and picture.alpha is None
+    values = picture.quantized(65535 if deep else 255)
+    return PillowImage.fromarray(values[..., 0] if values.shape[-1] == 1 else values)

@@ -1,0 +1,1 @@
+"""The metrics, one family a file: uint8 images in, a value an image (or a set) out."""

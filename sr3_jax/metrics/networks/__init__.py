@@ -1,0 +1,1 @@
+"""The networks behind some metrics."""

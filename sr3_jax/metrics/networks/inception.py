@@ -1,0 +1,238 @@
+"""The Inception network behind every FID: that of TensorFlow's 2015 graph, in the port to PyTorch that FID tools share.
+
+It is not the Inception-v3 of model collections: other weights, average pooling that leaves out the padding, and max pooling in
+the last block. The weights are the user's to supply (`--inception=PATH`): the file that pytorch-fid and torch-fidelity load,
+usually named pt_inception-2015-12-05-6726825d.pth or weights-inception-2015-12-05-6726825d.pth.
+"""
+
+import functools
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol, runtime_checkable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, UInt8
+
+from sr3_jax.checkpoints import torch_files
+from sr3_jax.errors import UserError
+
+SIDE, FEATURES, CLASSES = 299, 2048, 1008
+FILES = "pt_inception-2015-12-05-6726825d.pth (pytorch-fid) or weights-inception-2015-12-05-6726825d.pth (torch-fidelity)"
+NAME = "Inception (TensorFlow, 2015-12-05)"
+# How images come to 299×299: as TensorFlow 1 did it and as most published numbers were made (no half-pixel centres, no
+# anti-aliasing), or anti-aliased, which is fairer to images that must be made smaller.
+RESIZES = ("tf1-bilinear", "antialiased-bilinear")
+
+Weights = Mapping[str, np.ndarray | Array]
+
+
+class Outputs(NamedTuple):
+    features: Float[Array, "n 2048"]  # FID, KID, precision and recall
+    logits: Float[Array, "n 1008"]  # without their bias: the Inception score
+
+
+@runtime_checkable
+class FeatureNetwork(Protocol):
+    """A network whose features sets of images are compared by: FID's own, `Inception`, or a stand-in for rankings without its
+    weights, whose numbers are not FID and stand beside its own name in the results."""
+
+    name: str
+    resize: str  # how images come to its size
+
+    def __call__(self, images: UInt8[np.ndarray, "n h w c"], /) -> Outputs: ...
+
+
+class Inception:
+    """The network with its weights; call it with uint8 images of any size, a batch at a time."""
+
+    name = NAME
+
+    def __init__(self, weights: Weights, resize: str = RESIZES[0]):
+        self.weights, self.resize = {key: jnp.asarray(value) for key, value in weights.items()}, resize
+
+    def __call__(self, images: UInt8[np.ndarray, "n h w c"]) -> Outputs:
+        return _outputs(self.weights, jnp.asarray(images), self.resize)
+
+
+def load(path: str | Path | None, resize: str = RESIZES[0]) -> Inception:
+    """The network from the public file; raises UserError that says which file is needed when there is none."""
+    if not path:
+        raise UserError(f"FID, KID and the Inception score need the network's weights: give --inception=PATH of {FILES}")
+    if resize not in RESIZES:
+        raise UserError(f"resize = {resize!r} can be {' or '.join(RESIZES)}")
+    path = Path(path)
+    if not path.is_file():
+        raise UserError(f"{path} does not exist; --inception wants {FILES}")
+    return Inception(torch_files.require(torch_files.load(path), shapes(), path, f"the {NAME}"), resize)
+
+
+@functools.partial(jax.jit, static_argnames="resize")
+def _outputs(weights: Weights, images: Array, resize: str) -> Outputs:
+    x = jnp.broadcast_to(images.astype(jnp.float32), (*images.shape[:3], 3))
+    x = _resize(x, resize)
+    return network(weights, (x - 128) / 128)
+
+
+def _resize(x: Float[Array, "n h w 3"], how: str) -> Float[Array, "n 299 299 3"]:
+    if how == "antialiased-bilinear":
+        return jax.image.resize(x, (len(x), SIDE, SIDE, 3), "bilinear", antialias=True)
+    for axis in (1, 2):
+        size = x.shape[axis]
+        place = jnp.arange(SIDE, dtype=jnp.float32) * np.float32(size / SIDE)
+        low = place.astype(jnp.int32)
+        share = jnp.expand_dims(place - low.astype(jnp.float32), [a for a in range(4) if a != axis])
+        below, above = (jnp.take(x, jnp.minimum(low + i, size - 1), axis) for i in (0, 1))
+        x = below + (above - below) * share
+    return x
+
+
+def network(weights: Weights, x: Float[Array, "n 299 299 3"]) -> Outputs:
+    """The forward pass, from images in about [-1, 1]."""
+
+    def conv(name: str, x: Array, stride: int = 1, padding: Any = 0) -> Array:
+        """Convolution, batch normalization with its stored statistics, ReLU."""
+        kernel = jnp.transpose(weights[f"{name}.conv.weight"], (2, 3, 1, 0))
+        scale = weights[f"{name}.bn.weight"] / jnp.sqrt(weights[f"{name}.bn.running_var"] + 0.001)
+        shift = weights[f"{name}.bn.bias"] - weights[f"{name}.bn.running_mean"] * scale
+        pads = [(side, side) for side in ((padding, padding) if isinstance(padding, int) else padding)]
+        layout = ("NHWC", "HWIO", "NHWC")
+        exact = jax.lax.Precision.HIGHEST
+        y = jax.lax.conv_general_dilated(x, kernel, (stride,) * 2, pads, dimension_numbers=layout, precision=exact)
+        return jax.nn.relu(y * scale[None, None, None] + shift[None, None, None])
+
+    def chain(name: str, x: Array, *steps: tuple[str, Any]) -> Array:
+        for suffix, padding in steps:
+            x = conv(f"{name}{suffix}", x, padding=padding)
+        return x
+
+    def block_a(name: str, x: Array) -> Array:
+        return _join(
+            conv(f"{name}.branch1x1", x),
+            chain(f"{name}.branch5x5", x, ("_1", 0), ("_2", 2)),
+            chain(f"{name}.branch3x3dbl", x, ("_1", 0), ("_2", 1), ("_3", 1)),
+            conv(f"{name}.branch_pool", _mean_pool(x)),
+        )
+
+    def block_b(name: str, x: Array) -> Array:
+        double = chain(f"{name}.branch3x3dbl", x, ("_1", 0), ("_2", 1))
+        return _join(conv(f"{name}.branch3x3", x, 2), conv(f"{name}.branch3x3dbl_3", double, 2), _max_pool(x, 2))
+
+    def block_c(name: str, x: Array) -> Array:
+        across, down = (0, 3), (3, 0)
+        return _join(
+            conv(f"{name}.branch1x1", x),
+            chain(f"{name}.branch7x7", x, ("_1", 0), ("_2", across), ("_3", down)),
+            chain(f"{name}.branch7x7dbl", x, ("_1", 0), ("_2", down), ("_3", across), ("_4", down), ("_5", across)),
+            conv(f"{name}.branch_pool", _mean_pool(x)),
+        )
+
+    def block_d(name: str, x: Array) -> Array:
+        small = conv(f"{name}.branch3x3_2", conv(f"{name}.branch3x3_1", x), 2)
+        large = chain(f"{name}.branch7x7x3", x, ("_1", 0), ("_2", (0, 3)), ("_3", (3, 0)))
+        return _join(small, conv(f"{name}.branch7x7x3_4", large, 2), _max_pool(x, 2))
+
+    def block_e(name: str, x: Array, pooled: Array) -> Array:
+        small = conv(f"{name}.branch3x3_1", x)
+        double = chain(f"{name}.branch3x3dbl", x, ("_1", 0), ("_2", 1))
+        across, down = (0, 1), (1, 0)
+        return _join(
+            conv(f"{name}.branch1x1", x),
+            conv(f"{name}.branch3x3_2a", small, padding=across),
+            conv(f"{name}.branch3x3_2b", small, padding=down),
+            conv(f"{name}.branch3x3dbl_3a", double, padding=across),
+            conv(f"{name}.branch3x3dbl_3b", double, padding=down),
+            conv(f"{name}.branch_pool", pooled),
+        )
+
+    x = conv("Conv2d_1a_3x3", x, 2)
+    x = conv("Conv2d_2a_3x3", x)
+    x = _max_pool(conv("Conv2d_2b_3x3", x, padding=1), 2)
+    x = conv("Conv2d_3b_1x1", x)
+    x = _max_pool(conv("Conv2d_4a_3x3", x), 2)
+    for letter in "bcd":
+        x = block_a(f"Mixed_5{letter}", x)
+    x = block_b("Mixed_6a", x)
+    for letter in "bcde":
+        x = block_c(f"Mixed_6{letter}", x)
+    x = block_d("Mixed_7a", x)
+    x = block_e("Mixed_7b", x, _mean_pool(x))
+    x = block_e("Mixed_7c", x, _max_pool(x, 1, padding=1))
+    features = x.mean((1, 2))
+    return Outputs(features, jnp.matmul(features, weights["fc.weight"].T, precision=jax.lax.Precision.HIGHEST))
+
+
+def _join(*branches: Array) -> Array:
+    return jnp.concatenate(branches, axis=-1)
+
+
+def _window(x: Array, start: float, combine: Any, stride: int, padding: int) -> Array:
+    pads = ((0, 0), (padding, padding), (padding, padding), (0, 0))
+    return jax.lax.reduce_window(x, start, combine, (1, 3, 3, 1), (1, stride, stride, 1), pads)
+
+
+def _max_pool(x: Array, stride: int, padding: int = 0) -> Array:
+    return _window(x, -jnp.inf, jax.lax.max, stride, padding)
+
+
+def _mean_pool(x: Array) -> Array:
+    """Over 3×3 pixels; at the edges over those that there are."""
+    return _window(x, 0.0, jax.lax.add, 1, 1) / _window(jnp.ones((1, *x.shape[1:3], 1)), 0.0, jax.lax.add, 1, 1)
+
+
+@functools.cache
+def shapes() -> dict[str, tuple[int, ...]]:
+    """The name and shape of every weight that is used."""
+    found: dict[str, tuple[int, ...]] = {"fc.weight": (CLASSES, FEATURES)}
+
+    def conv(name: str, inputs: int, outputs: int, *kernel: int) -> None:
+        height, width = kernel if len(kernel) == 2 else kernel * 2
+        found[f"{name}.conv.weight"] = (outputs, inputs, height, width)
+        found.update({f"{name}.bn.{part}": (outputs,) for part in ("weight", "bias", "running_mean", "running_var")})
+
+    stem = {"1a_3x3": (3, 32, 3), "2a_3x3": (32, 32, 3), "2b_3x3": (32, 64, 3), "3b_1x1": (64, 80, 1), "4a_3x3": (80, 192, 3)}
+    for name, sizes in stem.items():
+        conv(f"Conv2d_{name}", *sizes)
+    for letter, n, pool in (("b", 192, 32), ("c", 256, 64), ("d", 288, 64)):
+        name = f"Mixed_5{letter}.branch"
+        conv(f"{name}1x1", n, 64, 1)
+        conv(f"{name}5x5_1", n, 48, 1)
+        conv(f"{name}5x5_2", 48, 64, 5)
+        conv(f"{name}3x3dbl_1", n, 64, 1)
+        conv(f"{name}3x3dbl_2", 64, 96, 3)
+        conv(f"{name}3x3dbl_3", 96, 96, 3)
+        conv(f"{name}_pool", n, pool, 1)
+    conv("Mixed_6a.branch3x3", 288, 384, 3)
+    conv("Mixed_6a.branch3x3dbl_1", 288, 64, 1)
+    conv("Mixed_6a.branch3x3dbl_2", 64, 96, 3)
+    conv("Mixed_6a.branch3x3dbl_3", 96, 96, 3)
+    for letter, c in (("b", 128), ("c", 160), ("d", 160), ("e", 192)):
+        name = f"Mixed_6{letter}.branch"
+        conv(f"{name}1x1", 768, 192, 1)
+        conv(f"{name}7x7_1", 768, c, 1)
+        conv(f"{name}7x7_2", c, c, 1, 7)
+        conv(f"{name}7x7_3", c, 192, 7, 1)
+        conv(f"{name}7x7dbl_1", 768, c, 1)
+        conv(f"{name}7x7dbl_2", c, c, 7, 1)
+        conv(f"{name}7x7dbl_3", c, c, 1, 7)
+        conv(f"{name}7x7dbl_4", c, c, 7, 1)
+        conv(f"{name}7x7dbl_5", c, 192, 1, 7)
+        conv(f"{name}_pool", 768, 192, 1)
+    conv("Mixed_7a.branch3x3_1", 768, 192, 1)
+    conv("Mixed_7a.branch3x3_2", 192, 320, 3)
+    conv("Mixed_7a.branch7x7x3_1", 768, 192, 1)
+    conv("Mixed_7a.branch7x7x3_2", 192, 192, 1, 7)
+    conv("Mixed_7a.branch7x7x3_3", 192, 192, 7, 1)
+    conv("Mixed_7a.branch7x7x3_4", 192, 192, 3)
+    for letter, n in (("b", 1280), ("c", 2048)):
+        name = f"Mixed_7{letter}.branch"
+        conv(f"{name}1x1", n, 320, 1)
+        conv(f"{name}3x3_1", n, 384, 1)
+        conv(f"{name}3x3dbl_1", n, 448, 1)
+        conv(f"{name}3x3dbl_2", 448, 384, 3)
+        for pair in ("3x3_2", "3x3dbl_3"):
+            conv(f"{name}{pair}a", 384, 384, 1, 3)
+            conv(f"{name}{pair}b", 384, 384, 3, 1)
+        conv(f"{name}_pool", n, 192, 1)
+    return found

@@ -1,0 +1,83 @@
+"""Files that appear whole, by rename or upload, or not at all."""
+
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from sr3_jax.errors import UserError
+from sr3_jax.runtime.paths import AnyPath
+
+
+@contextmanager
+def replacing(path: AnyPath) -> Iterator[Path]:
+    """Gives a temporary file beside `path` to write to; it takes the place of `path` when the block ends well."""
+    if not isinstance(path, Path):  # an object appears whole when its upload ends
+        with tempfile.TemporaryDirectory(prefix="sr3-") as folder:
+            local = Path(folder) / path.name
+            yield local
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(local.read_bytes())
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(suffix=path.suffix, prefix=".sr3-", dir=path.parent)
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        yield temporary
+        temporary.chmod(0o666 & ~_umask())  # mkstemp's files are their owner's alone
+        with temporary.open("r+b") as file:
+            os.fsync(file.fileno())  # else a power cut can leave the new name with nothing in it
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+@contextmanager
+def new_folder(path: Path) -> Iterator[Path]:
+    """Gives a folder to fill, which becomes `path` when the block ends well; raises UserError if `path` holds anything."""
+    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        raise UserError(f"{path} exists; give a new folder")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".sr3-", dir=path.parent) as parent:
+        made = Path(parent) / path.name
+        made.mkdir()
+        yield made
+        made.rename(path)
+
+
+def write_text(path: AnyPath, text: str) -> None:
+    """Writes a text file that appears whole, by rename."""
+    with replacing(path) as temporary:
+        temporary.write_text(text)
+
+
+@contextmanager
+def disk_errors(where: AnyPath) -> Iterator[None]:
+    """Turns a full or read-only disk into one sentence."""
+    try:
+        yield
+    except Exception as error:  # each library has its own: tensorstore's are ValueErrors
+        detail = str(error).lower()
+        signs = (
+            "No space left on device",
+            "File too large",
+            "Disk quota exceeded",
+            "Read-only file system",
+            "Permission denied",
+            "Not a directory",
+            "File exists",
+            "RESOURCE_EXHAUSTED",
+        )
+        sign = next((sign for sign in signs if sign.lower() in detail), None)
+        if sign is None or isinstance(error, UserError):
+            raise
+        raise UserError(f"{where} cannot be written: {sign}; what was there before is untouched") from error
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

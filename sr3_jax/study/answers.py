@@ -1,0 +1,143 @@
+"""Subjects and answers, in SQLite: an answer is on the disk before the next trial begins."""
+
+import math
+import secrets
+import sqlite3
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from sr3_jax.errors import UserError
+from sr3_jax.study.study import Trial
+
+TABLES = """
+CREATE TABLE IF NOT EXISTS subjects (number INTEGER PRIMARY KEY, token TEXT UNIQUE NOT NULL, agreed TEXT);
+CREATE TABLE IF NOT EXISTS answers (
+    subject INTEGER NOT NULL REFERENCES subjects, number INTEGER NOT NULL, kind TEXT NOT NULL, stem TEXT NOT NULL,
+    method INTEGER NOT NULL, real_left INTEGER NOT NULL, chose_left INTEGER NOT NULL, milliseconds REAL NOT NULL,
+    shown INTEGER NOT NULL, at TEXT NOT NULL, PRIMARY KEY (subject, number));
+CREATE TABLE IF NOT EXISTS shown (
+    subject INTEGER NOT NULL, number INTEGER NOT NULL, times INTEGER NOT NULL, PRIMARY KEY (subject, number));
+"""
+
+LONGEST = 3_600_000.0  # milliseconds; whoever took longer has been away
+WANTED = "an answer is {left: true or false, milliseconds: a number}"
+
+
+def checked(answer: Any) -> tuple[bool, float]:
+    """Whether left was chosen and after how many milliseconds, from JSON of anyone's; raises ValueError."""
+    try:
+        left, milliseconds = answer["left"], float(answer["milliseconds"])
+    except (ValueError, KeyError, TypeError, OverflowError) as error:
+        raise ValueError(WANTED) from error
+    if not isinstance(left, bool) or math.isnan(milliseconds) or milliseconds < 0:
+        raise ValueError(WANTED)
+    return left, min(milliseconds, LONGEST)
+
+
+class Answers:
+    """answers.sqlite of a study. Safe to use from several threads."""
+
+    def __init__(self, folder: Path):
+        try:
+            self._database = sqlite3.connect(folder / "answers.sqlite", check_same_thread=False, isolation_level=None)
+            self._database.row_factory = sqlite3.Row
+            self._database.execute("PRAGMA synchronous = FULL")  # an answer survives even a power cut
+            self._database.executescript(TABLES)
+        except sqlite3.Error as error:
+            raise UserError(f"{folder / 'answers.sqlite'} cannot be opened: {error}") from error
+        self._lock = threading.Lock()
+
+    def close(self) -> None:
+        self._database.close()
+
+    @contextmanager
+    def _change(self) -> Iterator[sqlite3.Connection]:
+        """One change: whole or not at all."""
+        with self._lock:
+            self._database.execute("BEGIN IMMEDIATE")
+            try:
+                yield self._database
+            except BaseException:
+                self._database.execute("ROLLBACK")
+                raise
+            self._database.execute("COMMIT")
+
+    def _all(self, query: str, *values: Any) -> list[sqlite3.Row]:
+        with self._lock:
+            return self._database.execute(query, values).fetchall()
+
+    def invite(self, count: int) -> list[str]:
+        """The tokens of the first `count` subjects, made where there are none yet. They cannot be guessed."""
+        with self._change() as database:
+            (there,) = database.execute("SELECT COUNT(*) FROM subjects").fetchone()
+            for number in range(there, count):
+                database.execute("INSERT INTO subjects VALUES (?, ?, NULL)", (number, secrets.token_hex(16)))
+        return [row["token"] for row in self._all("SELECT token FROM subjects ORDER BY number LIMIT ?", count)]
+
+    def subject(self, token: str) -> tuple[int, bool] | None:
+        """The number of the subject with that token, and whether they have agreed to take part."""
+        found = self._all("SELECT number, agreed FROM subjects WHERE token = ?", token)
+        return (found[0]["number"], found[0]["agreed"] is not None) if found else None
+
+    def agree(self, subject: int) -> None:
+        with self._change() as database:
+            database.execute("UPDATE subjects SET agreed = COALESCE(agreed, ?) WHERE number = ?", (_now(), subject))
+
+    def given(self, subject: int) -> int:
+        """How many trials the subject has answered; the next one has this number."""
+        return int(self._all("SELECT COUNT(*) AS n FROM answers WHERE subject = ?", subject)[0]["n"])
+
+    def count_showing(self, subject: int, number: int) -> None:
+        """The images of a trial have been sent: more than once when the page was loaded again."""
+        with self._change() as database:
+            database.execute(
+                "INSERT INTO shown VALUES (?, ?, 1) ON CONFLICT (subject, number) DO UPDATE SET times = times + 1",
+                (subject, number),
+            )
+
+    def record(self, subject: int, number: int, trial: Trial, chose_left: bool, milliseconds: float) -> bool:
+        """Writes an answer; False, and nothing is written, if it is not the next one."""
+        with self._change() as database:
+            (done,) = database.execute("SELECT COUNT(*) FROM answers WHERE subject = ?", (subject,)).fetchone()
+            if done != number:
+                return False
+            times = database.execute("SELECT times FROM shown WHERE subject = ? AND number = ?", (subject, number)).fetchone()
+            _insert(database, subject, number, trial, chose_left, milliseconds, times[0] if times else 0, _now())
+        return True
+
+    def add(self, subject: int, trials: Sequence[Trial], given: Sequence[dict[str, Any]]) -> int | None:
+        """Writes a subject's answers from the first on, {"left", "milliseconds", "shown", "at"} each; how many were new.
+
+        None, and nothing is written, if they are not those that are there already.
+        """
+        with self._change() as database:
+            there = database.execute(
+                "SELECT chose_left, milliseconds FROM answers WHERE subject = ? ORDER BY number", (subject,)
+            ).fetchall()
+            for row, answer in zip(there, given, strict=False):
+                if (bool(row["chose_left"]), row["milliseconds"]) != (answer["left"], answer["milliseconds"]):
+                    return None
+            database.execute("UPDATE subjects SET agreed = COALESCE(agreed, ?) WHERE number = ?", (_now(), subject))
+            for number in range(len(there), len(given)):
+                left, milliseconds, shown, at = (given[number][key] for key in ("left", "milliseconds", "shown", "at"))
+                _insert(database, subject, number, trials[number], left, milliseconds, shown, at)
+        return max(0, len(given) - len(there))
+
+    def all(self) -> list[dict[str, Any]]:
+        """Every answer, by subject and number."""
+        return [dict(row) for row in self._all("SELECT * FROM answers ORDER BY subject, number")]
+
+
+def _insert(
+    database: sqlite3.Connection, subject: int, number: int, trial: Trial, left: bool, milliseconds: float, shown: int, at: str
+) -> None:
+    values = (subject, number, trial.kind, trial.stem, trial.method, trial.real_left, left, milliseconds, shown, at)
+    database.execute("INSERT INTO answers VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", values)
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")

@@ -1,0 +1,155 @@
+"""What the answers say: fool rates with intervals, by method and by image; who was left out; how long they took."""
+
+import csv
+import io
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from sr3_jax.images import arrays
+from sr3_jax.runtime.atomic import write_text
+from sr3_jax.study.study import CATCH, MAIN, Study
+
+Answer = dict[str, Any]
+CONFIDENCE = 1.959964  # standard deviations of 95 %
+
+
+def wilson(chosen: int, of: int) -> tuple[float, float]:
+    """The 95 % interval of a share (Wilson 1927)."""
+    if not of:
+        return 0.0, 1.0
+    z2, share = CONFIDENCE**2, chosen / of
+    centre = (share + z2 / (2 * of)) / (1 + z2 / of)
+    reach = CONFIDENCE * np.sqrt(share * (1 - share) / of + z2 / (4 * of * of)) / (1 + z2 / of)
+    return max(0.0, float(centre - reach)), min(1.0, float(centre + reach))
+
+
+def analyse(study: Study, answers: Sequence[Answer], least_catch: float = 0.8, seed: int = 0) -> dict[str, Any]:
+    """The report as JSON holds it. Subjects who got fewer than `least_catch` of their catch trials right are left out.
+
+    The Wilson interval takes the trials as independent; "over_subjects" is that of a bootstrap of whole subjects, wider where
+    people differ.
+    """
+    excluded, kept = [], []
+    for subject in sorted({answer["subject"] for answer in answers}):
+        catch = [_right(a) for a in answers if a["subject"] == subject and a["kind"] == CATCH]
+        share = float(np.mean(catch)) if catch else None
+        if share is not None and share < least_catch:
+            excluded.append({"subject": subject, "catch_trials_right": share})
+        else:
+            kept.append(subject)
+    used = [a for a in answers if a["subject"] in set(kept) and a["kind"] == MAIN]
+    found: dict[str, Any] = {
+        "task": study.task,
+        "subjects": len(kept),
+        "excluded": excluded,
+        "least_catch": least_catch,
+        "trials": len(used),
+        "trials_shown_again": sum(a["shown"] > 1 for a in used),
+        "methods": {},
+    }
+    rng = np.random.default_rng(seed)
+    for k, method in enumerate(study.methods):
+        of_method = [a for a in used if a["method"] == k]
+        by_image = {}
+        for stem in sorted({a["stem"] for a in of_method}):
+            of_image = [a for a in of_method if a["stem"] == stem]
+            by_image[stem] = _share(of_image)
+        ranked = sorted(by_image, key=lambda stem: (-by_image[stem]["fool_rate"], stem))
+        times = [a["milliseconds"] / 1000 for a in of_method]
+        found["methods"][method] = _share(of_method) | {
+            "over_subjects": _bootstrap(of_method, rng),
+            "median_seconds": float(np.median(times)) if times else None,
+            "best": ranked[:5],
+            "worst": ranked[::-1][:5],
+            "images": by_image,
+        }
+    return found
+
+
+def _right(answer: Answer) -> bool:
+    return bool(answer["chose_left"]) == bool(answer["real_left"])
+
+
+def _share(answers: Sequence[Answer]) -> dict[str, Any]:
+    fooled = sum(not _right(answer) for answer in answers)
+    n = len(answers)
+    return {"fool_rate": fooled / n if n else None, "n": n, "interval": wilson(fooled, n)}
+
+
+def _bootstrap(answers: Sequence[Answer], rng: np.random.Generator, draws: int = 2000) -> tuple[float, float] | None:
+    subjects = sorted({answer["subject"] for answer in answers})
+    if not subjects:
+        return None
+    counts = np.array([[sum(not _right(a) for a in answers if a["subject"] == s), 0] for s in subjects], float)
+    counts[:, 1] = [sum(a["subject"] == s for a in answers) for s in subjects]
+    drawn = counts[rng.integers(len(subjects), size=(draws, len(subjects)))].sum(1)
+    low, high = np.quantile(drawn[:, 0] / drawn[:, 1], [0.025, 0.975])
+    return float(low), float(high)
+
+
+def table(report: dict[str, Any]) -> str:
+    """Markdown."""
+    lines = [
+        f"Task {report['task']}: {report['subjects']} subjects, {report['trials']} trials; {len(report['excluded'])} subjects "
+        f"left out, with fewer than {report['least_catch']:.0%} of the catch trials right.",
+        "",
+        "| method | fool rate | 95 % (Wilson) | 95 % over subjects | n | median time |",
+        "|---|---:|---:|---:|---:|---:|",
+    ]
+    for name, values in report["methods"].items():
+        if not values["n"]:
+            lines.append(f"| {name} | | | | 0 | |")
+            continue
+        low, high = values["interval"]
+        over = values["over_subjects"]
+        lines.append(
+            f"| {name} | {values['fool_rate']:.1%} | {low:.1%} – {high:.1%} | {over[0]:.1%} – {over[1]:.1%} | {values['n']} | "
+            f"{values['median_seconds']:.1f} s |"
+        )
+    for name, values in report["methods"].items():
+        if values["n"]:
+            lines += ["", f"{name}: best {', '.join(values['best'])}; worst {', '.join(values['worst'])}."]
+    return "\n".join(lines) + "\n"
+
+
+def plot(report: dict[str, Any]) -> np.ndarray:
+    """Fool rates with their Wilson intervals, a bar a method."""
+    methods = report["methods"]
+    width, height, left, row = 640, 60 + 44 * len(methods), 170, 44
+    sheet = Image.new("RGB", (width, height), "white")
+    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(13)
+    scale = (width - left - 60) / 0.6  # to 60 %
+    for percent in range(0, 61, 10):
+        x = left + scale * percent / 100
+        draw.line((x, 20, x, height - 34), fill="#999999" if percent == 50 else "#dddddd")
+        draw.text((x, height - 22), f"{percent} %", "black", font, anchor="mm")
+    for i, (name, values) in enumerate(methods.items()):
+        y = 20 + row * i + row / 2
+        draw.text((left - 8, y), name[:22], "black", font, anchor="rm")
+        if not values["n"]:
+            continue
+        rate, (low, high) = (min(values["fool_rate"], 0.6), (min(v, 0.6) for v in values["interval"]))
+        draw.rectangle((left, y - 11, left + scale * rate, y + 11), fill="#1f77b4")
+        draw.line((left + scale * low, y, left + scale * high, y), fill="black", width=2)
+        draw.text((width - 52, y), f"{values['fool_rate']:.1%}", "black", font, anchor="lm")
+    return np.asarray(sheet)
+
+
+def save(output: Path, study: Study, answers: Sequence[Answer], report: dict[str, Any]) -> None:
+    """report.json, report.md, fool_rates.png and answers.csv, every answer with the method's name."""
+    write_text(output / "report.json", json.dumps(report, indent=2) + "\n")
+    write_text(output / "report.md", table(report))
+    arrays.write(output / "fool_rates.png", plot(report))
+    text = io.StringIO()
+    columns = ["subject", "number", "kind", "stem", "method", "real_left", "chose_left", "right", "milliseconds", "shown", "at"]
+    writer = csv.DictWriter(text, columns)
+    writer.writeheader()
+    for answer in answers:
+        method = study.methods[answer["method"]] if answer["method"] >= 0 else ""
+        writer.writerow(answer | {"method": method, "right": int(_right(answer))})
+    write_text(output / "answers.csv", text.getvalue())
