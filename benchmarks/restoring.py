@@ -1,10 +1,13 @@
-"""Imperfect photographs: what it is worth to be trained on noise and blur, and told of them. For `make results`.
+"""Imperfect photographs: what it is worth to be trained on noise and blur, and told of them.
+
+For `make results`.
 
     pip install '.[photos,metrics]'
     python benchmarks/restoring.py                          # four minutes; with Real-ESRGAN where rivals/README.md has put it
     python benchmarks/restoring.py runs/photos-4x-restore   # another network: printed, not kept
 
-The 15 public photographs of `--protocol=photos`, 32 → 128, the LR image blurred, then noisy, then rounded. One sample each.
+The 15 public photographs of `--protocol=photos`, 32 → 128, the LR image blurred, then noisy, then
+rounded. One sample each.
 """
 
 import json
@@ -43,8 +46,13 @@ def flawed(clean: np.ndarray, noise: float, blur: float) -> np.ndarray:
 
 def ours(network: Upscaler, lr: np.ndarray, noise: float, blur: float) -> np.ndarray:
     strongest = {signal.name: signal.high for signal in network.checkpoint.method.task.signals}
-    told = {name: min(value, strongest.get(name, 0.0)) for name, value in (("noise", noise), ("blur", blur))}
-    return np.stack([network(one, **told, match_input=False, name=str(i)) for i, one in enumerate(lr)])
+    told = {
+        name: min(value, strongest.get(name, 0.0))
+        for name, value in (("noise", noise), ("blur", blur))
+    }
+    return np.stack(
+        [network(one, **told, match_input=False, name=str(i)) for i, one in enumerate(lr)]
+    )
 
 
 def theirs(lr: np.ndarray) -> np.ndarray:
@@ -53,7 +61,11 @@ def theirs(lr: np.ndarray) -> np.ndarray:
         given, made = Path(folder) / "given", Path(folder) / "made"
         for i, one in enumerate(lr):
             arrays.write(given / f"{i}.png", one)
-        subprocess.run([sys.executable, ROOT / "rivals" / RIVALS[RIVAL], given, made], check=True, stdout=subprocess.DEVNULL)
+        subprocess.run(
+            [sys.executable, ROOT / "rivals" / RIVALS[RIVAL], given, made],
+            check=True,
+            stdout=subprocess.DEVNULL,
+        )
         return np.stack([arrays.read(made / f"{i}.png", 3).pixels for i in range(len(lr))])
 
 
@@ -63,7 +75,10 @@ def main() -> None:
     hr = np.stack([photographs[i].pixels for i in range(len(photographs))])
     clean = np.asarray(operations.resize(operations.to_float(jnp.asarray(hr)), 32, 32))
     networks = {name: Upscaler.load(name) for name in (PLAIN, *(other or [RESTORING]))}
-    methods = {name: lambda *given, network=network: ours(network, *given) for name, network in networks.items()}
+    methods = {
+        name: lambda *given, network=network: ours(network, *given)
+        for name, network in networks.items()
+    }
     if has(RIVAL):
         methods[RIVAL] = lambda lr, noise, blur: theirs(lr)
     names, rows, columns = [], {}, {name: [] for name in ("given", *methods, "HR")}
@@ -77,7 +92,11 @@ def main() -> None:
                 "lpips_vgg": np.asarray(lpips(out, hr, "vgg")),
                 "lpips_alexnet": np.asarray(lpips(out, hr, "alexnet")),
             }
-            print(row, {metric: round(float(values.mean()), 3) for metric, values in rows[row].items()}, flush=True)
+            print(
+                row,
+                {metric: round(float(values.mean()), 3) for metric, values in rows[row].items()},
+                flush=True,
+            )
             if (noise, blur) in SHOWN:
                 columns[name].append(out[SHOWN[noise, blur]])
         if (noise, blur) in SHOWN:
@@ -87,10 +106,17 @@ def main() -> None:
     if other:
         return
     kept = {
-        "per_image": {row: {metric: values.tolist() for metric, values in found.items()} for row, found in rows.items()},
-        "methods": {row: {metric: float(values.mean()) for metric, values in found.items()} for row, found in rows.items()},
+        "per_image": {
+            row: {metric: values.tolist() for metric, values in found.items()}
+            for row, found in rows.items()
+        },
+        "methods": {
+            row: {metric: float(values.mean()) for metric, values in found.items()}
+            for row, found in rows.items()
+        },
         "contenders": {
-            name: {"checkpoint": name, "parameters": fingerprint(network.checkpoint)} for name, network in networks.items()
+            name: {"checkpoint": name, "parameters": fingerprint(network.checkpoint)}
+            for name, network in networks.items()
         },
         "versions": report.versions(),
         "command": "python benchmarks/restoring.py",

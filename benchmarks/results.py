@@ -1,10 +1,13 @@
-"""The results page: measured by `sr3 evaluate`, kept as JSON, written as Markdown. Nothing on it is typed.
+"""The results page: measured by `sr3 evaluate`, kept as JSON, written as Markdown.
+
+Nothing on it is typed.
 
     make results       # docs/results.md, and the tables in README.md and docs/models.md, from docs/results/*.json
     python benchmarks/results.py --measure        # measures again: an hour on two cores, with the rivals installed
 
-Measuring needs '.[faces,metrics,photos]'. What else there is gets measured too: the rivals (benchmarks/rivals/README.md), and
-identity, by the face network in runs/face-api (`npm install --prefix=runs/face-api @vladmandic/face-api`).
+Measuring needs '.[faces,metrics,photos]'. What else there is gets measured too: the rivals
+(benchmarks/rivals/README.md), and identity, by the face network in runs/face-api (`npm install
+--prefix=runs/face-api @vladmandic/face-api`).
 """
 
 import argparse
@@ -27,20 +30,39 @@ from sr3_jax.images import arrays, sheet
 
 ROOT = Path(__file__).parent.parent
 KEPT = ROOT / "docs" / "results"
-FACES = ROOT / "runs/face-api/node_modules/@vladmandic/face-api/model/face_recognition_model-weights_manifest.json"
+FACES = (
+    ROOT
+    / "runs/face-api/node_modules/@vladmandic/face-api/model/face_recognition_model-weights_manifest.json"
+)
 RIVALS = {"ESRGAN-thick": "esrgan_thick.py", "Real-ESRGAN": "real_esrgan.py"}
 FACE_WEIGHTS = ["--checkpoint=faces-16-64-regression", "--checkpoint=faces-16-64"]
 PHOTO_WEIGHTS = ["--checkpoint=photos-4x-regression", "--checkpoint=photos-4x"]
 # configs/orl_16_64.py has the commands of those that are not shipped
-STUDENTS = ["--checkpoint=runs/student-4", "--checkpoint=runs/student-2", "--checkpoint=faces-16-64-student"]
+STUDENTS = [
+    "--checkpoint=runs/student-4",
+    "--checkpoint=runs/student-2",
+    "--checkpoint=faces-16-64-student",
+]
 PHOTO_STUDENT = "--checkpoint=photos-4x-student"
 RUNS = {  # name: protocol, flags, whether rivals take part
     "orl": ("orl", [*FACE_WEIGHTS, "--samples=8"], True),
-    "orl-steps": ("orl", [FACE_WEIGHTS[1], *(f"--steps={n}" for n in (1, 2, 4, 8, 16, 32, 100))], False),
-    "orl-students": ("orl", [FACE_WEIGHTS[1], *STUDENTS, *(f"--steps={n}" for n in (1, 2, 4, 8, 100)), "--samples=2"], False),
+    "orl-steps": (
+        "orl",
+        [FACE_WEIGHTS[1], *(f"--steps={n}" for n in (1, 2, 4, 8, 16, 32, 100))],
+        False,
+    ),
+    "orl-students": (
+        "orl",
+        [FACE_WEIGHTS[1], *STUDENTS, *(f"--steps={n}" for n in (1, 2, 4, 8, 100)), "--samples=2"],
+        False,
+    ),
     "photos": ("photos", [*PHOTO_WEIGHTS, "--samples=4"], True),
     "photos-matched": ("photos", [PHOTO_WEIGHTS[1], "--match-input"], False),
-    "photos-steps": ("photos", [*PHOTO_WEIGHTS[1:], PHOTO_STUDENT, *(f"--steps={n}" for n in (1, 2, 4, 8, 16))], False),
+    "photos-steps": (
+        "photos",
+        [*PHOTO_WEIGHTS[1:], PHOTO_STUDENT, *(f"--steps={n}" for n in (1, 2, 4, 8, 16))],
+        False,
+    ),
     "photos-validation": (
         "validation",
         ["--data=runs/photos-256", *PHOTO_WEIGHTS, *(f"--steps={n}" for n in (2, 4, 8))],
@@ -93,7 +115,9 @@ def measure(only: list[str]) -> None:
             continue
         work = ROOT / "runs" / "results" / name
         theirs = [
-            f"--images={rival}={_rival(rival, script, protocol)}" for rival, script in RIVALS.items() if rivals and has(rival)
+            f"--images={rival}={_rival(rival, script, protocol)}"
+            for rival, script in RIVALS.items()
+            if rivals and has(rival)
         ]
         identity = [f"--identity={FACES}"] if protocol == "orl" and FACES.exists() else []
         sr3("evaluate", f"--protocol={protocol}", *flags, *theirs, *identity, f"--output={work}")
@@ -105,7 +129,8 @@ def measure(only: list[str]) -> None:
         if name == "orl-students":
             arrays.write(KEPT / f"{name}.jpg", students())
         if rivals:
-            arrays.write(KEPT / f"{name}.jpg", arrays.read(work / "grid.png", 3).pixels)  # a tenth of the size
+            # a tenth of the size
+            arrays.write(KEPT / f"{name}.jpg", arrays.read(work / "grid.png", 3).pixels)
 
 
 def students() -> np.ndarray:
@@ -150,20 +175,31 @@ def _rival(rival: str, script: str, protocol: str) -> Path:
     if not given.exists():
         sr3("evaluate", f"--protocol={protocol}", f"--export={given}")
     if not output.exists():
-        subprocess.run([sys.executable, ROOT / "benchmarks" / "rivals" / script, given / "lr", output], check=True)
+        subprocess.run(
+            [sys.executable, ROOT / "benchmarks" / "rivals" / script, given / "lr", output],
+            check=True,
+        )
     return output
 
 
 def page() -> str:
     """docs/results.md."""
-    lines = ["# Results", "", "Written by `make results` from the JSON files below, where the values of every image are.", ""]
+    lines = [
+        "# Results",
+        "",
+        "Written by `make results` from the JSON files below, where the values of every image are.",
+        "",
+    ]
     for name, title in TITLES.items():
         file = KEPT / f"{name}.json"
         if not file.exists():
             continue
         results = json.loads(file.read_text())
         lines += [f"## {title}", "", *([WORDS[name], ""] if name in WORDS else [])]
-        lines += [report.markdown(results["methods"], results["columns"], results["paper"]), report.footnote(results)]
+        lines += [
+            report.markdown(results["methods"], results["columns"], results["paper"]),
+            report.footnote(results),
+        ]
         lines += [_intervals(results), f"All values: [{file.name}]({KEPT.name}/{file.name}).", ""]
         lines += [f"    {results['command']}", ""]
         if (KEPT / f"{name}.jpg").exists():
@@ -200,18 +236,25 @@ def _intervals(results: dict[str, Any]) -> str:
             form = report.COLUMNS[metric][1]
             parts.append(f"{row} {form.format(low)} – {form.format(high)}")
             title = report.COLUMNS[metric][0].rstrip(" ↑↓")
-    return f"95 % intervals of {title} (bootstrap over images): {'; '.join(parts)}." if parts else ""
+    return (
+        f"95 % intervals of {title} (bootstrap over images): {'; '.join(parts)}." if parts else ""
+    )
 
 
 def _paired(results: dict[str, Any], one: str, other: str) -> str:
     """How two rows differ, image by image, with 95 % intervals."""
     parts = []
     for metric in ("psnr", "lpips_vgg", "lpips_alexnet", "consistency_db"):
-        ours, theirs = ([scores[metric] for scores in results["per_image"][row].values()] for row in (one, other))
+        ours, theirs = (
+            [scores[metric] for scores in results["per_image"][row].values()]
+            for row in (one, other)
+        )
         difference = np.subtract(ours, theirs)
         low, high = interval(difference)
         title, form = report.COLUMNS[metric]
-        mean, low, high = (form.format(value).replace("-", "−") for value in (difference.mean(), low, high))
+        mean, low, high = (
+            form.format(value).replace("-", "−") for value in (difference.mean(), low, high)
+        )
         parts.append(f"{title[:-2]} {mean} ({low} … {high})")
     return f"{one} minus {other}, image by image, with 95 % intervals: {'; '.join(parts)}."
 
@@ -226,13 +269,19 @@ def tables(text: str) -> str:
         table = report.markdown({row: methods[row] for row in wanted}, SHORT[name])
         return f"{mark}\n{table}<!-- end -->"
 
-    return re.sub(r"(<!-- results: (\S+)(?: \[(.*?)\])? -->)\n.*?<!-- end -->", write, text, flags=re.DOTALL)
+    return re.sub(
+        r"(<!-- results: (\S+)(?: \[(.*?)\])? -->)\n.*?<!-- end -->", write, text, flags=re.DOTALL
+    )
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--measure", action="store_true", help="measure again")
-    parser.add_argument("--only", action="append", default=[], choices=list(RUNS), help="... these tables alone")
+    parser.add_argument(
+        "--only", action="append", default=[], choices=list(RUNS), help="... these tables alone"
+    )
     options = parser.parse_args()
     if options.measure:
         measure(options.only)

@@ -3,9 +3,10 @@
     pip install '.[faces,metrics]'
     python benchmarks/samplers.py [--checkpoint=faces-16-64] [--limit=0] [--output=docs]     # 40 minutes on two cores
 
-One sample of each held-out image, PSNR, LPIPS (VGG) and consistency, means. Every sampler visits the levels of the checkpoint's
-own schedule, spaced in the log-SNR; "found" is what `sr3 search` has stored for that number of evaluations. Results are kept in
-OUTPUT/samplers.json as they come; what is there is not computed again.
+One sample of each held-out image, PSNR, LPIPS (VGG) and consistency, means. Every sampler visits
+the levels of the checkpoint's own schedule, spaced in the log-SNR; "found" is what `sr3 search` has
+stored for that number of evaluations. Results are kept in OUTPUT/samplers.json as they come; what
+is there is not computed again.
 """
 
 import argparse
@@ -49,7 +50,11 @@ def measure(checkpoint, limit: int, file: Path) -> dict[str, dict[str, dict[str,
     upscaler = Upscaler(checkpoint)
     data = held_out.load(checkpoint.config, limit)
     judge = Judge(upscaler, data, np.arange(len(data.ids)))
-    found = json.loads(file.read_text()) if file.exists() else {"checkpoint": checkpoint.name, "n": data.total, "scores": {}}
+    found = (
+        json.loads(file.read_text())
+        if file.exists()
+        else {"checkpoint": checkpoint.name, "n": data.total, "scores": {}}
+    )
     for name, fields in SAMPLERS.items():
         row = found["scores"].setdefault(name, {})
         for count in COUNTS:
@@ -62,7 +67,12 @@ def measure(checkpoint, limit: int, file: Path) -> dict[str, dict[str, dict[str,
             except ConfigError:
                 continue
             file.write_text(json.dumps(found, indent=1) + "\n")
-            print(name, count, {metric: round(row[str(count)][metric], 3) for metric in METRICS}, flush=True)
+            print(
+                name,
+                count,
+                {metric: round(row[str(count)][metric], 3) for metric in METRICS},
+                flush=True,
+            )
     return found
 
 
@@ -70,7 +80,9 @@ def table(found: dict, metric: str) -> str:
     title, form = METRICS[metric]
     lines = [f"| {title} | {' | '.join(map(str, COUNTS))} |", f"|---{'|---:' * len(COUNTS)}|"]
     for name, row in found["scores"].items():
-        cells = [form.format(row[str(count)][metric]) if str(count) in row else "" for count in COUNTS]
+        cells = [
+            form.format(row[str(count)][metric]) if str(count) in row else "" for count in COUNTS
+        ]
         lines.append(f"| {name} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
@@ -85,19 +97,25 @@ def plot(found: dict) -> np.ndarray:
         low, high = np.quantile(values, [0.0, 0.85] if metric == "lpips" else [0.12, 1.0])
         x0 = panel * width + left
 
-        def place(count: str, value: float, x0: int = x0, low: float = low, high: float = high) -> tuple[float, float]:
+        def place(
+            count: str, value: float, x0: int = x0, low: float = low, high: float = high
+        ) -> tuple[float, float]:
             across = np.log(int(count)) / np.log(COUNTS[-1])
             up = np.clip((value - low) / (high - low), 0, 1)
             return x0 + across * (width - left - 20), top + (1 - up) * (height - top - 30)
 
-        title = {"lpips": "LPIPS (VGG), lower is better", "psnr": "PSNR in dB, higher is better"}[metric]
+        title = {"lpips": "LPIPS (VGG), lower is better", "psnr": "PSNR in dB, higher is better"}[
+            metric
+        ]
         draw.text((x0, 8), title, "black", font)
         for value in np.linspace(low, high, 4):
             x, y = place("1", value)
             draw.line([(x - 4, y), (panel * width + width - 20, y)], fill="#eeeeee")
             draw.text((x - 8, y), METRICS[metric][1].format(value), "#555555", font, anchor="rm")
         for count in COUNTS:
-            draw.text((place(str(count), low)[0], height - 20), str(count), "#555555", font, anchor="mm")
+            draw.text(
+                (place(str(count), low)[0], height - 20), str(count), "#555555", font, anchor="mm"
+            )
         for row, colour in zip(found["scores"].values(), COLOURS, strict=True):
             points = [place(count, row[count][metric]) for count in row]
             if len(points) > 1:
@@ -123,12 +141,15 @@ def main() -> None:
     text = [
         "# Samplers",
         f"`{found['checkpoint']}`, {found['n']} held-out images, one sample each; columns: network evaluations. Made by",
-        "`python benchmarks/samplers.py`; `found` are the schedules of `sr3 search --checkpoint=" + f"{found['checkpoint']}`.",
+        "`python benchmarks/samplers.py`; `found` are the schedules of `sr3 search --checkpoint="
+        + f"{found['checkpoint']}`.",
         "![Quality against network evaluations](samplers.png)",
         *(table(found, metric) for metric in METRICS),
         NOTES,
     ]
-    (args.output / "samplers.md").write_text("\n\n".join(text).replace("Made by\n\n", "Made by\n") + "\n")
+    (args.output / "samplers.md").write_text(
+        "\n\n".join(text).replace("Made by\n\n", "Made by\n") + "\n"
+    )
     arrays.write(args.output / "samplers.png", plot(found))
 
 

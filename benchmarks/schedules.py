@@ -48,7 +48,10 @@ COUNTS = (1, 2, 4, 8, 16, 32)
 
 
 def log_snr(schedule: NoiseSchedule) -> np.ndarray:
-    return np.log(np.asarray(schedule.gamma[1:], np.float64) / np.asarray(schedule.one_minus_gamma[1:], np.float64))
+    return np.log(
+        np.asarray(schedule.gamma[1:], np.float64)
+        / np.asarray(schedule.one_minus_gamma[1:], np.float64)
+    )
 
 
 def training(path: Path) -> None:
@@ -61,7 +64,9 @@ def training(path: Path) -> None:
         left.plot(t, np.asarray(schedule.gamma[1:]), label=title)
         right.plot(t, log_snr(schedule), label=title)
     left.set(xlabel="t / T", ylabel="γ", title="share of the image in the variance of y_t")
-    right.set(xlabel="t / T", ylabel="log-SNR, log γ / (1 − γ)", title="the same, as the network is told")
+    right.set(
+        xlabel="t / T", ylabel="log-SNR, log γ / (1 − γ)", title="the same, as the network is told"
+    )
     for axes in (left, right):
         axes.grid(alpha=0.3)
     left.legend()
@@ -75,7 +80,13 @@ def visited(path: Path) -> None:
         config.sample.steps = 8
         config.sample.update(fields)
         levels = log_snr(sampling_schedule(config, config.sample.steps))
-        axes.plot(levels, np.full(len(levels), -row), "o", markersize=3 if len(levels) > 8 else 6, color=f"C{row}")
+        axes.plot(
+            levels,
+            np.full(len(levels), -row),
+            "o",
+            markersize=3 if len(levels) > 8 else 6,
+            color=f"C{row}",
+        )
     axes.set(xlabel="log-SNR of the levels visited: noise on the left, the image on the right")
     axes.set_yticks(-np.arange(len(VISITED)), list(VISITED))
     axes.grid(alpha=0.3)
@@ -104,7 +115,9 @@ def samples(path: Path, face: int) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--output", type=Path, default=Path("docs/schedules"))
     parser.add_argument("--face", type=int, default=0, help="which of the held-out images")
     options = parser.parse_args()

@@ -1,14 +1,17 @@
 """Time of a training step and of a sampling step, ours against PyTorch, on the same network with equal outputs.
 
     python benchmarks/step.py --config=configs/orl_16_64.py [--batch=16] [--repeats=20] [--dtype=bfloat16]
-    taskset -c 0 python benchmarks/step.py --config=configs/orl_16_64.py --cpu-time  # one core; for a machine that is not idle
+    taskset -c 0 python benchmarks/step.py --config=configs/orl_16_64.py --cpu-time  # one core; for
+    a machine that is not idle
 
-First the outputs of both networks are compared at the same parameters (float32; above 1e-4 the command fails). Then the two
-take turns, round by round, so that whatever else the machine does meets both, and medians are printed.
+First the outputs of both networks are compared at the same parameters (float32; above 1e-4 the
+command fails). Then the two take turns, round by round, so that whatever else the machine does
+meets both, and medians are printed.
 
-Both sides do the whole step: from uint8 images through degradation, noise, network, loss and gradient to Adam's update; or
-the network and the update of Algorithm 2. PyTorch runs as its users run it: channels_last, all cores, eager on a CPU and
-compiled on a GPU. `diffusers` is there for scale: a network of its own, of about as many parameters.
+Both sides do the whole step: from uint8 images through degradation, noise, network, loss and
+gradient to Adam's update; or the network and the update of Algorithm 2. PyTorch runs as its users
+run it: channels_last, all cores, eager on a CPU and compiled on a GPU. `diffusers` is there for
+scale: a network of its own, of about as many parameters.
 """
 
 import argparse
@@ -60,7 +63,8 @@ def load_method(path: str, dtype: str, batch: int) -> Method:
     config = module.get_config()
     assert config.objective == "sr3", "only objective = 'sr3' has sampling steps to time"
     config.model.dtype, config.train.batch_size, config.train.accumulate = dtype, batch, 1
-    config.task.blur, config.task.quantize_lr = 0.0, True  # the one degradation that the PyTorch side knows
+    # The one degradation that the PyTorch side knows
+    config.task.blur, config.task.quantize_lr = 0.0, True
     parallel.start(config)  # as `sr3` does: on a CPU, a device a core
     return Method(config)
 
@@ -73,18 +77,29 @@ def our_training_step(method: Method, params: Any, images: np.ndarray) -> Run:
     mesh = parallel.make_mesh(method.config)
 
     def mean_loss(params: Any, images: jax.Array, key: jax.Array) -> jax.Array:
-        return method.loss(parallel.gather_params(params, mesh, method.config.model.dtype), images, key).mean()
+        return method.loss(
+            parallel.gather_params(params, mesh, method.config.model.dtype), images, key
+        ).mean()
 
-    def step(params: Any, opt_state: Any, images: jax.Array, number: jax.Array) -> tuple[Any, Any, jax.Array]:
+    def step(
+        params: Any, opt_state: Any, images: jax.Array, number: jax.Array
+    ) -> tuple[Any, Any, jax.Array]:
         key = jax.random.fold_in(jax.random.key(0), number)
         loss, gradient = jax.value_and_grad(mean_loss)(params, images, key)
         updates, opt_state = optimizer.update(gradient, opt_state, params)
         return optax.apply_updates(params, updates), opt_state, loss
 
-    state = [jax.tree.map(jnp.array, params), optimizer.init(params)]  # a copy: the step overwrites it
+    # a copy: the step overwrites it
+    state = [jax.tree.map(jnp.array, params), optimizer.init(params)]
     split = parallel.shardings(state, mesh)
-    compiled = jax.jit(step, donate_argnums=(0, 1), out_shardings=(*split, parallel.replicated(mesh)))
-    state, batch, numbers = jax.device_put(state, split), parallel.to_devices(images, mesh), itertools.count()
+    compiled = jax.jit(
+        step, donate_argnums=(0, 1), out_shardings=(*split, parallel.replicated(mesh))
+    )
+    state, batch, numbers = (
+        jax.device_put(state, split),
+        parallel.to_devices(images, mesh),
+        itertools.count(),
+    )
 
     def run() -> None:
         *state[:], loss = compiled(*state, batch, next(numbers))
@@ -96,7 +111,10 @@ def our_training_step(method: Method, params: Any, images: np.ndarray) -> Run:
 def our_sampling_chain(method: Method, params: Any, lr: jax.Array) -> Run:
     mesh = parallel.make_mesh(method.config)
     split = parallel.batch_sharding(mesh)
-    chain = jax.jit(lambda params, lr, keys: method.super_resolve(params, Given(lr), keys, CHAIN), out_shardings=split)
+    chain = jax.jit(
+        lambda params, lr, keys: method.super_resolve(params, Given(lr), keys, CHAIN),
+        out_shardings=split,
+    )
     keys = jax.device_put(jnp.stack([image_key(0, i) for i in range(len(lr))]), split)
     params, lr = jax.device_put(params, parallel.replicated(mesh)), jax.device_put(lr, split)
     return lambda: chain(params, lr, keys).block_until_ready()
@@ -116,7 +134,9 @@ def ready(network: nn.Module) -> Any:
 
 
 def autocast(method: Method) -> torch.autocast:
-    return torch.autocast(DEVICE.type, dtype=torch.bfloat16, enabled=method.config.model.dtype == "bfloat16")
+    return torch.autocast(
+        DEVICE.type, dtype=torch.bfloat16, enabled=method.config.model.dtype == "bfloat16"
+    )
 
 
 def resize(images: Tensor, size: int) -> Tensor:
@@ -125,7 +145,10 @@ def resize(images: Tensor, size: int) -> Tensor:
 
 def torch_training_step(method: Method, network: Any, images: np.ndarray) -> Run:
     model, data, train = method.config.model, method.config.data, method.config.train
-    pixels, table = on_device(nchw(images)), torch.from_numpy(np.array(method.schedule.gamma)).to(DEVICE)
+    pixels, table = (
+        on_device(nchw(images)),
+        torch.from_numpy(np.array(method.schedule.gamma)).to(DEVICE),
+    )
     optimizer = torch.optim.Adam(network.parameters(), lr=train.learning_rate)
     distance = F.l1_loss if train.loss == "l1" else F.mse_loss
 
@@ -139,7 +162,9 @@ def torch_training_step(method: Method, network: Any, images: np.ndarray) -> Run
         gamma = table[t] + torch.rand(len(hr), device=DEVICE) * (table[t - 1] - table[t])
         signal, noise = gamma.sqrt()[:, None, None, None], (1 - gamma).sqrt()[:, None, None, None]
         epsilon = torch.randn_like(y_0)
-        target = {"epsilon": epsilon, "y_0": y_0, "v": signal * epsilon - noise * y_0}[model.predict]
+        target = {"epsilon": epsilon, "y_0": y_0, "v": signal * epsilon - noise * y_0}[
+            model.predict
+        ]
         with autocast(method):
             output = network(condition, signal * y_0 + noise * epsilon, gamma)
         loss = distance(output, target)
@@ -176,8 +201,13 @@ def torch_sampling_chain(method: Method, network: Any, lr: jax.Array) -> Run:
             y_0 = to_y_0(output, y_t, t)
             if sample.clip:
                 y_0 = ((offset + scale * y_0).clamp(-1, 1) - offset) / scale
-            mean = gamma[t - 1] ** 0.5 * beta[t] / one_minus[t] * y_0 + alpha[t] ** 0.5 * one_minus[t - 1] / one_minus[t] * y_t
-            variance = beta[t] if sample.variance == "beta" else one_minus[t - 1] * beta[t] / one_minus[t]
+            mean = (
+                gamma[t - 1] ** 0.5 * beta[t] / one_minus[t] * y_0
+                + alpha[t] ** 0.5 * one_minus[t - 1] / one_minus[t] * y_t
+            )
+            variance = (
+                beta[t] if sample.variance == "beta" else one_minus[t - 1] * beta[t] / one_minus[t]
+            )
             y_t = mean + variance**0.5 * torch.randn_like(y_t) if t > 1 else mean
         (offset + scale * y_t).clamp(-1, 1).cpu()  # waits for the device
 
@@ -217,10 +247,14 @@ class Diffusers(nn.Module):
             with torch.device("meta"):  # counted without memory
                 return abs(count(build(channels).parameters()) - parameters)
 
-        self.network = build(min(range(max(8, unet.channels - 32), 2 * unet.channels, 8), key=distance))
+        self.network = build(
+            min(range(max(8, unet.channels - 32), 2 * unet.channels, 8), key=distance)
+        )
 
     def forward(self, condition: Tensor, y_t: Tensor, gamma: Tensor) -> Tensor:
-        x = F.pixel_unshuffle(torch.cat([condition, y_t], dim=1), self.factor).contiguous(memory_format=torch.channels_last)
+        x = F.pixel_unshuffle(torch.cat([condition, y_t], dim=1), self.factor).contiguous(
+            memory_format=torch.channels_last
+        )
         return F.pixel_shuffle(self.network(x, 999 * (1 - gamma)).sample.float(), self.factor)
 
 
@@ -231,7 +265,9 @@ def count(parameters: Iterator[Tensor]) -> int:
 # -- measuring
 
 
-def in_turns(runs: dict[str, Run], repeats: int, clock: Callable[[], float]) -> dict[str, list[float]]:
+def in_turns(
+    runs: dict[str, Run], repeats: int, clock: Callable[[], float]
+) -> dict[str, list[float]]:
     """Seconds of each run, `repeats` times, one after the other; the first round, which compiles, is not counted."""
     seconds: dict[str, list[float]] = {name: [] for name in runs}
     for i in range(repeats + 1):
@@ -260,17 +296,23 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--repeats", type=int, default=20, help="rounds, at least 2")
     parser.add_argument("--dtype", choices=["float32", "bfloat16"], default="float32")
-    parser.add_argument("--cpu-time", action="store_true", help="count processor time, on one core; not on a GPU")
+    parser.add_argument(
+        "--cpu-time", action="store_true", help="count processor time, on one core; not on a GPU"
+    )
     args = parser.parse_args()
     cores = len(os.sched_getaffinity(0))
     load = os.getloadavg()[0]
     torch.set_num_threads(cores)
     torch.set_float32_matmul_precision("high")  # on a GPU: TF32, which is XLA's default as well
     if args.cpu_time and (cores > 1 or DEVICE.type == "cuda"):
-        raise SystemExit("--cpu-time would count threads that only wait; it needs one core: `taskset -c 0 python …`")
+        raise SystemExit(
+            "--cpu-time would count threads that only wait; it needs one core: `taskset -c 0 python …`"
+        )
     method = load_method(args.config, args.dtype, args.batch)
     if (jax.default_backend() == "gpu") != (DEVICE.type == "cuda"):
-        raise SystemExit(f"JAX runs on {jax.default_backend()} and PyTorch on {DEVICE.type}: nothing to compare")
+        raise SystemExit(
+            f"JAX runs on {jax.default_backend()} and PyTorch on {DEVICE.type}: nothing to compare"
+        )
 
     images = np.random.default_rng(0).integers(0, 256, (args.batch, *method.shape), np.uint8)
     params = perturbed(jax.jit(method.init)(jax.random.key(0)))
@@ -280,10 +322,15 @@ def main() -> None:
 
     generator = np.random.default_rng(1)
     condition, y_t = generator.standard_normal((2, 2, *method.shape)).astype(np.float32)
-    with jax.default_matmul_precision("highest"), torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
+    with (
+        jax.default_matmul_precision("highest"),
+        torch.backends.cudnn.flags(enabled=True, allow_tf32=False),
+    ):
         exact = method.model.clone(dtype=jnp.float32)
         twins[0].to(DEVICE)
-        difference, gradient = compare(exact, params, twins[0], [condition, y_t, np.array([0.1, 0.9], np.float32)])
+        difference, gradient = compare(
+            exact, params, twins[0], [condition, y_t, np.array([0.1, 0.9], np.float32)]
+        )
     print(f"outputs differ by at most {difference:.1e}, gradients relatively by {gradient:.1e}\n")
     if difference >= 1e-4:
         raise SystemExit("the two networks are not the same: nothing to compare")
@@ -304,21 +351,38 @@ def main() -> None:
         runs["diffusers, sampling"] = torch_sampling_chain(method, ready(other), lr)
         packages.append("diffusers")
         note = f"; diffusers' UNet2DModel {count(other.parameters()) / 1e6:.2f} M"
-    seconds = in_turns(runs, args.repeats, time.process_time if args.cpu_time else time.perf_counter)
+    seconds = in_turns(
+        runs, args.repeats, time.process_time if args.cpu_time else time.perf_counter
+    )
 
     if load > 0.5 and not args.cpu_time:
-        print("WARNING: other programs are running; that slows PyTorch's threads, which wait for one another, more than ours\n")
+        print(
+            "WARNING: other programs are running; that slows PyTorch's threads, which wait for one another, more than ours\n"
+        )
 
     where = f"{DEVICE.type}, {cores} core{'s' * (cores > 1)}, load {load:.1f} before"
     clock = "processor" if args.cpu_time else "wall"
-    print(f"{args.config}, {parameters / 1e6:.2f} M parameters{note}; batch {args.batch}, {args.dtype}")
-    print(f"{datetime.date.today()}, {', '.join(map(version, packages))}; {where}; {args.repeats} rounds, {clock} time\n")
-    print("| | sr3_jax, ms per image | other, ms per image | other / sr3_jax (quartiles) |\n|---|---|---|---|")
+    print(
+        f"{args.config}, {parameters / 1e6:.2f} M parameters{note}; batch {args.batch}, {args.dtype}"
+    )
+    print(
+        f"{datetime.date.today()}, {', '.join(map(version, packages))}; {where}; {args.repeats} rounds, {clock} time\n"
+    )
+    print(
+        "| | sr3_jax, ms per image | other, ms per image | other / sr3_jax (quartiles) |\n|---|---|---|---|"
+    )
     for step, size in (("training", args.batch), ("sampling", args.batch * CHAIN)):
         print(row(f"{step} step", seconds[f"ours, {step}"], seconds[f"PyTorch, {step}"], size))
     if note:
         for step, size in (("training", args.batch), ("sampling", args.batch * CHAIN)):
-            print(row(f"{step} step, diffusers", seconds[f"ours, {step}"], seconds[f"diffusers, {step}"], size))
+            print(
+                row(
+                    f"{step} step, diffusers",
+                    seconds[f"ours, {step}"],
+                    seconds[f"diffusers, {step}"],
+                    size,
+                )
+            )
 
 
 if __name__ == "__main__":

@@ -1,8 +1,10 @@
 """The network of `sr3_jax.models.unet` in PyTorch, as a PyTorch user would write it: to compare speed with equal outputs.
 
-    PYTHONPATH=. python benchmarks/torch_twin.py  # a minute: outputs and gradients agree for every option of the network
+    PYTHONPATH=. python benchmarks/torch_twin.py  # a minute: outputs and gradients agree for every
+    option of the network
 
-Modules carry the names of our Flax parameters, so that copying them is a renaming of leaves. Images are (b, c, h, w) here.
+Modules carry the names of our Flax parameters, so that copying them is a renaming of leaves. Images
+are (b, c, h, w) here.
 """
 
 import math
@@ -94,11 +96,20 @@ class SelfAttention(nn.Module):
         super().__init__()
         self.heads = channels // (unet.head_channels or channels)
         self.scale = 1 / math.sqrt(2) if unet.rescale_skip else 1.0
-        self.norm, self.qkv, self.out = group_norm(channels), conv(channels, 3 * channels, 1), conv(channels, channels, 1)
+        self.norm, self.qkv, self.out = (
+            group_norm(channels),
+            conv(channels, 3 * channels, 1),
+            conv(channels, channels, 1),
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         b, c, height, width = x.shape
-        qkv = self.qkv(self.norm(x)).permute(0, 2, 3, 1).reshape(b, height * width, self.heads, -1).transpose(1, 2)
+        qkv = (
+            self.qkv(self.norm(x))
+            .permute(0, 2, 3, 1)
+            .reshape(b, height * width, self.heads, -1)
+            .transpose(1, 2)
+        )
         h = F.scaled_dot_product_attention(*qkv.chunk(3, dim=-1)).transpose(1, 2)
         return (x + self.out(h.reshape(b, height, width, c).permute(0, 3, 1, 2))) * self.scale
 
@@ -111,7 +122,9 @@ class PlainResample(nn.Conv2d):
         self.resample = resample
 
     def forward(self, x: Tensor, embedding: Tensor | None) -> Tensor:
-        return super().forward(F.interpolate(x, scale_factor=2.0, mode="nearest") if self.resample == "up" else x)
+        return super().forward(
+            F.interpolate(x, scale_factor=2.0, mode="nearest") if self.resample == "up" else x
+        )
 
 
 class Twin(nn.ModuleDict):
@@ -119,7 +132,11 @@ class Twin(nn.ModuleDict):
 
     def __init__(self, unet: UNet, condition_channels: int):
         super().__init__()
-        self.factor, self.blocks, self.last = unet.space_to_depth, unet.blocks, len(unet.multipliers) - 1
+        self.factor, self.blocks, self.last = (
+            unet.space_to_depth,
+            unet.blocks,
+            len(unet.multipliers) - 1,
+        )
         levels = [unet.channels * multiplier for multiplier in unet.multipliers]
         sizes = [unet.size // unet.space_to_depth // 2**level for level in range(len(levels))]
         embedded = unet.gamma_embedding != "none"
@@ -132,11 +149,17 @@ class Twin(nn.ModuleDict):
 
         def add_resample(name: str, inputs: int, level: int, resample: str) -> None:
             biggan = unet.resample == "biggan"
-            make = ResBlock(unet, inputs, levels[level], resample) if biggan else PlainResample(inputs, levels[level], resample)
+            make = (
+                ResBlock(unet, inputs, levels[level], resample)
+                if biggan
+                else PlainResample(inputs, levels[level], resample)
+            )
             self[name] = make
 
         if embedded:
-            self["gamma_embedding"] = GammaEmbedding(unet.channels, 4 * unet.channels, unet.gamma_embedding)
+            self["gamma_embedding"] = GammaEmbedding(
+                unet.channels, 4 * unet.channels, unet.gamma_embedding
+            )
         self["stem"] = conv(inputs * self.factor**2, unet.channels)
         skips = [unet.channels]
         for level, channels in enumerate(levels):
@@ -160,14 +183,18 @@ class Twin(nn.ModuleDict):
                 add_resample(f"up_{level}_resample", x, level, "up")
         self["out_norm"], self["out"] = group_norm(x), conv(x, unet.out_channels * self.factor**2)
 
-    def forward(self, condition: Tensor, y_t: Tensor | None = None, gamma: Tensor | None = None) -> Tensor:
+    def forward(
+        self, condition: Tensor, y_t: Tensor | None = None, gamma: Tensor | None = None
+    ) -> Tensor:
         def block(name: str, x: Tensor) -> Tensor:
             x = self[name](x, embedding)
             return self[f"{name}_attention"](x) if f"{name}_attention" in self else x
 
         x = condition if y_t is None else torch.cat([condition, y_t], dim=1)
         embedding = self["gamma_embedding"](gamma) if "gamma_embedding" in self else None
-        x = self["stem"](space_to_depth(x, self.factor).contiguous(memory_format=torch.channels_last))
+        x = self["stem"](
+            space_to_depth(x, self.factor).contiguous(memory_format=torch.channels_last)
+        )
         skips = [x]
         for level in range(self.last + 1):
             for i in range(self.blocks):
@@ -185,7 +212,8 @@ class Twin(nn.ModuleDict):
             if level > 0:
                 x = block(f"up_{level}_resample", x)
         x = F.silu(self["out_norm"](x))
-        with torch.autocast(x.device.type, enabled=False):  # the last convolution in float32, as ours
+        # The last convolution in float32, as ours
+        with torch.autocast(x.device.type, enabled=False):
             x = self["out"](x.float())
         return depth_to_space(x, self.factor)
 
@@ -201,16 +229,21 @@ def torch_parameters(params: Any) -> dict[str, Tensor]:
     for path, leaf in jax.tree_util.tree_flatten_with_path(params)[0]:
         *module, kind = (str(entry.key) for entry in path)
         value = np.asarray(leaf)
-        if kind == "kernel":  # (in, out) to (out, in); (height, width, in, out) to (out, in, height, width)
+        # (in, out) to (out, in); (height, width, in, out) to (out, in, height, width)
+        if kind == "kernel":
             value = value.T if value.ndim == 2 else value.transpose(3, 2, 0, 1)
-        result[".".join([*module, "bias" if kind == "bias" else "weight"])] = torch.from_numpy(value.copy())
+        result[".".join([*module, "bias" if kind == "bias" else "weight"])] = torch.from_numpy(
+            value.copy()
+        )
     return result
 
 
 def perturbed(params: Any, seed: int = 0) -> Any:
     """Parameters plus noise, the same on every machine: convolutions that start at zero would hide all that precedes them."""
     generator = np.random.default_rng(seed)
-    return jax.tree.map(lambda p: p + 0.05 * generator.standard_normal(p.shape).astype(np.float32), params)
+    return jax.tree.map(
+        lambda p: p + 0.05 * generator.standard_normal(p.shape).astype(np.float32), params
+    )
 
 
 def compare(unet: UNet, params: Any, twin: Twin, inputs: list[np.ndarray]) -> tuple[float, float]:
@@ -233,7 +266,8 @@ def compare(unet: UNet, params: Any, twin: Twin, inputs: list[np.ndarray]) -> tu
     wanted = torch_parameters(gradient)
     scale = max(float(value.abs().max()) for value in wanted.values())
     gradients = max(
-        float((found[name] - value).abs().max() / value.abs().max().clamp(min=1e-4 * scale)) for name, value in wanted.items()
+        float((found[name] - value).abs().max() / value.abs().max().clamp(min=1e-4 * scale))
+        for name, value in wanted.items()
     )
     return float((theirs.detach().cpu() - nchw(ours)).abs().max()), gradients
 
@@ -253,7 +287,15 @@ def main() -> None:
     condition, y_t = generator.standard_normal((2, 2, 16, 16, 1)).astype(np.float32)
     gamma = np.array([0.02, 0.97], np.float32)
     for options in VARIANTS:
-        unet = UNet(channels=16, multipliers=(1, 2), blocks=1, attention=(8,), out_channels=1, size=16, **options)
+        unet = UNet(
+            channels=16,
+            multipliers=(1, 2),
+            blocks=1,
+            attention=(8,),
+            out_channels=1,
+            size=16,
+            **options,
+        )
         inputs = [condition] if unet.gamma_embedding == "none" else [condition, y_t, gamma]
         params = perturbed(unet.init(jax.random.key(0), *map(jnp.asarray, inputs))["params"])
         output, gradient = compare(unet, params, Twin(unet, 1), inputs)

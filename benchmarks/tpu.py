@@ -3,8 +3,9 @@
     pip install '.[aot]'
     python benchmarks/tpu.py [NAME …]     # about two minutes a row on two cores; without names, all
 
-A training step for v5e:2x2, one residual block a level, 8 images of 256² per chip unless the row says otherwise. The whole
-network takes the compiler twenty minutes; these two levels are two thirds of its time on the chip.
+A training step for v5e:2x2, one residual block a level, 8 images of 256² per chip unless the row
+says otherwise. The whole network takes the compiler twenty minutes; these two levels are two thirds
+of its time on the chip.
 """
 
 import sys
@@ -87,7 +88,10 @@ ROWS: dict[str, tuple[ConfigDict, Callable]] = {
             (unet, "upsample", platform._upsample),
         ),
     ),
-    "GroupNorm with the CPU's gradient": (network(), patched((normalization, "group_norm", own_gradient))),
+    "GroupNorm with the CPU's gradient": (
+        network(),
+        patched((normalization, "group_norm", own_gradient)),
+    ),
     "dropout 0.2": (changed(model__dropout=0.2), nothing),
     "dropout 0.2, bits by threefry": (
         changed(model__dropout=0.2),
@@ -109,7 +113,9 @@ def main() -> None:
     unknown = set(names) - ROWS.keys()
     if unknown:
         raise SystemExit(f"no row {sorted(unknown)[0]!r}; there are {', '.join(ROWS)}")
-    print("| | temporaries, GiB | HBM traffic, GB | time, ms | ms per image | MFU |\n|---|---|---|---|---|---|")
+    print(
+        "| | temporaries, GiB | HBM traffic, GB | time, ms | ms per image | MFU |\n|---|---|---|---|---|---|"
+    )
     for name in names:
         config, around = ROWS[name]
         with around():

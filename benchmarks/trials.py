@@ -7,8 +7,9 @@ docs/ablations.md.
     python benchmarks/trials.py --list
     python benchmarks/trials.py --write                   # the page again, from docs/trials.json
 
-A trial trains for MINUTES by its own measured seconds a step, the rate falling to zero at the end, so that trials of unlike
-networks are ended alike. What else runs on the machine must be the same for those that are compared.
+A trial trains for MINUTES by its own measured seconds a step, the rate falling to zero at the end,
+so that trials of unlike networks are ended alike. What else runs on the machine must be the same
+for those that are compared.
 """
 
 import argparse
@@ -56,13 +57,29 @@ TRIALS = {
     "no quarter turns": Trial(REFINE, {"data.turn": False}),
     "no features handed on": Trial(REFINE, {"model.feature_channels": 0}),
     "convolutions of 64 channels": Trial(
-        REFINE, {"model.channels": 64, "model.blocks": 12, "model.predictor_channels": 64, "model.predictor_blocks": 16}
+        REFINE,
+        {
+            "model.channels": 64,
+            "model.blocks": 12,
+            "model.predictor_channels": 64,
+            "model.predictor_blocks": 16,
+        },
     ),
     "convolutions of 256 channels": Trial(
-        REFINE, {"model.channels": 256, "model.blocks": 2, "model.predictor_channels": 256, "model.predictor_blocks": 3}
+        REFINE,
+        {
+            "model.channels": 256,
+            "model.blocks": 2,
+            "model.predictor_channels": 256,
+            "model.predictor_blocks": 3,
+        },
     ),
-    "squares of 128": Trial(REFINE, {"data.hr_size": 128, "data.lr_size": 32, "train.batch_size": 4}),
-    "squares of 64": Trial(REFINE, {"data.hr_size": 64, "data.lr_size": 16, "train.batch_size": 16}),
+    "squares of 128": Trial(
+        REFINE, {"data.hr_size": 128, "data.lr_size": 32, "train.batch_size": 4}
+    ),
+    "squares of 64": Trial(
+        REFINE, {"data.hr_size": 64, "data.lr_size": 16, "train.batch_size": 16}
+    ),
     "half the learning rate": Trial(REFINE, {"train.learning_rate": 2e-4}),
 }
 
@@ -74,17 +91,28 @@ def sr3(*arguments: str) -> None:
 def train(name: str, trial: Trial) -> tuple[Path, int]:
     """Trains, or finds, a trial's network; its workdir and steps."""
     workdir = RUNS / "".join(letter if letter.isalnum() else "-" for letter in name)
-    fields = {"train.ema_decay": 0.995, "train.evaluate_every": 10**9, "train.evaluate_images": 2, **trial.fields}
+    fields = {
+        "train.ema_decay": 0.995,
+        "train.evaluate_every": 10**9,
+        "train.evaluate_images": 2,
+        **trial.fields,
+    }
 
     def run(place: Path, steps: int) -> None:
-        ending = fields | {"train.steps": steps, "train.learning_rate_schedule": "cosine", "train.log_every": 10}
+        ending = fields | {
+            "train.steps": steps,
+            "train.learning_rate_schedule": "cosine",
+            "train.log_every": 10,
+        }
         flags = [f"--config.{field}={value}" for field, value in ending.items()]
         sr3("train", f"--config={trial.config}", f"--workdir={place}", *flags)
 
     paced = workdir.with_name(f"{workdir.name}-pace")
     run(paced, PROBE)
     lines = [json.loads(line) for line in (paced / "stats.jsonl").read_text().splitlines()]
-    pace = float(np.median([line["seconds_per_step"] for line in lines if "seconds_per_step" in line][1:]))
+    pace = float(
+        np.median([line["seconds_per_step"] for line in lines if "seconds_per_step" in line][1:])
+    )
     steps = round(60 * MINUTES / pace)
     run(workdir, steps)
     return workdir, steps
@@ -94,17 +122,27 @@ def measure(name: str, trial: Trial) -> None:
     """Keeps the values of every image in docs/trials.json."""
     workdir, steps = train(name, trial)
     output = workdir / "validation"
-    flags = ["--protocol=validation", f"--data={PHOTOS}", f"--checkpoint={workdir}", f"--steps={trial.steps}"]
+    flags = [
+        "--protocol=validation",
+        f"--data={PHOTOS}",
+        f"--checkpoint={workdir}",
+        f"--steps={trial.steps}",
+    ]
     sr3("evaluate", *flags, f"--output={output}")
     results = json.loads((output / "results.json").read_text())
-    row = next(row for row, about in results["contenders"].items() if about.get("objective") == "sr3")
+    row = next(
+        row for row, about in results["contenders"].items() if about.get("objective") == "sr3"
+    )
     kept = json.loads(KEPT.read_text()) if KEPT.exists() else {}
     values = results["per_image"][row]
     kept[name] = {
         "minutes": MINUTES,
         "steps": steps,
         "evaluations": trial.steps,
-        "per_image": {id: {metric: float(f"{scores[metric]:.5g}") for metric in METRICS} for id, scores in values.items()},
+        "per_image": {
+            id: {metric: float(f"{scores[metric]:.5g}") for metric in METRICS}
+            for id, scores in values.items()
+        },
     }
     KEPT.write_text(json.dumps(kept, separators=(",", ":")) + "\n")
 
@@ -129,22 +167,31 @@ def section() -> str:
         photographs: dict[str, list[dict[str, float]]] = {}
         for id, scores in trial["per_image"].items():
             photographs.setdefault(id.partition("#")[0], []).append(scores)
-        means = {metric: np.array([np.mean([one[metric] for one in of]) for of in photographs.values()]) for metric in METRICS}
+        means = {
+            metric: np.array([np.mean([one[metric] for one in of]) for of in photographs.values()])
+            for metric in METRICS
+        }
         cells = []
         for metric, (_, form) in METRICS.items():
             said = ""
             if base is not None:
                 difference = means[metric] - base[metric]
                 low, high = interval(difference)
-                said = f"{form.format(difference.mean())} ({form.format(low)} … {form.format(high)})".replace("-", "−")
+                said = f"{form.format(difference.mean())} ({form.format(low)} … {form.format(high)})".replace(
+                    "-", "−"
+                )
             cells += [form.format(means[metric].mean()), said]
-        lines.append(f"| {name} | {trial['minutes']} | {trial['steps']} | {trial['evaluations']} | {' | '.join(cells)} |")
+        lines.append(
+            f"| {name} | {trial['minutes']} | {trial['steps']} | {trial['evaluations']} | {' | '.join(cells)} |"
+        )
         base = means if base is None else base
     return "\n".join([*lines, ""])
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("names", nargs="*", metavar="TRIAL")
     parser.add_argument("--list", action="store_true", help="the trials' names")
     parser.add_argument("--write", action="store_true", help="the page alone")

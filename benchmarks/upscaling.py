@@ -5,8 +5,9 @@
     python benchmarks/upscaling.py large       # memory of a 4,000×3,000 result, in tiles
     python benchmarks/upscaling.py pictures [CHECKPOINT …]    # seconds a megapixel, by tile, beside Real-ESRGAN
 
-"Calling" takes turns within one process: what the network costs by itself (compiled, its parameters and inputs on the device),
-and a whole call, from a NumPy image to a NumPy image, divided by its steps and images.
+"Calling" takes turns within one process: what the network costs by itself (compiled, its parameters
+and inputs on the device), and a whole call, from a NumPy image to a NumPy image, divided by its
+steps and images.
 """
 
 import os
@@ -39,12 +40,20 @@ def face(place: Path) -> Path:
 
 
 def starting(place: Path) -> None:
-    arguments = ("upscale", str(face(place)), f"--output={place / 'out.png'}", "--overwrite", f"--steps={STEPS}")
+    arguments = (
+        "upscale",
+        str(face(place)),
+        f"--output={place / 'out.png'}",
+        "--overwrite",
+        f"--steps={STEPS}",
+    )
     seconds = [
         sr3(*arguments, "--checkpoint=faces-16-64", XDG_CACHE_HOME=str(place / f"cache-{number}"))
         for number in (0, 1, 2, 0, 1, 2)
     ]
-    print(f"16×16 → 64×64, {STEPS} steps: {np.median(seconds[:3]):.1f} s cold, {np.median(seconds[3:]):.1f} s warm")
+    print(
+        f"16×16 → 64×64, {STEPS} steps: {np.median(seconds[:3]):.1f} s cold, {np.median(seconds[3:]):.1f} s warm"
+    )
 
 
 def calling(_: Path) -> None:
@@ -57,7 +66,9 @@ def calling(_: Path) -> None:
     from sr3_jax import Upscaler
 
     upscaler = Upscaler.load("faces-16-64")
-    network = jax.jit(lambda params, *inputs: upscaler.engine.method.model.apply({"params": params}, *inputs))
+    network = jax.jit(
+        lambda params, *inputs: upscaler.engine.method.model.apply({"params": params}, *inputs)
+    )
     rng = np.random.default_rng(0)
     for count in (1, 4, 16):
         faces = rng.integers(0, 256, (count, 16, 16, 1), np.uint8)
@@ -105,7 +116,10 @@ TILES = {"tiles of 256": 256, "tiles that fit": None}
 
 
 def pictures(_: Path) -> None:
-    """One after the other in one process, beside nothing else: minutes. The first name is left out above 256², being slow."""
+    """One after the other in one process, beside nothing else: minutes.
+
+    The first name is left out above 256², being slow.
+    """
     sys.path.insert(0, str(Path(__file__).parent / "rivals"))
     import argparse
 
@@ -118,17 +132,30 @@ def pictures(_: Path) -> None:
 
     startup.prepare()
     names = sys.argv[2:] or ["photos-4x", "photos-4x-student"]
-    upscalers = {f"{name}, {title}": Upscaler.load(name, tile=tile) for name in names for title, tile in TILES.items()}
+    upscalers = {
+        f"{name}, {title}": Upscaler.load(name, tile=tile)
+        for name in names
+        for title, tile in TILES.items()
+    }
     with real_esrgan.load(argparse.Namespace(threads=os.cpu_count())) as rival:
         for size, (height, width) in SIZES.items():
             picture = np.tile(data.coffee(), (2, 2, 1))[:height, :width]
 
-            def timed(title: str, make: Callable[[], object], pixels: int = 16 * height * width, size: str = size) -> None:
+            def timed(
+                title: str,
+                make: Callable[[], object],
+                pixels: int = 16 * height * width,
+                size: str = size,
+            ) -> None:
                 start = time.perf_counter()
                 make()
-                print(f"{size}: {title}: {(time.perf_counter() - start) / pixels * 1e6:.1f} s a megapixel", flush=True)
+                print(
+                    f"{size}: {title}: {(time.perf_counter() - start) / pixels * 1e6:.1f} s a megapixel",
+                    flush=True,
+                )
 
-            if height <= 512:  # it takes a picture whole, and for a larger one more memory than there is
+            # It takes a picture whole, and for a larger one more memory than there is
+            if height <= 512:
                 floats = picture.astype(np.float32) / 255
                 timed("Real-ESRGAN", lambda floats=floats: rival(floats))
             for title, upscaler in upscalers.items():
@@ -137,12 +164,19 @@ def pictures(_: Path) -> None:
                 if height <= 512:  # compiles; beside a large picture that is little
                     upscaler(picture, steps=upscaler.checkpoint.method.objective.choices.steps or 1)
                 count = upscaler.engine.table(Sampling()).evaluations
-                timed(f"{title}, {count} evaluations", lambda upscaler=upscaler, picture=picture: upscaler(picture))
+                timed(
+                    f"{title}, {count} evaluations",
+                    lambda upscaler=upscaler, picture=picture: upscaler(picture),
+                )
 
 
 if __name__ == "__main__":
     parts = {"starting": starting, "calling": calling, "large": large, "pictures": pictures}
-    if len(sys.argv) < 2 or sys.argv[1] not in parts or (len(sys.argv) > 2 and sys.argv[1] != "pictures"):
+    if (
+        len(sys.argv) < 2
+        or sys.argv[1] not in parts
+        or (len(sys.argv) > 2 and sys.argv[1] != "pictures")
+    ):
         raise SystemExit(__doc__)
     with tempfile.TemporaryDirectory() as folder:
         parts[sys.argv[1]](Path(folder))

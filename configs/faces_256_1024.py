@@ -2,12 +2,13 @@
 
     sr3 train --config=configs/faces_256_1024.py --workdir=DIR --config.data.folder=FFHQ --config.data.eval_folder=CELEBA_HQ
 
-One step on v5p:4x4x2, 32 chips with 8 images each: estimated 530 ms, 6.3 % of the chips' peak (16 channels at 1024² fill an
-eighth of the matrix unit's lanes: memory binds), 48.9 of 95 GiB (`sr3 compile --config=configs/faces_256_1024.py
---topology=v5p:4x4x2`; benchmarks/tpu.md). The paper has pictures of this network, and no numbers.
+One step on v5p:4x4x2, 32 chips with 8 images each: estimated 530 ms, 6.3 % of the chips' peak (16
+channels at 1024² fill an eighth of the matrix unit's lanes: memory binds), 48.9 of 95 GiB (`sr3
+compile --config=configs/faces_256_1024.py --topology=v5p:4x4x2`; benchmarks/tpu.md). The paper has
+pictures of this network, and no numbers.
 
-Its input in a cascade is another network's output, so the conditioning is blurred in training (paper, table 5, which does not
-state kernel or sigma: 0.6 LR pixels at most is ours).
+Its input in a cascade is another network's output, so the conditioning is blurred in training
+(paper, table 5, which does not state kernel or sigma: 0.6 LR pixels at most is ours).
 """
 
 import sr3_jax.config
@@ -19,5 +20,6 @@ def get_config():
     config.task.blur = 0.6
     config.model.channels, config.model.multipliers = 16, (1, 2, 4, 8, 16, 32, 32, 32)
     config.model.blocks, config.model.dropout = 2, 0.0
-    config.model.dtype, config.mesh.data, config.mesh.fsdp = "bfloat16", 1, -1  # see benchmarks/tpu.md
+    # See benchmarks/tpu.md
+    config.model.dtype, config.mesh.data, config.mesh.fsdp = "bfloat16", 1, -1
     return config

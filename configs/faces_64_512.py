@@ -2,9 +2,9 @@
 
     sr3 train --config=configs/faces_64_512.py --workdir=DIR --config.data.folder=FFHQ --config.data.eval_folder=CELEBA_HQ
 
-One step on v5e:4x8, 32 chips with 8 images each, the three finest levels recomputed: estimated 848 ms, 32 % of the chips' peak,
-14.8 of 16 GiB (`sr3 compile --config=configs/faces_64_512.py --topology=v5e:4x8`; benchmarks/tpu.md). The paper has pictures of
-this network, and no numbers.
+One step on v5e:4x8, 32 chips with 8 images each, the three finest levels recomputed: estimated 848
+ms, 32 % of the chips' peak, 14.8 of 16 GiB (`sr3 compile --config=configs/faces_64_512.py
+--topology=v5e:4x8`; benchmarks/tpu.md). The paper has pictures of this network, and no numbers.
 """
 
 import sr3_jax.config
@@ -13,7 +13,12 @@ import sr3_jax.config
 def get_config():
     config = sr3_jax.config.base()
     config.data.source, config.data.hr_size, config.data.lr_size = "folder", 512, 64
-    config.model.channels, config.model.multipliers, config.model.dropout = 64, (1, 2, 4, 8, 8, 16, 16), 0.0
+    config.model.channels, config.model.multipliers, config.model.dropout = (
+        64,
+        (1, 2, 4, 8, 8, 16, 16),
+        0.0,
+    )
     config.model.remat = (0, 1, 2)  # 64 channels at 512²: half of a TPU's 128 lanes are padding
-    config.model.dtype, config.mesh.data, config.mesh.fsdp = "bfloat16", 1, -1  # see benchmarks/tpu.md
+    # See benchmarks/tpu.md
+    config.model.dtype, config.mesh.data, config.mesh.fsdp = "bfloat16", 1, -1
     return config

@@ -3,8 +3,8 @@
 sr3 prepare photos --output=runs/photos-256 --encoding=raw    # five packages of Debian: 1,867 squares of 158 photographs
 sr3 train --config=configs/photos_4x.py --workdir=runs/photos-4x    # 0.75 s a step on two idle cores
 
-The rate stays constant, so that the run can go on for as long as there is time. An end is made on the side, when weights are
-wanted: from the run's average the rate falls to zero in 1,700 steps,
+The rate stays constant, so that the run can go on for as long as there is time. An end is made on
+the side, when weights are wanted: from the run's average the rate falls to zero in 1,700 steps,
 
 sr3 train --config=configs/photos_4x.py --workdir=runs/photos-4x-end --config.train.init_from=runs/photos-4x \
     --config.train.learning_rate_schedule=cosine --config.train.steps=1700 --config.train.warmup_steps=50 \
@@ -19,8 +19,9 @@ sr3 train --config=configs/photos_4x.py --workdir=runs/photos-student --teacher=
     --config.train.learning_rate=2e-4 --config.train.learning_rate_schedule=cosine --config.train.warmup_steps=20 \
     --config.train.ema_decay=0.98
 
-Both networks learn in the one run; `--predictor` writes the first, a regression, by itself: the control. The diary of the run,
-and what it is worth, is in docs/models.md; what else was tried in docs/ablations.md.
+Both networks learn in the one run; `--predictor` writes the first, a regression, by itself: the
+control. The diary of the run, and what it is worth, is in docs/models.md; what else was tried in
+docs/ablations.md.
 """
 
 import sr3_jax.config
@@ -28,11 +29,24 @@ import sr3_jax.config
 
 def get_config():
     config = sr3_jax.config.base()
-    data, model, schedule, sample, train = config.data, config.model, config.schedule, config.sample, config.train
-    data.source, data.folder, data.hr_size, data.lr_size, data.fit = "records", "runs/photos-256", 96, 24, "crop"
+    data, model, schedule, sample, train = (
+        config.data,
+        config.model,
+        config.schedule,
+        config.sample,
+        config.train,
+    )
+    data.source, data.folder, data.hr_size, data.lr_size, data.fit = (
+        "records",
+        "runs/photos-256",
+        96,
+        24,
+        "crop",
+    )
     data.turn = True
 
-    # On the LR grid; convolutions of 128 channels take half the time per operation of those of 64 (AVX-512, two cores).
+    # On the LR grid; convolutions of 128 channels take half the time per operation of those of 64
+    # (AVX-512, two cores).
     model.kind, model.space_to_depth = "refine", 4
     model.predictor_channels, model.predictor_blocks = 128, 8
     model.channels, model.blocks = 128, 6
@@ -44,5 +58,10 @@ def get_config():
 
     train.loss, train.learning_rate, train.warmup_steps = "l2", 4e-4, 200
     train.batch_size, train.steps, train.ema_decay = 8, 1_000_000, 0.9995
-    train.log_every, train.checkpoint_every, train.evaluate_every, train.evaluate_images = 50, 750, 750, 36
+    train.log_every, train.checkpoint_every, train.evaluate_every, train.evaluate_images = (
+        50,
+        750,
+        750,
+        36,
+    )
     return config

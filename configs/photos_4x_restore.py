@@ -4,14 +4,16 @@ sr3 prepare photos --output=runs/photos-256 --encoding=raw
 sr3 train --config=configs/photos_4x_restore.py --workdir=runs/restore    # 0.3 s a step on two cores, 70 minutes
 sr3 upscale PHOTO --checkpoint=runs/restore --noise=8 --blur=1
 
-The shipped `photos-4x-restore` is of an earlier set of 31 photographs (`sr3 show photos-4x-restore`; its packages are still
-among those of `sr3 prepare photos`). It began with 20,000 steps on clean squares of 64 and 15,000 with noise alone
-(--config.data.hr_size=64 --config.data.lr_size=16 --config.train.batch_size=16 --config.task.tell_blur=False
---config.task.blur=0, and --config.task.noise=0 at first), and went on from the result by --config.train.init_from: a blur
-reaches further than squares of 16 pixels. The learning rate was 4e-4 and constant at first, and that of 20,000 steps for the
-first 5,513 with noise. It pays a little for restoring on clean images, so it is a network of its own. Blur that it was not told
-of (task.blur=0.8, with noise, 14,000 steps) gained nothing on blurred images (LPIPS by AlexNet .475 instead of .456), and
-lost more on clean ones (.248, not .207).
+The shipped `photos-4x-restore` is of an earlier set of 31 photographs (`sr3 show
+photos-4x-restore`; its packages are still among those of `sr3 prepare photos`). It began with
+20,000 steps on clean squares of 64 and 15,000 with noise alone (--config.data.hr_size=64
+--config.data.lr_size=16 --config.train.batch_size=16 --config.task.tell_blur=False
+--config.task.blur=0, and --config.task.noise=0 at first), and went on from the result by
+--config.train.init_from: a blur reaches further than squares of 16 pixels. The learning rate was
+4e-4 and constant at first, and that of 20,000 steps for the first 5,513 with noise. It pays a
+little for restoring on clean images, so it is a network of its own. Blur that it was not told of
+(task.blur=0.8, with noise, 14,000 steps) gained nothing on blurred images (LPIPS by AlexNet .475
+instead of .456), and lost more on clean ones (.248, not .207).
 """
 
 import sr3_jax.config
@@ -19,19 +21,47 @@ import sr3_jax.config
 
 def get_config():
     config = sr3_jax.config.base()
-    data, task, model, sample, train = config.data, config.task, config.model, config.sample, config.train
-    data.source, data.folder, data.hr_size, data.lr_size, data.fit = "records", "runs/photos-256", 128, 32, "crop"
+    data, task, model, sample, train = (
+        config.data,
+        config.task,
+        config.model,
+        config.sample,
+        config.train,
+    )
+    data.source, data.folder, data.hr_size, data.lr_size, data.fit = (
+        "records",
+        "runs/photos-256",
+        128,
+        32,
+        "crop",
+    )
     task.noise, task.blur, task.tell_blur = 12.0, 1.5, True
 
-    # The network works on the LR image's own grid, and diffuses what bicubic misses, scaled to unit variance.
-    model.space_to_depth, model.predict, model.predict_residual, model.residual_scale = 4, "v", True, 0.08
+    # The network works on the LR image's own grid, and diffuses what bicubic misses, scaled to unit
+    # variance.
+    model.space_to_depth, model.predict, model.predict_residual, model.residual_scale = (
+        4,
+        "v",
+        True,
+        0.08,
+    )
     model.channels, model.multipliers, model.blocks, model.dropout = 64, (1, 2), 2, 0.0
     model.attention, model.middle_attention = (), False
     config.schedule.name, config.schedule.log_snr_end = "cosine", -6.0
     sample.schedule, sample.variance, sample.steps = "log_snr", "posterior", 8
     sample.match_input = True
 
-    train.loss, train.learning_rate, train.learning_rate_schedule, train.warmup_steps = "l2", 3e-4, "cosine", 200
+    train.loss, train.learning_rate, train.learning_rate_schedule, train.warmup_steps = (
+        "l2",
+        3e-4,
+        "cosine",
+        200,
+    )
     train.batch_size, train.steps, train.ema_decay = 4, 14_000, 0.999
-    train.log_every, train.checkpoint_every, train.evaluate_every, train.evaluate_images = 25, 100, 500, 16
+    train.log_every, train.checkpoint_every, train.evaluate_every, train.evaluate_images = (
+        25,
+        100,
+        500,
+        16,
+    )
     return config

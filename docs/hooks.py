@@ -1,6 +1,7 @@
 """What the site has beside the Markdown of docs/: pages from elsewhere in the repository, and lists made from the code.
 
-A link is written as it works in the repository, `../benchmarks/README.md`; here it becomes one to the page made of that file.
+A link is written as it works in the repository, `../benchmarks/README.md`; here it becomes one to
+the page made of that file.
 """
 
 import ast
@@ -47,18 +48,27 @@ FORMULAS: list[str] = []  # MathML, kept from Markdown
 
 
 def on_files(files: Any, config: Any) -> None:
-    def add(uri: str, content: str | bytes, inclusion: InclusionLevel = InclusionLevel.UNDEFINED) -> None:
+    def add(
+        uri: str, content: str | bytes, inclusion: InclusionLevel = InclusionLevel.UNDEFINED
+    ) -> None:
         files.append(File.generated(config, uri, content=content, inclusion=inclusion))
 
     for name in MARKDOWN:
         add(name, (ROOT / name).read_text())
     for name in CONFIGS:
-        add(PAGES[name], f"# {Path(name).stem}\n\n```python\n{(ROOT / name).read_text()}```\n", InclusionLevel.NOT_IN_NAV)
+        add(
+            PAGES[name],
+            f"# {Path(name).stem}\n\n```python\n{(ROOT / name).read_text()}```\n",
+            InclusionLevel.NOT_IN_NAV,
+        )
     for name in NOTEBOOKS:
         for uri, content in _notebook(name):
             add(uri, content)
     for room in API:
-        add(f"api/{room}.md", "\n".join([f"# {room}", "", *(f"::: {module}\n" for module in _modules(room))]))
+        add(
+            f"api/{room}.md",
+            "\n".join([f"# {room}", "", *(f"::: {module}\n" for module in _modules(room))]),
+        )
     add("commands.md", "\n".join(_commands()))
 
 
@@ -66,12 +76,20 @@ def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
     uri = page.file.src_uri
     here = posixpath.dirname(SOURCES.get(uri, f"docs/{uri}"))
     if uri == "configs.md":
-        markdown = markdown.replace("<!-- configs -->", "\n".join(_configs())).replace("<!-- fields -->", "\n".join(_fields()))
+        markdown = markdown.replace("<!-- configs -->", "\n".join(_configs())).replace(
+            "<!-- fields -->", "\n".join(_fields())
+        )
 
     def rewrite(link: re.Match) -> str:
         target = posixpath.normpath(posixpath.join(here, link[2]))
-        found = PAGES.get(target) or (target.removeprefix("docs/") if target.startswith("docs/") else None)
-        return f"{link[1]}{posixpath.relpath(found, posixpath.dirname(uri) or '.')}{link[3]}" if found else link[0]
+        found = PAGES.get(target) or (
+            target.removeprefix("docs/") if target.startswith("docs/") else None
+        )
+        return (
+            f"{link[1]}{posixpath.relpath(found, posixpath.dirname(uri) or '.')}{link[3]}"
+            if found
+            else link[0]
+        )
 
     return re.sub(r"(\]\()([^)#\s:]+)(#[^)\s]*\)|\))", rewrite, markdown)
 
@@ -91,7 +109,9 @@ def _notebook(name: str) -> Iterator[tuple[str, str | bytes]]:
     for cell in json.loads((ROOT / name).read_text())["cells"]:
         source, printed = "".join(cell["source"]), ""
         prose = re.sub(r"\$\$(.+?)\$\$|\$(.+?)\$", _formula, source, flags=re.DOTALL)
-        lines += [prose, ""] if cell["cell_type"] == "markdown" else ["```python", source, "```", ""]
+        lines += (
+            [prose, ""] if cell["cell_type"] == "markdown" else ["```python", source, "```", ""]
+        )
         for output in cell.get("outputs", []):
             data = output.get("data", {})
             if kind := next((kind for kind in data if kind.startswith("image/")), ""):
@@ -100,7 +120,8 @@ def _notebook(name: str) -> Iterator[tuple[str, str | bytes]]:
                 lines, pictures = [*lines, f"![what the cell shows]({picture})", ""], pictures + 1
             else:
                 printed += "".join(output.get("text", data.get("text/plain", [])))
-        printed = re.sub(r"^[╸╺━]+ .*\n", "", printed, flags=re.MULTILINE)  # bars, which a terminal would overwrite
+        # Bars, which a terminal would overwrite
+        printed = re.sub(r"^[╸╺━]+ .*\n", "", printed, flags=re.MULTILINE)
         lines += ["```text", printed.rstrip(), "```", ""] if printed.strip() else []
     yield PAGES[name], "\n".join(lines)
 
@@ -111,7 +132,10 @@ def _modules(room: str) -> list[str]:
     if not folder.is_dir():
         return [f"sr3_jax.{room}"]
     found = [path for path in sorted(folder.rglob("*.py")) if path.read_text().strip()]
-    return [".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__") for path in found]
+    return [
+        ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+        for path in found
+    ]
 
 
 def _commands() -> Iterator[str]:
@@ -140,7 +164,18 @@ def _fields() -> Iterator[str]:
     for field in config_lib.fields():
         section = field.name.rpartition(".")[0] or "the whole"
         if section != before:
-            yield from ["", f"### {section}", "", "| field | base | meaning |", "| --- | --- | --- |"]
+            yield from [
+                "",
+                f"### {section}",
+                "",
+                "| field | base | meaning |",
+                "| --- | --- | --- |",
+            ]
         before = section
         yield f"| `{field.name}` | `{field.value}` | {field.meaning.replace('|', chr(92) + '|')} |"
-    yield from ["", "These may change when a run is resumed: " + ", ".join(f"`{name}`" for name in config_lib.MAY_CHANGE) + "."]
+    yield from [
+        "",
+        "These may change when a run is resumed: "
+        + ", ".join(f"`{name}`" for name in config_lib.MAY_CHANGE)
+        + ".",
+    ]

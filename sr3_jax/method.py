@@ -5,8 +5,8 @@ This is the only place where they meet. Training asks it for losses, inference f
     hr ──task.corrupt──▶ given ──task.condition──▶ condition
     y_0 = hr, or (hr - condition) / residual_scale (model.predict_residual)
 
-A network that predicts and refines (model.kind = "refine") makes a better condition of the first one: its guess of the HR
-image, and features of it as further channels.
+A network that predicts and refines (model.kind = "refine") makes a better condition of the first
+one: its guess of the HR image, and features of it as further channels.
 """
 
 from collections.abc import Callable, Mapping
@@ -35,7 +35,10 @@ Condition = Float[Array, "b h w k"]  # an image, and further channels if a predi
 
 @dataclass(frozen=True)
 class Method:
-    """The functions that a config defines. Stateless: parameters come in as an argument, `model`'s "params" collection."""
+    """The functions that a config defines.
+
+    Stateless: parameters come in as an argument, `model`'s "params" collection.
+    """
 
     config: ConfigDict
     task: Task = field(init=False)
@@ -48,7 +51,12 @@ class Method:
         task, objective = build_task(config), build_objective(config)
         signals = tuple((signal.name, signal.scale) for signal in task.signals)
         model = build_model(config.model, config.data.hr_size, not objective.takes_noise, signals)
-        values = {"task": task, "objective": objective, "model": model, "schedule": training_schedule(config)}
+        values = {
+            "task": task,
+            "objective": objective,
+            "model": model,
+            "schedule": training_schedule(config),
+        }
         for name, value in values.items():
             object.__setattr__(self, name, value)
 
@@ -74,14 +82,24 @@ class Method:
     def encode(self, hr: Images, condition: Condition) -> Images:
         """HR image to y_0."""
         model = self.config.model
-        return (hr - condition[..., : model.image_channels]) / model.residual_scale if model.predict_residual else hr
+        return (
+            (hr - condition[..., : model.image_channels]) / model.residual_scale
+            if model.predict_residual
+            else hr
+        )
 
     def decode(self, y_0: Any, condition: Any) -> Any:
         """y_0 to the HR image; both arrays of JAX or of NumPy, with or without a batch."""
         model = self.config.model
-        return condition[..., : model.image_channels] + model.residual_scale * y_0 if model.predict_residual else y_0
+        return (
+            condition[..., : model.image_channels] + model.residual_scale * y_0
+            if model.predict_residual
+            else y_0
+        )
 
-    def condition(self, params: PyTree, upsampled: Images, signals: Signals | None = None) -> Condition:
+    def condition(
+        self, params: PyTree, upsampled: Images, signals: Signals | None = None
+    ) -> Condition:
         """What the network is shown, from what the task shows it: that itself, or the predictor's guess and features.
 
         The guess takes the image's place, so that `encode` and `decode` go from it.
@@ -89,14 +107,22 @@ class Method:
         if not self.refines:
             return upsampled
         c = self.config.model.image_channels
-        predicted = self.model.apply({"params": params}, upsampled, method="predict", **self._told(signals, len(upsampled)))
-        return jnp.concatenate([self.decode(predicted[..., :c], upsampled), predicted[..., c:]], axis=-1)
+        predicted = self.model.apply(
+            {"params": params}, upsampled, method="predict", **self._told(signals, len(upsampled))
+        )
+        return jnp.concatenate(
+            [self.decode(predicted[..., :c], upsampled), predicted[..., c:]], axis=-1
+        )
 
     def _told(self, signals: Signals | None, b: int) -> dict[str, Any]:
         """The argument by which the network is told the signals that it knows; of those that are missing, 0."""
         names = [signal.name for signal in self.task.signals]
         values = signals or {}
-        return {"told": {name: jnp.broadcast_to(values.get(name, 0.0), b) for name in names}} if names else {}
+        return (
+            {"told": {name: jnp.broadcast_to(values.get(name, 0.0), b) for name in names}}
+            if names
+            else {}
+        )
 
     # -- training
 
@@ -104,10 +130,17 @@ class Method:
         """Random parameters, float32."""
         image = jnp.zeros((1, *self.shape))
         noise = (image, jnp.ones((1,))) if self.objective.takes_noise else ()
-        return self.model.init(key, image, *noise, **({"method": "both"} if self.refines else {}))["params"]
+        return self.model.init(key, image, *noise, **({"method": "both"} if self.refines else {}))[
+            "params"
+        ]
 
     def loss(
-        self, params: PyTree, images: Array, key: Key[Array, ""], train: bool = True, teacher: PyTree = None
+        self,
+        params: PyTree,
+        images: Array,
+        key: Key[Array, ""],
+        train: bool = True,
+        teacher: PyTree = None,
     ) -> Float[Array, " b"]:
         """The loss of each image of a batch.
 
@@ -133,7 +166,9 @@ class Method:
             told = self._told(signals, len(inputs[0]))
             if dropout is None:
                 return self.model.apply({"params": params}, *inputs, **told)
-            return self.model.apply({"params": params}, *inputs, train=True, rngs={"dropout": dropout}, **told)
+            return self.model.apply(
+                {"params": params}, *inputs, train=True, rngs={"dropout": dropout}, **told
+            )
 
         return network
 
@@ -157,16 +192,22 @@ class Method:
 
         return denoise
 
-    def super_resolve(self, params: PyTree, given: Given, keys: Keys, steps: Steps | None = None) -> Images:
+    def super_resolve(
+        self, params: PyTree, given: Given, keys: Keys, steps: Steps | None = None
+    ) -> Images:
         """HR images in [-1, 1], by the rows of `steps`, by default those of the config; a key an image."""
         upsampled = self.task.condition(given.image)
         condition = self.condition(params, upsampled, given.signals)
         table = self.objective.table() if steps is None else steps
-        y_0 = samplers.sample(self.denoiser(params, given.signals), condition, keys, table, shape=upsampled.shape)
+        y_0 = samplers.sample(
+            self.denoiser(params, given.signals), condition, keys, table, shape=upsampled.shape
+        )
         return jnp.clip(self.decode(y_0, condition), -1, 1)
 
 
-def sampling_steps(config: ConfigDict, evaluations: int | None = None, changes: Mapping[str, Any] | None = None) -> Steps:
+def sampling_steps(
+    config: ConfigDict, evaluations: int | None = None, changes: Mapping[str, Any] | None = None
+) -> Steps:
     """The table of a config's sampler; see `Objective.table`."""
     return build_objective(config).table(evaluations, changes)
 

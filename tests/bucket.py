@@ -1,7 +1,7 @@
 """A Cloud Storage server with one bucket in memory: of its JSON API what gcsfs and TensorStore ask for.
 
-Like the real one it keeps whole objects only, has neither folders, rename nor append, and numbers each version (generation) of
-an object, so that a writer can demand that nobody wrote in between.
+Like the real one it keeps whole objects only, has neither folders, rename nor append, and numbers
+each version (generation) of an object, so that a writer can demand that nobody wrote in between.
 """
 
 import base64
@@ -95,7 +95,9 @@ class Bucket:
                     continue
                 if "endOffset" in query and name >= query["endOffset"]:
                     continue
-                head, cut, _ = name[len(prefix) :].partition(delimiter) if delimiter else (name, "", "")
+                head, cut, _ = (
+                    name[len(prefix) :].partition(delimiter) if delimiter else (name, "", "")
+                )
                 if cut:
                     prefixes.add(prefix + head + delimiter)
                 else:
@@ -111,7 +113,9 @@ class _Handler(BaseHTTPRequestHandler):
         pass
 
     def answer(self, status, body=None, headers=()):
-        data = body if isinstance(body, bytes) else b"" if body is None else json.dumps(body).encode()
+        data = (
+            body if isinstance(body, bytes) else b"" if body is None else json.dumps(body).encode()
+        )
         self.send_response(status)
         for name, value in dict(headers).items():
             self.send_header(name, value)
@@ -123,7 +127,9 @@ class _Handler(BaseHTTPRequestHandler):
 
     def parts(self):
         url = urlsplit(self.path)
-        return url.path, {name: values[-1] for name, values in parse_qs(url.query, keep_blank_values=True).items()}
+        return url.path, {
+            name: values[-1] for name, values in parse_qs(url.query, keep_blank_values=True).items()
+        }
 
     def body(self):
         if self.headers.get("Transfer-Encoding") == "chunked":
@@ -150,7 +156,10 @@ class _Handler(BaseHTTPRequestHandler):
             return self.answer(200, self.cloud.metadata(name))
         if query.get("ifGenerationNotMatch") == str(stored.generation):
             return self.answer(304)
-        headers = {"x-goog-generation": str(stored.generation), "x-goog-stored-content-length": str(len(stored.data))}
+        headers = {
+            "x-goog-generation": str(stored.generation),
+            "x-goog-stored-content-length": str(len(stored.data)),
+        }
         asked = re.fullmatch(r"bytes=(\d*)-(\d*)", self.headers.get("Range", ""))
         if not asked:
             return self.answer(200, stored.data, headers)
@@ -159,7 +168,11 @@ class _Handler(BaseHTTPRequestHandler):
         last = min(int(asked[2]), size - 1) if asked[1] and asked[2] else size - 1
         if first >= size:
             return self.answer(416, b"", headers)
-        return self.answer(206, stored.data[first : last + 1], headers | {"Content-Range": f"bytes {first}-{last}/{size}"})
+        return self.answer(
+            206,
+            stored.data[first : last + 1],
+            headers | {"Content-Range": f"bytes {first}-{last}/{size}"},
+        )
 
     def do_POST(self):
         path, query = self.parts()
@@ -168,20 +181,31 @@ class _Handler(BaseHTTPRequestHandler):
             return self.resume(data, query)
         if path.startswith("/batch/"):
             return self.batch(data)
-        copy = re.fullmatch(r"/storage/v1/b/bucket/o/(.+)/(?:rewriteTo|copyTo)/b/bucket/o/(.+)", path)
+        copy = re.fullmatch(
+            r"/storage/v1/b/bucket/o/(.+)/(?:rewriteTo|copyTo)/b/bucket/o/(.+)", path
+        )
         if copy:
-            status, answer = self.cloud.put(unquote(copy[2]), self.cloud.objects[unquote(copy[1])].data, query)
+            status, answer = self.cloud.put(
+                unquote(copy[2]), self.cloud.objects[unquote(copy[1])].data, query
+            )
             return self.answer(status, {"done": True, "resource": answer})
         if query.get("uploadType") == "multipart":
             head = f"Content-Type: {self.headers['Content-Type']}\r\n\r\n".encode()
             about, content = BytesParser().parsebytes(head + data).get_payload()
             return self.answer(
-                *self.cloud.put(json.loads(about.get_payload())["name"], content.get_payload(decode=True), query)
+                *self.cloud.put(
+                    json.loads(about.get_payload())["name"], content.get_payload(decode=True), query
+                )
             )
         if query.get("uploadType") == "resumable":
             name = query.get("name") or json.loads(data)["name"]
-            place = f"http://localhost:{self.cloud.port}/resume?upload_id={len(self.cloud._uploads)}"
-            self.cloud._uploads[str(len(self.cloud._uploads))] = (name, {"data": b"", "query": query})
+            place = (
+                f"http://localhost:{self.cloud.port}/resume?upload_id={len(self.cloud._uploads)}"
+            )
+            self.cloud._uploads[str(len(self.cloud._uploads))] = (
+                name,
+                {"data": b"", "query": query},
+            )
             return self.answer(200, None, {"Location": place})
         return self.answer(*self.cloud.put(query["name"], data, query))
 
@@ -198,13 +222,17 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_DELETE(self):
         path, query = self.parts()
-        return self.answer(*self.cloud.delete(unquote(path.removeprefix("/storage/v1/b/bucket/o/")), query))
+        return self.answer(
+            *self.cloud.delete(unquote(path.removeprefix("/storage/v1/b/bucket/o/")), query)
+        )
 
     def batch(self, data):
         """Several deletions in one request."""
         answers = []
         for name in re.findall(rb"DELETE [^ ]*/b/bucket/o/([^ ?]+)", data):
             status, _ = self.cloud.delete(unquote(name.decode()))
-            answers.append(f"--batch\r\nContent-Type: application/http\r\n\r\nHTTP/1.1 {status} x\r\n\r\n\r\n")
+            answers.append(
+                f"--batch\r\nContent-Type: application/http\r\n\r\nHTTP/1.1 {status} x\r\n\r\n\r\n"
+            )
         body = ("".join(answers) + "--batch--\r\n").encode()
         return self.answer(200, body, {"Content-Type": "multipart/mixed; boundary=batch"})

@@ -8,10 +8,14 @@ from collections.abc import Iterator
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("JAX_NUM_CPU_DEVICES", "8")
-# Compiling is most of what the tests do: without LLVM's expensive passes it takes less than half the time.
-os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true")
+# Compiling is most of what the tests do: without LLVM's expensive passes it takes less than half
+# the time.
+os.environ.setdefault(
+    "XLA_FLAGS", "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
+)
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-_CACHE = tempfile.TemporaryDirectory(prefix="sr3-tests-")  # what `sr3` compiles in processes of its own, not the user's
+# What `sr3` compiles in processes of its own, not the user's
+_CACHE = tempfile.TemporaryDirectory(prefix="sr3-tests-")
 os.environ["XDG_CACHE_HOME"] = _CACHE.name
 
 from jaxtyping import install_import_hook

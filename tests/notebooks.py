@@ -30,13 +30,19 @@ def execute(path: Path, write: bool) -> None:
         os.environ["WORKDIR"] = f"{scratch}/run"
         os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
         folder = COLAB if path.stem == "sr3_train" else scratch  # that one uses configs/
-        NotebookClient(notebook, timeout=3000, kernel_name="python3", resources={"metadata": {"path": str(folder)}}).execute()
+        NotebookClient(
+            notebook,
+            timeout=3000,
+            kernel_name="python3",
+            resources={"metadata": {"path": str(folder)}},
+        ).execute()
     if write:
         for cell in notebook.cells:
             if cell.metadata.pop("tags", None):
                 cell.source = cell.source.removeprefix("# ")
             cell.metadata.pop("execution", None)
-            if cell.cell_type == "code":  # without the warnings of this machine's libraries, and its paths
+            # Without the warnings of this machine's libraries, and its paths
+            if cell.cell_type == "code":
                 cell.outputs = [shrunk(one) for one in cell.outputs if one.get("name") != "stderr"]
                 for one in cell.outputs:
                     if "text" in one:
@@ -49,7 +55,9 @@ def shrunk(output: nbformat.NotebookNode) -> nbformat.NotebookNode:
     png = output.get("data", {}).pop("image/png", None)
     if png:
         buffer = io.BytesIO()
-        Image.open(io.BytesIO(base64.b64decode(png))).convert("RGB").save(buffer, "JPEG", quality=85)
+        Image.open(io.BytesIO(base64.b64decode(png))).convert("RGB").save(
+            buffer, "JPEG", quality=85
+        )
         output.data["image/jpeg"] = base64.b64encode(buffer.getvalue()).decode()
     return output
 
@@ -60,7 +68,9 @@ def main() -> int:
     parser.add_argument("--write", action="store_true")
     options = parser.parse_args()
     if not options.write:
-        os.environ.update({name: value for name, value in REDUCED.items() if name not in os.environ})
+        os.environ.update(
+            {name: value for name, value in REDUCED.items() if name not in os.environ}
+        )
     for path in options.notebooks:
         try:
             execute(path, options.write)

@@ -19,7 +19,8 @@ from sr3_jax.objectives.levels import training_schedule
 pytestmark = pytest.mark.fast
 
 CONFIGS = sorted((Path(__file__).parent.parent / "configs").glob("*.py"))
-PAPER = {"faces_16_128": 550, "faces_64_512": 625, "imagenet_64_256": 625, "faces_256_1024": 150}  # millions, table A.1
+# Millions, table A.1
+PAPER = {"faces_16_128": 550, "faces_64_512": 625, "imagenet_64_256": 625, "faces_256_1024": 150}
 
 
 def load(path: Path):
@@ -55,9 +56,15 @@ NEEDED = {  # what goes with a choice
 
 
 @pytest.mark.parametrize("field", CHOICES)
-def test_every_known_choice_is_valid_and_an_unknown_one_is_refused_naming_field_value_and_choices(field):
+def test_every_known_choice_is_valid_and_an_unknown_one_is_refused_naming_field_value_and_choices(
+    field,
+):
     for choice in CHOICES[field]:
-        config_lib.validate(with_fields({field: choice, "train.teacher": "another"} | NEEDED.get((field, choice), {})))
+        config_lib.validate(
+            with_fields(
+                {field: choice, "train.teacher": "another"} | NEEDED.get((field, choice), {})
+            )
+        )
     with pytest.raises(ConfigError) as raised:
         config_lib.validate(with_fields({field: "sideways"}))
     for word in (field, "'sideways'", *CHOICES[field]):
@@ -65,28 +72,64 @@ def test_every_known_choice_is_valid_and_an_unknown_one_is_refused_naming_field_
 
 
 BAD = {
-    "HR not divisible by the levels": ({"data.hr_size": 136, "data.lr_size": 17}, "data.hr_size = 136", "divisible by 16"),
+    "HR not divisible by the levels": (
+        {"data.hr_size": 136, "data.lr_size": 17},
+        "data.hr_size = 136",
+        "divisible by 16",
+    ),
     "HR not divisible by levels and stem": (
         {"data.hr_size": 144, "data.lr_size": 18, "model.space_to_depth": 2},
         "data.hr_size = 144",
         "divisible by 32: 5 levels after a space-to-depth of 2",
     ),
-    "LR equal to HR": ({"data.lr_size": 128}, "data.lr_size = 128", "smaller than data.hr_size = 128"),
+    "LR equal to HR": (
+        {"data.lr_size": 128},
+        "data.lr_size = 128",
+        "smaller than data.hr_size = 128",
+    ),
     "LR above HR": ({"data.lr_size": 256}, "data.lr_size = 256", "smaller than data.hr_size = 128"),
-    "LR that does not divide HR": ({"data.lr_size": 48}, "data.lr_size = 48", "divide data.hr_size = 128"),
+    "LR that does not divide HR": (
+        {"data.lr_size": 48},
+        "data.lr_size = 48",
+        "divide data.hr_size = 128",
+    ),
     "no HR": ({"data.hr_size": 0}, "data.hr_size = 0", "at least 1"),
     "negative LR": ({"data.lr_size": -16}, "data.lr_size = -16", "at least 1"),
-    "an attention size of no level": ({"model.attention": (12,)}, "model.attention = (12,)", "[128, 64, 32, 16, 8]"),
-    "attention that is not a number": ({"model.attention": ("16",)}, "model.attention = ('16',)", "whole numbers"),
+    "an attention size of no level": (
+        {"model.attention": (12,)},
+        "model.attention = (12,)",
+        "[128, 64, 32, 16, 8]",
+    ),
+    "attention that is not a number": (
+        {"model.attention": ("16",)},
+        "model.attention = ('16',)",
+        "whole numbers",
+    ),
     "an unknown level to recompute": ({"model.remat": (5,)}, "model.remat = (5,)", "0 to 4"),
     "no levels": ({"model.multipliers": ()}, "model.multipliers", "at least one level"),
-    "a level without channels": ({"model.multipliers": (1, 0)}, "model.multipliers = (1, 0)", "at least 1"),
+    "a level without channels": (
+        {"model.multipliers": (1, 0)},
+        "model.multipliers = (1, 0)",
+        "at least 1",
+    ),
     "no channels": ({"model.channels": 0}, "model.channels = 0", "at least 1"),
-    "heads that do not divide the channels": ({"model.head_channels": 48}, "model.head_channels = 48", "divide the 1024"),
+    "heads that do not divide the channels": (
+        {"model.head_channels": 48},
+        "model.head_channels = 48",
+        "divide the 1024",
+    ),
     "negative heads": ({"model.head_channels": -1}, "model.head_channels = -1", "not be negative"),
-    "two image channels": ({"model.image_channels": 2}, "model.image_channels = 2", "1 (grey) or 3 (RGB)"),
+    "two image channels": (
+        {"model.image_channels": 2},
+        "model.image_channels = 2",
+        "1 (grey) or 3 (RGB)",
+    ),
     "dropout above one": ({"model.dropout": 1.5}, "model.dropout = 1.5", "between 0 and 1"),
-    "a residual of no size": ({"model.residual_scale": 0.0}, "model.residual_scale = 0.0", "positive"),
+    "a residual of no size": (
+        {"model.residual_scale": 0.0},
+        "model.residual_scale = 0.0",
+        "positive",
+    ),
     "a batch that does not split": (
         {"train.batch_size": 10, "train.accumulate": 4},
         "train.batch_size = 10",
@@ -94,32 +137,92 @@ BAD = {
     ),
     "an empty batch": ({"train.batch_size": 0}, "train.batch_size = 0", "at least 1"),
     "no steps": ({"train.steps": 0}, "train.steps = 0", "at least 1"),
-    "a learning rate of zero": ({"train.learning_rate": 0.0}, "train.learning_rate = 0.0", "positive"),
+    "a learning rate of zero": (
+        {"train.learning_rate": 0.0},
+        "train.learning_rate = 0.0",
+        "positive",
+    ),
     "an EMA above one": ({"train.ema_decay": 1.1}, "train.ema_decay = 1.1", "between 0 and 1"),
     "a negative clip": ({"train.clip_norm": -1.0}, "train.clip_norm = -1.0", "not be negative"),
     "a negative blur": ({"task.blur": -0.5}, "task.blur = -0.5", "between 0 and 4: Gaussian blur"),
-    "a blur to be told of that is not there": ({"task.tell_blur": True}, "task.tell_blur = True", "needs task.blur above 0"),
+    "a blur to be told of that is not there": (
+        {"task.tell_blur": True},
+        "task.tell_blur = True",
+        "needs task.blur above 0",
+    ),
     "a blur wider than its kernel": ({"task.blur": 4.5}, "task.blur = 4.5", "between 0 and 4"),
-    "a negative fraction": ({"data.max_bad_fraction": -0.1}, "data.max_bad_fraction = -0.1", "between 0 and 1"),
-    "a beta of zero": ({"schedule.beta_start": 0.0}, "schedule.beta_start = 0.0", "0 < start <= end < 1"),
-    "betas that fall": ({"schedule.beta_start": 0.02}, "schedule.beta_start = 0.02", "0 < start <= end < 1"),
-    "log-SNRs that rise": ({"schedule.log_snr_start": -11.0}, "schedule.log_snr_start = -11.0", "log_snr_end = -10.0"),
-    "a sampling beta of one": ({"sample.beta_start": 1.0}, "sample.beta_start = 1.0", "between 0 and 1"),
+    "a negative fraction": (
+        {"data.max_bad_fraction": -0.1},
+        "data.max_bad_fraction = -0.1",
+        "between 0 and 1",
+    ),
+    "a beta of zero": (
+        {"schedule.beta_start": 0.0},
+        "schedule.beta_start = 0.0",
+        "0 < start <= end < 1",
+    ),
+    "betas that fall": (
+        {"schedule.beta_start": 0.02},
+        "schedule.beta_start = 0.02",
+        "0 < start <= end < 1",
+    ),
+    "log-SNRs that rise": (
+        {"schedule.log_snr_start": -11.0},
+        "schedule.log_snr_start = -11.0",
+        "log_snr_end = -10.0",
+    ),
+    "a sampling beta of one": (
+        {"sample.beta_start": 1.0},
+        "sample.beta_start = 1.0",
+        "between 0 and 1",
+    ),
     "more steps than levels": (
         {"sample.schedule": "respaced", "sample.steps": 2001},
         "sample.steps = 2001",
         "schedule.steps = 2000",
     ),
-    "a log-SNR past what floats tell from 1": ({"schedule.log_snr_start": 80.0}, "log_snr_start = 80.0", "between -20 and 20"),
-    "log-SNRs too close": ({"schedule.log_snr_start": -9.5}, "log_snr_start = -9.5", "above log_snr_end = -10.0, by 1"),
+    "a log-SNR past what floats tell from 1": (
+        {"schedule.log_snr_start": 80.0},
+        "log_snr_start = 80.0",
+        "between -20 and 20",
+    ),
+    "log-SNRs too close": (
+        {"schedule.log_snr_start": -9.5},
+        "log_snr_start = -9.5",
+        "above log_snr_end = -10.0, by 1",
+    ),
     "one channel": ({"model.channels": 1}, "model.channels = 1", "at least 2"),
-    "too many channels": ({"model.channels": 99999999999}, "model.channels = 99999999999", "at most 32768"),
-    "a level too wide": ({"model.multipliers": (1, 2, 4, 8, 300)}, "model.multipliers", "wider than 32768 channels"),
-    "more steps than int32": ({"train.steps": 2**31}, "train.steps = 2147483648", "at most 2147483647"),
-    "an infinite learning rate": ({"train.learning_rate": math.inf}, "train.learning_rate = inf", "between 1e-12 and 1e6"),
-    "an infinite residual": ({"model.residual_scale": math.inf}, "model.residual_scale = inf", "between 1e-12 and 1e6"),
+    "too many channels": (
+        {"model.channels": 99999999999},
+        "model.channels = 99999999999",
+        "at most 32768",
+    ),
+    "a level too wide": (
+        {"model.multipliers": (1, 2, 4, 8, 300)},
+        "model.multipliers",
+        "wider than 32768 channels",
+    ),
+    "more steps than int32": (
+        {"train.steps": 2**31},
+        "train.steps = 2147483648",
+        "at most 2147483647",
+    ),
+    "an infinite learning rate": (
+        {"train.learning_rate": math.inf},
+        "train.learning_rate = inf",
+        "between 1e-12 and 1e6",
+    ),
+    "an infinite residual": (
+        {"model.residual_scale": math.inf},
+        "model.residual_scale = inf",
+        "between 1e-12 and 1e6",
+    ),
     "an infinite clip": ({"train.clip_norm": math.inf}, "train.clip_norm = inf", "at most"),
-    "an infinite goal": ({"train.overfit_loss": math.inf}, "train.overfit_loss = inf", "between 0 and 1"),
+    "an infinite goal": (
+        {"train.overfit_loss": math.inf},
+        "train.overfit_loss = inf",
+        "between 0 and 1",
+    ),
     "nothing": ({"model.channels": None}, "model.channels = None", "such as 128"),
     "no device": ({"mesh.fsdp": 0}, "mesh.fsdp = 0", "at least 1"),
     "all devices twice": ({"mesh.fsdp": -1}, "mesh.data = -1 and mesh.fsdp = -1", "one of them"),
@@ -128,7 +231,9 @@ BAD = {
 
 
 @pytest.mark.parametrize(("fields", "field", "allowed"), BAD.values(), ids=BAD)
-def test_a_bad_combination_is_one_sentence_with_the_field_its_value_and_what_is_allowed(fields, field, allowed):
+def test_a_bad_combination_is_one_sentence_with_the_field_its_value_and_what_is_allowed(
+    fields, field, allowed
+):
     with pytest.raises(ConfigError) as raised:
         config_lib.validate(with_fields(fields))
     assert field in str(raised.value)
@@ -156,7 +261,12 @@ def test_a_wrong_name_raises_at_assignment():
 
 @pytest.mark.parametrize(
     ("section", "field", "value"),
-    [("model", "channels", "64"), ("model", "channels", 0.5), ("model", "multipliers", 2), ("data", "folder", 3)],
+    [
+        ("model", "channels", "64"),
+        ("model", "channels", 0.5),
+        ("model", "multipliers", 2),
+        ("data", "folder", 3),
+    ],
 )
 def test_a_wrong_type_raises_at_assignment(section, field, value):
     with pytest.raises(TypeError):
@@ -164,7 +274,14 @@ def test_a_wrong_type_raises_at_assignment(section, field, value):
 
 
 def test_json_and_back_gives_the_same_config():
-    config = with_fields({"objective": "regression", "model.multipliers": (1, 2), "model.remat": (0,), "data.folder": "ä b"})
+    config = with_fields(
+        {
+            "objective": "regression",
+            "model.multipliers": (1, 2),
+            "model.remat": (0,),
+            "data.folder": "ä b",
+        }
+    )
     again = config_lib.from_json(config_lib.to_json(config))
     assert again == config
     assert again.model.multipliers == (1, 2)  # a tuple, as it was
@@ -180,7 +297,12 @@ def test_a_field_added_since_gets_its_default():
 
 @pytest.mark.parametrize(("old", "new"), config_lib.RENAMED.items())
 def test_a_field_of_an_older_checkpoint_is_read_under_its_new_name(old, new):
-    value = {"task.blur": 1.5, "task.noise": 9.0, "task.tell_blur": True, "task.quantize_lr": False}[new]
+    value = {
+        "task.blur": 1.5,
+        "task.noise": 9.0,
+        "task.tell_blur": True,
+        "task.quantize_lr": False,
+    }[new]
     written = json.loads(config_lib.to_json(config_lib.base()))
     section, _, field = old.partition(".")
     del written["task"]  # it had none
@@ -189,7 +311,8 @@ def test_a_field_of_an_older_checkpoint_is_read_under_its_new_name(old, new):
 
 
 @pytest.mark.parametrize(
-    "change", [{"model": {"colour": 1}}, {"flavour": "mint"}, {"model": {"channels": "many"}}, {"model": 1}]
+    "change",
+    [{"model": {"colour": 1}}, {"flavour": "mint"}, {"model": {"channels": "many"}}, {"model": 1}],
 )
 def test_json_with_a_field_that_is_not_known_is_refused_by_its_name(change):
     name = "flavour" if "flavour" in change else "model"
@@ -220,7 +343,9 @@ def test_flatten_gives_every_leaf_once_under_its_dotted_name():
     flat = config_lib.flatten(config)
     assert flat["model.multipliers"] == [1, 2, 4, 8, 8]
     assert flat["seed"] == 0
-    assert len(flat) == sum(len(v) if isinstance(v, ml_collections.ConfigDict) else 1 for v in config.values())
+    assert len(flat) == sum(
+        len(v) if isinstance(v, ml_collections.ConfigDict) else 1 for v in config.values()
+    )
 
 
 def test_every_field_of_the_base_has_a_meaning_that_the_help_and_the_docs_can_show():
@@ -240,7 +365,8 @@ def test_every_config_is_valid_and_its_docstring_gives_the_command_that_trains_i
 @pytest.mark.parametrize(("name", "paper"), PAPER.items())
 def test_the_papers_configs_have_its_parameter_counts_within_2_5_percent(name, paper):
     config = load(next(path for path in CONFIGS if path.stem == name)).get_config()
-    config.model.dtype = "float32"  # JAX's attention promotes bfloat16 by itself, which the tests' strict settings refuse
+    # JAX's attention promotes bfloat16 by itself, which the tests' strict settings refuse
+    config.model.dtype = "float32"
     method = Method(config)
     shapes = jax.eval_shape(method.init, jax.random.key(0))
     count = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(shapes)) / 1e6

@@ -15,7 +15,8 @@ import yaml
 from sr3_jax import cli
 from sr3_jax import config as config_lib
 
-pytestmark = pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")  # ml_collections'
+# ml_collections'
+pytestmark = pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")
 
 ROOT = Path(__file__).parent.parent
 PAGES = sorted(
@@ -47,7 +48,9 @@ def test_every_page_of_the_navigation_is_there_and_reads_nothing_from_elsewhere(
     def pages(node) -> Iterator[str]:
         if isinstance(node, str):
             yield node
-        for part in node.values() if isinstance(node, dict) else node if isinstance(node, list) else ():
+        for part in (
+            node.values() if isinstance(node, dict) else node if isinstance(node, list) else ()
+        ):
             yield from pages(part)
 
     wanted = list(pages(yaml.safe_load((ROOT / "mkdocs.yml").read_text())["nav"]))
@@ -55,16 +58,27 @@ def test_every_page_of_the_navigation_is_there_and_reads_nothing_from_elsewhere(
     for page in wanted:
         page = str(Path(page).with_suffix(".html"))
         text = (site / re.sub("README.html$", "index.html", page)).read_text()
-        assert not re.findall(r"<(?:script|img|iframe)[^>]* src=.?https?:|<link[^>]* href=.?https?:", text), page
+        assert not re.findall(
+            r"<(?:script|img|iframe)[^>]* src=.?https?:|<link[^>]* href=.?https?:", text
+        ), page
 
 
 def test_lists_made_from_the_code_are_whole(site):
     configs, commands = ((site / f"{page}.html").read_text() for page in ("configs", "commands"))
     assert [field for field in FIELDS if f"<code>{field}</code>" not in configs] == []
-    assert [path.stem for path in ROOT.glob("configs/*.py") if f'href="configs/{path.stem}.html"' not in configs] == []
+    assert [
+        path.stem
+        for path in ROOT.glob("configs/*.py")
+        if f'href="configs/{path.stem}.html"' not in configs
+    ] == []
     assert [name for name in cli.COMMANDS if f'id="{name}"' not in commands] == []
     api = "".join(page.read_text() for page in (site / "api").glob("*.html"))
-    for name in ("diffusion.samplers.ddim", "inference.upscaler.Upscaler", "metrics.lpips.lpips", "method.Method"):
+    for name in (
+        "diffusion.samplers.ddim",
+        "inference.upscaler.Upscaler",
+        "metrics.lpips.lpips",
+        "method.Method",
+    ):
         assert f'id="sr3_jax.{name}"' in api
 
 
@@ -97,10 +111,15 @@ def test_every_command_in_the_docs_is_one_that_the_command_line_takes(page, monk
         assert words[0] in cli.COMMANDS, line
         context, rest = command_of(words)
         if typed and not {"…", "["} & set(line):
-            monkeypatch.delitem(sys.modules, "config_config", raising=False)  # where ml_collections loads every config
+            # Where ml_collections loads every config
+            monkeypatch.delitem(sys.modules, "config_config", raising=False)
             context.command.parse_args(context, rest)
             continue
-        known = {name for param in context.command.get_params(context) for name in (*param.opts, *param.secondary_opts)}
+        known = {
+            name
+            for param in context.command.get_params(context)
+            for name in (*param.opts, *param.secondary_opts)
+        }
         for flag in re.findall(r"(--[a-z][a-z_-]*)(?![\w.-])", line):
             assert flag.replace("_", "-") in known, line
 
@@ -109,5 +128,7 @@ def test_every_command_in_the_docs_is_one_that_the_command_line_takes(page, monk
 @pytest.mark.parametrize("page", PAGES, ids=lambda path: path.relative_to(ROOT).as_posix())
 def test_every_field_in_the_docs_is_one_of_the_config(page):
     named = re.findall(r"--config\.([a-z_.]+)", page.read_text())
-    named += re.findall(r"`((?:data|task|model|schedule|sample|train|mesh)\.[a-z_]+)", page.read_text())
+    named += re.findall(
+        r"`((?:data|task|model|schedule|sample|train|mesh)\.[a-z_]+)", page.read_text()
+    )
     assert [field for field in named if field not in FIELDS] == []

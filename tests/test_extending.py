@@ -23,7 +23,11 @@ PAGE = (Path(__file__).parent.parent / "docs" / "extending.md").read_text()
 @pytest.fixture
 def sharpen(monkeypatch):
     """The page's file, and its line."""
-    source = next(block for block in re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL) if "CORRUPTION = " in block)
+    source = next(
+        block
+        for block in re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
+        if "CORRUPTION = " in block
+    )
     names = {}
     exec(compile(source, "sharpen.py", "exec"), names)
     monkeypatch.setitem(CORRUPTIONS, "sharpen", names["CORRUPTION"])
@@ -35,9 +39,15 @@ def test_a_new_corruption_is_trained_on_told_and_explained_everywhere(sharpen, c
     config.task.sharpen = 1.5
     sr3_jax.config.validate(config)
     assert [signal.name for signal in build_task(config).signals] == ["sharpen"]
-    assert any(field.name == "task.sharpen" and "unsharp masking" in field.meaning for field in sr3_jax.config.fields())
+    assert any(
+        field.name == "task.sharpen" and "unsharp masking" in field.meaning
+        for field in sr3_jax.config.fields()
+    )
     hr = jax.random.uniform(jax.random.key(0), (64, 16, 16, 1), minval=-0.5, maxval=0.5)
-    clean, (image, signals) = build_task(config).corrupt(hr), build_task(config).corrupt(hr, jax.random.key(1))
+    clean, (image, signals) = (
+        build_task(config).corrupt(hr),
+        build_task(config).corrupt(hr, jax.random.key(1)),
+    )
     sharper = jnp.std(image, (1, 2, 3)) > jnp.std(clean.image, (1, 2, 3)) + 0.01
     assert (sharper == (signals["sharpen"] > 0.1)).mean() > 0.9
     upscaler = Upscaler(random_checkpoint(config), batch_size=1)
@@ -53,7 +63,9 @@ def test_a_new_sampler_is_offered_and_runs_in_tiles(monkeypatch):
     monkeypatch.setitem(sr3_jax.config.CHOICES, "sample.sampler", tuple(registry.SAMPLERS))
     config = tiny_config()
     found = sampling_steps(config, 4, {"sampler": "mine"})
-    np.testing.assert_array_equal(found.keep, sampling_steps(config, 4, {"sampler": "ddim", "eta": 1.0}).keep)
+    np.testing.assert_array_equal(
+        found.keep, sampling_steps(config, 4, {"sampler": "ddim", "eta": 1.0}).keep
+    )
     upscaler = Upscaler(random_checkpoint(config), batch_size=1)
     image = np.random.default_rng(0).integers(0, 256, (9, 20, 1), np.uint8)
     assert (upscaler(image, sampler="mine") != upscaler(image, sampler="ddim")).any()

@@ -13,7 +13,8 @@ pytestmark = pytest.mark.fast
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "sr3_jax"
 SOURCES = sorted(PACKAGE.rglob("*.py"))
-# From the ground up; a room or module imports only those on floors below it, and on its own floor none but itself.
+# From the ground up; a room or module imports only those on floors below it, and on its own floor
+# none but itself.
 FLOORS = (
     {"errors"},
     {"runtime"},
@@ -58,7 +59,9 @@ def imports(tree: ast.AST, package: str) -> Iterator[str]:
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
-            parents = package.split(".")[: len(package.split(".")) - node.level + 1] if node.level else []
+            parents = (
+                package.split(".")[: len(package.split(".")) - node.level + 1] if node.level else []
+            )
             start = ".".join([*parents, *([node.module] if node.module else [])])
             yield from (f"{start}.{alias.name}" for alias in node.names)
 
@@ -69,7 +72,10 @@ def of(path: Path) -> set[str]:
 
 
 IMPORTS = {name_of(path): of(path) for path in SOURCES}
-INSIDE = {module: {name.split(".")[1] for name in names if name.startswith("sr3_jax.")} for module, names in IMPORTS.items()}
+INSIDE = {
+    module: {name.split(".")[1] for name in names if name.startswith("sr3_jax.")}
+    for module, names in IMPORTS.items()
+}
 # The modules themselves: `from package import module` names one, `from module import name` another.
 INTERNAL = {
     module: {
@@ -79,7 +85,10 @@ INTERNAL = {
     }
     for module, names in IMPORTS.items()
 }
-OUTSIDE = {module: {name.partition(".")[0] for name in names} - {"sr3_jax"} for module, names in IMPORTS.items()}
+OUTSIDE = {
+    module: {name.partition(".")[0] for name in names} - {"sr3_jax"}
+    for module, names in IMPORTS.items()
+}
 
 
 def room(module: str) -> str:
@@ -87,7 +96,9 @@ def room(module: str) -> str:
 
 
 def test_the_parser_sees_relative_nested_and_aliased_imports():
-    tree = ast.parse("from . import b\nfrom ..x.y import z as q\ndef f():\n  import jax._src.core as core")
+    tree = ast.parse(
+        "from . import b\nfrom ..x.y import z as q\ndef f():\n  import jax._src.core as core"
+    )
     assert set(imports(tree, "p.sub")) == {"p.sub.b", "p.x.y.z", "jax._src.core"}
     assert len(IMPORTS) > 20
 
@@ -119,7 +130,10 @@ def test_a_room_imports_only_the_floors_below_it(here):
 
 
 def test_the_command_line_is_imported_by_main_alone():
-    assert {room(module) for module, inside in INSIDE.items() if "cli" in inside} == {"cli", "__main__"}
+    assert {room(module) for module, inside in INSIDE.items() if "cli" in inside} == {
+        "cli",
+        "__main__",
+    }
 
 
 def test_diffusion_imports_jax_and_numpy_only():
@@ -129,12 +143,18 @@ def test_diffusion_imports_jax_and_numpy_only():
 
 def test_flax_is_imported_by_models_alone_and_orbax_by_checkpoints_alone():
     assert {room(module) for module, names in OUTSIDE.items() if "flax" in names} == {"models"}
-    assert [module for module, names in OUTSIDE.items() if "orbax" in names] == ["sr3_jax.checkpoints.workdir"]
+    assert [module for module, names in OUTSIDE.items() if "orbax" in names] == [
+        "sr3_jax.checkpoints.workdir"
+    ]
 
 
 def test_nothing_private_of_another_package_is_imported():
     for module, names in IMPORTS.items():
-        private = [name for name in names if any(part.startswith("_") and part != "__future__" for part in name.split("."))]
+        private = [
+            name
+            for name in names
+            if any(part.startswith("_") and part != "__future__" for part in name.split("."))
+        ]
         assert not private, f"{module} imports {private}"
 
 
@@ -145,11 +165,17 @@ def test_tensorflow_and_torch_are_imported_nowhere():
 
 @pytest.mark.parametrize(
     "program",
-    ["import sr3_jax", "from sr3_jax import *", "import sr3_jax.training.loop, sr3_jax.evaluation.held_out"],
+    [
+        "import sr3_jax",
+        "from sr3_jax import *",
+        "import sr3_jax.training.loop, sr3_jax.evaluation.held_out",
+    ],
 )
 def test_importing_brings_neither_tensorflow_nor_torch(program):
     check = "import sys; sys.exit(str({'tensorflow', 'torch', 'tensorboard'} & sys.modules.keys() or 'none'))"
-    done = subprocess.run([sys.executable, "-c", f"{program}; {check}"], capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-c", f"{program}; {check}"], capture_output=True, text=True
+    )
     assert done.stderr.strip() == "none"
 
 

@@ -17,14 +17,23 @@ from sr3_jax.objectives.levels import sampling_schedule, training_schedule
 from sr3_jax.tasks import operations
 from sr3_jax.tasks.task import Given
 
-FACES = np.stack([OrlFaces(range(1, 31))[i].pixels[20:92:4, 10:82:4][:16, :16] for i in range(0, 80, 10)])  # (8, 16, 16, 1)
+# (8, 16, 16, 1)
+FACES = np.stack(
+    [OrlFaces(range(1, 31))[i].pixels[20:92:4, 10:82:4][:16, :16] for i in range(0, 80, 10)]
+)
 
 
 def tiny_config(**fields):
     config = config_lib.base()
     config.data.hr_size, config.data.lr_size = 16, 8
     model = config.model
-    model.channels, model.multipliers, model.blocks, model.attention, model.dropout = 8, (1,), 1, (), 0.0
+    model.channels, model.multipliers, model.blocks, model.attention, model.dropout = (
+        8,
+        (1,),
+        1,
+        (),
+        0.0,
+    )
     model.image_channels, model.space_to_depth, model.predict = 1, 2, "v"
     config.sample.steps, config.sample.schedule = 3, "log_snr"
     for name, value in fields.items():
@@ -41,13 +50,19 @@ def random_params(method):
     """Random everywhere: a new network's last layer is zero."""
     rng = np.random.default_rng(1)
     shapes = jax.eval_shape(method.init, jax.random.key(0))
-    return jax.tree.map(lambda leaf: jnp.asarray(0.1 * rng.normal(size=leaf.shape), jnp.float32), shapes)
+    return jax.tree.map(
+        lambda leaf: jnp.asarray(0.1 * rng.normal(size=leaf.shape), jnp.float32), shapes
+    )
 
 
 def with_network(config, network):
     """The method with a function (params, *inputs) -> output in the place of its network: what it says can be chosen."""
     method = Method(config)
-    object.__setattr__(method, "model", SimpleNamespace(apply=lambda params, *inputs, **_: network(params["params"], *inputs)))
+    object.__setattr__(
+        method,
+        "model",
+        SimpleNamespace(apply=lambda params, *inputs, **_: network(params["params"], *inputs)),
+    )
     return method
 
 
@@ -83,11 +98,14 @@ def test_decode_inverts_encode(hr, fields):
 
 @pytest.mark.fast
 def test_the_lr_image_is_rounded_to_8_bits_exactly_if_quantize_lr_says_so(hr):
-    exact, rounded = (Method(tiny_config(task__quantize_lr=on)).task.corrupt(hr).image for on in (False, True))
+    exact, rounded = (
+        Method(tiny_config(task__quantize_lr=on)).task.corrupt(hr).image for on in (False, True)
+    )
     levels = (np.asarray(rounded, np.float64) + 1) * 127.5
     np.testing.assert_allclose(levels, levels.round(), atol=1e-4)
     assert 0 < np.abs(rounded - exact).max() <= 0.5 / 127.5 + 1e-6
-    np.testing.assert_array_equal(operations.to_float(operations.to_uint8(rounded)), rounded)  # as a file would hold it
+    # As a file would hold it
+    np.testing.assert_array_equal(operations.to_float(operations.to_uint8(rounded)), rounded)
 
 
 # -- schedules
@@ -97,7 +115,9 @@ def test_the_lr_image_is_rounded_to_8_bits_exactly_if_quantize_lr_says_so(hr):
 @pytest.mark.parametrize("steps", [1, 2, 7, 33])
 @pytest.mark.parametrize("sampling", CHOICES["sample.schedule"])
 @pytest.mark.parametrize("training", CHOICES["schedule.name"])
-def test_sampling_takes_any_number_of_steps_and_ends_at_trainings_noisiest_level(training, sampling, steps):
+def test_sampling_takes_any_number_of_steps_and_ends_at_trainings_noisiest_level(
+    training, sampling, steps
+):
     config = tiny_config(schedule__name=training, sample__schedule=sampling)
     trained, sampled = training_schedule(config), sampling_schedule(config, steps)
     assert (trained.steps, sampled.steps) == (2000, steps)
@@ -130,10 +150,15 @@ def test_steps_that_a_schedule_cannot_give_are_refused_in_one_sentence(fields, s
 def test_a_new_networks_loss_is_the_size_of_its_target(hr, predict):
     method = with_network(tiny_config(model__predict=predict, train__loss="l2", **RESIDUAL), zero)
     draws = jax.random.split(jax.random.key(1), 64)
-    losses = jax.jit(lambda: jax.lax.map(lambda key: method.loss({}, jnp.asarray(FACES), key), draws))()
+    losses = jax.jit(
+        lambda: jax.lax.map(lambda key: method.loss({}, jnp.asarray(FACES), key), draws)
+    )()
     assert losses.shape == (64, 8)
-    # The output is zero, so the loss is the target's mean square: 1 of the noise, something of y_0, between the two of v.
-    size = float(jnp.square(method.encode(hr, method.task.condition(method.task.corrupt(hr).image))).mean())
+    # The output is zero, so the loss is the target's mean square: 1 of the noise, something of y_0,
+    # between the two of v.
+    size = float(
+        jnp.square(method.encode(hr, method.task.condition(method.task.corrupt(hr).image))).mean()
+    )
     gamma = np.asarray(training_schedule(method.config).gamma, np.float64)
     mean_gamma = ((gamma[1:] + gamma[:-1]) / 2).mean()
     wanted = {"epsilon": 1.0, "y_0": size, "v": mean_gamma + (1 - mean_gamma) * size}[predict]
@@ -183,7 +208,11 @@ def test_in_training_the_network_is_told_how_noisy_and_how_blurred_its_input_is(
         given.update(told, condition=condition)
         return jnp.zeros_like(condition)
 
-    method = Method(tiny_config(objective="regression", task__noise=noise, task__blur=2.0, task__tell_blur=tell_blur))
+    method = Method(
+        tiny_config(
+            objective="regression", task__noise=noise, task__blur=2.0, task__tell_blur=tell_blur
+        )
+    )
     object.__setattr__(method, "model", SimpleNamespace(apply=apply))
     method.loss({}, jnp.asarray(FACES), jax.random.key(0))
     condition, signals = given.pop("condition"), given.pop("told", {})
@@ -197,7 +226,8 @@ def test_in_training_the_network_is_told_how_noisy_and_how_blurred_its_input_is(
     if tell_blur:
         assert 0 < signals["blur"].max() <= 2
         reduced = operations.resize(hr, 8, 8)
-        blurred = operations.quantize(operations.gaussian_blur(reduced, signals["blur"]))  # rounded last, as in a file
+        # Rounded last, as in a file
+        blurred = operations.quantize(operations.gaussian_blur(reduced, signals["blur"]))
         rows = [i for i in range(8) if not noise or signals["noise"][i] == 0]
         assert len(rows) >= 2
         for i in rows:
@@ -208,7 +238,8 @@ def test_in_training_the_network_is_told_how_noisy_and_how_blurred_its_input_is(
 
 
 def test_regressions_loss_is_the_mean_squared_error_of_its_one_output_and_knows_no_chance(hr):
-    method = with_network(tiny_config(objective="regression", train__loss="l1", **RESIDUAL), zero)  # zero: the bicubic image
+    # zero: the bicubic image
+    method = with_network(tiny_config(objective="regression", train__loss="l1", **RESIDUAL), zero)
     losses = method.loss({}, jnp.asarray(FACES), jax.random.key(0))
     residual = method.encode(hr, method.task.condition(method.task.corrupt(hr).image))
     np.testing.assert_allclose(losses, np.square(residual).mean((1, 2, 3)), rtol=1e-5)
@@ -225,11 +256,14 @@ def test_the_denoiser_clips_the_image(hr, predict, fields):
         return 60 * condition + 0.1 * y_t
 
     clipping, free = (
-        with_network(tiny_config(model__predict=predict, sample__clip=clip, **fields), loud) for clip in (True, False)
+        with_network(tiny_config(model__predict=predict, sample__clip=clip, **fields), loud)
+        for clip in (True, False)
     )
     condition = free.task.condition(free.task.corrupt(hr).image)
     gamma = jnp.linspace(0.05, 0.95, len(hr))
-    y_t = process.q_sample(free.encode(hr, condition), gamma, jax.random.normal(jax.random.key(2), hr.shape))
+    y_t = process.q_sample(
+        free.encode(hr, condition), gamma, jax.random.normal(jax.random.key(2), hr.shape)
+    )
     clipped, raw = (method.denoiser({})(condition, y_t, gamma) for method in (clipping, free))
     image, unclipped = clipping.decode(clipped, condition), free.decode(raw, condition)
     assert np.abs(image).max() <= 1 + 1e-6 < 1.1 < np.abs(unclipped).max()
@@ -256,7 +290,9 @@ def test_the_same_keys_give_the_same_images_and_others_do_not(hr, resolved):
 def test_an_image_does_not_depend_on_its_neighbours_or_its_place(hr, resolved):
     lr = operations.resize(hr, 8, 8)
     order = np.array([3, 0, 2, 1, 7, 6, 5, 5])
-    np.testing.assert_allclose(resolved(lr[order], keys(order)), resolved(lr, keys(range(8)))[order], atol=1e-5)
+    np.testing.assert_allclose(
+        resolved(lr[order], keys(order)), resolved(lr, keys(range(8)))[order], atol=1e-5
+    )
 
 
 def test_regression_is_one_evaluation_added_to_bicubic_whatever_the_keys(hr):
@@ -286,7 +322,12 @@ def test_image_keys_differ_by_seed_id_and_sample_and_the_order_matters():
 
 
 def test_a_student_learns_its_teachers_answers_without_dropout_and_starts_with_no_loss():
-    fields = {"train__teacher": "somewhere", "train__teacher_steps": 1, "train__loss": "l2", "model__dropout": 0.5}
+    fields = {
+        "train__teacher": "somewhere",
+        "train__teacher_steps": 1,
+        "train__loss": "l2",
+        "model__dropout": 0.5,
+    }
     fields |= {"task__noise": 50.0, "task__blur": 2.0, "task__tell_blur": True}
     method = Method(tiny_config(objective="distill", sample__clip=False, **fields, **RESIDUAL))
     params = random_params(method)

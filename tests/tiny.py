@@ -31,21 +31,31 @@ def get_config() -> ConfigDict:
     return config
 
 
-def tiny_config(channels: int = 1, objective: str = "sr3", noise: float = 0.0, blur: float = 0.0) -> ConfigDict:
+def tiny_config(
+    channels: int = 1, objective: str = "sr3", noise: float = 0.0, blur: float = 0.0
+) -> ConfigDict:
     """8×8 to 16×16, in two steps."""
     config = sr3_jax.config.base()
     config.objective, config.train.teacher = objective, "another" if objective == "distill" else ""
     config.data.hr_size, config.data.lr_size = 16, 8
     config.task.noise, config.task.blur, config.task.tell_blur = noise, blur, blur > 0
     model = config.model
-    model.channels, model.multipliers, model.blocks, model.attention, model.dropout = 8, (1,), 1, (), 0.0
+    model.channels, model.multipliers, model.blocks, model.attention, model.dropout = (
+        8,
+        (1,),
+        1,
+        (),
+        0.0,
+    )
     model.image_channels, model.space_to_depth = channels, 2
     model.predict, model.predict_residual, model.residual_scale = "v", True, 0.1
     config.sample.steps, config.sample.schedule = 2, "log_snr"
     return config
 
 
-def tiny_checkpoint(channels: int = 1, objective: str = "sr3", noise: float = 0.0, blur: float = 0.0) -> Checkpoint:
+def tiny_checkpoint(
+    channels: int = 1, objective: str = "sr3", noise: float = 0.0, blur: float = 0.0
+) -> Checkpoint:
     """8×8 to 16×16; random weights everywhere: a new network's output layer is zero."""
     return random_checkpoint(tiny_config(channels, objective, noise, blur))
 
@@ -65,7 +75,9 @@ def random_checkpoint(config: ConfigDict, name: str = "tiny", size: float = 0.1)
     sr3_jax.config.validate(config)
     rng = np.random.default_rng(1)
     shapes = jax.eval_shape(Method(config).init, jax.random.key(0))
-    params = jax.tree.map(lambda leaf: jnp.asarray(size * rng.normal(size=leaf.shape), jnp.float32), shapes)
+    params = jax.tree.map(
+        lambda leaf: jnp.asarray(size * rng.normal(size=leaf.shape), jnp.float32), shapes
+    )
     return Checkpoint(config, params, 7, name)
 
 
@@ -78,7 +90,9 @@ def abstract_state(config: ConfigDict, mesh: Mesh) -> TrainState:
     """Shapes and shardings of a train state."""
     shapes = jax.eval_shape(lambda: init_state(Method(config), make_optimizer(config)))
     shardings = parallel.shardings(shapes, mesh)
-    return jax.tree.map(lambda leaf, s: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=s), shapes, shardings)
+    return jax.tree.map(
+        lambda leaf, s: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=s), shapes, shardings
+    )
 
 
 def random_state(config: ConfigDict, mesh: Mesh, step: int) -> TrainState:
@@ -89,7 +103,9 @@ def random_state(config: ConfigDict, mesh: Mesh, step: int) -> TrainState:
         return jax.device_put((9 * rng.normal(size=leaf.shape)).astype(leaf.dtype), leaf.sharding)
 
     abstract = abstract_state(config, mesh)
-    return jax.tree.map(draw, abstract)._replace(step=jax.device_put(np.int32(step), abstract.step.sharding))
+    return jax.tree.map(draw, abstract)._replace(
+        step=jax.device_put(np.int32(step), abstract.step.sharding)
+    )
 
 
 def save(workdir: Path, config: ConfigDict, *states: TrainState) -> None:
@@ -113,7 +129,9 @@ def read_state(workdir: Path, step: int | None = None) -> TrainState:
 def assert_same_bits(found: PyTree, expected: PyTree) -> None:
     """Two trees of arrays are one another's copies, to the bit."""
     assert jax.tree.structure(found) == jax.tree.structure(expected)
-    for (path, leaf), other in zip(jax.tree_util.tree_leaves_with_path(found), jax.tree.leaves(expected), strict=True):
+    for (path, leaf), other in zip(
+        jax.tree_util.tree_leaves_with_path(found), jax.tree.leaves(expected), strict=True
+    ):
         leaf, other = np.asarray(leaf), np.asarray(other)
         assert (leaf.dtype, leaf.shape) == (other.dtype, other.shape), jax.tree_util.keystr(path)
         assert leaf.tobytes() == other.tobytes(), jax.tree_util.keystr(path)
@@ -122,4 +140,7 @@ def assert_same_bits(found: PyTree, expected: PyTree) -> None:
 def contents(folder: Path) -> dict[str, tuple[bytes, int]]:
     """Every file below a folder, with its bytes and the time of its last change."""
     files = sorted(path for path in folder.rglob("*") if path.is_file())
-    return {str(path.relative_to(folder)): (path.read_bytes(), path.stat().st_mtime_ns) for path in files}
+    return {
+        str(path.relative_to(folder)): (path.read_bytes(), path.stat().st_mtime_ns)
+        for path in files
+    }

@@ -6,5 +6,6 @@ import sr3_jax.config
 def get_config():
     config = sr3_jax.config.base()
     config.model.channels, config.model.multipliers, config.model.blocks = 64, (1, 2, 4, 8, 8), 2
-    config.mesh.data, config.mesh.fsdp = 1, -1  # one copy of the state over all devices, which on a CPU are its cores
+    # One copy of the state over all devices, which on a CPU are its cores
+    config.mesh.data, config.mesh.fsdp = 1, -1
     return config

@@ -20,7 +20,8 @@ from sr3_jax.errors import UserError
 
 PACKAGES = ("@upscalerjs/esrgan-thick", "@tensorflow/tfjs", "@tensorflow/tfjs-backend-wasm")
 INSTALL = "npm install --prefix=runs/rivals --no-save " + " ".join(
-    f"{name}@{version}" for name, version in zip(PACKAGES, ("1.0.0", "4.11.0", "4.11.0"), strict=True)
+    f"{name}@{version}"
+    for name, version in zip(PACKAGES, ("1.0.0", "4.11.0", "4.11.0"), strict=True)
 )
 
 
@@ -28,7 +29,9 @@ INSTALL = "npm install --prefix=runs/rivals --no-save " + " ".join(
 def load(options: argparse.Namespace) -> Iterator[folders.Enlarge]:
     """One node process for the whole folder, so that the network is loaded once; pixels go through its pipes."""
     if shutil.which("node") is None:
-        raise UserError("node is not installed; install Node.js 18 or later, which brings npm, then " + INSTALL)
+        raise UserError(
+            "node is not installed; install Node.js 18 or later, which brings npm, then " + INSTALL
+        )
     missing = [name for name in PACKAGES if not (options.packages / name).is_dir()]
     if missing:
         raise UserError(f"{options.packages} lacks {', '.join(missing)}; {INSTALL}")
@@ -40,13 +43,17 @@ def load(options: argparse.Namespace) -> Iterator[folders.Enlarge]:
             height, width, _ = colour.shape
             shape = (height * options.scale, width * options.scale, 3)
             try:
-                process.stdin.write(struct.pack("<2I", height, width) + colour.astype("<f4").tobytes())
+                process.stdin.write(
+                    struct.pack("<2I", height, width) + colour.astype("<f4").tobytes()
+                )
                 process.stdin.flush()
                 answer = process.stdout.read(4 * shape[0] * shape[1] * 3)
             except BrokenPipeError:
                 answer = b""
             if len(answer) != 4 * shape[0] * shape[1] * 3:
-                raise UserError(f"node ended without enlarging an image of {width}×{height}; what it said is above")
+                raise UserError(
+                    f"node ended without enlarging an image of {width}×{height}; what it said is above"
+                )
             return np.frombuffer(answer, "<f4").reshape(shape)
 
         yield enlarge  # then Popen closes the pipes, and node ends
@@ -54,7 +61,12 @@ def load(options: argparse.Namespace) -> Iterator[folders.Enlarge]:
 
 def main() -> None:
     parser = folders.parser(__doc__, scales=(2, 3, 4, 8))
-    parser.add_argument("--packages", type=Path, default=Path("runs/rivals/node_modules"), help="what npm has filled")
+    parser.add_argument(
+        "--packages",
+        type=Path,
+        default=Path("runs/rivals/node_modules"),
+        help="what npm has filled",
+    )
     folders.run(parser.parse_args(), load)
 
 

@@ -22,14 +22,23 @@ Enlarge = Callable[[Colour], Colour]
 
 def parser(description: str, scales: tuple[int, ...]) -> argparse.ArgumentParser:
     """The command line that all rivals have."""
-    made = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
-    made.add_argument("lr", type=Path, metavar="LR_FOLDER", help="its PNGs, at any depth, grey or RGB")
-    made.add_argument("output", type=Path, metavar="OUTPUT_FOLDER", help="gets files of the same relative paths")
+    made = argparse.ArgumentParser(
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    made.add_argument(
+        "lr", type=Path, metavar="LR_FOLDER", help="its PNGs, at any depth, grey or RGB"
+    )
+    made.add_argument(
+        "output", type=Path, metavar="OUTPUT_FOLDER", help="gets files of the same relative paths"
+    )
     made.add_argument("--scale", type=int, default=4, choices=scales)
     return made
 
 
-def run(options: argparse.Namespace, load: Callable[[argparse.Namespace], AbstractContextManager[Enlarge]]) -> None:
+def run(
+    options: argparse.Namespace,
+    load: Callable[[argparse.Namespace], AbstractContextManager[Enlarge]],
+) -> None:
     """Enlarges the folder by the network that `load` opens; what the user can mend ends in one sentence and exit code 2."""
     try:
         files = _files(options.lr, options.output)
@@ -43,8 +52,14 @@ def run(options: argparse.Namespace, load: Callable[[argparse.Namespace], Abstra
                 start = time.perf_counter()
                 large = enlarge(colour)
                 seconds += time.perf_counter() - start
-                arrays.write(options.output / file.relative_to(options.lr), to_uint8(large, grey=pixels.shape[-1] == 1))
-        print(f"{len(files)} images, {seconds / len(files):.2f} s each without loading", file=sys.stderr)
+                arrays.write(
+                    options.output / file.relative_to(options.lr),
+                    to_uint8(large, grey=pixels.shape[-1] == 1),
+                )
+        print(
+            f"{len(files)} images, {seconds / len(files):.2f} s each without loading",
+            file=sys.stderr,
+        )
     except UserError as error:
         print(f"{Path(sys.argv[0]).name}: {error}", file=sys.stderr)
         sys.exit(2)
@@ -62,8 +77,14 @@ def _files(lr: Path, output: Path) -> list[Path]:
     if not lr.is_dir():
         raise UserError(f"{lr} is not a folder")
     if output.resolve().is_relative_to(lr.resolve()):
-        raise UserError(f"{output} lies in {lr}, whose images would be lost or enlarged twice; choose another folder")
-    files = sorted(file for file in lr.rglob("*") if arrays.is_image_name(file) and file.suffix.lower() == ".png")
+        raise UserError(
+            f"{output} lies in {lr}, whose images would be lost or enlarged twice; choose another folder"
+        )
+    files = sorted(
+        file
+        for file in lr.rglob("*")
+        if arrays.is_image_name(file) and file.suffix.lower() == ".png"
+    )
     if not files:
         raise UserError(f"{lr} holds no PNGs")
     return files

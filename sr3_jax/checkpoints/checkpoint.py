@@ -41,10 +41,14 @@ class Checkpoint:
     def predictor(self) -> "Checkpoint":
         """The predictor of a network that predicts and refines, as a regression; raises CheckpointError for another."""
         if not self.method.refines:
-            raise CheckpointError(f"{self.name} has no predictor: its model.kind is {self.config.model.kind!r}")
+            raise CheckpointError(
+                f"{self.name} has no predictor: its model.kind is {self.config.model.kind!r}"
+            )
         config = self.config.copy_and_resolve_references()
         config.objective = "regression"
-        return dataclasses.replace(self, config=config, params={"predictor": self.params["predictor"]}, schedules={})
+        return dataclasses.replace(
+            self, config=config, params={"predictor": self.params["predictor"]}, schedules={}
+        )
 
 
 def check_params(params: PyTree, config: ConfigDict, where: str, partly: bool = False) -> list[str]:
@@ -55,7 +59,9 @@ def check_params(params: PyTree, config: ConfigDict, where: str, partly: bool = 
     expected = jax.eval_shape(Method(config).init, jax.random.key(0))
     wanted = {SEPARATOR.join(keys): leaf.shape for keys, leaf in leaves(expected)}
     found = {SEPARATOR.join(keys): leaf.shape for keys, leaf in leaves(params)}
-    missing = sorted(wanted.keys() - found.keys()) if partly and found.keys() < wanted.keys() else []
+    missing = (
+        sorted(wanted.keys() - found.keys()) if partly and found.keys() < wanted.keys() else []
+    )
     for name in sorted((wanted.keys() | found.keys()) - set(missing)):
         if wanted.get(name) != found.get(name):
             raise CheckpointError(
@@ -75,7 +81,9 @@ def valid_config(text: str, where: AnyPath) -> ConfigDict:
     return config
 
 
-def leaves(tree: Mapping[str, Any], prefix: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
+def leaves(
+    tree: Mapping[str, Any], prefix: tuple[str, ...] = ()
+) -> Iterator[tuple[tuple[str, ...], Any]]:
     for key in sorted(tree):
         if isinstance(tree[key], Mapping):
             yield from leaves(tree[key], (*prefix, key))

@@ -10,35 +10,59 @@ from safetensors import SafetensorError, safe_open
 from safetensors.flax import load_file, save_file
 
 from sr3_jax import config as config_lib
-from sr3_jax.checkpoints.checkpoint import SEPARATOR, Checkpoint, CheckpointError, check_params, leaves, nest, valid_config
+from sr3_jax.checkpoints.checkpoint import (
+    SEPARATOR,
+    Checkpoint,
+    CheckpointError,
+    check_params,
+    leaves,
+    nest,
+    valid_config,
+)
 from sr3_jax.runtime import paths
 from sr3_jax.runtime.atomic import disk_errors, replacing
 from sr3_jax.runtime.paths import AnyPath
 
-SCALE = ":scale"  # after the name of an int8 kernel: what its whole numbers stand for, an output channel each
+# After the name of an int8 kernel: what its whole numbers stand for, an output channel each
+SCALE = ":scale"
 
 
-def export(checkpoint: Checkpoint, path: AnyPath, metadata: Mapping[str, str] | None = None, dtype: str = "float32") -> None:
+def export(
+    checkpoint: Checkpoint,
+    path: AnyPath,
+    metadata: Mapping[str, str] | None = None,
+    dtype: str = "float32",
+) -> None:
     """Writes EMA, config and data card to one .safetensors file, which appears by rename.
 
-    `dtype` is float32, bfloat16 or int8: kernels as whole numbers of 1/127 of the largest weight of each output channel, all
-    else in bfloat16.
+    `dtype` is float32, bfloat16 or int8: kernels as whole numbers of 1/127 of the largest weight of
+    each output channel, all else in bfloat16.
     """
     flat: dict[str, np.ndarray] = {}
     for keys, leaf in leaves(checkpoint.params):
         name, weights = SEPARATOR.join(keys), np.asarray(leaf, np.float32)
         if dtype == "int8" and weights.ndim > 1:
-            scale = np.maximum(np.abs(weights).max(axis=tuple(range(weights.ndim - 1))), 1e-30) / 127
+            scale = (
+                np.maximum(np.abs(weights).max(axis=tuple(range(weights.ndim - 1))), 1e-30) / 127
+            )
             flat[name], flat[name + SCALE] = np.rint(weights / scale).astype(np.int8), scale
         else:
             flat[name] = weights.astype(np.dtype("bfloat16" if dtype == "int8" else dtype))
-    about = {"config": config_lib.to_json(checkpoint.config), "step": str(checkpoint.step)} | dict(metadata or {})
+    about = {"config": config_lib.to_json(checkpoint.config), "step": str(checkpoint.step)} | dict(
+        metadata or {}
+    )
     if checkpoint.schedules:
-        about["schedules"] = json.dumps({count: dict(fields) for count, fields in checkpoint.schedules.items()})
+        about["schedules"] = json.dumps(
+            {count: dict(fields) for count, fields in checkpoint.schedules.items()}
+        )
     if checkpoint.data_card:
         about["data_card"] = checkpoint.data_card
     with disk_errors(path), replacing(path) as temporary:
-        save_file({name: jax.numpy.asarray(leaf) for name, leaf in flat.items()}, temporary, metadata=about)
+        save_file(
+            {name: jax.numpy.asarray(leaf) for name, leaf in flat.items()},
+            temporary,
+            metadata=about,
+        )
 
 
 def best_psnr(path: AnyPath) -> float:
@@ -64,12 +88,16 @@ def load_export(path: AnyPath, name: str) -> Checkpoint:
     scales = {key.removesuffix(SCALE): flat.pop(key) for key in sorted(flat) if key.endswith(SCALE)}
     wide = {key: leaf.astype("float32") for key, leaf in flat.items()}
     wide |= {
-        key: wide[key] * scale.reshape((1,) * (wide[key].ndim - 1) + (-1,)) for key, scale in scales.items() if key in wide
+        key: wide[key] * scale.reshape((1,) * (wide[key].ndim - 1) + (-1,))
+        for key, scale in scales.items()
+        if key in wide
     }
     params = nest(wide)
     check_params(params, config, str(path))
     schedules = checked_schedules(metadata.get("schedules", "{}"), path)
-    return Checkpoint(config, params, int(metadata.get("step", 0)), name, schedules, metadata.get("data_card", ""))
+    return Checkpoint(
+        config, params, int(metadata.get("step", 0)), name, schedules, metadata.get("data_card", "")
+    )
 
 
 def checked_schedules(text: str, path: AnyPath) -> dict[str, dict[str, Any]]:
@@ -80,4 +108,6 @@ def checked_schedules(text: str, path: AnyPath) -> dict[str, dict[str, Any]]:
             raise ValueError("unknown fields")
         return found
     except (ValueError, AttributeError) as error:
-        raise CheckpointError(f"{path} is not what `sr3 search` writes: {error}; remove it to go without") from error
+        raise CheckpointError(
+            f"{path} is not what `sr3 search` writes: {error}; remove it to go without"
+        ) from error

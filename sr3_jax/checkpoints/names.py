@@ -27,7 +27,9 @@ def load_checkpoint(place: str | AnyPath) -> Checkpoint:
 def _load(place: str | AnyPath) -> Checkpoint:
     path = paths.parse(place)
     if str(place) in shipped() and not path.exists():
-        with resources.as_file(resources.files("sr3_jax") / "weights" / f"{place}.safetensors") as file:
+        with resources.as_file(
+            resources.files("sr3_jax") / "weights" / f"{place}.safetensors"
+        ) as file:
             return load_export(file, str(place))
     if path.is_file():
         return load_export(path, str(place))

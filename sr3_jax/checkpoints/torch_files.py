@@ -1,7 +1,8 @@
 """Weights that PyTorch saved (.pth, .pt), read without PyTorch and without running what the file says.
 
-Both of its formats are a pickle of a dictionary that refers to raw arrays: since 1.6 in a zip archive, before that one after
-the other. The unpickler knows tensors, storages and dictionaries; anything else in the file is refused.
+Both of its formats are a pickle of a dictionary that refers to raw arrays: since 1.6 in a zip
+archive, before that one after the other. The unpickler knows tensors, storages and dictionaries;
+anything else in the file is refused.
 """
 
 import collections
@@ -17,7 +18,16 @@ import numpy as np
 from sr3_jax.errors import UserError
 
 MAGIC = 0x1950A86A20F9469CFC6C  # the first number of the older format
-DTYPES = {"Float": "f4", "Double": "f8", "Half": "f2", "Long": "i8", "Int": "i4", "Short": "i2", "Char": "i1", "Byte": "u1"}
+DTYPES = {
+    "Float": "f4",
+    "Double": "f8",
+    "Half": "f2",
+    "Long": "i8",
+    "Int": "i4",
+    "Short": "i2",
+    "Char": "i1",
+    "Byte": "u1",
+}
 WEIGHTS = dict[str, np.ndarray]
 
 
@@ -42,13 +52,17 @@ def load(path: Path) -> WEIGHTS:
     return {name: array for name, array in found.items() if isinstance(array, np.ndarray)}
 
 
-def require(weights: WEIGHTS, shapes: dict[str, tuple[int, ...]], path: Path, network: str) -> WEIGHTS:
+def require(
+    weights: WEIGHTS, shapes: dict[str, tuple[int, ...]], path: Path, network: str
+) -> WEIGHTS:
     """The weights of these names, float32; raises UserError naming the first that is missing or has another shape."""
     for name, shape in shapes.items():
         if name not in weights:
             raise UserError(f"{path} is not of {network}: it has no {name}")
         if weights[name].shape != shape:
-            raise UserError(f"{path} is not of {network}: {name} has the shape {weights[name].shape}, not {shape}")
+            raise UserError(
+                f"{path} is not of {network}: {name} has the shape {weights[name].shape}, not {shape}"
+            )
     return {name: weights[name].astype(np.float32) for name in shapes}
 
 
@@ -71,7 +85,11 @@ class _Unpickler(pickle.Unpickler):
             return _tensor
         if (module, name) == ("torch._utils", "_rebuild_parameter"):
             return lambda data, requires_grad, hooks: data
-        if module == "torch" and name.endswith("Storage") and name.removesuffix("Storage") in DTYPES:
+        if (
+            module == "torch"
+            and name.endswith("Storage")
+            and name.removesuffix("Storage") in DTYPES
+        ):
             return _Storage(name)
         raise pickle.UnpicklingError(f"{module}.{name} in it is neither a tensor nor a dictionary")
 
@@ -81,7 +99,11 @@ class _Unpickler(pickle.Unpickler):
 
 def _tensor(storage: np.ndarray, offset: int, size: tuple, stride: tuple, *_: Any) -> np.ndarray:
     last = offset + sum((n - 1) * s for n, s in zip(size, stride, strict=True))
-    if offset < 0 or min((*size, *stride), default=0) < 0 or (0 not in size and last >= len(storage)):
+    if (
+        offset < 0
+        or min((*size, *stride), default=0) < 0
+        or (0 not in size and last >= len(storage))
+    ):
         raise ValueError("a tensor reaches beyond its storage")
     strides = [s * storage.itemsize for s in stride]
     return np.lib.stride_tricks.as_strided(storage[offset:], size, strides).copy()
@@ -116,7 +138,8 @@ def _load_old(path: Path) -> Any:
             raise ValueError("it is neither of PyTorch's formats")
         _Unpickler(file, storage).load()  # version of the format
         _Unpickler(file, storage).load()  # sizes of C types
-        # tensors are copies, so the arrays must be there first: find them, fill them, and read the dictionary again
+        # tensors are copies, so the arrays must be there first: find them, fill them, and read the
+        # dictionary again
         place = file.tell()
         _Unpickler(file, storage).load()
         for key in _Unpickler(file, storage).load():

@@ -3,7 +3,8 @@
     WORKDIR/config.json              the experiment
     WORKDIR/checkpoints/STEP/        state (all but EMA), ema, meta (config, data position): one complete restart point
 
-A checkpoint directory appears by rename when it is complete, so a kill at any moment leaves the last complete one.
+A checkpoint directory appears by rename when it is complete, so a kill at any moment leaves the
+last complete one.
 """
 
 import json
@@ -31,7 +32,8 @@ from sr3_jax.runtime.paths import AnyPath
 TEACHER = "teacher.safetensors"  # in a student's workdir, what it learns from
 
 
-WRITTEN = ("stats.jsonl", "parameters.txt", "best.safetensors", TEACHER)  # files of a workdir that training writes anew
+# Files of a workdir that training writes anew
+WRITTEN = ("stats.jsonl", "parameters.txt", "best.safetensors", TEACHER)
 
 
 class Checkpoints:
@@ -56,7 +58,8 @@ class Checkpoints:
     def save(self, state: PyTree, position: int) -> None:
         """Starts saving a TrainState at its step, with the data position; returns before the files are written.
 
-        Arrays are copied first, so the state may be donated. Raises UserError when the disk is full.
+        Arrays are copied first, so the state may be donated. Raises UserError when the disk is
+        full.
         """
         step = int(state.step)
         if step == self.latest():
@@ -137,12 +140,19 @@ def complete_steps(workdir: AnyPath) -> list[int]:
     if not folder.is_dir():
         return []
     # In an object store, which cannot rename, an incomplete one has its name already.
-    names = [path.name for path in folder.iterdir() if path.name.isdigit() and ocp.utils.is_checkpoint_finalized(path)]
+    names = [
+        path.name
+        for path in folder.iterdir()
+        if path.name.isdigit() and ocp.utils.is_checkpoint_finalized(path)
+    ]
     return sorted(map(int, names))
 
 
 def load_workdir(path: AnyPath) -> Checkpoint:
-    """From a workdir, its latest step; or from WORKDIR/checkpoints/STEP itself. Reads the EMA only: a quarter of the bytes."""
+    """From a workdir, its latest step; or from WORKDIR/checkpoints/STEP itself.
+
+    Reads the EMA only: a quarter of the bytes.
+    """
     step_dir = paths.absolute(path)
     if not (step_dir.name.isdigit() and step_dir.parent.name == "checkpoints"):
         steps = complete_steps(path)
@@ -157,12 +167,16 @@ def load_workdir(path: AnyPath) -> Checkpoint:
     config = valid_config(json.dumps(meta["config"]), step_dir)
     abstract = jax.eval_shape(Method(config).init, jax.random.key(0))
     device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-    abstract = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=device), abstract)
+    abstract = jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=device), abstract
+    )
     with _damage(step_dir):
         params = ocp.Checkpointer(ocp.StandardCheckpointHandler()).restore(
             step_dir / "ema", args=ocp.args.StandardRestore(abstract)
         )
-    return Checkpoint(config, params, int(step_dir.name), str(path), data_card=card_in(step_dir.parent.parent))
+    return Checkpoint(
+        config, params, int(step_dir.name), str(path), data_card=card_in(step_dir.parent.parent)
+    )
 
 
 @contextmanager

@@ -1,9 +1,10 @@
 """`sr3 COMMAND`: reads flags, calls one function of a room, prints. Nothing else happens here.
 
-Exit codes: 0 done (also --help), 1 our fault or a goal missed, 2 the user can mend it (one sentence, no traceback),
-130 interrupted by Ctrl-C.
+Exit codes: 0 done (also --help), 1 our fault or a goal missed, 2 the user can mend it (one
+sentence, no traceback), 130 interrupted by Ctrl-C.
 
-A command is a file of its own, NAME.py, whose click command is called `run`, and a line in COMMANDS.
+A command is a file of its own, NAME.py, whose click command is called `run`, and a line in
+COMMANDS.
 """
 
 import contextlib
@@ -21,7 +22,8 @@ from sr3_jax.cli.options import HELP
 from sr3_jax.errors import UserError
 from sr3_jax.runtime import startup
 
-STOPPED_EXIT = "SR3_STOPPED_EXIT"  # of the environment: the exit code of a training that a signal stopped
+# Of the environment: the exit code of a training that a signal stopped
+STOPPED_EXIT = "SR3_STOPPED_EXIT"
 COMMANDS = {
     "upscale": "Enlarge images of any size.",
     "serve": "A web page on this machine that enlarges images.",
@@ -51,7 +53,9 @@ class Commands(click.RichGroup):
     def get_command(self, _: click.Context, name: str) -> click.Command | None:
         return click.RichCommand(name=name, help=COMMANDS[name]) if name in COMMANDS else None
 
-    def resolve_command(self, _: click.Context, words: list[str]) -> tuple[str | None, click.Command | None, list[str]]:
+    def resolve_command(
+        self, _: click.Context, words: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
         name, *rest = words
         if name not in COMMANDS:
             raise UserError(f"no command {name!r}; there are {', '.join(COMMANDS)} (sr3 --help)")
@@ -68,15 +72,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; return the exit code."""
     try:
         code = _main(list(sys.argv[1:] if argv is None else argv))
-    except (Exception, SystemExit):  # rich ends the program when nobody reads what it prints any more
+    except (
+        Exception,
+        SystemExit,
+    ):  # rich ends the program when nobody reads what it prints any more
         if not _one_of_many():
             raise
         with contextlib.suppress(OSError):
             traceback.print_exc()
         code = 1
     if code and str(code) != os.environ.get(STOPPED_EXIT) and _one_of_many():
-        # At a usual exit JAX waits for the other processes, which wait for this one. (When a signal stops one, all
-        # stop.)
+        # At a usual exit JAX waits for the other processes, which wait for this one. (When a signal
+        # stops one, all stop.)
         for stream in (sys.stdout, sys.stderr):
             with contextlib.suppress(OSError):
                 stream.flush()
@@ -89,7 +96,8 @@ def _one_of_many() -> bool:
 
 
 def _main(words: list[str]) -> int:
-    warnings.filterwarnings("ignore", module="PIL")  # about files that it reads all the same, or that we name ourselves
+    # About files that it reads all the same, or that we name ourselves
+    warnings.filterwarnings("ignore", module="PIL")
     # Orbax, when a save fails; we tell why.
     warnings.filterwarnings("ignore", message="coroutine .* was never awaited")
     if not words or words[0] == "help":

@@ -12,8 +12,8 @@ from sr3_jax.cli.options import Arguments, command, output
 def run(args: Arguments) -> None:
     """Read every image of the data set: what is in it, what would be dropped and why; write a contact sheet.
 
-    The sheet shows LR, conditioning and HR as the network will see them, augmentation included. The images are those
-    of data.source and data.folder.
+    The sheet shows LR, conditioning and HR as the network will see them, augmentation included. The
+    images are those of data.source and data.folder.
     """
     from sr3_jax.config import validate
     from sr3_jax.data.check import check

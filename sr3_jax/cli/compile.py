@@ -8,7 +8,12 @@ from sr3_jax.cli.options import Arguments, Whole, as_json, command, option, prin
 
 @command("compile", ConfigCommand)
 @config_options
-@option("--topology", required=True, metavar="CHIP:LAYOUT", help="Chip and layout of the slice: v5e:4x8, v6e:16x16, v4:2x2x4.")
+@option(
+    "--topology",
+    required=True,
+    metavar="CHIP:LAYOUT",
+    help="Chip and layout of the slice: v5e:4x8, v6e:16x16, v4:2x2x4.",
+)
 @option(
     "--what",
     type=click.Choice(["train", "sample"]),
@@ -16,12 +21,18 @@ from sr3_jax.cli.options import Arguments, Whole, as_json, command, option, prin
     show_default=True,
     help="A training step; or a batch of sr3 upscale, on one host.",
 )
-@option("--operations", type=Whole(), default=0, help="Also list this many of the most expensive operations.")
+@option(
+    "--operations",
+    type=Whole(),
+    default=0,
+    help="Also list this many of the most expensive operations.",
+)
 @as_json()
 def run(args: Arguments) -> int:
     """Compile for a TPU slice that is not here: memory, time and utilisation, estimated by the TPU compiler.
 
-    Runs on any machine with the extra [aot]. Exit code 1 if it does not fit; then it says what would make it fit.
+    Runs on any machine with the extra [aot]. Exit code 1 if it does not fit; then it says what
+    would make it fit.
     """
     from sr3_jax.config import validate
     from sr3_jax.profiling import chips

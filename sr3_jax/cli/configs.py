@@ -85,7 +85,9 @@ def load(given: list[str], command: str) -> Any:
     """The config of such words; raises UserError."""
     if not given or not given[0].startswith("--config="):
         before = " before it can change a field" if given else ""
-        raise UserError(f"{command.removeprefix('sr3 ')} needs --config=FILE{before} ({command} --help)")
+        raise UserError(
+            f"{command.removeprefix('sr3 ')} needs --config=FILE{before} ({command} --help)"
+        )
     # grain and clu look at absl's global flags, which must have been parsed; ours are our own.
     if not flags.FLAGS.is_parsed():
         flags.FLAGS(["sr3"])
@@ -125,10 +127,14 @@ def _load_file(word: str) -> Any:
     except (Exception, SystemExit) as error:  # it is a program: anything can happen in it
         raise UserError(f"{path}{_sentence(error, Path(path).name)}") from error
     if not isinstance(config, ConfigDict):
-        raise UserError(f"{path}: get_config() returned {config!r:.50}; it must return sr3_jax.config.base(), with changes")
+        raise UserError(
+            f"{path}: get_config() returned {config!r:.50}; it must return sr3_jax.config.base(), with changes"
+        )
     missing = flatten(base()).keys() - flatten(config).keys()
     if missing:
-        raise UserError(f"{path}: the config has no field {min(missing)}; start from sr3_jax.config.base()")
+        raise UserError(
+            f"{path}: the config has no field {min(missing)}; start from sr3_jax.config.base()"
+        )
     return config
 
 
@@ -167,7 +173,10 @@ def _check_overrides(config: Any, words: list[str]) -> None:
             continue
         if field in RENAMED:
             raise UserError(f"--config.{field} is now called --config.{RENAMED[field]}")
-        near = difflib.get_close_matches(field, known, 3, 0.5) or [f for f in known if field.split(".")[-1] in f][:3]
+        near = (
+            difflib.get_close_matches(field, known, 3, 0.5)
+            or [f for f in known if field.split(".")[-1] in f][:3]
+        )
         some = "; there are data.hr_size, model.channels, train.steps and others: sr3 train --fields lists them"
         hint = f"; did you mean {' or '.join(near)}?" if near else some
         raise UserError(f"--config.{field}: the config has no such field{hint}")

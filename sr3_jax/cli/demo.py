@@ -11,8 +11,8 @@ from sr3_jax.cli.options import Arguments, command, option, output
 def run(args: Arguments) -> None:
     """Show the shipped networks at work: faces and photographs they have never seen, and an image of yours (--image).
 
-    Needs the extras [faces,photos], which hold the images. Writes demo.png; of your image yours.png, four times larger,
-    and compare.png, its middle beside bicubic.
+    Needs the extras [faces,photos], which hold the images. Writes demo.png; of your image
+    yours.png, four times larger, and compare.png, its middle beside bicubic.
     """
     from sr3_jax.inference import demo
     from sr3_jax.runtime import parallel

@@ -42,9 +42,16 @@ def start(device: str | None) -> None:
     parallel.start()
     try:
         jax.devices()
-    except (RuntimeError, AssertionError) as error:  # a platform that fails; one whose plugin is not installed
+    except (
+        RuntimeError,
+        AssertionError,
+    ) as error:  # a platform that fails; one whose plugin is not installed
         if device is None:
             raise
-        extra = {"gpu": " (it needs the extra [cuda])", "tpu": " (it needs the extra [tpu])"}.get(device, "")
+        extra = {"gpu": " (it needs the extra [cuda])", "tpu": " (it needs the extra [tpu])"}.get(
+            device, ""
+        )
         detail = f": {str(error).splitlines()[0]}" if str(error) else ""
-        raise UserError(f"--device={device}: JAX finds none on this machine{extra}{detail}") from error
+        raise UserError(
+            f"--device={device}: JAX finds none on this machine{extra}{detail}"
+        ) from error

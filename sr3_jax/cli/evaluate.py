@@ -40,7 +40,12 @@ NOT_FOR_FOLDERS = {
     panel="What is measured",
     help="A workdir, an exported file, or a shipped name; may be repeated.",
 )
-@option("--workdir", metavar="DIR", panel="What is measured", help="A training run: its latest checkpoint.")
+@option(
+    "--workdir",
+    metavar="DIR",
+    panel="What is measured",
+    help="A training run: its latest checkpoint.",
+)
 @option(
     "--images",
     multiple=True,
@@ -70,7 +75,12 @@ NOT_FOR_FOLDERS = {
     help="Correct the results until, reduced again, they are the input.",
 )
 @seed("What is measured")
-@option("--protocol", type=click.Choice(PROTOCOLS), panel="On what", help="Which images are measured, and how.")
+@option(
+    "--protocol",
+    type=click.Choice(PROTOCOLS),
+    panel="On what",
+    help="Which images are measured, and how.",
+)
 @option(
     "--data",
     metavar="PLACE",
@@ -84,25 +94,51 @@ NOT_FOR_FOLDERS = {
     help="The folder of the real images; for a protocol what FID compares with, or its .npz.",
 )
 @option(
-    "--lr", metavar="DIR", panel="On what", help="With --images the folder of what was given; table5: LR images to enlarge."
+    "--lr",
+    metavar="DIR",
+    panel="On what",
+    help="With --images the folder of what was given; table5: LR images to enlarge.",
 )
 @option(
-    "--limit", type=Whole(), default=0, panel="On what", help="Evaluate this many images only, spread over the split; 0: all."
+    "--limit",
+    type=Whole(),
+    default=0,
+    panel="On what",
+    help="Evaluate this many images only, spread over the split; 0: all.",
 )
-@option("--inception", metavar="FILE", panel="Metrics", help="The weights of FID's network: adds FID, KID, IS, …")
+@option(
+    "--inception",
+    metavar="FILE",
+    panel="Metrics",
+    help="The weights of FID's network: adds FID, KID, IS, …",
+)
 @resize_option()
 @option("--classifier", metavar="FILE", panel="Metrics", help="table3: ResNet-50's weights.")
-@option("--labels", metavar="FILE", panel="Metrics", help="table3: lines 'FILE-NAME CLASS'; without it folders are classes.")
-@option("--identity", metavar="FILE", panel="Metrics", help="orl: the face network's manifest, for rank-1 identity.")
+@option(
+    "--labels",
+    metavar="FILE",
+    panel="Metrics",
+    help="table3: lines 'FILE-NAME CLASS'; without it folders are classes.",
+)
+@option(
+    "--identity",
+    metavar="FILE",
+    panel="Metrics",
+    help="orl: the face network's manifest, for rank-1 identity.",
+)
 @output("The folder for the results.")
-@option("--export", metavar="DIR", help="Write a protocol's LR and reference images to this folder instead.")
+@option(
+    "--export",
+    metavar="DIR",
+    help="Write a protocol's LR and reference images to this folder instead.",
+)
 @quiet()
 @as_json()
 def run(args: Arguments) -> None:
     """Measure checkpoints, or any method's images: a table, results.json, and grid.png with the best and the worst.
 
-    Checkpoints are measured beside bicubic, on the held-out images of their own data; with --protocol on those of one
-    of the paper's tables or of ours:
+    Checkpoints are measured beside bicubic, on the held-out images of their own data; with
+    --protocol on those of one of the paper's tables or of ours:
 
     \b
       orl           AT&T faces, 16 → 64
@@ -114,12 +150,14 @@ def run(args: Arguments) -> None:
       table4        FID of sets of images (--images=NAME=DIR)
       table5        FID of SR stages: blur, loss
 
-    Tables of the paper need --data, the held-out images; validation needs what `sr3 prepare photos` wrote; FID needs
-    --inception. Other methods' images are given by --images; what to make them from is written by --export. Without a
-    protocol, --images=DIR --reference=DIR [--lr=DIR] compares two folders. LPIPS needs the extra [metrics]. A run that
-    is stopped goes on with the same command.
+    Tables of the paper need --data, the held-out images; validation needs what `sr3 prepare photos`
+    wrote; FID needs --inception. Other methods' images are given by --images; what to make them
+    from is written by --export. Without a protocol, --images=DIR --reference=DIR [--lr=DIR]
+    compares two folders. LPIPS needs the extra [metrics]. A run that is stopped goes on with the
+    same command.
 
-    The files go to --output, by default WORKDIR/evaluation/PROTOCOL, or evaluation/NAME/PROTOCOL for other checkpoints.
+    The files go to --output, by default WORKDIR/evaluation/PROTOCOL, or evaluation/NAME/PROTOCOL
+    for other checkpoints.
     """
     from sr3_jax.checkpoints.names import load_checkpoint
     from sr3_jax.evaluation import runs
@@ -141,7 +179,9 @@ def run(args: Arguments) -> None:
 
     if args.export:
         folder = Path(args.export)
-        count = runs.export(KNOWN[protocol], folder, Options(data=args.data or "", limit=args.limit), checkpoints)
+        count = runs.export(
+            KNOWN[protocol], folder, Options(data=args.data or "", limit=args.limit), checkpoints
+        )
         print(f"{count} images: {folder / 'lr'} and {folder / 'reference'}")
         return
     images = pairs.named_folders(args.images)
@@ -171,16 +211,23 @@ def run(args: Arguments) -> None:
 
 
 def _protocol(args: Arguments, places: list[str]) -> str:
-    """The protocol that the flags mean: "images" for two folders. Raises UserError for what does not go together."""
+    """The protocol that the flags mean: "images" for two folders.
+
+    Raises UserError for what does not go together.
+    """
     folders = args.images or args.reference or args.lr
     if not args.protocol and folders:
         if args.images and places:
-            raise UserError("evaluate takes --images or a checkpoint, not both, unless there is a --protocol")
+            raise UserError(
+                "evaluate takes --images or a checkpoint, not both, unless there is a --protocol"
+            )
         if not args.images or not args.reference:
             raise UserError("evaluate needs both --images=DIR and --reference=DIR, or a --protocol")
         for flag, default in NOT_FOR_FOLDERS.items():
             if getattr(args, flag) != default:
-                raise UserError(f"--{flag} is for checkpoints and protocols, not for --images and --reference alone")
+                raise UserError(
+                    f"--{flag} is for checkpoints and protocols, not for --images and --reference alone"
+                )
         return "images"
     protocol = str(args.protocol or "held_out")
     others = (args.images or args.export) and protocol != "held_out"
@@ -189,7 +236,9 @@ def _protocol(args: Arguments, places: list[str]) -> str:
     return protocol
 
 
-def _finish(target: Any, protocol: str, images: list[str], results: Any, picture: Any, as_json: bool) -> None:
+def _finish(
+    target: Any, protocol: str, images: list[str], results: Any, picture: Any, as_json: bool
+) -> None:
     """Write the results, and print them."""
     from sr3_jax.evaluation import report, runs
 
@@ -218,7 +267,8 @@ def _folder(places: list[str], names: list[str]) -> Any:
     if not places:
         return Path("evaluation") / (names[0] if len(names) == 1 else "")
     place = paths.parse(places[0])
-    if place.is_dir() and place.parent.name == "checkpoints":  # a step: the results belong to its workdir
+    # a step: the results belong to its workdir
+    if place.is_dir() and place.parent.name == "checkpoints":
         place = place.parent.parent
     return place / "evaluation" if place.is_dir() else Path("evaluation") / place.stem
 
@@ -244,10 +294,14 @@ def _labels(path: Path) -> dict[str, int]:
         rows = [line.split() for line in path.read_text().splitlines() if line.strip()]
         return {name: int(number) for name, number in rows}
     except (OSError, ValueError) as error:
-        raise UserError(f"{path} must hold a line 'FILE-NAME CLASS' for each image: {error}") from error
+        raise UserError(
+            f"{path} must hold a line 'FILE-NAME CLASS' for each image: {error}"
+        ) from error
 
 
-def _statistics(args: Arguments, target: Any, given: dict[str, Any], on_images: Callable[[int], object]) -> Any:
+def _statistics(
+    args: Arguments, target: Any, given: dict[str, Any], on_images: Callable[[int], object]
+) -> Any:
     """--reference: statistics from a file, or of a folder."""
     if not args.reference:
         return None
@@ -257,5 +311,9 @@ def _statistics(args: Arguments, target: Any, given: dict[str, Any], on_images: 
     if not Path(args.reference).is_dir():
         return Reference.load(Path(args.reference))
     if "inception" not in given:
-        raise UserError("--reference=DIR needs --inception=PATH, the network whose statistics are compared")
-    return runs.statistics(Path(args.reference), target / "reference", given["inception"], on_images)
+        raise UserError(
+            "--reference=DIR needs --inception=PATH, the network whose statistics are compared"
+        )
+    return runs.statistics(
+        Path(args.reference), target / "reference", given["inception"], on_images
+    )

@@ -9,7 +9,12 @@ from sr3_jax.errors import UserError
 
 
 @command("export")
-@option("--checkpoint", type=CheckpointName(), required=True, help="A workdir, a step of it, or another export.")
+@option(
+    "--checkpoint",
+    type=CheckpointName(),
+    required=True,
+    help="A workdir, a step of it, or another export.",
+)
 @output("The .safetensors file.", required=True)
 @overwrite()
 @option(
@@ -19,13 +24,17 @@ from sr3_jax.errors import UserError
     show_default=True,
     help="bfloat16 for half the size, int8 for a quarter.",
 )
-@option("--predictor", is_flag=True, help="Of model.kind='refine': only the predictor, which is a regression.")
+@option(
+    "--predictor",
+    is_flag=True,
+    help="Of model.kind='refine': only the predictor, which is a regression.",
+)
 @option("--data-card", metavar="FILE", help="A Markdown file that says what it was trained on.")
 def run(args: Arguments) -> None:
     """Write a checkpoint's EMA weights, config and data card to one .safetensors file, for sharing and for --checkpoint.
 
-    The data card, Markdown, says what the network was trained on: without --data-card the one that an export has
-    already, or DATA.md in the folder of the training data. `sr3 show` prints it.
+    The data card, Markdown, says what the network was trained on: without --data-card the one that
+    an export has already, or DATA.md in the folder of the training data. `sr3 show` prints it.
     """
     from sr3_jax.checkpoints import exported, names
     from sr3_jax.data import cards

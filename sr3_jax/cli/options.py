@@ -17,7 +17,8 @@ LARGEST = 2**31 - 1
 HELP: dict[str, Any] = {
     "context_settings": {
         "help_option_names": ["-h", "--help"],
-        "token_normalize_func": lambda name: name.replace("_", "-"),  # --match_input is --match-input
+        # --match_input is --match-input
+        "token_normalize_func": lambda name: name.replace("_", "-"),
         "rich_help_config": click.RichHelpConfiguration(
             max_width=100,
             style_options_panel_box="SIMPLE",
@@ -40,7 +41,9 @@ class Command(click.RichCommand):
         return super().parse_args(context, ["--help"] if {"-h", "--help"} & set(before) else words)
 
 
-def command(name: str, cls: type[click.Command] = Command) -> Callable[[Callable[[Arguments], int | None]], click.Command]:
+def command(
+    name: str, cls: type[click.Command] = Command
+) -> Callable[[Callable[[Arguments], int | None]], click.Command]:
     """A command of one function, which takes all flags and arguments as the attributes of one object."""
 
     def decorate(run: Callable[[Arguments], int | None]) -> click.Command:
@@ -58,7 +61,9 @@ class Number(click.ParamType):
 
     name = "X"
 
-    def __init__(self, least: float | int = 0, most: float | int = float("inf"), number: type = float):
+    def __init__(
+        self, least: float | int = 0, most: float | int = float("inf"), number: type = float
+    ):
         self.least, self.most, self.number = least, most, number
 
     def convert(self, value: Any, param: click.Parameter | None, _: click.Context | None) -> Any:
@@ -69,7 +74,11 @@ class Number(click.ParamType):
             kind = "a whole number" if self.number is int else "a number"
             raise UserError(f"{flag}={value} must be {kind}") from error
         if not self.least <= found <= self.most:
-            bounds = f"between {self.least} and {self.most}" if self.most < float("inf") else f"at or above {self.least}"
+            bounds = (
+                f"between {self.least} and {self.most}"
+                if self.most < float("inf")
+                else f"at or above {self.least}"
+            )
             raise UserError(f"{flag}={value} must lie {bounds}")
         return found
 
@@ -97,8 +106,11 @@ class CheckpointName(click.ParamType):
 
 def output(help: str, required: bool = False, panel: str | None = None, **default: str) -> Any:
     """-o, --output; with a `default`, or without."""
-    shown: dict[str, Any] = {"show_default": True, **default} if default else {}  # a default of None would count as one
-    return option("--output", "-o", metavar="PATH", help=help, required=required, panel=panel, **shown)
+    # a default of None would count as one
+    shown: dict[str, Any] = {"show_default": True, **default} if default else {}
+    return option(
+        "--output", "-o", metavar="PATH", help=help, required=required, panel=panel, **shown
+    )
 
 
 def overwrite(panel: str | None = None) -> Any:
@@ -106,7 +118,13 @@ def overwrite(panel: str | None = None) -> Any:
 
 
 def quiet() -> Any:
-    return option("--quiet", "-q", is_flag=True, help="Show no progress and no notes: errors only.", panel="Scripts")
+    return option(
+        "--quiet",
+        "-q",
+        is_flag=True,
+        help="Show no progress and no notes: errors only.",
+        panel="Scripts",
+    )
 
 
 def as_json(help: str = "Print the results as JSON.") -> Any:
@@ -115,7 +133,12 @@ def as_json(help: str = "Print the results as JSON.") -> Any:
 
 def seed(panel: str | None = None) -> Any:
     return option(
-        "--seed", type=Whole(), default=0, show_default=True, panel=panel, help="The same seed gives the same pictures."
+        "--seed",
+        type=Whole(),
+        default=0,
+        show_default=True,
+        panel=panel,
+        help="The same seed gives the same pictures.",
     )
 
 
@@ -124,14 +147,27 @@ def print_json(value: Any) -> None:
 
 
 @contextmanager
-def progress(title: str, quiet: bool = False) -> Iterator[tuple[Callable[..., object], Callable[[int], object]]]:
+def progress(
+    title: str, quiet: bool = False
+) -> Iterator[tuple[Callable[..., object], Callable[[int], object]]]:
     """A bar on the main process's terminal: (its total and what is done already, what advances it)."""
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeRemainingColumn,
+    )
 
     from sr3_jax.runtime import parallel
 
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+    )
     hidden = quiet or not parallel.is_main()
     with Progress(*columns, console=Console(stderr=True), transient=True, disable=hidden) as bars:
         task = bars.add_task(title, total=None)

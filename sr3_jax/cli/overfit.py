@@ -7,9 +7,12 @@ from sr3_jax.cli.options import Arguments, command
 @command("overfit", ConfigCommand)
 @config_options
 def run(args: Arguments) -> int:
-    """Train on one small batch for a minute; the loss must fall. The first thing to run on new data or a new network.
+    """Train on one small batch for a minute; the loss must fall.
 
-    Exit code 1 if after train.overfit_steps the loss is not below train.overfit_loss of what it was.
+    The first thing to run on new data or a new network.
+
+    Exit code 1 if after train.overfit_steps the loss is not below train.overfit_loss of what it
+    was.
     """
     from sr3_jax.config import validate
     from sr3_jax.training import overfit
@@ -17,5 +20,7 @@ def run(args: Arguments) -> int:
     validate(args.config)
     outcome = overfit.overfit(args.config)
     verdict = "reached" if outcome.reached else "NOT reached"
-    print(f"loss {outcome.before:.4f} → {outcome.after:.4f}; goal, below {outcome.goal:.4f}: {verdict}")
+    print(
+        f"loss {outcome.before:.4f} → {outcome.after:.4f}; goal, below {outcome.goal:.4f}: {verdict}"
+    )
     return 0 if outcome.reached else 1

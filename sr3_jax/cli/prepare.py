@@ -23,7 +23,12 @@ from sr3_jax.errors import UserError
 @command("prepare")
 @argument("source", metavar="SOURCE")
 @output("The folder for the records.", required=True)
-@option("--size", type=Whole(), default=0, help="Height and width in pixels, at least the config's data.hr_size.")
+@option(
+    "--size",
+    type=Whole(),
+    default=0,
+    help="Height and width in pixels, at least the config's data.hr_size.",
+)
 @option(
     "--resample",
     type=click.Choice(["area", "bicubic"]),
@@ -39,23 +44,36 @@ from sr3_jax.errors import UserError
     help="raw is larger, and read without decoding.",
 )
 @option(
-    "--tiles", metavar="N,N…", default="", help="Cut large images into squares, reduced by each of these factors first: 2,4."
+    "--tiles",
+    metavar="N,N…",
+    default="",
+    help="Cut large images into squares, reduced by each of these factors first: 2,4.",
 )
-@option("--detail", type=float, metavar="X", help="Leave out tiles that 4x bicubic restores to within this many levels of 255.")
-@option("--packages", metavar="DIR", help="photos: a folder with the packages' .deb files; by default apt-get downloads them.")
+@option(
+    "--detail",
+    type=float,
+    metavar="X",
+    help="Leave out tiles that 4x bicubic restores to within this many levels of 255.",
+)
+@option(
+    "--packages",
+    metavar="DIR",
+    help="photos: a folder with the packages' .deb files; by default apt-get downloads them.",
+)
 @option("--workers", type=Whole(), default=0, help="Processes; by default one a core.")
 @quiet()
 @as_json("Print a summary as JSON.")
 def run(args: Arguments) -> None:
     """Decode, crop and resize images once, into a few large files that training reads without waiting.
 
-    SOURCE is a folder of images, of any depth, or tfds:NAME[:VERSION][:SPLIT], or orl, or photos. The output gets
-    ArrayRecord files and manifest.json; use it as data.source=records, data.folder=DIR. Each image keeps its largest
-    central square; with --tiles it is cut into as many squares as it has room for. A stopped run goes on.
+    SOURCE is a folder of images, of any depth, or tfds:NAME[:VERSION][:SPLIT], or orl, or photos.
+    The output gets ArrayRecord files and manifest.json; use it as data.source=records,
+    data.folder=DIR. Each image keeps its largest central square; with --tiles it is cut into as
+    many squares as it has room for. A stopped run goes on.
 
-    photos: the photographs that photos-4x is trained on, from five packages of Debian, by default as it is: --size=256
-    --tiles=2,3,4 --detail=2.5. Their authors and licences are in DIR/DATA.md; some are held out for sr3 evaluate
-    --protocol=validation.
+    photos: the photographs that photos-4x is trained on, from five packages of Debian, by default
+    as it is: --size=256 --tiles=2,3,4 --detail=2.5. Their authors and licences are in DIR/DATA.md;
+    some are held out for sr3 evaluate --protocol=validation.
     """
     from sr3_jax.datasets import debian_photos
     from sr3_jax.datasets import prepare as preparation
@@ -85,9 +103,22 @@ def run(args: Arguments) -> None:
                 **options,
             )
         else:
-            done = preparation.prepare(args.source, target, size=args.size, tiles=factors, detail=args.detail or 0.0, **options)
+            done = preparation.prepare(
+                args.source,
+                target,
+                size=args.size,
+                tiles=factors,
+                detail=args.detail or 0.0,
+                **options,
+            )
     if args.json:
-        print_json({**done._asdict(), "dropped": [one._asdict() for one in done.dropped], "output": args.output})
+        print_json(
+            {
+                **done._asdict(),
+                "dropped": [one._asdict() for one in done.dropped],
+                "output": args.output,
+            }
+        )
         return
     if not args.quiet:
         for note in done.notes:

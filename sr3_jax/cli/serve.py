@@ -21,27 +21,59 @@ from sr3_jax.errors import UserError
     panel="Server",
     help="Address to listen on; 0.0.0.0: all of this machine's.",
 )
-@option("--port", type=Whole(0, 65535), default=8000, show_default=True, panel="Server", help="0: any that is free.")
-@option("--megabytes", type=Whole(1, 2**20), default=32, show_default=True, panel="Limits", help="Largest file taken.")
-@option("--megapixels", type=Whole(1, 1000), default=25, show_default=True, panel="Limits", help="Largest result made.")
-@option("--waiting", type=Whole(1, 1000), default=8, show_default=True, panel="Limits", help="Images that may wait.")
+@option(
+    "--port",
+    type=Whole(0, 65535),
+    default=8000,
+    show_default=True,
+    panel="Server",
+    help="0: any that is free.",
+)
+@option(
+    "--megabytes",
+    type=Whole(1, 2**20),
+    default=32,
+    show_default=True,
+    panel="Limits",
+    help="Largest file taken.",
+)
+@option(
+    "--megapixels",
+    type=Whole(1, 1000),
+    default=25,
+    show_default=True,
+    panel="Limits",
+    help="Largest result made.",
+)
+@option(
+    "--waiting",
+    type=Whole(1, 1000),
+    default=8,
+    show_default=True,
+    panel="Limits",
+    help="Images that may wait.",
+)
 @devices.options
 def run(args: Arguments) -> None:
     """A web page on this machine: upload an image, choose steps and seed, compare before and after, download.
 
-    Needs the extra [serve]. Listens on this machine alone, unless --host says otherwise; there is no password. One
-    image is made at a time. Images stay in memory: nothing is written to disk. Ctrl-C ends it.
+    Needs the extra [serve]. Listens on this machine alone, unless --host says otherwise; there is
+    no password. One image is made at a time. Images stay in memory: nothing is written to disk.
+    Ctrl-C ends it.
     """
     devices.choose(args.device)
     try:
         from sr3_jax.runtime import web
         from sr3_jax.serve import app, jobs
     except ModuleNotFoundError as error:
-        raise UserError(f"serve needs the package {error.name}: pip install 'sr3_jax[serve]'") from error
+        raise UserError(
+            f"serve needs the package {error.name}: pip install 'sr3_jax[serve]'"
+        ) from error
     from sr3_jax.checkpoints.names import load_checkpoint
     from sr3_jax.inference.upscaler import Upscaler
 
-    with web.listen(args.host, args.port) as listener:  # a port that is taken fails before the network is loaded
+    # a port that is taken fails before the network is loaded
+    with web.listen(args.host, args.port) as listener:
         devices.start(args.device)
         checkpoint = load_checkpoint(args.checkpoint)
         checkpoint.config.model.dtype = args.precision or checkpoint.config.model.dtype

@@ -11,8 +11,8 @@ from sr3_jax.cli.options import Arguments, CheckpointName, argument, as_json, co
 def run(args: Arguments) -> None:
     """Show a checkpoint's step, config and data card.
 
-    CHECKPOINT is a workdir, a step of it, an exported file, or the name of shipped weights. The data card says what it
-    was trained on, whose that is, and under which licence.
+    CHECKPOINT is a workdir, a step of it, an exported file, or the name of shipped weights. The
+    data card says what it was trained on, whose that is, and under which licence.
     """
     from sr3_jax import config
     from sr3_jax.checkpoints.names import load_checkpoint
@@ -22,7 +22,12 @@ def run(args: Arguments) -> None:
     text = config.to_json(checkpoint.config)
     card = checkpoint.data_card or cards.data_card(checkpoint.config)
     if args.json:
-        about = {"name": checkpoint.name, "step": checkpoint.step, "config": json.loads(text), "data_card": card}
+        about = {
+            "name": checkpoint.name,
+            "step": checkpoint.step,
+            "config": json.loads(text),
+            "data_card": card,
+        }
         print_json(about)
         return
     print(f"{checkpoint.name}, step {checkpoint.step}\n\n{text}\n")

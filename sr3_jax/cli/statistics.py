@@ -5,7 +5,16 @@ from pathlib import Path
 
 import rich_click as click
 
-from sr3_jax.cli.options import Arguments, argument, command, option, output, overwrite, progress, quiet
+from sr3_jax.cli.options import (
+    Arguments,
+    argument,
+    command,
+    option,
+    output,
+    overwrite,
+    progress,
+    quiet,
+)
 from sr3_jax.errors import UserError
 
 
@@ -25,7 +34,13 @@ def resize_option() -> Callable:
 @argument("folder", metavar="FOLDER")
 @output("The .npz file.", required=True)
 @overwrite()
-@option("--inception", metavar="FILE", required=True, panel="Metrics", help="The weights of FID's network.")
+@option(
+    "--inception",
+    metavar="FILE",
+    required=True,
+    panel="Metrics",
+    help="The weights of FID's network.",
+)
 @resize_option()
 @quiet()
 def run(args: Arguments) -> None:

@@ -8,7 +8,19 @@ from urllib.parse import urlsplit
 
 import rich_click as click
 
-from sr3_jax.cli.options import HELP, Arguments, Number, Whole, argument, as_json, command, option, output, print_json, seed
+from sr3_jax.cli.options import (
+    HELP,
+    Arguments,
+    Number,
+    Whole,
+    argument,
+    as_json,
+    command,
+    option,
+    output,
+    print_json,
+    seed,
+)
 from sr3_jax.errors import UserError
 
 
@@ -24,9 +36,13 @@ class Study(click.RichGroup):
         wants_help = words[0] not in self.commands and {"-h", "--help"} & set(words)
         return super().parse_args(context, ["--help"] if wants_help else words)
 
-    def resolve_command(self, context: click.Context, words: list[str]) -> tuple[str | None, click.Command | None, list[str]]:
+    def resolve_command(
+        self, context: click.Context, words: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
         if words[0] not in self.commands:
-            raise UserError(f"study {words[0]}: there are {', '.join(self.commands)} (sr3 study --help)")
+            raise UserError(
+                f"study {words[0]}: there are {', '.join(self.commands)} (sr3 study --help)"
+            )
         return super().resolve_command(context, words)
 
 
@@ -44,11 +60,29 @@ def run() -> None:
 
 @command("create")
 @option("--reference", metavar="DIR", required=True, help="The folder of real images.")
-@option("--candidates", metavar="[NAME=]DIR", multiple=True, required=True, help="A method's images; may be repeated.")
+@option(
+    "--candidates",
+    metavar="[NAME=]DIR",
+    multiple=True,
+    required=True,
+    help="A method's images; may be repeated.",
+)
 @option("--lr", metavar="DIR", help="The folder of LR images, which task 1 shows.")
-@option("--task", type=Whole(1, 2), required=True, help="1: which is better, LR image shown; 2: which is from a camera.")
+@option(
+    "--task",
+    type=Whole(1, 2),
+    required=True,
+    help="1: which is better, LR image shown; 2: which is from a camera.",
+)
 @output("The folder of the study, new.", required=True)
-@option("--seconds", type=Number(0.01, 60), default=3.0, show_default=True, metavar="X", help="How long a pair is shown.")
+@option(
+    "--seconds",
+    type=Number(0.01, 60),
+    default=3.0,
+    show_default=True,
+    metavar="X",
+    help="How long a pair is shown.",
+)
 @option(
     "--trials",
     type=Whole(1, 10_000),
@@ -56,8 +90,20 @@ def run() -> None:
     show_default=True,
     help="Pairs a subject sees, at most what the other trials leave of the images.",
 )
-@option("--training", type=Whole(0, 10_000), default=3, show_default=True, help="Pairs before those, with feedback.")
-@option("--catch", type=Whole(0, 10_000), default=5, show_default=True, help="Pairs among them with a plain answer.")
+@option(
+    "--training",
+    type=Whole(0, 10_000),
+    default=3,
+    show_default=True,
+    help="Pairs before those, with feedback.",
+)
+@option(
+    "--catch",
+    type=Whole(0, 10_000),
+    default=5,
+    show_default=True,
+    help="Pairs among them with a plain answer.",
+)
 @seed()
 def create(args: Arguments) -> None:
     """Copy the images, matched by their stems, into a folder of their own, and draw the pairs."""
@@ -76,13 +122,21 @@ def create(args: Arguments) -> None:
         catch=args.catch,
         seed=args.seed,
     )
-    print(f"{len(made.stems)} images, {', '.join(made.methods)}; {made.per_subject} pairs a subject")
+    print(
+        f"{len(made.stems)} images, {', '.join(made.methods)}; {made.per_subject} pairs a subject"
+    )
     print(f"sr3 study serve {args.output}")
 
 
 @command("serve")
 @argument("folder", metavar="STUDY")
-@option("--subjects", type=Whole(1, 100_000), default=50, show_default=True, help="How many there are to be.")
+@option(
+    "--subjects",
+    type=Whole(1, 100_000),
+    default=50,
+    show_default=True,
+    help="How many there are to be.",
+)
 @option(
     "--host",
     default="127.0.0.1",
@@ -90,7 +144,9 @@ def create(args: Arguments) -> None:
     metavar="ADDRESS",
     help="Address to listen on; 0.0.0.0: all of this machine's.",
 )
-@option("--port", type=Whole(0, 65535), default=8000, show_default=True, help="0: any that is free.")
+@option(
+    "--port", type=Whole(0, 65535), default=8000, show_default=True, help="0: any that is free."
+)
 @option("--url", metavar="URL", help="The address that subjects see; for the links.")
 def serve(args: Arguments) -> None:
     """Show the study as a web page (extra [serve]): a link for each subject is in STUDY/links.txt.
@@ -104,22 +160,35 @@ def serve(args: Arguments) -> None:
         from sr3_jax.runtime import web
         from sr3_jax.study import app
     except ModuleNotFoundError as error:
-        raise UserError(f"study serve needs the package {error.name}: pip install 'sr3_jax[serve]'") from error
+        raise UserError(
+            f"study serve needs the package {error.name}: pip install 'sr3_jax[serve]'"
+        ) from error
     from sr3_jax.runtime.atomic import write_text
 
-    if args.url and not re.fullmatch(r"https?://[^/\s]+/?", args.url):  # the page stands at /s/TOKEN
-        raise UserError(f"--url={args.url} must be an address without a path, such as https://study.example")
+    # The page stands at /s/TOKEN
+    if args.url and not re.fullmatch(r"https?://[^/\s]+/?", args.url):
+        raise UserError(
+            f"--url={args.url} must be an address without a path, such as https://study.example"
+        )
     if args.host in ("0.0.0.0", "::") and not args.url:
-        raise UserError(f"--host={args.host} needs --url=…, the address under which subjects reach this machine")
+        raise UserError(
+            f"--host={args.host} needs --url=…, the address under which subjects reach this machine"
+        )
     folder = Path(args.folder)
     found = studies.load(folder)
-    with web.listen(args.host, args.port) as listener, contextlib.closing(Answers(folder)) as answers:
+    with (
+        web.listen(args.host, args.port) as listener,
+        contextlib.closing(Answers(folder)) as answers,
+    ):
         base = args.url.rstrip("/") + "/" if args.url else web.url(listener)
         shown = urlsplit(base)
         links = [f"{base}s/{token}" for token in answers.invite(args.subjects)]
         write_text(folder / "links.txt", "".join(f"{link}\n" for link in links))
         print(links[0])
-        print(f"{len(links)} such links, one a subject, are in {folder / 'links.txt'}; Ctrl-C ends it", flush=True)
+        print(
+            f"{len(links)} such links, one a subject, are in {folder / 'links.txt'}; Ctrl-C ends it",
+            flush=True,
+        )
         if args.url:
             print(f"serving at {web.url(listener)}", flush=True)
         hosts = web.hosts(listener, *([shown.hostname] if shown.hostname else []))
@@ -129,7 +198,13 @@ def serve(args: Arguments) -> None:
 @command("export")
 @argument("folder", metavar="STUDY")
 @output("The folder for the site, new.", required=True)
-@option("--subjects", type=Whole(1, 10_000), default=50, show_default=True, help="How many there are to be.")
+@option(
+    "--subjects",
+    type=Whole(1, 10_000),
+    default=50,
+    show_default=True,
+    help="How many there are to be.",
+)
 @option("--url", metavar="URL", help="The address where the site will be; for the links.")
 def export(args: Arguments) -> None:
     """Write the study as files for any web host, without a server.
@@ -142,7 +217,9 @@ def export(args: Arguments) -> None:
     from sr3_jax.study.answers import Answers
 
     if args.url and not re.fullmatch(r"https?://[^\s]+", args.url):
-        raise UserError(f"--url={args.url} must be the address where the site will be, such as https://example.org/study")
+        raise UserError(
+            f"--url={args.url} must be the address where the site will be, such as https://example.org/study"
+        )
     folder = Path(args.folder)
     found = studies.load(folder)
     with contextlib.closing(Answers(folder)) as answers:
@@ -182,7 +259,9 @@ def collect(args: Arguments) -> int:
 
 @command("report")
 @argument("folder", metavar="STUDY")
-@output("The folder for report.md, report.json, fool_rates.png, answers.csv. By default STUDY/report.")
+@output(
+    "The folder for report.md, report.json, fool_rates.png, answers.csv. By default STUDY/report."
+)
 @option(
     "--least-catch",
     type=Number(0, 1),

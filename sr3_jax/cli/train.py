@@ -11,15 +11,25 @@ from sr3_jax.runtime import startup
 
 @command("train", ConfigCommand)
 @config_options
-@option("--workdir", metavar="DIR", required=True, help="Where the run lives; an existing one is resumed.")
-@option("--teacher", metavar="CHECKPOINT", help="Distill from this checkpoint, by DDIM: objective=distill.")
+@option(
+    "--workdir",
+    metavar="DIR",
+    required=True,
+    help="Where the run lives; an existing one is resumed.",
+)
+@option(
+    "--teacher",
+    metavar="CHECKPOINT",
+    help="Distill from this checkpoint, by DDIM: objective=distill.",
+)
 def run(args: Arguments) -> int:
     """Train a network, or resume the run in --workdir.
 
-    The workdir gets config.json, checkpoints/, stats.jsonl, samples/ and, where TensorBoard is installed, tensorboard/.
-    SIGTERM or Ctrl-C saves first; the same command goes on from there. The exit code then is 0, or SR3_STOPPED_EXIT of
-    the environment. With --teacher it distills: the network learns to do in sample.steps evaluations what the teacher
-    does in train.teacher_steps times as many.
+    The workdir gets config.json, checkpoints/, stats.jsonl, samples/ and, where TensorBoard is
+    installed, tensorboard/. SIGTERM or Ctrl-C saves first; the same command goes on from there. The
+    exit code then is 0, or SR3_STOPPED_EXIT of the environment. With --teacher it distills: the
+    network learns to do in sample.steps evaluations what the teacher does in train.teacher_steps
+    times as many.
     """
     from sr3_jax.config import validate
     from sr3_jax.evaluation import held_out

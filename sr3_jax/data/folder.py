@@ -43,8 +43,8 @@ def open_folder(config: ConfigDict, split: str) -> Folder:
 def scan_folder(config: ConfigDict, split: str, decode: bool = False) -> Folder:
     """The folder with what would be dropped and why, however much that is; with `decode` the pixels are read as well.
 
-    Held out for evaluation: data.eval_folder, or else 5 % by a hash of the path (at least one image), so that a picture does
-    not change sides when others come or go.
+    Held out for evaluation: data.eval_folder, or else 5 % by a hash of the path (at least one
+    image), so that a picture does not change sides when others come or go.
     """
     data = config.data
     separate = bool(data.eval_folder)
@@ -55,12 +55,15 @@ def scan_folder(config: ConfigDict, split: str, decode: bool = False) -> Folder:
     if not root.is_dir():
         raise DataError(f"{field} = {str(root)!r} is not a folder")
     names = sorted(name for name in paths.files_below(root) if arrays.is_image_name(Path(name)))
-    if separate and data.folder:  # when one of the two folders lies within the other, its images are its own
+    # When one of the two folders lies within the other, its images are its own
+    if separate and data.folder:
         other = data.folder if split == "eval" else data.eval_folder
         inner = Path(os.path.relpath(_resolved(other), _resolved(str(root)))).as_posix()
         names = [name for name in names if not name.startswith(f"{inner}/")]
     if not names:
-        raise DataError(f"{field} = {str(root)!r} holds no images; known suffixes are {' '.join(sorted(arrays.SUFFIXES))}")
+        raise DataError(
+            f"{field} = {str(root)!r} holds no images; known suffixes are {' '.join(sorted(arrays.SUFFIXES))}"
+        )
     total = len(names)
     if not separate:
         held_out = {name for name in names if is_held_out(name)} or {min(names, key=image_id)}
@@ -75,11 +78,15 @@ def scan_folder(config: ConfigDict, split: str, decode: bool = False) -> Folder:
             dropped.append(Dropped(name, str(error).removeprefix(f"{root / name} ")))
             continue
         if min(width, height) < data.hr_size:
-            dropped.append(Dropped(name, f"is {width}×{height}, smaller than data.hr_size = {data.hr_size}"))
+            dropped.append(
+                Dropped(name, f"is {width}×{height}, smaller than data.hr_size = {data.hr_size}")
+            )
         else:
             usable.append(name)
     if not names:
-        raise DataError(f"{field} = {str(root)!r} has too few images to train on and to hold one out")
+        raise DataError(
+            f"{field} = {str(root)!r} has too few images to train on and to hold one out"
+        )
     return Folder(root, usable, config.model.image_channels, tuple(dropped), total)
 
 

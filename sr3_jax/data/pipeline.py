@@ -1,8 +1,9 @@
 """Source → batches, by Grain: deterministic, per process, with a state of one number.
 
-Everything about an example (which image, which crop, mirrored or not) is a function of (seed, position in the stream). Batch
-number n holds positions n·B ... (n+1)·B - 1 of the stream, and process p of P takes the p-th of P equal runs of them, which are
-its rows of the global batch; so a run resumes at batch n by starting there, on any number of processes.
+Everything about an example (which image, which crop, mirrored or not) is a function of (seed,
+position in the stream). Batch number n holds positions n·B ... (n+1)·B - 1 of the stream, and
+process p of P takes the p-th of P equal runs of them, which are its rows of the global batch; so a
+run resumes at batch n by starting there, on any number of processes.
 """
 
 import threading
@@ -16,7 +17,16 @@ from jaxtyping import Int, UInt8
 from ml_collections import ConfigDict
 
 from sr3_jax.data.crops import check_size, fit
-from sr3_jax.data.source import DataError, Dropped, Image, Source, check_budget, converted, image_id, whole
+from sr3_jax.data.source import (
+    DataError,
+    Dropped,
+    Image,
+    Source,
+    check_budget,
+    converted,
+    image_id,
+    whole,
+)
 from sr3_jax.images.arrays import ImageError
 from sr3_jax.runtime import parallel
 
@@ -24,8 +34,9 @@ from sr3_jax.runtime import parallel
 class Survivors:
     """A source that never fails: an unreadable or too small image is replaced by the next good one, counted and named.
 
-    The epoch keeps its length and order, so every process and every restart sees the same stream. More bad images than
-    data.max_bad_fraction raise DataError. What was converted when an image was read is in `notes`.
+    The epoch keeps its length and order, so every process and every restart sees the same stream.
+    More bad images than data.max_bad_fraction raise DataError. What was converted when an image was
+    read is in `notes`.
     """
 
     def __init__(self, source: Source, max_bad_fraction: float, min_size: int = 1):
@@ -57,13 +68,26 @@ class Survivors:
         raise DataError("there are no images to train on")
 
     def _check_budget(self) -> None:
-        check_budget([*self.source.dropped, *self.bad.values()], self.source, self.max_bad_fraction, "training data")
+        check_budget(
+            [*self.source.dropped, *self.bad.values()],
+            self.source,
+            self.max_bad_fraction,
+            "training data",
+        )
 
 
 class Batches:
     """An endless iterator of {"image": uint8 (b, s, s, c), "index": int64 (b,)}, this process's part of each batch."""
 
-    def __init__(self, source: Source, config: ConfigDict, *, position: int = 0, process: int = 0, processes: int = 1):
+    def __init__(
+        self,
+        source: Source,
+        config: ConfigDict,
+        *,
+        position: int = 0,
+        process: int = 0,
+        processes: int = 1,
+    ):
         if config.train.batch_size % processes:
             raise DataError(
                 f"train.batch_size = {config.train.batch_size} must be divisible by the number of processes, {processes}"
@@ -74,10 +98,18 @@ class Batches:
             index, image = item
             return {"image": fit(image, config, rng), "index": np.int64(index)}
 
-        dataset = grain.MapDataset.source(self.survivors).seed(config.seed).shuffle().repeat(None).random_map(prepare)
+        dataset = (
+            grain.MapDataset.source(self.survivors)
+            .seed(config.seed)
+            .shuffle()
+            .repeat(None)
+            .random_map(prepare)
+        )
         dataset = dataset.batch(config.train.batch_size // processes)[process::processes]
         # The buffer counts whole batches; a thread makes one at a time.
-        options = grain.ReadOptions(num_threads=config.data.threads, prefetch_buffer_size=2 * config.data.threads)
+        options = grain.ReadOptions(
+            num_threads=config.data.threads, prefetch_buffer_size=2 * config.data.threads
+        )
         self._iterator = iter(dataset.to_iter_dataset(options))
         self._iterator.set_state({"next_index": position})
 
@@ -116,16 +148,31 @@ class Evaluation(NamedTuple):
 def load_evaluation(source: Source, config: ConfigDict, limit: int = 0) -> Evaluation:
     """`limit` images of `source` (0: all), spread evenly over it, as the evaluation crop.
 
-    In place of an unreadable one comes the next good one that is not of the sample itself; without such it is left out. Each
-    process reads every P-th. Raises DataError above data.max_bad_fraction.
+    In place of an unreadable one comes the next good one that is not of the sample itself; without
+    such it is left out. Each process reads every P-th. Raises DataError above
+    data.max_bad_fraction.
     """
     count = min(limit, len(source)) if limit else len(source)
-    size, channels, fraction = config.data.hr_size, config.model.image_channels, config.data.max_bad_fraction
-    mine, spread = parallel.share(count).tolist(), np.linspace(0, len(source), count, endpoint=False).astype(int).tolist()
-    kept, names, notes, rows, bad = [], list[str](), list[tuple[str, ...]](), list[int](), [*source.dropped]
+    size, channels, fraction = (
+        config.data.hr_size,
+        config.model.image_channels,
+        config.data.max_bad_fraction,
+    )
+    mine, spread = (
+        parallel.share(count).tolist(),
+        np.linspace(0, len(source), count, endpoint=False).astype(int).tolist(),
+    )
+    kept, names, notes, rows, bad = (
+        [],
+        list[str](),
+        list[tuple[str, ...]](),
+        list[int](),
+        [*source.dropped],
+    )
     for row in mine:
         for at in range(spread[row], [*spread, len(source)][row + 1]):
-            if at > spread[row] and len(bad) > fraction * whole(source):  # no need to look for others
+            # No need to look for others
+            if at > spread[row] and len(bad) > fraction * whole(source):
                 break
             try:
                 image = source[at]
@@ -138,7 +185,9 @@ def load_evaluation(source: Source, config: ConfigDict, limit: int = 0) -> Evalu
             rows.append(row)
             break
     found = len(bad) - len(source.dropped)
-    all_found = parallel.combine(np.array([found]), np.array([jax.process_index()]), jax.process_count()).sum()
+    all_found = parallel.combine(
+        np.array([found]), np.array([jax.process_index()]), jax.process_count()
+    ).sum()
     bad += [Dropped("", "an image of another process")] * int(all_found - found)
     check_budget(bad, source, fraction, "evaluation data")
     good = parallel.combine(np.ones(len(rows), bool), np.array(rows, int), count)

@@ -1,6 +1,7 @@
 """Seven public photographs in colour that come inside Python packages: to test on, never to train on.
 
-They are in `scikit-image` (astronaut, chelsea, coffee, motorcycle, rocket) and `scikit-learn` (china, flower), extra [photos].
+They are in `scikit-image` (astronaut, chelsea, coffee, motorcycle, rocket) and `scikit-learn`
+(china, flower), extra [photos].
 """
 
 import importlib.util
@@ -18,13 +19,16 @@ FILES = {
     "sklearn": ("china.jpg", "flower.jpg"),
 }
 WHERE = {"skimage": ("scikit-image", "data"), "sklearn": ("scikit-learn", "datasets/images")}
-FINE = 2  # squares of up to 128 pixels are of photographs made so many times smaller: sharper, and more in each
+# Squares of up to 128 pixels are of photographs made so many times smaller: sharper, and more in
+# each
+FINE = 2
 
 
 @dataclass
 class PublicPhotos:
     """All whole squares of `size` in each photograph, as a grid around its middle; by Pillow's bicubic, half as large first if
-    they are of 128 pixels or fewer. The photographs are read at once: there are seven."""
+    they are of 128 pixels or fewer. The photographs are read at once: there are seven.
+    """
 
     size: int
     channels: int = 3
@@ -35,17 +39,26 @@ class PublicPhotos:
         self._squares: list[np.ndarray] = []
         for package, files in FILES.items():
             for file in files:
-                photograph = arrays.to_pillow(arrays.read(_folder(package) / file, self.channels).pixels)
+                photograph = arrays.to_pillow(
+                    arrays.read(_folder(package) / file, self.channels).pixels
+                )
                 if self.size <= 128:
-                    photograph = photograph.resize((photograph.width // FINE, photograph.height // FINE), 3)
-                pixels = np.asarray(photograph).reshape(photograph.height, photograph.width, self.channels)
+                    photograph = photograph.resize(
+                        (photograph.width // FINE, photograph.height // FINE), 3
+                    )
+                pixels = np.asarray(photograph).reshape(
+                    photograph.height, photograph.width, self.channels
+                )
                 self._cut(pixels, Path(file).stem.removesuffix("_left"))
         if not self._squares:
             raise DataError(f"no photograph has room for a square of {self.size} pixels")
 
     def _cut(self, pixels: np.ndarray, name: str) -> None:
         counts = [side // self.size for side in pixels.shape[:2]]
-        starts = [(side - count * self.size) // 2 for side, count in zip(pixels.shape, counts, strict=False)]
+        starts = [
+            (side - count * self.size) // 2
+            for side, count in zip(pixels.shape, counts, strict=False)
+        ]
         for row, column in np.ndindex(*counts):
             top, left = starts[0] + row * self.size, starts[1] + column * self.size
             self._squares.append(pixels[top : top + self.size, left : left + self.size])
@@ -62,5 +75,7 @@ def _folder(package: str) -> Path:
     name, folder = WHERE[package]
     found = importlib.util.find_spec(package)  # found, not imported: only its files are wanted
     if found is None or found.origin is None:
-        raise DataError(f"the public photographs need the package {name}; run: pip install 'sr3_jax[photos]'")
+        raise DataError(
+            f"the public photographs need the package {name}; run: pip install 'sr3_jax[photos]'"
+        )
     return Path(found.origin).parent / folder

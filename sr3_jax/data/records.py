@@ -3,8 +3,8 @@
     DIR/manifest.json                              size, shards with the ids of their images, what was dropped and why
     DIR/images-00000-of-00016.array_record         a record an image: its pixels as PNG or as .npy
 
-`sr3 prepare` writes them (prepare.py). Held out for evaluation: the images of data.eval_folder, another such folder, or else
-those that the manifest names, or else 5 % by a hash of the id.
+`sr3 prepare` writes them (prepare.py). Held out for evaluation: the images of data.eval_folder,
+another such folder, or else those that the manifest names, or else 5 % by a hash of the id.
 """
 
 import contextlib
@@ -32,7 +32,10 @@ MANIFEST = "manifest.json"
 
 
 class Records:
-    """The images of a prepared folder whose ids `wanted` picks; raises DataError. Files are opened when first read."""
+    """The images of a prepared folder whose ids `wanted` picks; raises DataError.
+
+    Files are opened when first read.
+    """
 
     def __init__(self, root: AnyPath, channels: int, part: str = "all"):
         self.root, self.channels, self.part = root, channels, part
@@ -63,9 +66,13 @@ class Records:
             data = self._shard(shard)[record]
         except UserError:
             raise
-        except Exception as error:  # a damaged or missing shard: ArrayRecord raises errors of many kinds
+        except (
+            Exception
+        ) as error:  # a damaged or missing shard: ArrayRecord raises errors of many kinds
             first = (str(error).splitlines() or [type(error).__name__])[0]
-            raise arrays.ImageError(f"{id} cannot be read from {self._shards[shard]}: {first}") from error
+            raise arrays.ImageError(
+                f"{id} cannot be read from {self._shards[shard]}: {first}"
+            ) from error
         pixels, notes = _decode(data, self.channels, id)
         return Image(pixels, id, notes=notes)
 
@@ -75,14 +82,19 @@ class Records:
     def _shard(self, number: int) -> grain.ArrayRecordDataSource:
         with self._lock:
             if number not in self._open:
-                self._open[number] = grain.ArrayRecordDataSource([str(self._local(self.root / self._shards[number]))])
+                self._open[number] = grain.ArrayRecordDataSource(
+                    [str(self._local(self.root / self._shards[number]))]
+                )
             return self._open[number]
 
     def _local(self, path: AnyPath) -> Path:
         """ArrayRecord reads local files only: a remote shard is copied once, and stays for the next run on this machine."""
         if isinstance(path, Path):
             return path
-        folder = Path(tempfile.gettempdir()) / f"sr3-records-{zlib.crc32(str(self.root).encode()):08x}-{self.size}"
+        folder = (
+            Path(tempfile.gettempdir())
+            / f"sr3-records-{zlib.crc32(str(self.root).encode()):08x}-{self.size}"
+        )
         copy = folder / path.name
         if not copy.exists() or copy.stat().st_size != path.stat().length:
             data = path.read_bytes()
@@ -95,7 +107,9 @@ class Records:
                 with contextlib.suppress(OSError):
                     partial.unlink()
                 reason = error.strerror or error
-                raise UserError(f"{path} cannot be copied to {folder}: {reason}; let TMPDIR name a folder with room") from error
+                raise UserError(
+                    f"{path} cannot be copied to {folder}: {reason}; let TMPDIR name a folder with room"
+                ) from error
         return copy
 
 
@@ -112,11 +126,15 @@ def open_records(config: ConfigDict, split: str) -> Records:
     field = "data.eval_folder" if data.eval_folder and split == "eval" else "data.folder"
     place = data.eval_folder if field == "data.eval_folder" else data.folder
     if not place:
-        raise DataError(f'data.source = "records" needs {field}: --config.{field}=FOLDER, as `sr3 prepare` wrote it')
+        raise DataError(
+            f'data.source = "records" needs {field}: --config.{field}=FOLDER, as `sr3 prepare` wrote it'
+        )
     records = Records(paths.parse(place), channels, "all" if data.eval_folder else split)
     check_budget(records.dropped, records, data.max_bad_fraction, place)
     if records.size < data.hr_size:
-        raise DataError(f"{field} = {place!r} holds images of {records.size}², smaller than data.hr_size = {data.hr_size}")
+        raise DataError(
+            f"{field} = {place!r} holds images of {records.size}², smaller than data.hr_size = {data.hr_size}"
+        )
     if not records.ids:
         raise DataError(f"{field} = {place!r} has too few images to train on and to hold one out")
     return records
@@ -125,12 +143,16 @@ def open_records(config: ConfigDict, split: str) -> Records:
 def read_manifest(root: AnyPath) -> dict[str, Any]:
     """The manifest of a prepared folder; raises DataError without one."""
     if not (root / MANIFEST).exists():
-        raise DataError(f"{root} has no {MANIFEST}: it was not written by `sr3 prepare`, or not to the end (run that again)")
+        raise DataError(
+            f"{root} has no {MANIFEST}: it was not written by `sr3 prepare`, or not to the end (run that again)"
+        )
     try:
         manifest = json.loads((root / MANIFEST).read_text())
         if not any(manifest["shards"].values()):
             raise ValueError("it lists no images")
-        return {name: manifest[name] for name in ("size", "shards", "dropped")} | {"held_out": manifest.get("held_out", [])}
+        return {name: manifest[name] for name in ("size", "shards", "dropped")} | {
+            "held_out": manifest.get("held_out", [])
+        }
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise DataError(f"{root / MANIFEST} is damaged: {error}") from error
 
@@ -141,7 +163,8 @@ def encode(pixels: np.ndarray, encoding: str) -> bytes:
     if encoding == "raw":
         np.save(buffer, pixels)
     else:
-        arrays.to_pillow(pixels).save(buffer, "PNG", compress_level=1)  # a tenth larger than at 6, four times as fast
+        # a tenth larger than at 6, four times as fast
+        arrays.to_pillow(pixels).save(buffer, "PNG", compress_level=1)
     return buffer.getvalue()
 
 

@@ -2,7 +2,8 @@
 
     len(source), source[i] -> Image
 
-Sources are picklable and hold no open files. An image that cannot be read raises ImageError from `source[i]`.
+Sources are picklable and hold no open files. An image that cannot be read raises ImageError from
+`source[i]`.
 """
 
 import zlib
@@ -25,7 +26,8 @@ class DataError(UserError):
 class Image(NamedTuple):
     pixels: UInt8[np.ndarray, "h w c"]
     id: str  # names the image within its data set
-    box: Box | None = None  # the square that the data set's protocol uses; None: the largest central one
+    # The square that the data set's protocol uses; None: the largest central one
+    box: Box | None = None
     notes: tuple[str, ...] = ()  # what was converted when it was read
 
 
@@ -61,15 +63,20 @@ def whole(source: Source) -> int:
 def check_budget(bad: Sequence[Dropped], source: Source, max_fraction: float, where: str) -> None:
     """Raises DataError when those `bad` are more than `max_fraction` of the whole set, or all of the split; names a few.
 
-    Of the whole set, since one broken file among a few held-out ones, or in a sample, must not stop a run.
+    Of the whole set, since one broken file among a few held-out ones, or in a sample, must not stop
+    a run.
     """
     split, total = len(source) + len(source.dropped), whole(source)
     if bad and (len(bad) > max_fraction * total or len(bad) >= split):
-        named = "; ".join(f"{one.id} {one.reason}".strip() for one in bad[:5]) + ("; …" if len(bad) > 5 else "")
+        named = "; ".join(f"{one.id} {one.reason}".strip() for one in bad[:5]) + (
+            "; …" if len(bad) > 5 else ""
+        )
         if len(bad) >= split:
             raise DataError(f"{where}: none of {split} images can be used ({named})")
         above = f"above data.max_bad_fraction = {max_fraction}"
-        raise DataError(f"{where}: {len(bad)} of {total} images cannot be used, {above} ({named}); remove them or raise it")
+        raise DataError(
+            f"{where}: {len(bad)} of {total} images cannot be used, {above} ({named}); remove them or raise it"
+        )
 
 
 def converted(notes: Iterable[Iterable[str]]) -> str:

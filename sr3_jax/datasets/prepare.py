@@ -1,7 +1,8 @@
 """`sr3 prepare`: images of any size and place → square ones of one size in records.py's format, once.
 
-Worker processes decode, crop (the largest central square), resize and encode; this process writes. A shard appears by rename
-when it is whole, with the list of its images beside it; the manifest comes last. So a stopped run goes on with the next shard.
+Worker processes decode, crop (the largest central square), resize and encode; this process writes.
+A shard appears by rename when it is whole, with the list of its images beside it; the manifest
+comes last. So a stopped run goes on with the next shard.
 """
 
 import hashlib
@@ -53,12 +54,16 @@ class Settings(NamedTuple):
     size: int
     resample: str
     encoding: str
-    tiles: list[int]  # none: one square an image; else many, of the image reduced by each of these factors
+    # none: one square an image; else many, of the image reduced by each of these factors
+    tiles: list[int]
     detail: float  # tiles with less are left out
 
 
 class Files(Folder):
-    """A folder of which a file that cannot be read stops the work: it may be there the next time. Only decoding may fail."""
+    """A folder of which a file that cannot be read stops the work: it may be there the next time.
+
+    Only decoding may fail.
+    """
 
     def __getitem__(self, index: int) -> Image:
         path = self.root / self.names[index]
@@ -66,7 +71,9 @@ class Files(Folder):
             data = path.read_bytes()
         except Exception as error:  # the drivers of object stores have errors of their own
             reason = getattr(error, "strerror", None) or error
-            raise UserError(f"{path} cannot be read: {reason}; the same command goes on where it stopped") from error
+            raise UserError(
+                f"{path} cannot be read: {reason}; the same command goes on where it stopped"
+            ) from error
         pixels, notes = arrays.decode(data, self.channels, str(path))
         return Image(pixels, self.names[index], notes=notes)
 
@@ -87,7 +94,9 @@ def open_images(place: str) -> tuple[Source, list[str]]:
         raise DataError(f"{place} is not a folder (nor orl, nor tfds:NAME)")
     names = sorted(name for name in paths.files_below(root) if arrays.is_image_name(root / name))
     if not names:
-        raise DataError(f"{place} holds no images; known suffixes are {' '.join(sorted(arrays.SUFFIXES))}")
+        raise DataError(
+            f"{place} holds no images; known suffixes are {' '.join(sorted(arrays.SUFFIXES))}"
+        )
     return Files(root, names, None), names
 
 
@@ -98,7 +107,9 @@ def open_tiles(place: str, size: int, factors: Sequence[int]) -> tuple[Source, l
         raise DataError(f"--tiles is for a folder of large images, not for {place}")
     tiles = Tiles(source, size, factors)
     if not len(tiles):
-        raise DataError(f"{place}: no image has room for a square of --size={size}, reduced by {min(factors)} (--tiles)")
+        raise DataError(
+            f"{place}: no image has room for a square of --size={size}, reduced by {min(factors)} (--tiles)"
+        )
     return tiles, tiles.ids
 
 
@@ -119,23 +130,30 @@ def prepare(
 ) -> Prepared:
     """Writes or completes `output`; raises UserError when it holds something else, or when no image can be used.
 
-    `name` stands for `place` in what is written. `held_out` names the images (or the photographs that tiles are of) to be
-    held out from training; without any it is 5 %, by a hash of the name. `on_start(total, done)` is called once,
-    `on_image(count)` after every few images.
+    `name` stands for `place` in what is written. `held_out` names the images (or the photographs
+    that tiles are of) to be held out from training; without any it is 5 %, by a hash of the name.
+    `on_start(total, done)` is called once, `on_image(count)` after every few images.
     """
     source, ids = open_tiles(place, size, tiles) if tiles else open_images(place)
     digest = hashlib.sha256("\n".join(ids).encode()).hexdigest()[:16]
-    settings = Settings(name or place, f"{len(ids)} images, {digest}", size, method, encoding, [*tiles], detail)
+    settings = Settings(
+        name or place, f"{len(ids)} images, {digest}", size, method, encoding, [*tiles], detail
+    )
     _claim(output, settings)
     per_shard = max(64, SHARD_BYTES // (3 * size * size))
-    shards = [range(start, min(start + per_shard, len(ids))) for start in range(0, len(ids), per_shard)]
+    shards = [
+        range(start, min(start + per_shard, len(ids))) for start in range(0, len(ids), per_shard)
+    ]
     names = [f"images-{k:05d}-of-{len(shards):05d}.array_record" for k in range(len(shards))]
     left = [k for k, name in enumerate(names) if not _note(output, name).exists()]
     on_start(len(ids), len(ids) - sum(len(shards[k]) for k in left))
     if left:
         workers = workers or _cores()
         with ProcessPoolExecutor(
-            workers, mp_context=multiprocessing.get_context("spawn"), initializer=_begin, initargs=(source, ids, settings)
+            workers,
+            mp_context=multiprocessing.get_context("spawn"),
+            initializer=_begin,
+            initargs=(source, ids, settings),
         ) as pool:
             try:
                 # the next shard is under way while one is written
@@ -159,11 +177,16 @@ def finished(output: AnyPath, settings: Settings) -> Prepared | None:
         return None
     manifest = records.read_manifest(output)
     dropped = [Dropped(*entry) for entry in manifest["dropped"]]
-    return Prepared(sum(map(len, manifest["shards"].values())), len(manifest["shards"]), dropped, "")
+    return Prepared(
+        sum(map(len, manifest["shards"].values())), len(manifest["shards"]), dropped, ""
+    )
 
 
 def _is_of(output: AnyPath, settings: Settings, ignored: Sequence[str] = ()) -> bool:
-    """Whether the folder was begun, with these settings; False if it is empty. Raises UserError if it holds something else."""
+    """Whether the folder was begun, with these settings; False if it is empty.
+
+    Raises UserError if it holds something else.
+    """
     state = output / STATE
     if state.exists():
         theirs = json.loads(state.read_text())
@@ -173,7 +196,9 @@ def _is_of(output: AnyPath, settings: Settings, ignored: Sequence[str] = ()) -> 
             if theirs.get(name) != value and name not in ignored
         ]
         if differing:
-            raise UserError(f"{output} was begun with other settings ({'; '.join(differing)}); use another --output")
+            raise UserError(
+                f"{output} was begun with other settings ({'; '.join(differing)}); use another --output"
+            )
         return True
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise UserError(f"{output} is not empty and not of `sr3 prepare`; use another --output")
@@ -195,7 +220,10 @@ def _note(output: AnyPath, shard: str) -> AnyPath:
 
 
 def _write_shard(
-    output: AnyPath, name: str, results: Iterator[tuple[str, bytes | str, Sequence[str]]], on_image: Callable[[int], object]
+    output: AnyPath,
+    name: str,
+    results: Iterator[tuple[str, bytes | str, Sequence[str]]],
+    on_image: Callable[[int], object],
 ) -> None:
     ids, dropped, counts = [], [], Counter[str]()
     with disk_errors(output), replacing(output / name) as temporary:
@@ -216,17 +244,28 @@ def _write_shard(
 
 
 def _finish(
-    output: AnyPath, names: Sequence[str], settings: Settings, unusable: Sequence[Dropped], held_out: Collection[str]
+    output: AnyPath,
+    names: Sequence[str],
+    settings: Settings,
+    unusable: Sequence[Dropped],
+    held_out: Collection[str],
 ) -> Prepared:
     notes = {name: json.loads(_note(output, name).read_text()) for name in names}
-    dropped = [*unusable] + [Dropped(*entry) for note in notes.values() for entry in note["dropped"]]
+    dropped = [*unusable] + [
+        Dropped(*entry) for note in notes.values() for entry in note["dropped"]
+    ]
     shards = {name: note["ids"] for name, note in notes.items()}
     count = sum(map(len, shards.values()))
     if not count:
         raise DataError(
             f"{settings.source}: none of its {len(dropped)} images can be used ({dropped[0].id} {dropped[0].reason})"
         )
-    manifest = {"source": settings.source, "size": settings.size, "shards": shards, "dropped": dropped}
+    manifest = {
+        "source": settings.source,
+        "size": settings.size,
+        "shards": shards,
+        "dropped": dropped,
+    }
     if held_out:
         manifest["held_out"] = sorted(held_out)
     with disk_errors(output), replacing(output / records.MANIFEST) as temporary:
@@ -278,7 +317,11 @@ def _one(index: int) -> tuple[str, bytes | str, Sequence[str]]:
             return ids[index], f"is {width}×{height}, smaller than {size}", ()
         if settings.detail and detail(image.pixels) < settings.detail:
             return ids[index], b"", ()
-        pixels = image.pixels if settings.tiles else resample(image.pixels, square(image), size, settings.resample)
+        pixels = (
+            image.pixels
+            if settings.tiles
+            else resample(image.pixels, square(image), size, settings.resample)
+        )
         return ids[index], records.encode(pixels, settings.encoding), image.notes
     except arrays.ImageError as error:
         return ids[index], str(error), ()

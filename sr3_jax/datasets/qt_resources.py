@@ -1,11 +1,13 @@
 """Qt resource files (.rcc), read without Qt: a tree of folders in one file, as programs ship their pictures.
 
-The format, big-endian: "qres", then version and the offsets of tree, data and names, 32 bits each. A node of the tree has 14
-bytes, 22 from version 2 on: offset of its name (32), flags (16), then for a folder the number and index of its children (32
-each), for a file country and language (16 each) and the offset of its data (32); version 2 adds the time of change (64). A
-name is its length (16), a hash (32) and UTF-16; data are their length (32) and the bytes.
+The format, big-endian: "qres", then version and the offsets of tree, data and names, 32 bits each.
+A node of the tree has 14 bytes, 22 from version 2 on: offset of its name (32), flags (16), then for
+a folder the number and index of its children (32 each), for a file country and language (16 each)
+and the offset of its data (32); version 2 adds the time of change (64). A name is its length (16),
+a hash (32) and UTF-16; data are their length (32) and the bytes.
 
-Nothing is unpacked: files are read into memory, so that no path in a resource file can lead anywhere.
+Nothing is unpacked: files are read into memory, so that no path in a resource file can lead
+anywhere.
 """
 
 import struct
@@ -24,7 +26,11 @@ def read(data: bytes, wanted: Callable[[PurePosixPath], bool]) -> dict[PurePosix
     Files compressed by zstd are not read: pictures never are, being compressed already.
     """
     try:
-        return {path: _content(data, flags, start) for path, flags, start in _files(data) if wanted(path)}
+        return {
+            path: _content(data, flags, start)
+            for path, flags, start in _files(data)
+            if wanted(path)
+        }
     except (struct.error, UnicodeDecodeError, zlib.error, RecursionError) as error:
         raise ValueError(f"it is damaged ({error})") from error
 

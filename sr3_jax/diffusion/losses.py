@@ -33,8 +33,9 @@ def sr3_loss(
 ) -> Float[Array, " b"]:
     """Algorithm 1, lines 2 to 5, the loss of each image; `network(condition, y_t, gamma)` gives the output named by `predict`.
 
-    With predict = "epsilon" this is the paper's loss to the letter. "v" and "y_0" are reweightings of it: for p = 2 by
-    1 / gamma and by (1 - gamma) / gamma, since v - v̂ = (ε - ε̂) / √gamma and y_0 - ŷ_0 = √((1 - gamma) / gamma) (ε̂ - ε).
+    With predict = "epsilon" this is the paper's loss to the letter. "v" and "y_0" are reweightings
+    of it: for p = 2 by 1 / gamma and by (1 - gamma) / gamma, since v - v̂ = (ε - ε̂) / √gamma and
+    y_0 - ŷ_0 = √((1 - gamma) / gamma) (ε̂ - ε).
     """
     gamma_key, epsilon_key = jax.random.split(key)
     gamma = sample_gamma(gamma_key, schedule, y_0.shape[0])
@@ -57,10 +58,11 @@ def distillation_loss(
 ) -> Float[Array, " b"]:
     """How far one step of `network` is from `teacher_steps` DDIM steps of the teacher, the loss of each image.
 
-    Progressive distillation (Salimans & Ho 2022, algorithm 2; there teacher_steps = 2). `schedule` holds the few levels the
-    student visits; t is drawn from them, for each image. With the angle phi, cos phi = √gamma, the teacher goes from phi to
-    that of the level before, phi', in equal parts of the angle, and arrives at y'. The student is to say the y_0 from which a
-    single DDIM step leads there:
+    Progressive distillation (Salimans & Ho 2022, algorithm 2; there teacher_steps = 2). `schedule`
+    holds the few levels the student visits; t is drawn from them, for each image. With the angle
+    phi, cos phi = √gamma, the teacher goes from phi to that of the level before, phi', in equal
+    parts of the angle, and arrives at y'. The student is to say the y_0 from which a single DDIM
+    step leads there:
 
         cos phi' y_0 + sin phi' (y_t - cos phi y_0) / sin phi = y'   ⇔   y_0 = (sin phi y' - sin phi' y_t) / sin(phi - phi')
     """
@@ -71,11 +73,19 @@ def distillation_loss(
     y_t = q_sample(y_0, gamma, jax.random.normal(epsilon_key, y_0.shape))
 
     def teach(step: Array, y: Array) -> Array:
-        before, after = (jnp.square(jnp.cos(phi + (phi_end - phi) * (step + i) / teacher_steps)) for i in (0, 1))
+        before, after = (
+            jnp.square(jnp.cos(phi + (phi_end - phi) * (step + i) / teacher_steps)) for i in (0, 1)
+        )
         guess = teacher(condition, y, before)
         return q_sample(guess, after, epsilon_from_y_0(guess, y, before))
 
     y_end = jax.lax.fori_loop(0, teacher_steps, teach, y_t)
-    arrive, start, end = (per_image(sine, y_t) for sine in (jnp.sin(phi - phi_end), jnp.sin(phi), jnp.sin(phi_end)))
+    arrive, start, end = (
+        per_image(sine, y_t) for sine in (jnp.sin(phi - phi_end), jnp.sin(phi), jnp.sin(phi_end))
+    )
     y_0 = (start * y_end - end * y_t) / arrive
-    return distance(network(condition, y_t, gamma), target(predict, y_0, gamma, epsilon_from_y_0(y_0, y_t, gamma)), norm)
+    return distance(
+        network(condition, y_t, gamma),
+        target(predict, y_0, gamma, epsilon_from_y_0(y_0, y_t, gamma)),
+        norm,
+    )

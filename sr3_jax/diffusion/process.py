@@ -32,11 +32,19 @@ def q_sample(y_0: Images, gamma: Levels, epsilon: Images) -> Images:
     return signal * y_0 + noise * epsilon
 
 
-def q_posterior(y_0: Images, y_t: Images, schedule: NoiseSchedule, t: int | Array) -> tuple[Images, Float[Array, ""]]:
-    """Mean, of the images' shape, and variance, of q(y_{t-1} | y_0, y_t), eq. (2); t in 1 ... T for the whole batch."""
+def q_posterior(
+    y_0: Images, y_t: Images, schedule: NoiseSchedule, t: int | Array
+) -> tuple[Images, Float[Array, ""]]:
+    """Mean, of the images' shape, and variance, of q(y_{t-1} | y_0, y_t), eq. (2); t in 1 ...
+
+    T for the whole batch.
+    """
     gamma_before, one_minus_before = schedule.gamma[t - 1], schedule.one_minus_gamma[t - 1]
     alpha, beta, one_minus_gamma = schedule.alpha[t], schedule.beta[t], schedule.one_minus_gamma[t]
-    mean = jnp.sqrt(gamma_before) * beta / one_minus_gamma * y_0 + jnp.sqrt(alpha) * one_minus_before / one_minus_gamma * y_t
+    mean = (
+        jnp.sqrt(gamma_before) * beta / one_minus_gamma * y_0
+        + jnp.sqrt(alpha) * one_minus_before / one_minus_gamma * y_t
+    )
     return mean, one_minus_before * beta / one_minus_gamma
 
 
@@ -46,11 +54,13 @@ def target(predict: Prediction, y_0: Images, gamma: Levels, epsilon: Images) -> 
     return {"epsilon": epsilon, "y_0": y_0, "v": signal * epsilon - noise * y_0}[predict]
 
 
-def to_y_0_and_epsilon(predict: Prediction, output: Images, y_t: Images, gamma: Levels) -> tuple[Images, Images]:
+def to_y_0_and_epsilon(
+    predict: Prediction, output: Images, y_t: Images, gamma: Levels
+) -> tuple[Images, Images]:
     """The network's output as (y_0, epsilon), by eq. (3).
 
-    Dividing by √gamma multiplies an error of epsilon at the start of a chain (150 times at gamma = 4e-5), so "epsilon" is the
-    least forgiving choice for a small network; "v" divides by nothing.
+    Dividing by √gamma multiplies an error of epsilon at the start of a chain (150 times at gamma =
+    4e-5), so "epsilon" is the least forgiving choice for a small network; "v" divides by nothing.
     """
     signal, noise = _roots(gamma, y_t)
     if predict == "epsilon":

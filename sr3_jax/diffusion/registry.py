@@ -1,6 +1,9 @@
-"""The samplers by name. A new one is a function that makes `Steps`, in a file of its own, and its line here.
+"""The samplers by name.
 
-`sample.sampler`, `sr3 upscale --sampler` and the web page follow by themselves; `sr3 search` tries the four below.
+A new one is a function that makes `Steps`, in a file of its own, and its line here.
+
+`sample.sampler`, `sr3 upscale --sampler` and the web page follow by themselves; `sr3 search` tries
+the four below.
 """
 
 from collections.abc import Callable
@@ -13,7 +16,8 @@ from sr3_jax.diffusion.schedules import NoiseSchedule
 class Sampler(NamedTuple):
     """How a sampler's table is made."""
 
-    table: Callable[[NoiseSchedule, Variance, float], Steps]  # of a schedule, sample.variance and sample.eta
+    # Of a schedule, sample.variance and sample.eta
+    table: Callable[[NoiseSchedule, Variance, float], Steps]
     evaluations_per_step: int = 1  # the last step, to where there is no noise, always takes one
 
     def steps(self, evaluations: int) -> int:

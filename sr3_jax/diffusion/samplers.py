@@ -1,16 +1,17 @@
 """Samplers: from noise y_T to an image y_0.
 
-All of them are linear in what they have seen. With D the network's estimate of y_0 at the current y and gamma, D' the estimate
-before, and z ~ N(0, I), one network evaluation takes y to
+All of them are linear in what they have seen. With D the network's estimate of y_0 at the current y
+and gamma, D' the estimate before, and z ~ N(0, I), one network evaluation takes y to
 
     (1)  keep · y + predicted · D + previous · D' + noise · z
 
-so a sampler is a table of four numbers a row, a row an evaluation, computed once in float64, and `sample` runs any table.
-Below, gamma and gamma' are the levels before and after a step from t to t - 1, and s = √((1 - gamma) / gamma) is the noise
-relative to the signal.
+so a sampler is a table of four numbers a row, a row an evaluation, computed once in float64, and
+`sample` runs any table. Below, gamma and gamma' are the levels before and after a step from t to t
+- 1, and s = √((1 - gamma) / gamma) is the noise relative to the signal.
 
-`keys` holds one random key per image, and the noise of image i at a row depends on keys[i] and the row alone: batch size,
-position in the batch, padding and the number of devices never enter. Memory does not grow with the number of rows.
+`keys` holds one random key per image, and the noise of image i at a row depends on keys[i] and the
+row alone: batch size, position in the batch, padding and the number of devices never enter. Memory
+does not grow with the number of rows.
 """
 
 from typing import Literal, NamedTuple, get_args
@@ -68,9 +69,10 @@ def ancestral(schedule: NoiseSchedule, variance: Variance = "beta") -> Steps:
 
     y_{t-1} = (y_t - (1 - alpha_t) / √(1 - gamma_t) · epsilon) / √alpha_t + √variance · z,   z = 0 at t = 1.
 
-    The fraction is the mean of the posterior q(y_{t-1} | y_0, y_t) at the predicted y_0 (section 2.3), which is how it stands
-    here: the same number, and a y_0 that was clipped is respected. variance = "beta" is the paper's, 1 - alpha_t, right when
-    y_0 is itself N(0, I); "posterior" is that of q, right when y_0 is known. With few steps "beta" leaves visible grain.
+    The fraction is the mean of the posterior q(y_{t-1} | y_0, y_t) at the predicted y_0 (section
+    2.3), which is how it stands here: the same number, and a y_0 that was clipped is respected.
+    variance = "beta" is the paper's, 1 - alpha_t, right when y_0 is itself N(0, I); "posterior" is
+    that of q, right when y_0 is known. With few steps "beta" leaves visible grain.
     """
     c = _levels(schedule)
     keep = np.sqrt(c.alpha) * c.one_minus_next / c.one_minus
@@ -89,7 +91,9 @@ def ddim(schedule: NoiseSchedule, eta: float = 0.0) -> Steps:
     """
     c = _levels(schedule)
     # 1 - gamma' - sigma², without its cancellation
-    direction = np.sqrt(c.one_minus_next * ((1 - eta**2) + eta**2 * c.alpha * c.one_minus_next / c.one_minus))
+    direction = np.sqrt(
+        c.one_minus_next * ((1 - eta**2) + eta**2 * c.alpha * c.one_minus_next / c.one_minus)
+    )
     keep = direction / np.sqrt(c.one_minus)  # epsilon = (y - √gamma D) / √(1 - gamma)
     predicted = np.sqrt(c.gamma_next) - np.sqrt(c.gamma) * keep
     noise = eta * np.sqrt(c.one_minus_next * c.beta / c.one_minus)
@@ -99,8 +103,9 @@ def ddim(schedule: NoiseSchedule, eta: float = 0.0) -> Steps:
 def dpm_solver(schedule: NoiseSchedule, eta: float = 0.0) -> Steps:
     """DPM-Solver++(2M) (Lu et al. 2022, algorithm 2): `ddim` with D extrapolated along the log-SNR from the estimate before.
 
-    D + (D - D') / (2 r), r = h_before / h, h the steps in log(1 / s). Second order at eta = 0; eta = 1 is its stochastic form,
-    SDE-DPM-Solver++(2M). The first step has no D', and the last, whose h is infinite, is plain.
+    D + (D - D') / (2 r), r = h_before / h, h the steps in log(1 / s). Second order at eta = 0; eta
+    = 1 is its stochastic form, SDE-DPM-Solver++(2M). The first step has no D', and the last, whose
+    h is infinite, is plain.
     """
     c = _levels(schedule)
     base = ddim(schedule, eta)
@@ -113,30 +118,42 @@ def dpm_solver(schedule: NoiseSchedule, eta: float = 0.0) -> Steps:
 
 
 def heun(schedule: NoiseSchedule) -> Steps:
-    """Heun's method on the probability flow (Karras et al. 2022, algorithm 1, without noise). Second order.
+    """Heun's method on the probability flow (Karras et al. 2022, algorithm 1, without noise).
 
-    Each step but the last is a `ddim` step, then a second evaluation where it ended, and a correction by the trapezoidal rule
-    in s: y + √gamma' · (s / s' - 1) / 2 · (D - D'). 2 T - 1 evaluations for T steps.
+    Second order.
+
+    Each step but the last is a `ddim` step, then a second evaluation where it ended, and a
+    correction by the trapezoidal rule in s: y + √gamma' · (s / s' - 1) / 2 · (D - D'). 2 T - 1
+    evaluations for T steps.
     """
     c = _levels(schedule)
     base = ddim(schedule)
-    ratio = np.sqrt(c.one_minus[:-1] / c.gamma[:-1] / (c.one_minus_next[:-1] / c.gamma_next[:-1]))  # s / s'
+    # s / s'
+    ratio = np.sqrt(c.one_minus[:-1] / c.gamma[:-1] / (c.one_minus_next[:-1] / c.gamma_next[:-1]))
     correction = np.sqrt(c.gamma_next[:-1]) * (ratio - 1) / 2
     rows = 2 * schedule.steps - 1
     columns = [np.zeros(rows) for _ in range(5)]
-    for column, values in zip(columns, (c.gamma, base.keep, base.predicted, base.previous, base.noise), strict=True):
+    for column, values in zip(
+        columns, (c.gamma, base.keep, base.predicted, base.previous, base.noise), strict=True
+    ):
         column[::2] = values
-    for column, values in zip(columns, (c.gamma_next[:-1], np.ones_like(ratio), correction, -correction), strict=False):
+    for column, values in zip(
+        columns, (c.gamma_next[:-1], np.ones_like(ratio), correction, -correction), strict=False
+    ):
         column[1::2] = values
     return _table(*columns)
 
 
 def noise_like(images: Images, keys: Keys, t: int | Array) -> Images:
     """Standard normal noise of the images' shape, image i's from fold_in(keys[i], t)."""
-    return jax.vmap(lambda key: jax.random.normal(jax.random.fold_in(key, t), images.shape[1:], images.dtype))(keys)
+    return jax.vmap(
+        lambda key: jax.random.normal(jax.random.fold_in(key, t), images.shape[1:], images.dtype)
+    )(keys)
 
 
-def sample(denoise: Denoiser, condition: PyTree, keys: Keys, steps: Steps, *, shape: tuple[int, ...]) -> Images:
+def sample(
+    denoise: Denoiser, condition: PyTree, keys: Keys, steps: Steps, *, shape: tuple[int, ...]
+) -> Images:
     """Draws y_T ~ N(0, I), of shape (b, h, w, c), and applies eq. (1) row by row; pure, for `jit`.
 
     Noise is numbered by the evaluations that are left, y_T's by one more than there are.

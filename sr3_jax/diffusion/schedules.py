@@ -4,8 +4,8 @@ Symbols (Saharia et al. 2021, section 2.1):
     alpha_t = 1 - beta_t,   gamma_t = alpha_1 · ... · alpha_t,   gamma_0 = 1,   log-SNR lambda_t = log(gamma_t / (1 - gamma_t)).
 Tables have T + 1 entries, t = 0 (clean) to t = T (nearly pure noise).
 
-In float32 none of gamma, 1 - gamma, alpha and beta can be had from another without losing digits (1 - alpha alone is off by up
-to 1.3 %), so each is computed in float64 from log gamma and cast once.
+In float32 none of gamma, 1 - gamma, alpha and beta can be had from another without losing digits (1
+- alpha alone is off by up to 1.3 %), so each is computed in float64 from log gamma and cast once.
 """
 
 from typing import NamedTuple
@@ -15,12 +15,16 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Key
 
-# Linear beta from 1e-6 to 0.01 in 2000 steps: not in the SR3 paper; stated by the same team's next one (Palette, section 4).
+# Linear beta from 1e-6 to 0.01 in 2000 steps: not in the SR3 paper; stated by the same team's next
+# one (Palette, section 4).
 TRAINING_STEPS = 2000
 
 
 class NoiseSchedule(NamedTuple):
-    """The tables of one schedule; a pytree, so it passes through `jit`. All have shape (T + 1,), float32."""
+    """The tables of one schedule; a pytree, so it passes through `jit`.
+
+    All have shape (T + 1,), float32.
+    """
 
     gamma: jax.Array  # prod of alpha; falls from 1
     one_minus_gamma: jax.Array  # the variance of the noise in y_t
@@ -29,7 +33,7 @@ class NoiseSchedule(NamedTuple):
 
     @property
     def angle(self) -> jax.Array:
-        """phi of each level, with cos phi = √gamma and sin phi = √(1 - gamma); 0 to π/2."""
+        """Phi of each level, with cos phi = √gamma and sin phi = √(1 - gamma); 0 to π/2."""
         return jnp.arctan2(jnp.sqrt(self.one_minus_gamma), jnp.sqrt(self.gamma))
 
     @property
@@ -46,7 +50,9 @@ def from_log_gamma(log_gamma: np.ndarray) -> NoiseSchedule:
     log_gamma = np.concatenate([[0.0], np.asarray(log_gamma, np.float64)])
     log_alpha = np.diff(log_gamma, prepend=0.0)
     if len(log_gamma) < 2 or not np.all(np.isfinite(log_gamma)) or not np.all(log_alpha[1:] < 0):
-        raise ValueError("a noise schedule needs at least one step and a gamma that falls strictly from 1 at every step")
+        raise ValueError(
+            "a noise schedule needs at least one step and a gamma that falls strictly from 1 at every step"
+        )
     tables = np.exp(log_gamma), -np.expm1(log_gamma), np.exp(log_alpha), -np.expm1(log_alpha)
     with jax.ensure_compile_time_eval():  # constants, also when asked for inside a jitted function
         return NoiseSchedule(*(jnp.asarray(table.astype(np.float32)) for table in tables))
@@ -58,22 +64,27 @@ def from_gamma(gamma: np.ndarray) -> NoiseSchedule:
         return from_log_gamma(np.log(np.asarray(gamma, np.float64)))
 
 
-def linear(steps: int = TRAINING_STEPS, beta_start: float = 1e-6, beta_end: float = 0.01) -> NoiseSchedule:
-    """beta linear in t, from beta_1 = beta_start to beta_T = beta_end, both in (0, 1)."""
+def linear(
+    steps: int = TRAINING_STEPS, beta_start: float = 1e-6, beta_end: float = 0.01
+) -> NoiseSchedule:
+    """Beta linear in t, from beta_1 = beta_start to beta_T = beta_end, both in (0, 1)."""
     with np.errstate(all="ignore"):
         return from_log_gamma(np.cumsum(np.log1p(-np.linspace(beta_start, beta_end, steps))))
 
 
 def linear_to(steps: int, gamma_end: float, beta_start: float = 1e-4) -> NoiseSchedule:
-    """beta linear in t from `beta_start`, its end chosen such that gamma_T = gamma_end.
+    """Beta linear in t from `beta_start`, its end chosen such that gamma_T = gamma_end.
 
-    Sampling must end where training ended: below that gamma the network was never trained, above it y_T is not yet noise.
-    The end is found by bisection: log gamma_T falls monotonically in beta_end.
+    Sampling must end where training ended: below that gamma the network was never trained, above it
+    y_T is not yet noise. The end is found by bisection: log gamma_T falls monotonically in
+    beta_end.
 
     Raises ValueError when `steps` of at least beta_start already pass gamma_end.
     """
     if not 0 < gamma_end < 1 or steps * np.log1p(-beta_start) <= np.log(gamma_end):
-        raise ValueError(f"no linear beta from {beta_start} reaches gamma_T = {gamma_end} in {steps} steps")
+        raise ValueError(
+            f"no linear beta from {beta_start} reaches gamma_T = {gamma_end} in {steps} steps"
+        )
     if steps == 1:
         return from_gamma(np.array([gamma_end]))
     low, high = beta_start, 1 - 1e-15
@@ -82,30 +93,44 @@ def linear_to(steps: int, gamma_end: float, beta_start: float = 1e-4) -> NoiseSc
         too_noisy = np.log1p(-np.linspace(beta_start, middle, steps)).sum() < np.log(gamma_end)
         low, high = (low, middle) if too_noisy else (middle, high)
     if middle > 1 - 1e-14:
-        raise ValueError(f"no linear beta from {beta_start} reaches gamma_T = {gamma_end} in {steps} steps")
+        raise ValueError(
+            f"no linear beta from {beta_start} reaches gamma_T = {gamma_end} in {steps} steps"
+        )
     return linear(steps, beta_start, low)
 
 
 def cosine(steps: int, log_snr_start: float = 10.0, log_snr_end: float = -10.0) -> NoiseSchedule:
-    """gamma = cos²(phi), the angle equally spaced between the levels lambda_1 = log_snr_start and lambda_T = log_snr_end.
+    """Gamma = cos²(phi), the angle equally spaced between the levels lambda_1 = log_snr_start and lambda_T = log_snr_end.
 
-    Nichol & Dhariwal's cosine (2021, section 3.2), its ends cut at given log-SNRs instead of by an offset and a largest beta
-    (Ho & Salimans 2022, section 2). Spends most steps near lambda = 0, where most of an image is decided.
+    Nichol & Dhariwal's cosine (2021, section 3.2), its ends cut at given log-SNRs instead of by an
+    offset and a largest beta (Ho & Salimans 2022, section 2). Spends most steps near lambda = 0,
+    where most of an image is decided.
     """
     start, end = (np.arctan(np.exp(-level / 2)) for level in (log_snr_start, log_snr_end))
-    return from_log_gamma(2 * np.log(np.cos(np.linspace(start, end, steps) if steps != 1 else np.array([end]))))
+    return from_log_gamma(
+        2 * np.log(np.cos(np.linspace(start, end, steps) if steps != 1 else np.array([end])))
+    )
 
 
-def log_snr(steps: int, log_snr_start: float = 10.0, log_snr_end: float = -10.0, rho: float = 0.0) -> NoiseSchedule:
+def log_snr(
+    steps: int, log_snr_start: float = 10.0, log_snr_end: float = -10.0, rho: float = 0.0
+) -> NoiseSchedule:
     """Levels from lambda_1 = log_snr_start down to lambda_T = log_snr_end, equally spaced in the log-SNR.
 
-    With rho > 0 they are equally spaced in s^(1/rho), s = √((1 - gamma) / gamma) (Karras et al. 2022, eq. 5; there 7): the
-    smaller, the more of them in the noise; 0 stands for its limit, infinity. One step goes straight to lambda_T. Good for few
-    steps: each removes about the same factor of noise.
+    With rho > 0 they are equally spaced in s^(1/rho), s = √((1 - gamma) / gamma) (Karras et al.
+    2022, eq. 5; there 7): the smaller, the more of them in the noise; 0 stands for its limit,
+    infinity. One step goes straight to lambda_T. Good for few steps: each removes about the same
+    factor of noise.
     """
     levels = np.linspace(log_snr_start, log_snr_end, steps)
     if rho:
-        levels = -2 * rho * np.log(np.linspace(np.exp(-log_snr_start / 2 / rho), np.exp(-log_snr_end / 2 / rho), steps))
+        levels = (
+            -2
+            * rho
+            * np.log(
+                np.linspace(np.exp(-log_snr_start / 2 / rho), np.exp(-log_snr_end / 2 / rho), steps)
+            )
+        )
     if steps == 1:
         levels = np.array([log_snr_end])
     return from_log_gamma(-np.logaddexp(0.0, -levels))  # log sigmoid(lambda)
@@ -117,17 +142,23 @@ def respaced(schedule: NoiseSchedule, steps: int) -> NoiseSchedule:
         raise ValueError(f"cannot take {steps} steps from a schedule of {schedule.steps}")
     t = np.round(np.linspace(0, schedule.steps, steps + 1)).astype(int)[1:]
     # log gamma from whichever of gamma and 1 - gamma has more digits there
-    gamma, one_minus = (np.asarray(table, np.float64)[t] for table in (schedule.gamma, schedule.one_minus_gamma))
+    gamma, one_minus = (
+        np.asarray(table, np.float64)[t] for table in (schedule.gamma, schedule.one_minus_gamma)
+    )
     return from_log_gamma(np.where(gamma < 0.5, np.log(gamma), np.log1p(-one_minus)))
 
 
-def sample_gamma(key: Key[Array, ""], schedule: NoiseSchedule, batch: int) -> Float[Array, " batch"]:
+def sample_gamma(
+    key: Key[Array, ""], schedule: NoiseSchedule, batch: int
+) -> Float[Array, " batch"]:
     """Draws from p(gamma) = sum_t U(gamma_{t-1}, gamma_t) / T, independently *per image* (paper, section 2.4).
 
-    t is uniform in 1 ... T, then gamma is uniform between its two neighbours. Drawing one t for a whole batch, as a
-    well-known port does, has the same mean but a much larger variance of the gradient.
+    t is uniform in 1 ... T, then gamma is uniform between its two neighbours. Drawing one t for a
+    whole batch, as a well-known port does, has the same mean but a much larger variance of the
+    gradient.
 
-    float32 is enough: 1 - gamma is exact for gamma >= 1/2, so the noise added always fits the level told to the network.
+    float32 is enough: 1 - gamma is exact for gamma >= 1/2, so the noise added always fits the level
+    told to the network.
     """
     t_key, u_key = jax.random.split(key)
     t = jax.random.randint(t_key, (batch,), 1, schedule.steps + 1)

@@ -1,0 +1,1 @@
+"""Measuring: protocols, what is compared, and the report."""

@@ -56,16 +56,20 @@ class Resampled:
         if self._kind == "bicubic":
             large = operations.resize(operations.to_float(jnp.asarray(lr)), *size)
             return Made({"bicubic": np.asarray(operations.to_uint8(large))})
-        parts = [np.asarray(arrays.to_pillow(one).resize(size[::-1], Image.Resampling.NEAREST)) for one in lr]
+        parts = [
+            np.asarray(arrays.to_pillow(one).resize(size[::-1], Image.Resampling.NEAREST))
+            for one in lr
+        ]
         return Made({self._kind: np.stack(parts).reshape(len(lr), *size, lr.shape[-1])})
 
 
 class Network:
     """A checkpoint: one row for one sample, another for the mean if there are several; of a regression one row.
 
-    `steps` network evaluations replace the checkpoint's own number. With `match_input` results are corrected to agree with
-    their input; otherwise they are raw, whatever the checkpoint's default. `within` is the LR size to which images are first
-    resized, for a protocol whose sizes are not the network's.
+    `steps` network evaluations replace the checkpoint's own number. With `match_input` results are
+    corrected to agree with their input; otherwise they are raw, whatever the checkpoint's default.
+    `within` is the LR size to which images are first resized, for a protocol whose sizes are not
+    the network's.
     """
 
     def __init__(
@@ -82,7 +86,11 @@ class Network:
         self.upscaler, self.name = Upscaler(checkpoint), name
         self.random = checkpoint.method.objective.takes_noise
         self.samples = samples if self.random else 1
-        self._sampling, self._match, self._within = Sampling(steps, seed=seed, match_input=False), match_input, within
+        self._sampling, self._match, self._within = (
+            Sampling(steps, seed=seed, match_input=False),
+            match_input,
+            within,
+        )
         table = self.upscaler.engine.table(self._sampling)  # raises here for steps that cannot be
         self.about: dict[str, Any] = {
             "checkpoint": Path(checkpoint.name).name,
@@ -123,12 +131,16 @@ class Network:
             numbers = [image_id(id) for id in ids]
             made = upscaler.batch(lr, numbers, self._sampling, sample=sample)
         else:
-            made = np.stack([self._one(one, id, sample) for one, id in zip(inputs, ids, strict=True)])
+            made = np.stack(
+                [self._one(one, id, sample) for one, id in zip(inputs, ids, strict=True)]
+            )
         if (height, width) != size:
             made = np.stack([tiling.resize(one, *size) for one in made])
         if self._match:
             given = np.asarray(lr, np.float32) / 127.5 - 1
-            made = np.stack([tiling.match(one, small) for one, small in zip(made, given, strict=True)])
+            made = np.stack(
+                [tiling.match(one, small) for one, small in zip(made, given, strict=True)]
+            )
         return made
 
     def _one(self, lr: np.ndarray, id: str, sample: int) -> np.ndarray:
@@ -141,16 +153,24 @@ class Folder:
     """Images that some method has made, as files named by their id."""
 
     def __init__(self, name: str, files: Mapping[str, Path]):
-        self.about, self.rows, self._files = {"folder": name, "files": pairs.fingerprint(files)}, [name], files
+        self.about, self.rows, self._files = (
+            {"folder": name, "files": pairs.fingerprint(files)},
+            [name],
+            files,
+        )
 
-    def make(self, lr: Batch | None, ids: Sequence[str], size: tuple[int, int], channels: int = 3) -> Made:
+    def make(
+        self, lr: Batch | None, ids: Sequence[str], size: tuple[int, int], channels: int = 3
+    ) -> Made:
         channels = channels if lr is None else lr.shape[-1]
         found = []
         for id in ids:
             pixels = arrays.read(self._files[id], channels).pixels
             if pixels.shape[:2] != size:
                 height, width = pixels.shape[:2]
-                raise UserError(f"{self._files[id]} is {width}×{height}, and its reference {size[1]}×{size[0]}")
+                raise UserError(
+                    f"{self._files[id]} is {width}×{height}, and its reference {size[1]}×{size[0]}"
+                )
             found.append(pixels)
         return Made({self.rows[0]: np.stack(found)})
 

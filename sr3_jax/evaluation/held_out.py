@@ -37,7 +37,9 @@ class HeldOut(NamedTuple):
     @property
     def bicubic(self) -> UInt8[np.ndarray, "n h h c"]:
         """The baseline: LR enlarged by bicubic, rounded."""
-        return to_uint8(operations.resize(operations.to_float(jnp.asarray(self.lr)), *self.hr.shape[1:3]))
+        return to_uint8(
+            operations.resize(operations.to_float(jnp.asarray(self.lr)), *self.hr.shape[1:3])
+        )
 
     def mean(self, values: np.ndarray) -> float:
         """The mean over the whole split of one value an image."""
@@ -50,7 +52,9 @@ class HeldOut(NamedTuple):
     def collect(self, images: np.ndarray, count: int) -> np.ndarray:
         """The `count` images shown, in order, from this process's `images` of them."""
         spread = self._spread(count)
-        return parallel.combine(images, np.searchsorted(spread, self.rows[self.shown(count)]), len(spread))
+        return parallel.combine(
+            images, np.searchsorted(spread, self.rows[self.shown(count)]), len(spread)
+        )
 
     def _spread(self, count: int) -> np.ndarray:
         return np.linspace(0, self.total, min(count, self.total), endpoint=False).astype(int)
@@ -62,11 +66,21 @@ def load(config: ConfigDict, limit: int = 0, split: str = "eval") -> HeldOut:
     `split` is "eval", or "validation" for what choices are made by (data.sources.open_source).
     """
     if config.data.hr_size < 11:
-        raise UserError(f"data.hr_size = {config.data.hr_size} must be at least 11 to be evaluated: that is the window of SSIM")
+        raise UserError(
+            f"data.hr_size = {config.data.hr_size} must be at least 11 to be evaluated: that is the window of SSIM"
+        )
     data = load_evaluation(open_source(config, split), config, limit)
     given = _corrupted(build_task(config), data.images, data.ids)
     signals = {name: np.asarray(values) for name, values in given.signals.items()}
-    return HeldOut(data.images, to_uint8(given.image), signals, data.names, data.ids.tolist(), data.rows, data.total)
+    return HeldOut(
+        data.images,
+        to_uint8(given.image),
+        signals,
+        data.names,
+        data.ids.tolist(),
+        data.rows,
+        data.total,
+    )
 
 
 def _corrupted(task: Task, images: np.ndarray, ids: np.ndarray) -> Given:
@@ -75,13 +89,18 @@ def _corrupted(task: Task, images: np.ndarray, ids: np.ndarray) -> Given:
     if not task.signals or not len(images):
         return task.corrupt(hr)
     keys = jax.vmap(lambda id: image_key(0, id))(jnp.asarray(ids, jnp.int32))
-    one = jax.vmap(lambda image, key: jax.tree.map(lambda leaf: leaf[0], task.corrupt(image[None], key)))
+    one = jax.vmap(
+        lambda image, key: jax.tree.map(lambda leaf: leaf[0], task.corrupt(image[None], key))
+    )
     return one(hr, keys)
 
 
 def mean_scores(images: np.ndarray, held_out: HeldOut) -> dict[str, float]:
     """The mean of each metric over the whole split, from this process's images."""
-    return {name: held_out.mean(values) for name, values in distortion.scores(images, held_out.hr, held_out.lr).items()}
+    return {
+        name: held_out.mean(values)
+        for name, values in distortion.scores(images, held_out.hr, held_out.lr).items()
+    }
 
 
 def during_training(config: ConfigDict) -> Callable[[PyTree], tuple[dict[str, float], np.ndarray]]:
@@ -92,7 +111,10 @@ def during_training(config: ConfigDict) -> Callable[[PyTree], tuple[dict[str, fl
 
     def evaluate(params: PyTree) -> tuple[dict[str, float], np.ndarray]:
         upscaler.set_params(params)  # same shapes: no compilation but the first
-        sr, shown = to_uint8(upscaler.batch(held_out.lr, held_out.ids, signals=held_out.signals)), held_out.shown(count)
+        sr, shown = (
+            to_uint8(upscaler.batch(held_out.lr, held_out.ids, signals=held_out.signals)),
+            held_out.shown(count),
+        )
         columns = {"LR": held_out.lr, "bicubic": held_out.bicubic, "output": sr, "HR": held_out.hr}
         return mean_scores(sr, held_out), sheet.grid(
             {title: held_out.collect(batch[shown], count) for title, batch in columns.items()}

@@ -39,7 +39,9 @@ class Split:
 
     def __post_init__(self):
         data = self.config.data
-        shown = ("source", "hr_size", "lr_size", "fit") + (("resample",) if data.fit == "resize" else ())
+        shown = ("source", "hr_size", "lr_size", "fit") + (
+            ("resample",) if data.fit == "resize" else ()
+        )
         self.about = {name: data[name] for name in shown} | {
             "channels": self.config.model.image_channels,
             "n": len(self.places),
@@ -49,7 +51,9 @@ class Split:
         elif data.source in ("folder", "records"):
             self.about["data"] = data.eval_folder or data.folder
         if isinstance(self.source, Folder):
-            self.about["files"] = pairs.fingerprint({name: self.source.root / name for name in self.source.names})
+            self.about["files"] = pairs.fingerprint(
+                {name: self.source.root / name for name in self.source.names}
+            )
         self.scale = data.hr_size // data.lr_size
 
     def chunks(self) -> list[list[int]]:
@@ -57,7 +61,9 @@ class Split:
 
     def id_of(self, place: int) -> str:
         """The id of an image, without reading it where that can be had."""
-        return self.source.names[place] if isinstance(self.source, Folder) else self.source[place].id
+        return (
+            self.source.names[place] if isinstance(self.source, Folder) else self.source[place].id
+        )
 
     def load(self, places: Sequence[int]) -> Images:
         hr, ids, notes, dropped = [], list[str](), list[tuple[str, ...]](), list[str]()
@@ -83,12 +89,18 @@ class Pairs:
     scale = 1
 
     def __init__(self, reference: Path, lr: Path | None, methods: Mapping[str, Path]):
-        others = {f"images {name}": folder for name, folder in methods.items()} | ({"lr": lr} if lr else {})
+        others = {f"images {name}": folder for name, folder in methods.items()} | (
+            {"lr": lr} if lr else {}
+        )
         self.stems, self._files = pairs.match(reference, others)
         self._lr = lr is not None
         self.methods = {name: self._files[f"images {name}"] for name in methods}
         self._sizes = [self._size(stem) for stem in self.stems]
-        self.about = {"reference": str(reference), "lr": str(lr) if lr else None, "n": len(self.stems)}
+        self.about = {
+            "reference": str(reference),
+            "lr": str(lr) if lr else None,
+            "n": len(self.stems),
+        }
         self.about |= {name: pairs.fingerprint(files) for name, files in self._files.items()}
 
     def _size(self, stem: str) -> tuple[int, ...]:
@@ -98,7 +110,9 @@ class Pairs:
         for files in self.methods.values():
             ours = arrays.read_size(files[stem])
             if ours != (width, height):
-                raise UserError(f"{files[stem]} is {ours[0]}×{ours[1]} and {reference} is {width}×{height}")
+                raise UserError(
+                    f"{files[stem]} is {ours[0]}×{ours[1]} and {reference} is {width}×{height}"
+                )
         if min(width, height) < 11:
             raise UserError(f"{reference} is {width}×{height}; the window of SSIM is 11×11")
         small = arrays.read_size(self._files["lr"][stem]) if self._lr else ()
@@ -111,12 +125,20 @@ class Pairs:
         groups: dict[tuple[int, ...], list[int]] = {}
         for i in order:
             groups.setdefault(self._sizes[i], []).append(i)
-        return [group[start : start + CHUNK] for group in groups.values() for start in range(0, len(group), CHUNK)]
+        return [
+            group[start : start + CHUNK]
+            for group in groups.values()
+            for start in range(0, len(group), CHUNK)
+        ]
 
     def load(self, places: Sequence[int]) -> Images:
         stems = [self.stems[i] for i in places]
         hr = np.stack([pairs.read_rgb(self._files["reference"][stem]) for stem in stems])
-        lr = np.stack([pairs.read_rgb(self._files["lr"][stem]) for stem in stems]) if self._lr else None
+        lr = (
+            np.stack([pairs.read_rgb(self._files["lr"][stem]) for stem in stems])
+            if self._lr
+            else None
+        )
         return Images(stems, hr, lr)
 
 
@@ -130,7 +152,10 @@ class Alone:
         if len(self._sizes) > 1:
             shown = ", ".join(f"{width}×{height}" for width, height in sorted(self._sizes)[:4])
             raise UserError(f"{folder} holds images of several sizes: {shown}")
-        self.scale, self.about = scale, {"images": str(folder), "n": len(self._stems), "files": pairs.fingerprint(self.files)}
+        self.scale, self.about = (
+            scale,
+            {"images": str(folder), "n": len(self._stems), "files": pairs.fingerprint(self.files)},
+        )
 
     def chunks(self) -> list[list[int]]:
         places = list(range(len(self._stems)))
@@ -168,13 +193,17 @@ def split(protocol: Protocol, config: ConfigDict | None, options: Options) -> Sp
         if config is None and protocol.data.get("source") == "orl":
             task.model.image_channels = 1
     if protocol.paper and task.model.image_channels != 3:
-        raise UserError(f"--protocol={protocol.name} is of colour images, and the network is for grey ones")
+        raise UserError(
+            f"--protocol={protocol.name} is of colour images, and the network is for grey ones"
+        )
     if options.data:
         _point_at(data, options.data)
     if protocol.hr_size:
         data.max_bad_fraction = 1.0  # the paper leaves out what is too small, however much that is
     if data.hr_size < 11:
-        raise UserError(f"data.hr_size = {data.hr_size} must be at least 11 to be evaluated: that is the window of SSIM")
+        raise UserError(
+            f"data.hr_size = {data.hr_size} must be at least 11 to be evaluated: that is the window of SSIM"
+        )
     source = open_source(task, "eval")
     places = list(range(len(source)))
     if protocol.first:
@@ -189,7 +218,9 @@ def _first(source: Source, count: int) -> list[int]:
     if not isinstance(source, Folder):
         return list(range(min(count, len(source))))
     place = {name: i for i, name in enumerate(source.names)}
-    names = sorted([*place, *(one.id for one in source.dropped)], key=lambda name: name.rpartition("/")[2])
+    names = sorted(
+        [*place, *(one.id for one in source.dropped)], key=lambda name: name.rpartition("/")[2]
+    )
     return [place[name] for name in names[:count] if name in place]
 
 

@@ -1,8 +1,9 @@
 """Contenders and meters over a set of images, in chunks: a run that was killed goes on where it was.
 
-Each chunk is a file below FOLDER/chunks, there as a whole or not at all: values by row, and the vectors (features of networks)
-that metrics of whole sets need. Processes share the chunks; FOLDER must be a place that all of them see. Memory is that of a
-chunk, and of the statistics, however many images there are.
+Each chunk is a file below FOLDER/chunks, there as a whole or not at all: values by row, and the
+vectors (features of networks) that metrics of whole sets need. Processes share the chunks; FOLDER
+must be a place that all of them see. Memory is that of a chunk, and of the statistics, however many
+images there are.
 """
 
 import json
@@ -42,7 +43,11 @@ class Images(NamedTuple):
 
     def size(self, scale: int) -> tuple[int, int]:
         """(height, width) of what they are to make."""
-        return self.hr.shape[1:3] if self.hr is not None else tuple(scale * side for side in self.given.shape[1:3])
+        return (
+            self.hr.shape[1:3]
+            if self.hr is not None
+            else tuple(scale * side for side in self.given.shape[1:3])
+        )
 
 
 @runtime_checkable
@@ -70,7 +75,11 @@ class Pictures(NamedTuple):
 
 
 class Meter(NamedTuple):
-    """A family of metrics. `each` gives a value an image, (n,), or a vector, (n, d), which is kept until `end` looks at all."""
+    """A family of metrics.
+
+    `each` gives a value an image, (n,), or a vector, (n, d), which is kept until `end` looks at
+    all.
+    """
 
     name: str
     each: Callable[[Pictures], dict[str, np.ndarray]]
@@ -102,9 +111,12 @@ class Collected:
                 found.setdefault(row, {})
         self.rows = list(found)
         for row, values in found.items():
-            # a metric that could not be had of all images, such as LPIPS of the smallest, has no mean
+            # a metric that could not be had of all images, such as LPIPS of the smallest, has no
+            # mean
             complete = {metric: np.concatenate(parts) for metric, parts in values.items()}
-            self.per_image[row] = {metric: all_ for metric, all_ in complete.items() if len(all_) == len(self.ids)}
+            self.per_image[row] = {
+                metric: all_ for metric, all_ in complete.items() if len(all_) == len(self.ids)
+            }
             self.whole[row] = {}
 
     def vectors(self, row: str, name: str) -> Iterator[Float[np.ndarray, "n d"]]:
@@ -117,16 +129,22 @@ class Collected:
     def methods(self) -> dict[str, dict[str, float]]:
         """The numbers of the table: means over the images, and what is of the whole set."""
         return {
-            row: {metric: float(values.mean()) for metric, values in self.per_image[row].items()} | self.whole[row]
+            row: {metric: float(values.mean()) for metric, values in self.per_image[row].items()}
+            | self.whole[row]
             for row in self.rows
         }
 
     def intervals(self) -> dict[str, dict[str, tuple[float, float]]]:
         """95 % intervals of the means."""
-        return {row: {metric: interval(values) for metric, values in self.per_image[row].items()} for row in self.rows}
+        return {
+            row: {metric: interval(values) for metric, values in self.per_image[row].items()}
+            for row in self.rows
+        }
 
 
-def interval(values: Float[np.ndarray, " n"], draws: int = 2000, seed: int = 0) -> tuple[float, float]:
+def interval(
+    values: Float[np.ndarray, " n"], draws: int = 2000, seed: int = 0
+) -> tuple[float, float]:
     """The 95 % interval of a mean, by the bootstrap over images."""
     rng = np.random.default_rng(seed)
     means = [values[rng.integers(len(values), size=len(values))].mean() for _ in range(draws)]
@@ -143,8 +161,8 @@ def measure(
 ) -> Collected | None:
     """Measures what is not measured yet; returns everything, on the main process, and None on the others.
 
-    `on_images(count)` is called after every chunk, those of an earlier run included. Raises UserError when the folder holds the
-    beginning of another run.
+    `on_images(count)` is called after every chunk, those of an earlier run included. Raises
+    UserError when the folder holds the beginning of another run.
     """
     chunks = data.chunks()
     _check_same_run(folder, _about(data, contenders, meters))
@@ -158,7 +176,10 @@ def measure(
         return None
     collected = Collected(folder, len(chunks))
     if not collected.ids:
-        raise UserError("no image could be measured" + (f": {collected.dropped[0]}" if collected.dropped else ""))
+        raise UserError(
+            "no image could be measured"
+            + (f": {collected.dropped[0]}" if collected.dropped else "")
+        )
     for meter in meters:
         if meter.end:
             meter.end(collected)
@@ -173,7 +194,8 @@ def forget(folder: AnyPath) -> bool:
     for file in chunks.iterdir():
         if file.name == RUN or file.suffix == ".npz":
             file.unlink()
-    if isinstance(chunks, Path) and not any(chunks.iterdir()):  # an object store has no empty folders
+    # An object store has no empty folders
+    if isinstance(chunks, Path) and not any(chunks.iterdir()):
         chunks.rmdir()
     return True
 
@@ -205,12 +227,21 @@ def _measure_chunk(
         for contender in contenders:
             made = contender.make(images.given, images.ids, images.size(data.scale))
             for row, pictures in made.images.items():
-                look(row, Pictures(pictures, images.hr, images.lr, images.ids, made.samples.get(row)), meters)
+                look(
+                    row,
+                    Pictures(pictures, images.hr, images.lr, images.ids, made.samples.get(row)),
+                    meters,
+                )
         of_reference = [meter for meter in meters if meter.of_reference]
         if images.hr is not None and of_reference:
             look(HR, Pictures(images.hr, images.hr, images.lr, images.ids, None), of_reference)
     notes = [list(notes) for notes in images.notes]
-    return {"ids": images.ids, "notes": notes, "dropped": list(images.dropped), "values": values}, vectors
+    return {
+        "ids": images.ids,
+        "notes": notes,
+        "dropped": list(images.dropped),
+        "values": values,
+    }, vectors
 
 
 def _file(folder: AnyPath, number: int) -> AnyPath:
@@ -234,7 +265,9 @@ def _check_same_run(folder: AnyPath, about: dict[str, Any]) -> None:
     file = folder / "chunks" / RUN
     text = json.dumps(about, indent=2, sort_keys=True)
     if not file.exists() and file.parent.is_dir() and any(file.parent.iterdir()):
-        raise UserError(f"{file.parent} is there, but not of an evaluation: choose another --output")
+        raise UserError(
+            f"{file.parent} is there, but not of an evaluation: choose another --output"
+        )
     if file.exists() and json.loads(file.read_text()) != json.loads(text):
         raise UserError(
             f"{folder} holds the beginning of another evaluation, of other data, checkpoints or settings (see {file}): choose "

@@ -27,7 +27,10 @@ def pixels() -> Meter:
             found = {"psnr": distortion.psnr(images, hr), "ssim": distortion.ssim(images, hr)}
             if images.shape[-1] == 3:
                 ours, theirs = distortion.luma(images), distortion.luma(hr)
-                found |= {"psnr_y": distortion.psnr(ours, theirs), "ssim_y": distortion.ssim(ours, theirs)}
+                found |= {
+                    "psnr_y": distortion.psnr(ours, theirs),
+                    "ssim_y": distortion.ssim(ours, theirs),
+                }
         return found | (distortion.consistency(images, lr) if lr is not None else {})
 
     return Meter("pixels", each)
@@ -40,7 +43,11 @@ def perceptual() -> Meter:
         images, hr = pictures.images, pictures.hr
         if hr is None:
             return {}
-        found = {name: lpips(images, hr, name) for name in SMALLEST if min(images.shape[1:3]) >= SMALLEST[name]}
+        found = {
+            name: lpips(images, hr, name)
+            for name in SMALLEST
+            if min(images.shape[1:3]) >= SMALLEST[name]
+        }
         return {f"lpips_{name}": np.asarray(values, np.float64) for name, values in found.items()}
 
     return Meter("lpips", each, about={"lpips": "LPIPS 0.1, VGG16 and AlexNet"})
@@ -50,7 +57,10 @@ def classes(network: FeatureNetwork, reference: Reference | None = None, name: s
     """FID, KID, precision, recall and the Inception score, against the references or against a set's statistics."""
 
     def each(pictures: Pictures) -> dict[str, np.ndarray]:
-        parts = [network(pictures.images[start : start + 16]) for start in range(0, len(pictures.images), 16)]
+        parts = [
+            network(pictures.images[start : start + 16])
+            for start in range(0, len(pictures.images), 16)
+        ]
         return {
             "features": np.concatenate([np.asarray(part.features) for part in parts]),
             "logits": np.concatenate([np.asarray(part.logits) for part in parts]),
@@ -104,14 +114,21 @@ def faces(embed: identity.Embed, name: str) -> Meter:
         gallery = np.concatenate(list(collected.vectors(HR, "face")))
         people = [person(id) for id in collected.ids]
         counts = Counter(people)
-        ranked = len(counts) > 1 and min(counts.values()) > 1  # else there is nobody to be found among, or nobody to find
+        # Else there is nobody to be found among, or nobody to find
+        ranked = len(counts) > 1 and min(counts.values()) > 1
         for row in collected.rows:
             probes = gallery if row == HR else np.concatenate(list(collected.vectors(row, "face")))
             if ranked:
                 collected.per_image[row]["rank_1"] = identity.rank_1(probes, gallery, people)
             collected.per_image[row]["cosine"] = identity.cosine(probes, gallery)
 
-    return Meter("identity", each, end, True, {"identity": {"network": name, "gallery": "all other HR images"}})
+    return Meter(
+        "identity",
+        each,
+        end,
+        True,
+        {"identity": {"network": name, "gallery": "all other HR images"}},
+    )
 
 
 def person(id: str) -> str:
@@ -119,7 +136,9 @@ def person(id: str) -> str:
     return id.rpartition("/")[0]
 
 
-def accuracy(classifier: Classifier, name: str, labels: Callable[[Sequence[str]], np.ndarray]) -> Meter:
+def accuracy(
+    classifier: Classifier, name: str, labels: Callable[[Sequence[str]], np.ndarray]
+) -> Meter:
     """Top-1 and top-5 accuracy of a classifier; `labels` gives the classes of ids."""
     from sr3_jax.metrics.networks import resnet
 

@@ -16,10 +16,18 @@ def best_and_worst(data: Any, field_: Sequence[Contender], collected: Collected)
     """The images on which the last network (or else the last contender) is best, median and worst, by LPIPS or else PSNR."""
     main = next((one for one in reversed(field_) if isinstance(one, Network)), field_[-1])
     judged = collected.per_image[main.rows[0]]
-    values = judged["lpips_vgg"] if "lpips_vgg" in judged else -judged.get("psnr", np.arange(len(collected.ids)) * -1.0)
+    values = (
+        judged["lpips_vgg"]
+        if "lpips_vgg" in judged
+        else -judged.get("psnr", np.arange(len(collected.ids)) * -1.0)
+    )
     order, n = np.argsort(values, kind="stable"), len(values)
     middle = max(0, n // 2 - PICKED // 2)
-    ranges = (range(min(PICKED, n)), range(middle, min(middle + PICKED, n)), range(max(0, n - PICKED), n))
+    ranges = (
+        range(min(PICKED, n)),
+        range(middle, min(middle + PICKED, n)),
+        range(max(0, n - PICKED), n),
+    )
     chosen = [int(order[i]) for i in dict.fromkeys(i for picks in ranges for i in picks)]
     places = [place for chunk in data.chunks() for place in chunk]
     columns: dict[str, list[np.ndarray]] = {}

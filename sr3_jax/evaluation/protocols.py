@@ -1,7 +1,8 @@
 """The paper's tables, and ours, each as a protocol: which images, which sizes, what is measured, what others have reported.
 
-What a protocol does not say is as in the paper: the LR image is the HR image down-sampled by anti-aliased bicubic, rounded to 8
-bits; the HR image is the largest central square, area-resampled; results are rounded, and raw unless match_input.
+What a protocol does not say is as in the paper: the LR image is the HR image down-sampled by
+anti-aliased bicubic, rounded to 8 bits; the HR image is the largest central square, area-resampled;
+results are rounded, and raw unless match_input.
 """
 
 from collections.abc import Mapping, Sequence
@@ -28,9 +29,11 @@ class Options:
     limit: int = 0  # images; 0: all
     match_input: bool = False
     inception: FeatureNetwork | None = None
-    reference: Reference | None = None  # statistics that FID compares with; None: those of the HR images
+    # Statistics that FID compares with; None: those of the HR images
+    reference: Reference | None = None
     classifier: Classifier | None = None
-    labels: Mapping[str, int] = field(default_factory=dict)  # class by file name; none: the sorted folders are the classes
+    # Class by file name; none: the sorted folders are the classes
+    labels: Mapping[str, int] = field(default_factory=dict)
     embed: Embed | None = None
     perceptual: bool = True
 
@@ -44,10 +47,12 @@ class Protocol:
     columns: tuple[str, ...]  # of report.COLUMNS
     hr_size: int = 0  # 0: the checkpoint's
     lr_size: int = 0
-    data: Mapping[str, Any] = field(default_factory=dict)  # fields of config.data; {}: options.data or the checkpoint's
+    # Fields of config.data; {}: options.data or the checkpoint's
+    data: Mapping[str, Any] = field(default_factory=dict)
     first: int = 0  # only so many images, in the order of their file names
     each: int = 0  # at most so many squares of one photograph, spread over it
-    within: int | None = None  # networks get the LR image resized to this, and their result is resized to hr_size
+    # Networks get the LR image resized to this, and their result is resized to hr_size
+    within: int | None = None
     needs: tuple[str, ...] = ()  # options that must be given
     paper: Mapping[str, Mapping[str, float]] = field(default_factory=dict)  # rows as published
 
@@ -62,12 +67,22 @@ PROTOCOLS = {
     protocol.name: protocol
     for protocol in (
         Protocol(
-            "held_out", "the held-out images of the checkpoint's own data", (*PIXELS, *LPIPS, *IDENTITY, *SETS, *DIVERSITY)
+            "held_out",
+            "the held-out images of the checkpoint's own data",
+            (*PIXELS, *LPIPS, *IDENTITY, *SETS, *DIVERSITY),
         ),
         Protocol(
             "orl",
             "AT&T faces 16 → 64, people 31–40",
-            ("psnr", "ssim", "lpips_vgg", *IDENTITY, "consistency_mse_1e5", "consistency_db", *DIVERSITY),
+            (
+                "psnr",
+                "ssim",
+                "lpips_vgg",
+                *IDENTITY,
+                "consistency_mse_1e5",
+                "consistency_db",
+                *DIVERSITY,
+            ),
             64,
             16,
             {"source": "orl", "resample": "bicubic"},
@@ -121,7 +136,12 @@ PROTOCOLS = {
             needs=("data", "inception"),
             paper={
                 "Reference (paper)": {"fid": 1.9, "inception_score": 240.8},
-                "Regression (paper)": {"fid": 15.2, "inception_score": 121.1, "psnr": 27.9, "ssim": 0.801},
+                "Regression (paper)": {
+                    "fid": 15.2,
+                    "inception_score": 121.1,
+                    "psnr": 27.9,
+                    "ssim": 0.801,
+                },
                 "SR3 (paper)": {"fid": 5.2, "inception_score": 180.1, "psnr": 26.4, "ssim": 0.762},
             },
         ),
@@ -171,7 +191,9 @@ PROTOCOLS = {
             },
         ),
         Protocol(
-            "images", "any methods' images against their references", (*PIXELS, "psnr_y", "ssim_y", *LPIPS, *IDENTITY, *SETS)
+            "images",
+            "any methods' images against their references",
+            (*PIXELS, "psnr_y", "ssim_y", *LPIPS, *IDENTITY, *SETS),
         ),
     )
 }

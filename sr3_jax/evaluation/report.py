@@ -51,13 +51,20 @@ def versions() -> dict[str, str]:
     }
 
 
-def rows(methods: Methods, columns: Sequence[str] = (), paper: Methods | None = None) -> list[list[str]]:
+def rows(
+    methods: Methods, columns: Sequence[str] = (), paper: Methods | None = None
+) -> list[list[str]]:
     """The table's cells, header first; of those of `columns` (none: all) that any of our methods has; published rows last."""
     paper = paper or {}
-    wanted = [key for key in columns or COLUMNS if any(key in values for values in methods.values())]
+    wanted = [
+        key for key in columns or COLUMNS if any(key in values for values in methods.values())
+    ]
     cells = [["method"] + [COLUMNS[key][0] for key in wanted]]
     for name, values in [*methods.items(), *paper.items()]:
-        cells.append([name] + [COLUMNS[key][1].format(values[key]) if key in values else "–" for key in wanted])
+        cells.append(
+            [name]
+            + [COLUMNS[key][1].format(values[key]) if key in values else "–" for key in wanted]
+        )
     return cells
 
 
@@ -71,7 +78,9 @@ def markdown(methods: Methods, columns: Sequence[str] = (), paper: Methods | Non
 def show(results: Results) -> None:
     """Prints the table to the terminal; in several parts, one below the other, when it is too wide."""
     console = Console()
-    columns = list(zip(*rows(results["methods"], results["columns"], results["paper"]), strict=True))
+    columns = list(
+        zip(*rows(results["methods"], results["columns"], results["paper"]), strict=True)
+    )
     names, left = columns[0], columns[1:]
     room = console.width - max(map(len, names)) - 4
     while left:
@@ -81,7 +90,9 @@ def show(results: Results) -> None:
         table = Table(box=box.SIMPLE)
         table.add_column(names[0], no_wrap=True)
         for column in part:
-            table.add_column(textwrap.fill(column[0], _width(column) - 3), justify="right", no_wrap=True)
+            table.add_column(
+                textwrap.fill(column[0], _width(column) - 3), justify="right", no_wrap=True
+            )
         for row in list(zip(names, *part, strict=True))[1:]:
             table.add_row(*row)
         console.print(table)
@@ -97,11 +108,16 @@ def footnote(results: Results) -> str:
     parts = [f"{results['title']}: {results['n']} images"]
     for name, about in results["networks"].items():
         words = about.items() if isinstance(about, Mapping) else [("", about)]
-        parts.append(f"{name}: " + ", ".join(f"{key} {value}".strip() for key, value in words if value is not None))
+        parts.append(
+            f"{name}: "
+            + ", ".join(f"{key} {value}".strip() for key, value in words if value is not None)
+        )
     return "; ".join(parts) + "."
 
 
-def save(folder: AnyPath, results: Results, picture: UInt8[np.ndarray, "h w c"] | None = None) -> None:
+def save(
+    folder: AnyPath, results: Results, picture: UInt8[np.ndarray, "h w c"] | None = None
+) -> None:
     """Writes results.json, table.md and, if there is a picture, grid.png into `folder`."""
     write_text(folder / "results.json", json.dumps(results, indent=2) + "\n")
     table = markdown(results["methods"], results["columns"], results["paper"])

@@ -1,6 +1,7 @@
 """A protocol, run: `sr3 evaluate`.
 
-results, picture = run(PROTOCOLS["orl"], [load_checkpoint("faces-16-64")], folder, Options(samples=8))
+results, picture = run(PROTOCOLS["orl"], [load_checkpoint("faces-16-64")], folder,
+Options(samples=8))
 """
 
 import shlex
@@ -40,7 +41,8 @@ def run(
 ) -> tuple[report.Results, np.ndarray | None] | None:
     """Measures bicubic, nearest, the checkpoints and the methods' images; returns what results.json holds, and the picture.
 
-    Goes on where a run that was stopped left off in `folder`. None on all processes but the main one. Raises UserError.
+    Goes on where a run that was stopped left off in `folder`. None on all processes but the main
+    one. Raises UserError.
     """
     check_needs(protocol, options)
     _check_names(options)
@@ -51,7 +53,9 @@ def run(
     if options.lr:
         data: Split | Alone = Alone(options.lr, protocol.hr_size // protocol.lr_size, options.limit)
         if options.reference is None:
-            raise UserError("images without references need --reference=… for FID (sr3 evaluate --help)")
+            raise UserError(
+                "images without references need --reference=… for FID (sr3 evaluate --help)"
+            )
     else:
         if not checkpoints and not options.images:
             raise UserError(f"--protocol={protocol.name} needs --checkpoint=… or --images=…")
@@ -61,7 +65,15 @@ def run(
     if len(set(rows)) < len(rows):
         raise UserError(f"two rows would have one name: {', '.join(rows)}")
     return _measured(
-        protocol, data, field_, _meters(protocol, options, data), folder, options, checkpoints, on_start, on_images
+        protocol,
+        data,
+        field_,
+        _meters(protocol, options, data),
+        folder,
+        options,
+        checkpoints,
+        on_start,
+        on_images,
     )
 
 
@@ -75,17 +87,25 @@ def check_needs(protocol: Protocol, given: Any) -> None:
     if given.labels and "top_1" not in protocol.columns:
         raise UserError(f"--labels is for --protocol=table3, not for --protocol={protocol.name}")
     if given.data and given.lr:
-        raise UserError("--data and --lr cannot be given together: the images come from one of them")
+        raise UserError(
+            "--data and --lr cannot be given together: the images come from one of them"
+        )
     if given.data and protocol.data and "data" not in protocol.needs:
-        raise UserError(f"--protocol={protocol.name} has images of its own; --data is for the paper's tables")
+        raise UserError(
+            f"--protocol={protocol.name} has images of its own; --data is for the paper's tables"
+        )
     if given.lr and protocol.name not in ("table5", "images"):
-        raise UserError(f"--lr is for --protocol=table5 or for --images and --reference, not for --protocol={protocol.name}")
+        raise UserError(
+            f"--lr is for --protocol=table5 or for --images and --reference, not for --protocol={protocol.name}"
+        )
 
 
 def _check_names(options: Options) -> None:
     for name in options.images:
         if name in (HR, "reference") or "/" in name:
-            raise UserError(f"a method cannot be called {name!r} here: give NAME=DIR with another name")
+            raise UserError(
+                f"a method cannot be called {name!r} here: give NAME=DIR with another name"
+            )
 
 
 def run_images(
@@ -98,12 +118,26 @@ def run_images(
     """As `run`, of any methods' images (options.images) against a folder of references."""
     _check_names(options)
     data = Pairs(reference, options.lr, options.images)
-    field_: list[Contender] = [contenders.Folder(name, files) for name, files in data.methods.items()]
+    field_: list[Contender] = [
+        contenders.Folder(name, files) for name, files in data.methods.items()
+    ]
     protocol = PROTOCOLS["images"]
-    return _measured(protocol, data, field_, _meters(protocol, options, data), folder, options, [], on_start, on_images)
+    return _measured(
+        protocol,
+        data,
+        field_,
+        _meters(protocol, options, data),
+        folder,
+        options,
+        [],
+        on_start,
+        on_images,
+    )
 
 
-def statistics(images: Path, folder: AnyPath, inception: FeatureNetwork, on_images: Callable[[int], object]) -> Reference:
+def statistics(
+    images: Path, folder: AnyPath, inception: FeatureNetwork, on_images: Callable[[int], object]
+) -> Reference:
     """The statistics of a folder of images, for FID."""
     features = meters.classes(inception)._replace(end=None)
     data = Alone(images)
@@ -119,7 +153,9 @@ def finish(output: AnyPath, names: Sequence[str] = ()) -> None:
             place.rmdir()
 
 
-def export(protocol: Protocol, folder: Path, options: Options, checkpoints: Sequence[Checkpoint] = ()) -> int:
+def export(
+    protocol: Protocol, folder: Path, options: Options, checkpoints: Sequence[Checkpoint] = ()
+) -> int:
     """Writes the protocol's images, folder/lr and folder/reference, for methods of any kind; returns their number."""
     data = split(protocol, checkpoints[0].config if checkpoints else None, options)
     _by_stem(data)
@@ -144,7 +180,9 @@ def _by_stem(data: Split) -> dict[str, str]:
     for place in data.places:
         id = data.id_of(place)
         if _stem(id) in found:
-            raise UserError(f"{found[_stem(id)]} and {id} have the same stem: which of them is meant?")
+            raise UserError(
+                f"{found[_stem(id)]} and {id} have the same stem: which of them is meant?"
+            )
         found[_stem(id)] = id
     return found
 
@@ -161,13 +199,16 @@ def _check_alike(checkpoints: Sequence[Checkpoint]) -> None:
         for name in ("data.hr_size", "data.lr_size", "model.image_channels"):
             ours, theirs = config_lib.get(first.config, name), config_lib.get(other.config, name)
             if ours != theirs and not _any_size(name, checkpoints):
-                raise UserError(f"{first.name} and {other.name} cannot share a table: {name} is {ours} and {theirs}")
+                raise UserError(
+                    f"{first.name} and {other.name} cannot share a table: {name} is {ours} and {theirs}"
+                )
 
 
 def _any_size(name: str, checkpoints: Sequence[Checkpoint]) -> bool:
     """Whether networks of other sizes can share a table: those of convolutions alone take any."""
     return name != "model.image_channels" and not any(
-        checkpoint.config.model.attention or checkpoint.config.model.middle_attention for checkpoint in checkpoints
+        checkpoint.config.model.attention or checkpoint.config.model.middle_attention
+        for checkpoint in checkpoints
     )
 
 
@@ -180,7 +221,8 @@ def _contenders(
     taken: set[str] = set()
     for checkpoint in checkpoints:
         objective = checkpoint.method.objective
-        name, own = objective.title, objective.choices.steps  # the only number of evaluations that it has, if there is one
+        # The only number of evaluations that it has, if there is one
+        name, own = objective.title, objective.choices.steps
         if own and objective.takes_noise:
             name = _row(name, own)
         if protocol.name == "table5":
@@ -192,7 +234,9 @@ def _contenders(
             field_.append(
                 Network(
                     checkpoint,
-                    _row(name, steps or checkpoint.config.sample.steps) if len(options.steps) > 1 and not own else name,
+                    _row(name, steps or checkpoint.config.sample.steps)
+                    if len(options.steps) > 1 and not own
+                    else name,
                     samples=options.samples,
                     steps=steps or None,
                     seed=options.seed,
@@ -227,11 +271,15 @@ def _meters(protocol: Protocol, options: Options, data: Any) -> list[Meter]:
     if options.inception and protocol.name != "table3":
         found.append(meters.classes(options.inception, options.reference, _name(data)))
     if options.embed and "rank_1" in wanted:
-        found.append(meters.faces(options.embed, getattr(options.embed, "name", "given by the caller")))
+        found.append(
+            meters.faces(options.embed, getattr(options.embed, "name", "given by the caller"))
+        )
     if options.classifier and "top_1" in wanted:
         found.append(
             meters.accuracy(
-                options.classifier, getattr(options.classifier, "name", "given by the caller"), _labels(data, options)
+                options.classifier,
+                getattr(options.classifier, "name", "given by the caller"),
+                _labels(data, options),
             )
         )
     if options.samples > 1 and "coverage" in wanted:
@@ -269,7 +317,11 @@ def _labels(data: Split, options: Options) -> Callable[[Sequence[str]], np.ndarr
 
 
 def _generated(
-    protocol: Protocol, folder: AnyPath, options: Options, on_start: Callable[[int], object], on_images: Callable[[int], object]
+    protocol: Protocol,
+    folder: AnyPath,
+    options: Options,
+    on_start: Callable[[int], object],
+    on_images: Callable[[int], object],
 ) -> tuple[report.Results, np.ndarray | None] | None:
     """Table 4: sets of images, each against one reference."""
     assert options.inception is not None
@@ -318,7 +370,9 @@ def _measured(
     for meter in found:
         networks |= meter.about
     if "identity" in networks:
-        networks["identity"] = networks["identity"] | {"gallery": f"the other {len(collected.ids) - 1} HR images"}
+        networks["identity"] = networks["identity"] | {
+            "gallery": f"the other {len(collected.ids) - 1} HR images"
+        }
     methods = collected.methods()
     for one in field_:
         if "step" in one.about:
@@ -333,7 +387,10 @@ def _measured(
         "methods": methods,
         "intervals": collected.intervals(),
         "per_image": {
-            row: {id: {name: float(values[i]) for name, values in metrics.items()} for i, id in enumerate(collected.ids)}
+            row: {
+                id: {name: float(values[i]) for name, values in metrics.items()}
+                for i, id in enumerate(collected.ids)
+            }
             for row, metrics in collected.per_image.items()
         },
     }
@@ -359,7 +416,9 @@ def revision() -> str | None:
     place = Path(__file__).parent
     try:
         head, changes = (
-            subprocess.run(["git", "-C", place, *words], capture_output=True, text=True, check=True, timeout=10).stdout
+            subprocess.run(
+                ["git", "-C", place, *words], capture_output=True, text=True, check=True, timeout=10
+            ).stdout
             for words in (("rev-parse", "HEAD"), ("status", "--porcelain", "--untracked-files=no"))
         )
     except (OSError, subprocess.SubprocessError):

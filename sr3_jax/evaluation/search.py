@@ -1,19 +1,21 @@
 """Which levels to visit when only a few network evaluations are allowed: the paper's search (section 2.4), for any sampler.
 
-The network is trained once, for all levels; a sampling schedule is chosen afterwards, by its results on held-out images at a
-fixed number of evaluations. The paper searched by FID; here the metric is a choice (FID and KID need the weights of their
-network, and more held-out images than a small set has). The space is small and bounded:
+The network is trained once, for all levels; a sampling schedule is chosen afterwards, by its
+results on held-out images at a fixed number of evaluations. The paper searched by FID; here the
+metric is a choice (FID and KID need the weights of their network, and more held-out images than a
+small set has). The space is small and bounded:
 
     sampler         ancestral (posterior variance), ddim, dpm_solver, heun
     eta             0 to 1, of ddim and dpm_solver: how much noise is put back
     log_snr_start   1 to 9: the cleanest level
     1 / rho         0 to 1: the smaller, the more evenly the levels lie in the log-SNR
 
-The first half of the trials are spread evenly over it (a Halton sequence); the second half are steps away from the best so far.
-Trials are functions of their number and of those before, and each is written down when it is done, so a stopped search goes on.
+The first half of the trials are spread evenly over it (a Halton sequence); the second half are
+steps away from the best so far. Trials are functions of their number and of those before, and each
+is written down when it is done, so a stopped search goes on.
 
-The images are the validation set, never one of a table that is reported: the held-out ones, but of the AT&T faces people
-26-30. Every second one is searched on, the others judge the winner.
+The images are the validation set, never one of a table that is reported: the held-out ones, but of
+the AT&T faces people 26-30. Every second one is searched on, the others judge the winner.
 """
 
 import hashlib
@@ -44,7 +46,8 @@ RANGES = {"eta": (0.0, 1.0), "log_snr_start": (1.0, 9.0), "inverse_rho": (0.0, 1
 METRICS = {"lpips": -1, "psnr": 1, "fid": -1, "kid": -1}  # and whether more is better
 
 Fields = dict[str, Any]  # of config.sample
-FeatureNetwork = Callable[[np.ndarray], Any]  # evaluation.inception.Inception: uint8 images to their features
+# evaluation.inception.Inception: uint8 images to their features
+FeatureNetwork = Callable[[np.ndarray], Any]
 
 
 class Trial(NamedTuple):
@@ -60,10 +63,20 @@ class Trial(NamedTuple):
 def fields_of(point: np.ndarray) -> Fields:
     """config.sample's fields at a point of the unit cube."""
     sampler = SAMPLERS[min(int(point[0] * len(SAMPLERS)), len(SAMPLERS) - 1)]
-    eta, start, inverse = (low + (high - low) * float(x) for x, (low, high) in zip(point[1:], RANGES.values(), strict=True))
+    eta, start, inverse = (
+        low + (high - low) * float(x)
+        for x, (low, high) in zip(point[1:], RANGES.values(), strict=True)
+    )
     rho = round(1 / inverse, 3) if inverse > 0.01 else 0.0  # beyond 100 nothing changes
-    fields: Fields = {"schedule": "log_snr", "sampler": sampler, "log_snr_start": round(start, 3), "rho": rho}
-    return fields | ({"eta": round(eta, 3)} if sampler in ("ddim", "dpm_solver") else {"variance": "posterior"})
+    fields: Fields = {
+        "schedule": "log_snr",
+        "sampler": sampler,
+        "log_snr_start": round(start, 3),
+        "rho": rho,
+    }
+    return fields | (
+        {"eta": round(eta, 3)} if sampler in ("ddim", "dpm_solver") else {"variance": "posterior"}
+    )
 
 
 def halton(number: int, dimensions: int) -> np.ndarray:
@@ -94,7 +107,13 @@ def propose(done: list[Trial], trials: int, metric: str) -> np.ndarray:
 class Judge:
     """Scores of a schedule on a part of the held-out images; with FID's network also FID and KID."""
 
-    def __init__(self, upscaler: Upscaler, images: held_out.HeldOut, rows: np.ndarray, inception: FeatureNetwork | None = None):
+    def __init__(
+        self,
+        upscaler: Upscaler,
+        images: held_out.HeldOut,
+        rows: np.ndarray,
+        inception: FeatureNetwork | None = None,
+    ):
         self.upscaler, self.config = upscaler, upscaler.checkpoint.config
         self.lr, self.hr = images.lr[rows], images.hr[rows]
         self.ids = [images.ids[i] for i in rows]
@@ -140,7 +159,10 @@ def search(
     on_trial: Callable[[Trial], object] = lambda trial: None,
     inception: FeatureNetwork | None = None,
 ) -> Found:
-    """Runs or completes `trials` trials, recorded in `folder`; raises UserError. FID and KID need `inception`."""
+    """Runs or completes `trials` trials, recorded in `folder`; raises UserError.
+
+    FID and KID need `inception`.
+    """
     if metric not in METRICS:
         raise UserError(f"--metric={metric} can be {' or '.join(METRICS)}")
     if metric in ("fid", "kid") and inception is None:
@@ -149,27 +171,44 @@ def search(
         raise UserError("search runs in one process, on all its devices")
     objective = checkpoint.method.objective
     if objective.choices.steps is not None:
-        raise UserError(f"{checkpoint.name} is a {objective.title} network: it has no schedule to search for")
+        raise UserError(
+            f"{checkpoint.name} is a {objective.title} network: it has no schedule to search for"
+        )
     images = held_out.load(checkpoint.config, limit, "validation")
     least = 4 if inception else 2
     if images.total < least:
-        raise UserError(f"a search needs at least {least} held-out images: some to search on, some to judge by")
+        raise UserError(
+            f"a search needs at least {least} held-out images: some to search on, some to judge by"
+        )
     upscaler = Upscaler(checkpoint)
     judge = Judge(upscaler, images, np.arange(0, len(images.ids), 2), inception)
-    about = {"evaluations": evaluations, "metric": metric, "trials": trials, "step": checkpoint.step, "n": len(judge.ids)}
+    about = {
+        "evaluations": evaluations,
+        "metric": metric,
+        "trials": trials,
+        "step": checkpoint.step,
+        "n": len(judge.ids),
+    }
     about["parameters"] = _fingerprint(checkpoint)
     done = list(_recorded(folder, about))
     for trial in done:
         on_trial(trial)
     while len(done) < trials:
         point = propose(done, trials, metric)
-        trial = Trial(len(done), point.round(6).tolist(), judge(evaluations, fields_of(point.round(6))))
+        trial = Trial(
+            len(done), point.round(6).tolist(), judge(evaluations, fields_of(point.round(6)))
+        )
         done.append(trial)
-        write_text(folder / "trials.json", json.dumps(about | {"done": [item._asdict() for item in done]}, indent=1))
+        write_text(
+            folder / "trials.json",
+            json.dumps(about | {"done": [item._asdict() for item in done]}, indent=1),
+        )
         on_trial(trial)
     best = max(done, key=lambda trial: METRICS[metric] * trial.scores[metric])
     others = Judge(upscaler, images, np.arange(1, len(images.ids), 2), inception)
-    return Found(best.fields, best.scores, others(evaluations, best.fields), others(evaluations, {}))
+    return Found(
+        best.fields, best.scores, others(evaluations, best.fields), others(evaluations, {})
+    )
 
 
 def _recorded(folder: AnyPath, about: Mapping[str, Any]) -> Iterator[Trial]:
@@ -183,10 +222,14 @@ def _recorded(folder: AnyPath, about: Mapping[str, Any]) -> Iterator[Trial]:
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"{path} is damaged; remove it, and the search begins anew") from error
     differing = [
-        f"{name}: {value!r} here, {found.get(name)!r} there" for name, value in about.items() if found.get(name) != value
+        f"{name}: {value!r} here, {found.get(name)!r} there"
+        for name, value in about.items()
+        if found.get(name) != value
     ]
     if differing:
-        raise UserError(f"{path} is of another search ({'; '.join(differing)}); give another --output, or remove it")
+        raise UserError(
+            f"{path} is of another search ({'; '.join(differing)}); give another --output, or remove it"
+        )
     yield from trials
 
 
@@ -212,14 +255,23 @@ def picture(trials: list[Trial], metric: str, size: int = 480) -> UInt8[np.ndarr
     sheet = Image.new("RGB", (size, size), "white")
     draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(12)
     draw.rectangle([left - 8, margin - 8, size - margin + 8, size - margin + 8], outline="#cccccc")
-    front = [i for i, (x, y) in enumerate(points) if not np.any((points[:, 0] > x) & (points[:, 1] < y))]
+    front = [
+        i for i, (x, y) in enumerate(points) if not np.any((points[:, 0] > x) & (points[:, 1] < y))
+    ]
     front.sort(key=lambda i: points[i, 0])
     draw.line([place(points[i]) for i in front], fill="#bbbbbb", width=2)
     for trial, point in zip(trials, points, strict=True):
         x, y = place(point)
         draw.ellipse([x - 3, y - 3, x + 3, y + 3], fill=colours[trial.fields["sampler"]])
-    draw.text((size / 2, size - 12), f"PSNR, {low[0]:.2f} to {high[0]:.2f} dB", "black", font, anchor="mm")
-    draw.text((4, margin - 24), f"LPIPS (VGG), {low[1]:.3f} to {high[1]:.3f}; searched by {metric}", "black", font)
+    draw.text(
+        (size / 2, size - 12), f"PSNR, {low[0]:.2f} to {high[0]:.2f} dB", "black", font, anchor="mm"
+    )
+    draw.text(
+        (4, margin - 24),
+        f"LPIPS (VGG), {low[1]:.3f} to {high[1]:.3f}; searched by {metric}",
+        "black",
+        font,
+    )
     for row, (name, colour) in enumerate(colours.items()):
         draw.text((size - margin - 4, margin + 14 * row), name, colour, font, anchor="ra")
     return np.asarray(sheet)
@@ -229,4 +281,7 @@ def keep(path: AnyPath, evaluations: int, found: Found) -> None:
     """Adds the winner to the schedules beside a checkpoint, as the default for that number of evaluations."""
     known = json.loads(path.read_text()) if path.exists() else {}
     known[str(evaluations)] = found.fields
-    write_text(path, json.dumps(dict(sorted(known.items(), key=lambda item: int(item[0]))), indent=2) + "\n")
+    write_text(
+        path,
+        json.dumps(dict(sorted(known.items(), key=lambda item: int(item[0]))), indent=2) + "\n",
+    )

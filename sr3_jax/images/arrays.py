@@ -1,4 +1,7 @@
-"""Image files in, uint8 arrays out, and back. Pillow does the work; what it did to a file is said in words."""
+"""Image files in, uint8 arrays out, and back.
+
+Pillow does the work; what it did to a file is said in words.
+"""
 
 import io
 from collections.abc import Iterator
@@ -17,7 +20,24 @@ from sr3_jax.runtime.paths import AnyPath
 
 Pixels = UInt8[np.ndarray, "h w c"]
 
-_FORMATS = ("png", "jpg", "jpeg", "jpe", "webp", "bmp", "tif", "tiff", "gif", "pgm", "ppm", "pbm", "pnm", "avif", "jp2", "tga")
+_FORMATS = (
+    "png",
+    "jpg",
+    "jpeg",
+    "jpe",
+    "webp",
+    "bmp",
+    "tif",
+    "tiff",
+    "gif",
+    "pgm",
+    "ppm",
+    "pbm",
+    "pnm",
+    "avif",
+    "jp2",
+    "tga",
+)
 SUFFIXES = frozenset("." + name for name in _FORMATS)
 _EXIF_IN_PNG = {"exif", "Raw profile type exif", "XML:com.adobe.xmp"}
 
@@ -39,8 +59,11 @@ def is_image_name(path: AnyPath) -> bool:
 def read_size(path: AnyPath | str) -> tuple[int, int]:
     """(width, height) after EXIF orientation, from the header alone; raises ImageError when there is none."""
     with open_image(path, str(path)) as image, named_errors(f"{path} cannot be opened as an image"):
-        # Not asked for: a TIFF's size is that after turning, and a PNG without EXIF in front would be decoded in search of it.
-        upright = image.format == "TIFF" or (image.format == "PNG" and not _EXIF_IN_PNG & image.info.keys())
+        # Not asked for: a TIFF's size is that after turning, and a PNG without EXIF in front would
+        # be decoded in search of it.
+        upright = image.format == "TIFF" or (
+            image.format == "PNG" and not _EXIF_IN_PNG & image.info.keys()
+        )
         return image.size if upright or orientation(image) < 5 else image.size[::-1]
 
 
@@ -64,8 +87,11 @@ def convert(image: Image.Image, channels: int | None, name: str = "the image") -
 
 def _convert(image: Image.Image, channels: int | None) -> Decoded:
     notes = []
-    turned_by_load = image.format == "TIFF" and orientation(image) > 1  # the one format that Pillow turns itself
-    levels_are_16_bit = image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PPM")
+    # The one format that Pillow turns itself
+    turned_by_load = image.format == "TIFF" and orientation(image) > 1
+    levels_are_16_bit = image.mode.startswith("I;16") or (
+        image.mode == "I" and image.format == "PPM"
+    )
     image.load()
     if getattr(image, "n_frames", 1) > 1:
         notes.append("first frame only")
@@ -73,12 +99,16 @@ def _convert(image: Image.Image, channels: int | None) -> Decoded:
         image = ImageOps.exif_transpose(image)
         notes.append("turned upright as its EXIF orientation says")
     if image.mode.startswith("I") or image.mode == "F":
-        image = Image.fromarray(_to_8_bits(np.asarray(image, np.float64), 65535.0 if levels_are_16_bit else None))
+        image = Image.fromarray(
+            _to_8_bits(np.asarray(image, np.float64), 65535.0 if levels_are_16_bit else None)
+        )
         notes.append("16-bit or float levels rounded to 8 bits")
     if image.mode in ("LA", "PA", "RGBA", "RGBa") or "transparency" in image.info:
         grey = image.mode in ("1", "L", "LA")
         rgba = image.convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("L" if grey else "RGB")
+        image = Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert(
+            "L" if grey else "RGB"
+        )
         notes.append("alpha flattened onto white")
     elif image.mode in ("P", "CMYK", "YCbCr", "LAB", "HSV"):
         notes.append({"P": "palette"}.get(image.mode, image.mode) + " converted to RGB")
@@ -91,7 +121,9 @@ def _convert(image: Image.Image, channels: int | None) -> Decoded:
     elif image.mode in ("L", "1") and channels == 3:
         notes.append("grey repeated in three channels")
     pixels = np.asarray(image if image.mode == wanted else image.convert(wanted))
-    return Decoded(np.ascontiguousarray(pixels if pixels.ndim == 3 else pixels[..., None]), tuple(notes))
+    return Decoded(
+        np.ascontiguousarray(pixels if pixels.ndim == 3 else pixels[..., None]), tuple(notes)
+    )
 
 
 def to_pillow(pixels: Pixels) -> Image.Image:
@@ -115,12 +147,15 @@ def can_write(path: AnyPath) -> bool:
 def write(path: AnyPath | str, pixels: Pixels) -> None:
     """Writes (h, w, 1 or 3) uint8 to `path` in the format of its suffix; the file appears whole, by rename, or not at all.
 
-    Raises UserError for a suffix that cannot be written, a folder that cannot be written to, a size the format cannot hold.
+    Raises UserError for a suffix that cannot be written, a folder that cannot be written to, a size
+    the format cannot hold.
     """
     path = paths.parse(path)
     suffix = path.suffix.lower()
     if Image.registered_extensions().get(suffix) not in Image.SAVE:
-        raise UserError(f"{path}: images cannot be written with the suffix {path.suffix!r}; use .png, .jpg, .webp or .tiff")
+        raise UserError(
+            f"{path}: images cannot be written with the suffix {path.suffix!r}; use .png, .jpg, .webp or .tiff"
+        )
     image = to_pillow(pixels)
     options: dict[str, Any] = {"quality": 95} if suffix in (".jpg", ".jpeg", ".webp") else {}
     try:
@@ -141,8 +176,12 @@ def open_image(source: AnyPath | str | io.BytesIO, name: str) -> Image.Image:
         if isinstance(error.__cause__, FileNotFoundError):
             raise ImageError(f"{name} does not exist") from error.__cause__
         if isinstance(error.__cause__, UnidentifiedImageError):
-            empty = not (source.getvalue() if isinstance(source, io.BytesIO) else Path(source).stat().st_size)
-            raise ImageError(f"{name} is {'empty' if empty else 'not an image, whatever its name says'}") from error.__cause__
+            empty = not (
+                source.getvalue() if isinstance(source, io.BytesIO) else Path(source).stat().st_size
+            )
+            raise ImageError(
+                f"{name} is {'empty' if empty else 'not an image, whatever its name says'}"
+            ) from error.__cause__
         raise
 
 
@@ -164,7 +203,10 @@ def orientation(image: Image.Image) -> int:
 
 
 def _to_8_bits(levels: np.ndarray, full: float | None) -> np.ndarray:
-    """Levels of a 16-bit or float image to uint8. Unknown full scale: 1, 255 or 65,535, the smallest that holds the maximum."""
+    """Levels of a 16-bit or float image to uint8.
+
+    Unknown full scale: 1, 255 or 65,535, the smallest that holds the maximum.
+    """
     levels = np.nan_to_num(levels)
     highest = levels.max(initial=0)
     full = full or next((scale for scale in (1.0, 255.0, 65535.0) if highest <= scale), highest)

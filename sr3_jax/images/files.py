@@ -1,7 +1,7 @@
 """Image files to pictures and back, with what else was in them: colour profile, EXIF, resolution, text.
 
-Pillow does the work, but for colour of 16 bits a channel, which it cannot hold: that is OpenCV's. What had to be changed is
-said in words.
+Pillow does the work, but for colour of 16 bits a channel, which it cannot hold: that is OpenCV's.
+What had to be changed is said in words.
 """
 
 import io
@@ -25,8 +25,23 @@ STDIO = Path("-")
 DEEP_FORMATS = ("PNG", "TIFF")  # that hold 16 bits a channel
 NO_ALPHA = ("JPEG", "PPM")
 # sizes, compression and places of strips and tiles; the colour profile, which is kept by itself
-LAYOUT = (*range(254, 260), 262, 266, 273, *range(277, 282), 284, 317, 320, *range(322, 326), 338, 339, 347, 34675)
-KEPT = ("icc_profile", "exif", "dpi", "xmp", "comment")  # of a file's information, for Pillow's `save`
+LAYOUT = (
+    *range(254, 260),
+    262,
+    266,
+    273,
+    *range(277, 282),
+    284,
+    317,
+    320,
+    *range(322, 326),
+    338,
+    339,
+    347,
+    34675,
+)
+# Of a file's information, for Pillow's `save`
+KEPT = ("icc_profile", "exif", "dpi", "xmp", "comment")
 
 
 class TooManyPixels(ImageError):
@@ -71,7 +86,11 @@ def header(data: bytes, name: str) -> tuple[int, int]:
 def _header(data: bytes, name: str) -> tuple[int, int]:
     with open_image(io.BytesIO(data), name) as image, named_errors(f"{name} cannot be decoded"):
         width, height = image.size
-        return (width, height) if orientation(image) > 4 and image.format != "TIFF" else (height, width)
+        return (
+            (width, height)
+            if orientation(image) > 4 and image.format != "TIFF"
+            else (height, width)
+        )
 
 
 def parse(data: bytes, name: str) -> File:
@@ -111,7 +130,9 @@ def write(path: Path, picture: Picture, info: Mapping[str, Any] | None = None) -
     """
     form, info = "PNG" if path == STDIO else format_of(path), info or {}
     if form is None:
-        raise UserError(f"{path}: no image format has the suffix {path.suffix!r}; use .png, .jpg, .webp, .tiff or .avif")
+        raise UserError(
+            f"{path}: no image format has the suffix {path.suffix!r}; use .png, .jpg, .webp, .tiff or .avif"
+        )
     try:
         data, notes = encode(picture, info, form)
         if path == STDIO:
@@ -121,7 +142,9 @@ def write(path: Path, picture: Picture, info: Mapping[str, Any] | None = None) -
             with replacing(path) as temporary:
                 temporary.write_bytes(data)
     except (OSError, ValueError, SystemError) as error:
-        raise UserError(f"{path} cannot be written: {(str(error).splitlines() or [type(error).__name__])[0]}") from error
+        raise UserError(
+            f"{path} cannot be written: {(str(error).splitlines() or [type(error).__name__])[0]}"
+        ) from error
     return notes
 
 
@@ -150,9 +173,13 @@ def encode(picture: Picture, info: Mapping[str, Any], form: str) -> tuple[bytes,
         if form == "PNG":
             data = _with_chunks(data, info)
         elif info:
-            notes.append(f"{', '.join(sorted(info))} left out: not supported in a {form} of 16 bits")
+            notes.append(
+                f"{', '.join(sorted(info))} left out: not supported in a {form} of 16 bits"
+            )
         return data, notes
-    options: dict[str, Any] = {key: value for key, value in info.items() if key != "comment" or form in ("JPEG", "GIF")}
+    options: dict[str, Any] = {
+        key: value for key, value in info.items() if key != "comment" or form in ("JPEG", "GIF")
+    }
     if form in ("JPEG", "WEBP", "AVIF"):
         options["quality"] = 95
     if form == "JPEG":
@@ -188,7 +215,9 @@ def _decode_deep(data: bytes, name: str) -> np.ndarray:
 
     found = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
     if found is None or found.dtype != np.uint16:
-        raise ImageError(f"{name} cannot be decoded: its 16-bit channels are damaged or of an unknown kind")
+        raise ImageError(
+            f"{name} cannot be decoded: its 16-bit channels are damaged or of an unknown kind"
+        )
     if found.ndim == 2:
         return found
     channels = found.shape[-1]
@@ -202,7 +231,9 @@ def _encode_deep(picture: Picture, form: str) -> bytes:
     if values.shape[-1] == 2:  # grey and alpha, which OpenCV cannot write
         values = values[..., [0, 0, 0, 1]]
     order = [2, 1, 0, 3][: values.shape[-1]]
-    done, data = cv2.imencode({"PNG": ".png", "TIFF": ".tiff"}[form], np.ascontiguousarray(values[..., order]))
+    done, data = cv2.imencode(
+        {"PNG": ".png", "TIFF": ".tiff"}[form], np.ascontiguousarray(values[..., order])
+    )
     if not done:
         raise ValueError(f"{form} of 16 bits cannot be encoded")
     return data.tobytes()

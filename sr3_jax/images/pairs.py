@@ -19,7 +19,9 @@ def by_stem(folder: Path) -> dict[str, Path]:
     if not folder.is_dir():
         raise UserError(f"{folder} is not a folder")
     found: dict[str, Path] = {}
-    for path in sorted(path for path in folder.rglob("*") if arrays.is_image_name(path) and path.is_file()):
+    for path in sorted(
+        path for path in folder.rglob("*") if arrays.is_image_name(path) and path.is_file()
+    ):
         stem = path.relative_to(folder).with_suffix("").as_posix()
         if stem in found:
             raise UserError(f"{found[stem]} and {path} have the same stem: which of them is meant?")
@@ -29,18 +31,25 @@ def by_stem(folder: Path) -> dict[str, Path]:
     return found
 
 
-def match(reference: Path, others: Mapping[str, Path]) -> tuple[list[str], dict[str, dict[str, Path]]]:
+def match(
+    reference: Path, others: Mapping[str, Path]
+) -> tuple[list[str], dict[str, dict[str, Path]]]:
     """The stems, sorted, and the files of "reference" and of each other folder by stem.
 
-    Every folder must hold the same stems; raises UserError that lists the missing and the extra ones.
+    Every folder must hold the same stems; raises UserError that lists the missing and the extra
+    ones.
     """
-    found = {"reference": by_stem(reference)} | {name: by_stem(folder) for name, folder in others.items()}
+    found = {"reference": by_stem(reference)} | {
+        name: by_stem(folder) for name, folder in others.items()
+    }
     wanted = found["reference"].keys()
     wrong = []
     for name, folder in others.items():
         missing, extra = sorted(wanted - found[name].keys()), sorted(found[name].keys() - wanted)
         wrong += [f"{folder} has no {listed(missing)}"] if missing else []
-        wrong += [f"{folder} has {listed(extra)}, of which {reference} knows nothing"] if extra else []
+        wrong += (
+            [f"{folder} has {listed(extra)}, of which {reference} knows nothing"] if extra else []
+        )
     if wrong:
         raise UserError("; ".join(wrong))
     return sorted(wanted), found
@@ -63,7 +72,8 @@ def fingerprint(files: Mapping[str, AnyPath]) -> str:
     for stem in sorted(files):
         stat = files[stem].stat()
         code = zlib.crc32(
-            f"{stem}\n{getattr(stat, 'st_size', getattr(stat, 'length', 0))}\n{getattr(stat, 'st_mtime_ns', 0)}".encode(), code
+            f"{stem}\n{getattr(stat, 'st_size', getattr(stat, 'length', 0))}\n{getattr(stat, 'st_mtime_ns', 0)}".encode(),
+            code,
         )
     return f"{code:08x}"
 

@@ -24,9 +24,17 @@ class Picture(NamedTuple):
     def quantized(self, levels: int | None = None) -> np.ndarray:
         """All channels, rounded to uint8 or uint16; or float in [0, 1]."""
         levels = self.levels if levels is None else levels
-        values = self.colour if self.alpha is None else np.concatenate([self.colour, self.alpha], axis=-1)
+        values = (
+            self.colour
+            if self.alpha is None
+            else np.concatenate([self.colour, self.alpha], axis=-1)
+        )
         values = (np.clip(values, -1, 1) + 1) / 2
-        return np.rint(values * levels).astype(np.uint8 if levels == 255 else np.uint16) if levels else values
+        return (
+            np.rint(values * levels).astype(np.uint8 if levels == 255 else np.uint16)
+            if levels
+            else values
+        )
 
 
 def from_array(array: np.ndarray, name: str = "the image") -> Picture:
@@ -44,13 +52,17 @@ def from_array(array: np.ndarray, name: str = "the image") -> Picture:
         array = array.astype(np.uint8) * np.uint8(255)
     levels = {"uint8": 255, "uint16": 65535}.get(array.dtype.name, 0)
     if not levels and array.dtype.kind != "f":
-        raise UserError(f"{name} has values of type {array.dtype}; they can be uint8, uint16, or float in [0, 1]")
+        raise UserError(
+            f"{name} has values of type {array.dtype}; they can be uint8, uint16, or float in [0, 1]"
+        )
     values = np.asarray(array, np.float32) / (levels or 1)
     if not levels:
         if not np.isfinite(values).all():
             raise UserError(f"{name} has values that are not finite (NaN or infinity)")
         if values.min() < 0 or values.max() > 1:
-            raise UserError(f"{name} has values from {values.min():g} to {values.max():g}; floats must lie in [0, 1]")
+            raise UserError(
+                f"{name} has values from {values.min():g} to {values.max():g}; floats must lie in [0, 1]"
+            )
     values = values * 2 - 1
     channels = values.shape[-1]
     if channels in (2, 4):
@@ -64,7 +76,9 @@ def from_image(image: Any, name: str = "the image") -> Picture:
         return from_pillow(image, name)
     if isinstance(image, np.ndarray | jax.Array):
         return from_array(np.asarray(image), name)
-    raise UserError(f"{name} is a {type(image).__name__}; it can be a Pillow image, a NumPy or a JAX array")
+    raise UserError(
+        f"{name} is a {type(image).__name__}; it can be a Pillow image, a NumPy or a JAX array"
+    )
 
 
 def from_pillow(image: PillowImage.Image, name: str = "the image") -> Picture:
@@ -72,7 +86,9 @@ def from_pillow(image: PillowImage.Image, name: str = "the image") -> Picture:
     try:
         return from_array(_array(image), name)
     except (OSError, SyntaxError, ValueError, MemoryError) as error:
-        raise ImageError(f"{name} cannot be decoded: {(str(error).splitlines() or [type(error).__name__])[0]}") from error
+        raise ImageError(
+            f"{name} cannot be decoded: {(str(error).splitlines() or [type(error).__name__])[0]}"
+        ) from error
 
 
 def _array(image: PillowImage.Image) -> np.ndarray:
@@ -83,7 +99,10 @@ def _array(image: PillowImage.Image) -> np.ndarray:
         return np.clip(np.asarray(image), 0, 65535).astype(np.uint16)
     if mode == "F":
         values = np.nan_to_num(np.asarray(image))
-        full = next((scale for scale in (1.0, 255.0, 65535.0) if values.max(initial=0) <= scale), values.max(initial=0))
+        full = next(
+            (scale for scale in (1.0, 255.0, 65535.0) if values.max(initial=0) <= scale),
+            values.max(initial=0),
+        )
         return np.clip(values / full, 0, 1)
     clear = mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in image.info
     grey = mode in ("1", "L", "LA", "La")

@@ -18,28 +18,45 @@ def grid(
 ) -> UInt8[np.ndarray, "H W 3"]:
     """Columns of images, uint8 (h, w, 1 or 3), under their titles, a row an image; enlarged to `cell` pixels, unsmoothed.
 
-    `captions` are lines under the images of a column; cells grow to whole multiples of the largest images, if those are larger.
+    `captions` are lines under the images of a column; cells grow to whole multiples of the largest
+    images, if those are larger.
     """
     sizes = [max(pixels.shape[:2]) for batch in columns.values() for pixels in batch]
     cell = max(cell, *sizes)
     left, below = 64 if names else 0, CAPTION if captions else 0
     count = len(next(iter(columns.values())))
     sheet = Image.new("RGB", (left + cell * len(columns), TITLE + (cell + below) * count), "white")
-    draw, font, small = ImageDraw.Draw(sheet), ImageFont.load_default(13), ImageFont.load_default(11)
+    draw, font, small = (
+        ImageDraw.Draw(sheet),
+        ImageFont.load_default(13),
+        ImageFont.load_default(11),
+    )
     for x, (title, batch) in enumerate(columns.items()):
         middle = left + (x + 0.5) * cell
         draw.text((middle, TITLE / 2), _cut(title, cell, font), "black", font, anchor="mm")
         for y, pixels in enumerate(batch):
-            tile = Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels).convert("RGB")
+            tile = Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels).convert(
+                "RGB"
+            )
             scale = cell / max(tile.size)
-            tile = tile.resize((round(tile.width * scale), round(tile.height * scale)), Image.Resampling.NEAREST)
+            tile = tile.resize(
+                (round(tile.width * scale), round(tile.height * scale)), Image.Resampling.NEAREST
+            )
             top = TITLE + y * (cell + below)
             sheet.paste(tile, (left + x * cell, top))
             if captions:
-                draw.text((middle, top + cell + below / 2), captions[title][y], "black", small, anchor="mm")
+                draw.text(
+                    (middle, top + cell + below / 2),
+                    captions[title][y],
+                    "black",
+                    small,
+                    anchor="mm",
+                )
     for y, name in enumerate(names):
         lines = "\n".join(part[-9:] for part in name.split("/")[-2:])
-        draw.multiline_text((4, TITLE + y * (cell + below) + cell / 2), lines, "black", font, anchor="lm")
+        draw.multiline_text(
+            (4, TITLE + y * (cell + below) + cell / 2), lines, "black", font, anchor="lm"
+        )
     return np.asarray(sheet)
 
 

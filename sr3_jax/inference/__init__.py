@@ -1,0 +1,1 @@
+"""From a checkpoint to images: sampling, devices, tiles, pictures of any size and kind."""

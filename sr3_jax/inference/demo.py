@@ -31,7 +31,9 @@ def run(output: Path, image: Path | None = None) -> list[Path]:
     source, public = OrlFaces(range(31, 41)), PublicPhotos(128)
     columns: dict[str, list[np.ndarray]] = {"given": [], "bicubic": [], "sr3": [], "truth": []}
     for place in FACES:
-        truth = Image.fromarray(source[place].pixels[14:106, :, 0]).resize((64, 64), Image.Resampling.BICUBIC)
+        truth = Image.fromarray(source[place].pixels[14:106, :, 0]).resize(
+            (64, 64), Image.Resampling.BICUBIC
+        )
         _add(columns, np.asarray(truth)[..., None], faces)
     for name in SQUARES:
         _add(columns, public[public.names.index(name)].pixels, photos)
@@ -49,8 +51,12 @@ def _add(columns: dict[str, list[np.ndarray]], truth: np.ndarray, upscaler: Upsc
     """A row: the truth (h, w, c) as the network's task makes it smaller, and enlarged again."""
     task = upscaler.checkpoint.method.task
     lr = task.corrupt(operations.to_float(jnp.asarray(truth[None]))).image
-    small, bicubic = (np.asarray(operations.to_uint8(images_))[0] for images_ in (lr, task.condition(lr)))
-    for column, pixels in zip(columns.values(), (small, bicubic, upscaler(small), truth), strict=True):
+    small, bicubic = (
+        np.asarray(operations.to_uint8(images_))[0] for images_ in (lr, task.condition(lr))
+    )
+    for column, pixels in zip(
+        columns.values(), (small, bicubic, upscaler(small), truth), strict=True
+    ):
         column.append(pixels)
 
 
@@ -58,8 +64,13 @@ def _compare(small: np.ndarray, large: np.ndarray) -> np.ndarray:
     """The middle of the user's image, pixel for pixel, beside the same by bicubic."""
     height, width = large.shape[:2]
     pixels = arrays.to_pillow(np.round((np.clip(small, -1, 1) + 1) * 127.5).astype(np.uint8))
-    bicubic = np.asarray(pixels.resize((width, height), Image.Resampling.BICUBIC)).reshape(height, width, -1)
+    bicubic = np.asarray(pixels.resize((width, height), Image.Resampling.BICUBIC)).reshape(
+        height, width, -1
+    )
     top, left = max(0, (height - SIDE) // 2), max(0, (width - SIDE) // 2)
     made = np.round((np.clip(large, -1, 1) + 1) * 127.5).astype(np.uint8)
     both = {"bicubic": bicubic, "sr3": made}
-    return sheet.grid({title: [one[top : top + SIDE, left : left + SIDE]] for title, one in both.items()}, cell=SIDE)
+    return sheet.grid(
+        {title: [one[top : top + SIDE, left : left + SIDE]] for title, one in both.items()},
+        cell=SIDE,
+    )

@@ -51,7 +51,13 @@ class Options(NamedTuple):
     quiet: bool = False  # no progress, and no notes on what was converted
 
 
-def plan(inputs: Sequence[str], output: Path, overwrite: bool, samples: int = 1, uncertainty: bool = False) -> list[Job]:
+def plan(
+    inputs: Sequence[str],
+    output: Path,
+    overwrite: bool,
+    samples: int = 1,
+    uncertainty: bool = False,
+) -> list[Job]:
     """Which file becomes which, before anything is loaded; raises UserError when something would be lost."""
     expanded = [file for given in inputs for file in _expand(given)]
     single = len(inputs) == 1 and not Path(inputs[0]).is_dir() and len(expanded) == 1
@@ -59,15 +65,21 @@ def plan(inputs: Sequence[str], output: Path, overwrite: bool, samples: int = 1,
     if output == STDIO and (not single or samples > 1):
         raise UserError("--output=- takes one image, and one sample of it")
     if single and output != STDIO and files.format_of(output) is None:
-        raise UserError(f"--output={output}: no image format has the suffix {output.suffix!r}; use .png, .jpg, .webp or .tiff")
+        raise UserError(
+            f"--output={output}: no image format has the suffix {output.suffix!r}; use .png, .jpg, .webp or .tiff"
+        )
     if output.is_file() and not single:
-        raise UserError(f"--output={output} is a file; for a folder or several images give a folder")
+        raise UserError(
+            f"--output={output} is a file; for a folder or several images give a folder"
+        )
     jobs = []
     for source, relative in expanded:
         target = output if single else output / relative.with_suffix(".png")
         marks = [""] if samples == 1 else [f"-{i + 1}" for i in range(samples)]
         marks += ["-mean", "-deviation"] if uncertainty else []
-        jobs.append(Job(source, [target.with_name(f"{target.stem}{mark}{target.suffix}") for mark in marks]))
+        jobs.append(
+            Job(source, [target.with_name(f"{target.stem}{mark}{target.suffix}") for mark in marks])
+        )
     _check_losses(jobs, overwrite)
     return jobs
 
@@ -80,7 +92,9 @@ def _check_losses(jobs: Sequence[Job], overwrite: bool) -> None:
             if name == STDIO:
                 continue
             if name in seen:
-                raise UserError(f"{seen[name]} and {job.source} would both become {name}; rename one of them")
+                raise UserError(
+                    f"{seen[name]} and {job.source} would both become {name}; rename one of them"
+                )
             seen[name] = job.source
             if name.resolve() in originals:
                 raise UserError(f"{name} is an input, which would be lost; choose another --output")
@@ -94,7 +108,9 @@ def _expand(given: str) -> list[tuple[Path, Path]]:
     if path == STDIO:
         return [(STDIO, Path("stdin"))]
     if path.is_dir():
-        files = sorted(file for file in path.rglob("*") if arrays.is_image_name(file) and file.is_file())
+        files = sorted(
+            file for file in path.rglob("*") if arrays.is_image_name(file) and file.is_file()
+        )
         if not files:
             raise UserError(f"{given} holds no images")
         return [(file, file.relative_to(path)) for file in files]
@@ -109,8 +125,15 @@ def _expand(given: str) -> list[tuple[Path, Path]]:
     return [(path, Path(path.name))]
 
 
-def upscale_all(checkpoint: Checkpoint, jobs: Sequence[Job], options: Options, on_written: Callable[[Written], object]) -> int:
-    """Runs this process's share of the jobs. Says what was converted, lists failures; returns the worst process's exit code.
+def upscale_all(
+    checkpoint: Checkpoint,
+    jobs: Sequence[Job],
+    options: Options,
+    on_written: Callable[[Written], object],
+) -> int:
+    """Runs this process's share of the jobs.
+
+    Says what was converted, lists failures; returns the worst process's exit code.
 
     One bad file does not stop the others. `on_written` hears of each file as soon as it is there.
     """
@@ -120,7 +143,9 @@ def upscale_all(checkpoint: Checkpoint, jobs: Sequence[Job], options: Options, o
     failed: list[str] = []
     console = Console(stderr=True)
     columns = [*Progress.get_default_columns()[:-1], TimeRemainingColumn()]
-    with Progress(*columns, console=console, transient=True, disable=options.quiet or not parallel.is_main()) as progress:
+    with Progress(
+        *columns, console=console, transient=True, disable=options.quiet or not parallel.is_main()
+    ) as progress:
         whole = progress.add_task("images", total=len(mine), visible=len(mine) > 1)
         for job in mine:
             try:
@@ -136,7 +161,11 @@ def upscale_all(checkpoint: Checkpoint, jobs: Sequence[Job], options: Options, o
 
 
 def _upscale(
-    job: Job, upscaler: Upscaler, options: Options, progress: Progress, on_written: Callable[[Written], object]
+    job: Job,
+    upscaler: Upscaler,
+    options: Options,
+    progress: Progress,
+    on_written: Callable[[Written], object],
 ) -> None:
     data = files.load(job.source)
     label = "standard input" if job.source == STDIO else str(job.source)
@@ -144,7 +173,9 @@ def _upscale(
         height, width = files.header(data, label)
     except files.TooManyPixels as error:
         memory = upscaler.cost(1, error.pixels, options.sampling).bytes
-        raise UserError(f"{error}: enlarged, they would take {memory / 2**30:.0f} GiB of memory; cut the image up") from error
+        raise UserError(
+            f"{error}: enlarged, they would take {memory / 2**30:.0f} GiB of memory; cut the image up"
+        ) from error
     cost = upscaler.cost(height, width, options.sampling)
     _check_memory(cost, width, height, label)
     file = files.parse(data, label)
@@ -177,7 +208,8 @@ def _upscale(
 
 def spread(samples: Sequence[Picture]) -> tuple[Picture, Picture]:
     """The mean of several samples of one image, and a grey map of their standard deviation at each pixel: white is 0.25 of the
-    whole range."""
+    whole range.
+    """
     colours = np.stack([picture.colour for picture in samples])
     deviation = colours.std(axis=0, ddof=1).mean(axis=-1, keepdims=True) / 2
     mean = samples[0]._replace(colour=colours.mean(axis=0))
@@ -191,7 +223,11 @@ def _say(about: str, notes: Sequence[str], quiet: bool) -> None:
 
 def _check_memory(cost: Cost, width: int, height: int, label: str) -> None:
     """Raises UserError for an image whose canvases would not fit into this machine's memory."""
-    there = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else 2**63
+    there = (
+        os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+        if hasattr(os, "sysconf")
+        else 2**63
+    )
     if cost.bytes > 0.8 * there:
         raise UserError(
             f"{label} is {width}×{height}; {cost.width}×{cost.height} takes {cost.bytes / 2**30:.0f} GiB of memory, and this "
@@ -225,4 +261,10 @@ class _Clock:
 
 
 def _duration(seconds: float) -> str:
-    return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+    return (
+        f"{seconds:.0f} s"
+        if seconds < 120
+        else f"{seconds / 60:.0f} min"
+        if seconds < 7200
+        else f"{seconds / 3600:.1f} h"
+    )

@@ -20,14 +20,18 @@ class Sampling:
     """Choices for one sample of an image. Hashable; the default is the checkpoint's own way.
 
     Attributes:
-      steps: Network evaluations, at least 1; the levels are those that `sr3 search` found for so many, if any.
+      steps: Network evaluations, at least 1; the levels are those that `sr3 search` found for so
+        many, if any.
       sampler: One of config.CHOICES["sample.sampler"].
       seed: 0 to 2³¹ - 1. The same seed gives the same pictures.
       sample: 0, 1, 2, …: several samples of one image and seed.
-      match_input: Correct the result until, down-sampled, it is the image that was given. By default the checkpoint's, but
-        never where a signal is given: what is to be removed would come back.
-      scale: How many times larger, above 1 and at most 64: several passes of the network, then bicubic.
-      signals: What the network is told of the image: values by name, e.g. {"noise": 8.0}; kept as sorted pairs.
+      match_input: Correct the result until, down-sampled, it is the image that was given. By
+        default the checkpoint's, but never where a signal is given: what is to be removed would
+        come back.
+      scale: How many times larger, above 1 and at most 64: several passes of the network, then
+        bicubic.
+      signals: What the network is told of the image: values by name, e.g. {"noise": 8.0}; kept as
+        sorted pairs.
     """
 
     steps: int | None = None
@@ -64,7 +68,9 @@ class Sampling:
         if not 0 <= self.seed <= LARGEST_SEED:
             raise UserError(f"seed = {self.seed} must lie between 0 and {LARGEST_SEED}")
         if self.scale is not None and not 1 < self.scale <= LARGEST_SCALE:
-            raise UserError(f"scale = {self.scale:g} must lie above 1 and at most at {LARGEST_SCALE}")
+            raise UserError(
+                f"scale = {self.scale:g} must lie above 1 and at most at {LARGEST_SCALE}"
+            )
         for name, value in self.told.items():
             _check_signal(checkpoint, name, value)
 

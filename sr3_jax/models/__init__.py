@@ -9,10 +9,13 @@ from sr3_jax.models.refinement import PredictAndRefine
 from sr3_jax.models.unet import UNet
 
 
-def build_model(model: Any, size: int, regression: bool = False, signals: Signals = ()) -> UNet | PredictAndRefine:
+def build_model(
+    model: Any, size: int, regression: bool = False, signals: Signals = ()
+) -> UNet | PredictAndRefine:
     """The network of a config's `model` section for images of `size`×`size`; for regression without a noise level.
 
-    `signals` are the numbers about its input that it is told: (name, what their embedding is fed per unit).
+    `signals` are the numbers about its input that it is told: (name, what their embedding is fed
+    per unit).
     """
     if model.kind == "refine":
         shared = {
@@ -31,7 +34,9 @@ def build_model(model: Any, size: int, regression: bool = False, signals: Signal
             "blocks": model.blocks,
             "gamma_embedding": model.gamma_embedding,
         }
-        return PredictAndRefine(predictor, None if regression else denoiser, signals, jnp.dtype(model.dtype))
+        return PredictAndRefine(
+            predictor, None if regression else denoiser, signals, jnp.dtype(model.dtype)
+        )
     return UNet(
         channels=model.channels,
         multipliers=tuple(model.multipliers),

@@ -20,14 +20,25 @@ Embedding = Float[Array, "b e"]
 
 ZERO = nn.initializers.zeros_init()
 
-Signals = tuple[tuple[str, float], ...]  # numbers about the input that a network is told: name, and scale of the embedding
+# Numbers about the input that a network is told: name, and scale of the embedding
+Signals = tuple[tuple[str, float], ...]
 Told = Mapping[str, Float[Array, " b"]]  # their values, by name
 
 
-def conv(x: Features, channels: int, dtype: DType, name: str, size: int = 3, init=None, stride: int = 1) -> Features:
+def conv(
+    x: Features, channels: int, dtype: DType, name: str, size: int = 3, init=None, stride: int = 1
+) -> Features:
     """A convolution that keeps the size (or divides it by `stride`)."""
     init = init or nn.initializers.variance_scaling(1.0, "fan_avg", "uniform")
-    return nn.Conv(channels, (size, size), strides=stride, padding=size // 2, kernel_init=init, dtype=dtype, name=name)(x)
+    return nn.Conv(
+        channels,
+        (size, size),
+        strides=stride,
+        padding=size // 2,
+        kernel_init=init,
+        dtype=dtype,
+        name=name,
+    )(x)
 
 
 def space_to_depth(x: Features, factor: int) -> Features:
@@ -47,10 +58,11 @@ def depth_to_space(x: Features, factor: int) -> Features:
 class GammaEmbedding(nn.Module):
     """The noise level as a vector of `width` numbers: sinusoids, then two dense layers (DDPM's, fed a continuous level).
 
-    The level matters from gamma = 4e-5 up to 1 - 1e-6, and near both ends √gamma hardly moves: unscaled in [0, 1] it turns the
-    fastest sinusoid by less than one radian in all. The log-SNR, log(gamma / (1 - gamma)), moves evenly over the whole range,
-    from -10 to 14; the sinusoids' periods run from 1.5 (neighbouring levels of few-step schedules differ by more) to 600
-    (the range, without ambiguity). kind = "sqrt_gamma" uses 1000 · √gamma instead, DDPM's scale.
+    The level matters from gamma = 4e-5 up to 1 - 1e-6, and near both ends √gamma hardly moves:
+    unscaled in [0, 1] it turns the fastest sinusoid by less than one radian in all. The log-SNR,
+    log(gamma / (1 - gamma)), moves evenly over the whole range, from -10 to 14; the sinusoids'
+    periods run from 1.5 (neighbouring levels of few-step schedules differ by more) to 600 (the
+    range, without ambiguity). kind = "sqrt_gamma" uses 1000 · √gamma instead, DDPM's scale.
     """
 
     channels: int  # sinusoids, sine and cosine together
@@ -84,7 +96,9 @@ class SignalEmbedding(nn.Module):
     def __call__(self, value: Float[Array, " b"]) -> Embedding:
         value = value.astype(jnp.float32)[:, None]
         # one more matters much at 0 and little at 50
-        features = jnp.concatenate([value / 16, jnp.sqrt(value) / 4, jnp.log1p(value) / 3], axis=-1).astype(self.dtype)
+        features = jnp.concatenate(
+            [value / 16, jnp.sqrt(value) / 4, jnp.log1p(value) / 3], axis=-1
+        ).astype(self.dtype)
         embedding = nn.silu(nn.Dense(self.width, dtype=self.dtype, name="dense_0")(features))
         return nn.Dense(self.width, dtype=self.dtype, kernel_init=ZERO, name="dense_1")(embedding)
 
@@ -100,13 +114,16 @@ def embed_levels(
 ) -> Embedding | None:
     """What a network is told, as one vector of 4 · `channels` an image: the noise level, and signals.
 
-    `kind` is GammaEmbedding's, or "none"; `told` are the signals' values, None: all are 0. Returns None if it is told nothing.
-    To be called inside a module, whose parameters the embeddings become.
+    `kind` is GammaEmbedding's, or "none"; `told` are the signals' values, None: all are 0. Returns
+    None if it is told nothing. To be called inside a module, whose parameters the embeddings
+    become.
     """
     embedding = None
     if kind != "none":
         assert gamma is not None, "this network needs a noise level"
-        embedding = GammaEmbedding(channels, 4 * channels, kind, dtype, name="gamma_embedding")(gamma)
+        embedding = GammaEmbedding(channels, 4 * channels, kind, dtype, name="gamma_embedding")(
+            gamma
+        )
     for name, scale in signals:
         value = jnp.zeros(b) if told is None else told[name] * scale
         more = SignalEmbedding(4 * channels, dtype, name=f"input_{name}_embedding")(value)
@@ -117,25 +134,36 @@ def embed_levels(
 class ResBlock(nn.Module):
     """Norm, SiLU, 3×3, + embedding, norm, SiLU, dropout, 3×3, added to the input.
 
-    With `resample` = "down" or "up" it is BigGAN's resampling block: both branches change size, before the first convolution.
-    The sum is scaled by 1/√2 (Song et al. 2021), which keeps its variance, unless `rescale_skip` is off.
+    With `resample` = "down" or "up" it is BigGAN's resampling block: both branches change size,
+    before the first convolution. The sum is scaled by 1/√2 (Song et al. 2021), which keeps its
+    variance, unless `rescale_skip` is off.
     """
 
     channels: int
     resample: str = "none"
     dropout: float = 0.0
     rescale_skip: bool = True
-    scale_shift: bool = False  # the embedding scales and shifts the second norm instead of being added before it
+    # The embedding scales and shifts the second norm instead of being added before it
+    scale_shift: bool = False
     dtype: DType = jnp.float32
 
     @nn.compact
     def __call__(self, x: Features, embedding: Embedding | None, train: bool) -> Features:
-        change = {"none": lambda features: features, "down": downsample, "up": upsample}[self.resample]
-        h = conv(change(GroupNorm(self.dtype, silu=True, name="norm_0")(x)), self.channels, self.dtype, "conv_0")
+        change = {"none": lambda features: features, "down": downsample, "up": upsample}[
+            self.resample
+        ]
+        h = conv(
+            change(GroupNorm(self.dtype, silu=True, name="norm_0")(x)),
+            self.channels,
+            self.dtype,
+            "conv_0",
+        )
         shift = None
         if embedding is not None:
             width = self.channels * (2 if self.scale_shift else 1)
-            shift = nn.Dense(width, dtype=self.dtype, name="embedding")(nn.silu(embedding))[:, None, None, :]
+            shift = nn.Dense(width, dtype=self.dtype, name="embedding")(nn.silu(embedding))[
+                :, None, None, :
+            ]
         if shift is not None and self.scale_shift:
             scale, shift = jnp.split(shift, 2, axis=-1)
             h = nn.silu(GroupNorm(self.dtype, name="norm_1")(h) * (1 + scale) + shift)
@@ -150,7 +178,10 @@ class ResBlock(nn.Module):
 
 
 class SelfAttention(nn.Module):
-    """Self-attention over all pixels, softmax in float32, added to the input. `head_channels` = 0: one head, as in DDPM."""
+    """Self-attention over all pixels, softmax in float32, added to the input.
+
+    `head_channels` = 0: one head, as in DDPM.
+    """
 
     head_channels: int = 0
     rescale_skip: bool = True

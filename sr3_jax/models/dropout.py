@@ -1,8 +1,9 @@
 """Dropout whose random bits cost next to nothing.
 
-JAX's generators are made for statistics: threefry spends about a hundred instructions on a number, more than the rest of a
-residual block's elementwise work together, and the TPU compiler, which fuses them into the convolution that follows, takes
-minutes over it. A mask needs no more than bits without visible structure, so it is hashed from the index of the element.
+JAX's generators are made for statistics: threefry spends about a hundred instructions on a number,
+more than the rest of a residual block's elementwise work together, and the TPU compiler, which
+fuses them into the convolution that follows, takes minutes over it. A mask needs no more than bits
+without visible structure, so it is hashed from the index of the element.
 """
 
 import flax.linen as nn
@@ -23,13 +24,17 @@ def mix(bits: UInt32[Array, "..."]) -> UInt32[Array, "..."]:
 
 
 def keep_mask(key: Key[Array, ""], rate: float, shape: tuple[int, ...]) -> Bool[Array, "..."]:
-    """False with probability `rate`. A function of the key and the element's index alone, so of no device or sharding."""
+    """False with probability `rate`.
+
+    A function of the key and the element's index alone, so of no device or sharding.
+    """
     first, second = jax.random.bits(key, (2,), jnp.uint32)
     index = jnp.zeros((), jnp.uint32)
     for axis, size in enumerate(shape):
         index = index * np.uint32(size) + jax.lax.broadcasted_iota(jnp.uint32, shape, axis)
     keep = mix(mix(index ^ first) + second) >= np.uint32(min(round(rate * 2**32), 2**32 - 1))
-    # Kept, a byte per element, instead of hashed again in every convolution that it could be fused into.
+    # Kept, a byte per element, instead of hashed again in every convolution that it could be fused
+    # into.
     return jax.lax.optimization_barrier(keep)
 
 
@@ -44,4 +49,6 @@ class Dropout(nn.Module):
         if self.rate == 1:
             return jnp.zeros_like(x)
         keep = keep_mask(self.make_rng("dropout"), self.rate, x.shape)
-        return jnp.where(keep, x * jnp.asarray(1 / (1 - self.rate), x.dtype), jnp.zeros((), x.dtype))
+        return jnp.where(
+            keep, x * jnp.asarray(1 / (1 - self.rate), x.dtype), jnp.zeros((), x.dtype)
+        )

@@ -1,7 +1,8 @@
 """GroupNorm and SiLU in one function, with a backward pass of its own.
 
-Differentiated op by op, the two keep or recompute half a dozen feature maps and pass over them as often. The gradient needs
-their input alone and two sums per image and channel: one pass for the sums, one for the result.
+Differentiated op by op, the two keep or recompute half a dozen feature maps and pass over them as
+often. The gradient needs their input alone and two sums per image and channel: one pass for the
+sums, one for the result.
 """
 
 import functools
@@ -31,10 +32,14 @@ class GroupNorm(nn.Module):
         return group_norm(x.astype(self.dtype), scale, bias, groups, self.silu)
 
 
-def group_norm(x: Features, scale: Float[Array, " c"], bias: Float[Array, " c"], groups: int, silu: bool) -> Features:
+def group_norm(
+    x: Features, scale: Float[Array, " c"], bias: Float[Array, " c"], groups: int, silu: bool
+) -> Features:
     """(x - mean) / √(variance + 1e-5) · scale + bias over each image's pixels and each group's channels; then SiLU if asked."""
     # A TPU's compiler finds the passes by itself, and keeps less between them.
-    on_cpu, default = (functools.partial(form, groups=groups, silu=silu) for form in (_with_gradient, _value))
+    on_cpu, default = (
+        functools.partial(form, groups=groups, silu=silu) for form in (_with_gradient, _value)
+    )
     return jax.lax.platform_dependent(x, scale, bias, cpu=on_cpu, default=default)
 
 
@@ -42,10 +47,14 @@ def _value(x: Array, scale: Array, bias: Array, groups: int, silu: bool) -> Arra
     return _forward(x, scale, bias, groups, silu)[0]
 
 
-def _forward(x: Array, scale: Array, bias: Array, groups: int, silu: bool) -> tuple[Array, tuple[Array, ...]]:
+def _forward(
+    x: Array, scale: Array, bias: Array, groups: int, silu: bool
+) -> tuple[Array, tuple[Array, ...]]:
     pixels, wide = x.shape[1] * x.shape[2], x.astype(jnp.float32)
     # sums per channel first: the feature map is read once, in its own shape
-    mean, square = (_per_group(values.sum((1, 2)) / pixels, groups) for values in (wide, wide * wide))
+    mean, square = (
+        _per_group(values.sum((1, 2)) / pixels, groups) for values in (wide, wide * wide)
+    )
     rstd = jax.lax.rsqrt(jnp.maximum(square - mean * mean, 0) + EPSILON)
     factor = rstd * scale[None]
     offset = bias[None] - mean * factor
@@ -53,7 +62,9 @@ def _forward(x: Array, scale: Array, bias: Array, groups: int, silu: bool) -> tu
     return jax.nn.silu(z) if silu else z, (x, mean, rstd, scale, bias)
 
 
-def _backward(groups: int, silu: bool, kept: tuple[Array, ...], dy: Array) -> tuple[Array, Array, Array]:
+def _backward(
+    groups: int, silu: bool, kept: tuple[Array, ...], dy: Array
+) -> tuple[Array, Array, Array]:
     x, mean, rstd, scale, bias = kept
     pixels, dz, scale = x.shape[1] * x.shape[2], dy.astype(jnp.float32), scale[None]
     x_hat = (x.astype(jnp.float32) - _map(mean)) * _map(rstd)
@@ -62,7 +73,9 @@ def _backward(groups: int, silu: bool, kept: tuple[Array, ...], dy: Array) -> tu
         s = jax.nn.sigmoid(z)
         dz = dz * s * (1 + z * (1 - s))
     d_bias, d_scale = dz.sum((1, 2)), (dz * x_hat).sum((1, 2))  # (b, c)
-    mean_dz, mean_dz_x_hat = (_per_group(values * scale / pixels, groups) for values in (d_bias, d_scale))
+    mean_dz, mean_dz_x_hat = (
+        _per_group(values * scale / pixels, groups) for values in (d_bias, d_scale)
+    )
     dx = (dz * _map(scale) - _map(mean_dz) - x_hat * _map(mean_dz_x_hat)) * _map(rstd)
     return dx.astype(x.dtype), d_scale.sum(0), d_bias.sum(0)
 

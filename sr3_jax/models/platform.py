@@ -1,7 +1,7 @@
 """What is computed in another way on another kind of device: the same function, the fastest form of it.
 
-`jax.lax.platform_dependent` chooses when a program is compiled, so a TPU program compiled on a CPU is the TPU's.
-benchmarks/tpu.md and benchmarks/README.md have the measurements.
+`jax.lax.platform_dependent` chooses when a program is compiled, so a TPU program compiled on a CPU
+is the TPU's. benchmarks/tpu.md and benchmarks/README.md have the measurements.
 """
 
 from typing import Any
@@ -27,7 +27,8 @@ def upsample(x: Features) -> Features:
     return lax.platform_dependent(x, tpu=_upsample_matrix, default=_upsample)
 
 
-# Each is the gradient of the other but for a factor 4. Those that JAX derives scatter, or reduce over axes of length 2: slow.
+# Each is the gradient of the other but for a factor 4. Those that JAX derives scatter, or reduce
+# over axes of length 2: slow.
 
 
 @jax.custom_vjp
@@ -39,15 +40,17 @@ def _downsample(x: Features) -> Features:
 def _upsample(x: Features) -> Features:
     # `jax.image.resize` is slower
     b, h, w, c = x.shape
-    return jnp.broadcast_to(x[:, :, None, :, None, :], (b, h, 2, w, 2, c)).reshape(b, 2 * h, 2 * w, c)
+    return jnp.broadcast_to(x[:, :, None, :, None, :], (b, h, 2, w, 2, c)).reshape(
+        b, 2 * h, 2 * w, c
+    )
 
 
 _downsample.defvjp(lambda x: (_downsample(x), None), lambda _, gradient: (_upsample(gradient) / 4,))
 _upsample.defvjp(lambda x: (_upsample(x), None), lambda _, gradient: (4 * _downsample(gradient),))
 
 
-# A TPU moves pixels faster through its matrix unit, multiplied by the identity, than by reshaping: its compiler takes
-# broadcasts and reductions of the middle axes one tile at a time.
+# A TPU moves pixels faster through its matrix unit, multiplied by the identity, than by reshaping:
+# its compiler takes broadcasts and reductions of the middle axes one tile at a time.
 
 
 def _identity(x: Features, scale: float) -> Array:
@@ -56,9 +59,13 @@ def _identity(x: Features, scale: float) -> Array:
 
 
 def _downsample_matrix(x: Features) -> Features:
-    return lax.conv_general_dilated(x, _identity(x, 0.25), (2, 2), "VALID", dimension_numbers=LAYOUT, precision=EXACT)
+    return lax.conv_general_dilated(
+        x, _identity(x, 0.25), (2, 2), "VALID", dimension_numbers=LAYOUT, precision=EXACT
+    )
 
 
 def _upsample_matrix(x: Features) -> Features:
     dilated: Any = {"lhs_dilation": (2, 2), "padding": ((1, 1), (1, 1)), "precision": EXACT}
-    return lax.conv_general_dilated(x, _identity(x, 1.0), (1, 1), dimension_numbers=LAYOUT, **dilated)
+    return lax.conv_general_dilated(
+        x, _identity(x, 1.0), (1, 1), dimension_numbers=LAYOUT, **dilated
+    )

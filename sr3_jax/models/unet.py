@@ -1,7 +1,8 @@
 """The U-Net of SR3 (paper, section 2.4, appendix A and table A.1): DDPM's, with BigGAN blocks, and 1/√2 at every residual sum.
 
-What the paper leaves open is inferred from its parameter counts: additive embedding of width 4 · channels, blocks + 1 residual
-blocks per decoder level, attention at one inner size and in the middle between two blocks, long skips concatenated unscaled.
+What the paper leaves open is inferred from its parameter counts: additive embedding of width 4 ·
+channels, blocks + 1 residual blocks per decoder level, attention at one inner size and in the
+middle between two blocks, long skips concatenated unscaled.
 """
 
 import flax.linen as nn
@@ -28,8 +29,9 @@ from sr3_jax.models.blocks import (
 class UNet(nn.Module):
     """Maps (condition, y_t, gamma) to an image of `out_channels`; without gamma conditioning, condition alone (regression).
 
-    `attention` lists the sizes of the grid, after the stem, at which every block is followed by attention. Sizes are those of
-    the input itself, so any height and width that the levels divide will do.
+    `attention` lists the sizes of the grid, after the stem, at which every block is followed by
+    attention. Sizes are those of the input itself, so any height and width that the levels divide
+    will do.
     """
 
     channels: int
@@ -37,7 +39,8 @@ class UNet(nn.Module):
     blocks: int
     attention: tuple[int, ...]
     out_channels: int
-    size: int  # height of the training images: decides which levels have attention, whatever size comes later
+    # Height of the training images: decides which levels have attention, whatever size comes later
+    size: int
     signals: Signals = ()  # numbers about the input that it is told
     gamma_embedding: str = "log_snr"  # or "sqrt_gamma", or "none"
     gamma_injection: str = "add"  # or "scale_shift"
@@ -54,7 +57,13 @@ class UNet(nn.Module):
         # `train` is argument 3, counting the module itself
         block = nn.remat(ResBlock, static_argnums=(3,)) if level in self.remat else ResBlock
         return block(
-            channels, resample, self.dropout, self.rescale_skip, self.gamma_injection == "scale_shift", self.dtype, name=index
+            channels,
+            resample,
+            self.dropout,
+            self.rescale_skip,
+            self.gamma_injection == "scale_shift",
+            self.dtype,
+            name=index,
         )
 
     def _attend(self, x: Features, size: int, name: str) -> Features:
@@ -73,7 +82,9 @@ class UNet(nn.Module):
     ) -> Features:
         x = condition if y_t is None else jnp.concatenate([condition, y_t], axis=-1)
         x = space_to_depth(x.astype(self.dtype), self.space_to_depth)
-        embedding = embed_levels(self.channels, self.gamma_embedding, self.signals, gamma, told, x.shape[0], self.dtype)
+        embedding = embed_levels(
+            self.channels, self.gamma_embedding, self.signals, gamma, told, x.shape[0], self.dtype
+        )
         levels = [self.channels * multiplier for multiplier in self.multipliers]
         last = len(levels) - 1
         size = self.size // self.space_to_depth
@@ -87,7 +98,9 @@ class UNet(nn.Module):
                 skips.append(x)
             if level < last:
                 if self.resample == "biggan":
-                    x = self._block(level, f"down_{level}_resample", channels, "down")(x, embedding, train)
+                    x = self._block(level, f"down_{level}_resample", channels, "down")(
+                        x, embedding, train
+                    )
                 else:
                     x = conv(x, channels, self.dtype, f"down_{level}_resample", stride=2)
                 skips.append(x)
@@ -95,7 +108,9 @@ class UNet(nn.Module):
 
         x = self._block(last, "middle_0", levels[-1])(x, embedding, train)
         if self.middle_attention:
-            x = SelfAttention(self.head_channels, self.rescale_skip, self.dtype, name="middle_attention")(x)
+            x = SelfAttention(
+                self.head_channels, self.rescale_skip, self.dtype, name="middle_attention"
+            )(x)
         x = self._block(last, "middle_1", levels[-1])(x, embedding, train)
 
         for level, channels in reversed(list(enumerate(levels))):
@@ -105,12 +120,20 @@ class UNet(nn.Module):
                 x = self._attend(x, size, f"up_{level}_{i}_attention")
             if level > 0:
                 if self.resample == "biggan":
-                    x = self._block(level, f"up_{level}_resample", channels, "up")(x, embedding, train)
+                    x = self._block(level, f"up_{level}_resample", channels, "up")(
+                        x, embedding, train
+                    )
                 else:
                     x = conv(upsample(x), channels, self.dtype, f"up_{level}_resample")
                 size *= 2
 
         x = GroupNorm(self.dtype, silu=True, name="out_norm")(x)
         # the last convolution in float32: its output is an image
-        x = conv(x.astype(jnp.float32), self.out_channels * self.space_to_depth**2, jnp.float32, "out", init=ZERO)
+        x = conv(
+            x.astype(jnp.float32),
+            self.out_channels * self.space_to_depth**2,
+            jnp.float32,
+            "out",
+            init=ZERO,
+        )
         return depth_to_space(x, self.space_to_depth)

@@ -17,7 +17,8 @@ from sr3_jax.objectives.levels import sampling_schedule, training_schedule
 from sr3_jax.objectives.objective import Choices, Example, Learner
 from sr3_jax.tasks import build_task
 
-# Fields of the network in which student and teacher may differ: none of them changes what the parameters mean.
+# Fields of the network in which student and teacher may differ: none of them changes what the
+# parameters mean.
 MAY_DIFFER = ("model.dropout", "model.remat", "model.dtype")
 
 
@@ -50,11 +51,15 @@ class Distillation:
             norm=config.train.loss,
         )
 
-    def table(self, evaluations: int | None = None, changes: Mapping[str, Any] | None = None) -> Steps:
+    def table(
+        self, evaluations: int | None = None, changes: Mapping[str, Any] | None = None
+    ) -> Steps:
         """What it learned; raises ConfigError for anything else."""
         own = self._config.sample.steps
         if (evaluations or own) != own or (changes or {"sampler": "ddim"}) != {"sampler": "ddim"}:
-            raise ConfigError(f"this network was distilled for sample.steps = {own} evaluations of DDIM, and knows no others")
+            raise ConfigError(
+                f"this network was distilled for sample.steps = {own} evaluations of DDIM, and knows no others"
+            )
         return samplers.ddim(sampling_schedule(self._config, own))
 
     @property
@@ -81,7 +86,11 @@ def _check_network(config: ConfigDict, teacher: ConfigDict, name: str) -> None:
     ours, theirs = config_lib.flatten(config), config_lib.flatten(teacher)
     fields = [field for field in ours if field.startswith("model.") and field not in MAY_DIFFER]
     fields += ["data.hr_size", "data.lr_size"]
-    differing = [f"{field}: {ours[field]!r} here, {theirs[field]!r} there" for field in fields if ours[field] != theirs[field]]
+    differing = [
+        f"{field}: {ours[field]!r} here, {theirs[field]!r} there"
+        for field in fields
+        if ours[field] != theirs[field]
+    ]
     if differing:
         raise ConfigError(f"the teacher {name} is another network: {'; '.join(differing)}")
 
@@ -97,7 +106,9 @@ def _check_levels(config: ConfigDict, teacher: ConfigDict, name: str) -> None:
         return
     steps = config.train.teacher_steps
     ends = _angles(config, config.sample.steps)
-    visited = np.concatenate([np.linspace(a, b, steps + 1)[1:] for a, b in itertools.pairwise(ends)])
+    visited = np.concatenate(
+        [np.linspace(a, b, steps + 1)[1:] for a, b in itertools.pairwise(ends)]
+    )
     own = _angles(teacher, teacher.sample.steps)[1:]
     if len(visited) != len(own) or not np.allclose(visited, own, atol=0.01):
         raise ConfigError(

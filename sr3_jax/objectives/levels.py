@@ -27,12 +27,19 @@ def sampling_schedule(config: ConfigDict, steps: int) -> NoiseSchedule:
       ConfigError: config.sample cannot give that many.
     """
     training, sample = training_schedule(config), config.sample
-    gamma_end, one_minus = float(np.asarray(training.gamma)[-1]), float(np.asarray(training.one_minus_gamma)[-1])
+    gamma_end, one_minus = (
+        float(np.asarray(training.gamma)[-1]),
+        float(np.asarray(training.one_minus_gamma)[-1]),
+    )
     try:
         if sample.schedule == "linear":
             return schedules.linear_to(steps, gamma_end, sample.beta_start)
         if sample.schedule == "log_snr":
-            return schedules.log_snr(steps, sample.log_snr_start, math.log(gamma_end / one_minus), sample.rho)
+            return schedules.log_snr(
+                steps, sample.log_snr_start, math.log(gamma_end / one_minus), sample.rho
+            )
         return schedules.respaced(training, steps)
     except ValueError as error:
-        raise ConfigError(f"sample.schedule = {sample.schedule!r} cannot give {steps} steps: {error}") from error
+        raise ConfigError(
+            f"sample.schedule = {sample.schedule!r} cannot give {steps} steps: {error}"
+        ) from error

@@ -31,7 +31,9 @@ class Learner(Protocol):
     @property
     def refines(self) -> bool: ...
     def encode(self, hr: Images, condition: Array) -> Images: ...
-    def condition(self, params: PyTree, upsampled: Images, signals: Signals | None = None) -> Array: ...
+    def condition(
+        self, params: PyTree, upsampled: Images, signals: Signals | None = None
+    ) -> Array: ...
     def network(
         self, params: PyTree, signals: Signals | None = None, dropout: Key[Array, ""] | None = None
     ) -> Callable[..., Array]: ...
@@ -55,7 +57,9 @@ class Objective(Protocol):
     title: str
     takes_noise: bool  # whether the network sees y_t and gamma, and its images are random samples
     needs_teacher: bool
-    keeps_best: bool  # whether training keeps the parameters of the best held-out PSNR (the paper: of the regression alone)
+    # Whether training keeps the parameters of the best held-out PSNR (the paper: of the regression
+    # alone)
+    keeps_best: bool
 
     def __init__(self, config: ConfigDict): ...
 
@@ -63,7 +67,9 @@ class Objective(Protocol):
         """The loss of each image."""
         ...
 
-    def table(self, evaluations: int | None = None, changes: Mapping[str, Any] | None = None) -> Steps:
+    def table(
+        self, evaluations: int | None = None, changes: Mapping[str, Any] | None = None
+    ) -> Steps:
         """The table of a sampler for at most that many network evaluations, by default the config's.
 
         Args:

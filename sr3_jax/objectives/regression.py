@@ -27,7 +27,9 @@ class Regression:
         network = learner.network(params, given.signals, example.dropout)
         return losses.distance(network(upsampled), learner.encode(example.hr, upsampled), "l2")
 
-    def table(self, evaluations: int | None = None, changes: Mapping[str, Any] | None = None) -> Steps:
+    def table(
+        self, evaluations: int | None = None, changes: Mapping[str, Any] | None = None
+    ) -> Steps:
         """One row, whose result is the prediction, whatever is asked for."""
         return samplers.ddim(sampling_schedule(self._config, 1))
 

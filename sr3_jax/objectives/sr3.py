@@ -30,17 +30,24 @@ class SR3:
         upsampled = learner.task.condition(given.image)
         condition = learner.condition(params, upsampled, given.signals)
         predictor_loss: Any = 0.0
-        if learner.refines:  # both learn at once, each its own task: the refiner's must not move the guess
+        # Both learn at once, each its own task: the refiner's must not move the guess
+        if learner.refines:
             guess = condition[..., :c]
-            predictor_loss = losses.distance(learner.encode(guess, upsampled), learner.encode(example.hr, upsampled), "l2")
+            predictor_loss = losses.distance(
+                learner.encode(guess, upsampled), learner.encode(example.hr, upsampled), "l2"
+            )
             condition = jnp.concatenate([jax.lax.stop_gradient(guess), condition[..., c:]], axis=-1)
         y_0 = learner.encode(example.hr, condition)
         network = learner.network(params, given.signals, example.dropout)
         predict, norm = self._config.model.predict, self._config.train.loss
-        loss = losses.sr3_loss(network, condition, y_0, example.key, learner.schedule, predict=predict, norm=norm)
+        loss = losses.sr3_loss(
+            network, condition, y_0, example.key, learner.schedule, predict=predict, norm=norm
+        )
         return predictor_loss + loss
 
-    def table(self, evaluations: int | None = None, changes: Mapping[str, Any] | None = None) -> Steps:
+    def table(
+        self, evaluations: int | None = None, changes: Mapping[str, Any] | None = None
+    ) -> Steps:
         """Of config.sample's sampler, with `changes`; see `Objective.table`."""
         config = self._config.copy_and_resolve_references()
         config.sample.update(changes or {})

@@ -1,7 +1,7 @@
 """Compiling for TPUs that are not here: will it fit, how fast will it be.
 
-The real step, with the real mesh and shardings, goes through the real TPU compiler. What comes out is that compiler's
-estimate, never a measurement, and each number says so.
+The real step, with the real mesh and shardings, goes through the real TPU compiler. What comes out
+is that compiler's estimate, never a measurement, and each number says so.
 """
 
 import dataclasses
@@ -27,10 +27,12 @@ from sr3_jax.runtime import parallel
 from sr3_jax.tasks.task import Given
 from sr3_jax.training.step import training_program
 
-SAMPLED = 16  # images in a batch of `inference.Upscaler`, before it is rounded up to a multiple of the devices
+# Images in a batch of `inference.Upscaler`, before it is rounded up to a multiple of the devices
+SAMPLED = 16
 
 _SHAPES, _MESSAGE = "shapes and shardings", "compiler's out-of-memory message"
-# Where each number comes from: if the program fits, and if it does not. None: then there is no such number.
+# Where each number comes from: if the program fits, and if it does not. None: then there is no such
+# number.
 SOURCES: dict[str, tuple[str | None, str | None]] = {
     "parameters": ("shapes", "shapes"),
     "parameter_bytes": (_SHAPES, _SHAPES),
@@ -39,7 +41,10 @@ SOURCES: dict[str, tuple[str | None, str | None]] = {
     "hbm_bytes": ("published for the chip", "published for the chip"),
     "limit_bytes": (None, _MESSAGE),
     "argument_bytes": ("compiler, memory analysis", None),
-    "temporary_bytes": ("compiler, memory analysis", f"{_MESSAGE}, less parameters, EMA and optimizer"),
+    "temporary_bytes": (
+        "compiler, memory analysis",
+        f"{_MESSAGE}, less parameters, EMA and optimizer",
+    ),
     "code_bytes": ("compiler, memory analysis", None),
     "peak_bytes": ("compiler: arguments, temporaries, outputs, program", _MESSAGE),
     "model_flops": ("counted in the network's convolutions and matrix products", None),
@@ -60,7 +65,10 @@ NOT_ESTIMATED = ("hbm_bytes", "compile_seconds")
 
 @dataclass
 class Estimate:
-    """All for one chip and one step of training, or one batch of images sampled. Bytes, seconds, FLOPs."""
+    """All for one chip and one step of training, or one batch of images sampled.
+
+    Bytes, seconds, FLOPs.
+    """
 
     what: str
     topology: str
@@ -113,12 +121,19 @@ class Estimate:
             value = None if source is None else getattr(self, name)
             return {"value": value, "estimated": name not in NOT_ESTIMATED, "source": source}
 
-        asked = {name: value for name, value in dataclasses.asdict(self).items() if name not in SOURCES}
+        asked = {
+            name: value for name, value in dataclasses.asdict(self).items() if name not in SOURCES
+        }
         return asked | {name: number(name) for name in SOURCES}
 
 
-def estimate(config: ConfigDict, topology: str, what: str = "train") -> tuple[Estimate, Program | None]:
-    """Compiles for the topology; the program is None if it does not fit. Raises UserError on a bad config or topology."""
+def estimate(
+    config: ConfigDict, topology: str, what: str = "train"
+) -> tuple[Estimate, Program | None]:
+    """Compiles for the topology; the program is None if it does not fit.
+
+    Raises UserError on a bad config or topology.
+    """
     config_lib.validate(config)
     chip, count = chips.parse(topology)
     devices = chips.devices(topology)
@@ -130,7 +145,9 @@ def estimate(config: ConfigDict, topology: str, what: str = "train") -> tuple[Es
     method = Method(config)
     lowered, trips, evaluations = _lower(config, method, mesh, what)
     params = jax.eval_shape(method.init, jax.random.key(0))
-    sharded = jax.tree.map(lambda leaf, s: 4 * _shard_size(leaf, s), params, parallel.shardings(params, mesh))
+    sharded = jax.tree.map(
+        lambda leaf, s: 4 * _shard_size(leaf, s), params, parallel.shardings(params, mesh)
+    )
     per_chip, training = sum(jax.tree.leaves(sharded)), what == "train"
     result = Estimate(
         what=what,
@@ -166,10 +183,15 @@ def estimate(config: ConfigDict, topology: str, what: str = "train") -> tuple[Es
     assert memory
     assert cost
     program = Program.parse(text, trips)
-    result.argument_bytes, result.code_bytes = memory.argument_size_in_bytes, memory.generated_code_size_in_bytes
+    result.argument_bytes, result.code_bytes = (
+        memory.argument_size_in_bytes,
+        memory.generated_code_size_in_bytes,
+    )
     result.temporary_bytes = memory.temp_size_in_bytes
     new_outputs = memory.output_size_in_bytes - memory.alias_size_in_bytes
-    result.peak_bytes = result.argument_bytes + result.temporary_bytes + new_outputs + result.code_bytes
+    result.peak_bytes = (
+        result.argument_bytes + result.temporary_bytes + new_outputs + result.code_bytes
+    )
     result.model_flops = model_flops(config, what, evaluations) // mesh.size
     result.compiled_flops = cost["flops"]
     result.hbm_traffic, result.collective_bytes = program.hbm_bytes, program.collective_bytes
@@ -177,13 +199,17 @@ def estimate(config: ConfigDict, topology: str, what: str = "train") -> tuple[Es
     result.memory_seconds = program.hbm_bytes / chip.hbm_bandwidth
     result.chip_seconds = program.cycles / chip.clock
     # On a ring an all-reduce sends every byte twice, the others once.
-    sent = sum(size * (2 if kind == "all-reduce" else 1) for kind, size in program.collective_bytes.items())
+    sent = sum(
+        size * (2 if kind == "all-reduce" else 1) for kind, size in program.collective_bytes.items()
+    )
     result.collective_seconds = sent / chip.link_bandwidth if mesh.size > 1 else 0.0
     result.mfu = result.matrix_seconds / result.step_seconds
     return result, program
 
 
-def _lower(config: ConfigDict, method: Method, mesh: jax.sharding.Mesh, what: str) -> tuple[jax.stages.Lowered, int, int]:
+def _lower(
+    config: ConfigDict, method: Method, mesh: jax.sharding.Mesh, what: str
+) -> tuple[jax.stages.Lowered, int, int]:
     """The program that `sr3 train` or `inference.Upscaler` runs; how often its loop runs; network evaluations per image."""
     if what == "train":
         return training_program(config, mesh).lower(), config.train.accumulate, 1
@@ -191,7 +217,14 @@ def _lower(config: ConfigDict, method: Method, mesh: jax.sharding.Mesh, what: st
     batch, size = config.train.batch_size, config.data.lr_size
     steps = sampling_steps(config)
 
-    def run(params: PyTree, lr: jax.Array, ids: jax.Array, seed: jax.Array, sample: jax.Array, steps: PyTree) -> jax.Array:
+    def run(
+        params: PyTree,
+        lr: jax.Array,
+        ids: jax.Array,
+        seed: jax.Array,
+        sample: jax.Array,
+        steps: PyTree,
+    ) -> jax.Array:
         keys = jax.vmap(lambda i: image_key(seed, i, sample))(ids)
         return method.super_resolve(params, Given(lr), keys, steps)
 
@@ -199,7 +232,9 @@ def _lower(config: ConfigDict, method: Method, mesh: jax.sharding.Mesh, what: st
     lr = jax.ShapeDtypeStruct((batch, size, size, config.model.image_channels), jnp.float32)
     number, ids = jax.ShapeDtypeStruct((), jnp.int32), jax.ShapeDtypeStruct((batch,), jnp.int32)
     evaluations = steps.evaluations
-    program = jax.jit(run, in_shardings=(whole, split, split, whole, whole, whole), out_shardings=split)
+    program = jax.jit(
+        run, in_shardings=(whole, split, split, whole, whole, whole), out_shardings=split
+    )
     return program.lower(params, lr, ids, number, number, steps), evaluations, evaluations
 
 
@@ -232,7 +267,11 @@ def model_flops(config: ConfigDict, what: str, evaluations: int) -> int:
     if method.refines:
         learns = what == "train" and not method.objective.needs_teacher
         once = matrix_flops(jax.grad(predict) if learns else predict, params, image)
-    one = matrix_flops(jax.grad(forward), params, *inputs) if what == "train" else matrix_flops(forward, params, *inputs)
+    one = (
+        matrix_flops(jax.grad(forward), params, *inputs)
+        if what == "train"
+        else matrix_flops(forward, params, *inputs)
+    )
     if what == "train" and method.objective.needs_teacher:
         one += plain.train.teacher_steps * matrix_flops(forward, params, *inputs)
     return (one * evaluations + once) * plain.train.batch_size
@@ -245,9 +284,15 @@ def residual_bytes(config: ConfigDict, images: int) -> int:
     batch = jax.ShapeDtypeStruct((images, *method.shape), jnp.uint8)
 
     def kept(params: PyTree, batch: jax.Array, teacher: PyTree) -> PyTree:
-        return jax.vjp(lambda params: method.loss(params, batch, jax.random.key(0), True, teacher).mean(), params)[1]
+        return jax.vjp(
+            lambda params: method.loss(params, batch, jax.random.key(0), True, teacher).mean(),
+            params,
+        )[1]
 
-    held = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(jax.eval_shape(kept, params, batch, params)))
+    held = sum(
+        leaf.size * leaf.dtype.itemsize
+        for leaf in jax.tree.leaves(jax.eval_shape(kept, params, batch, params))
+    )
     return held - sum(4 * leaf.size for leaf in jax.tree.leaves(params))
 
 
@@ -278,10 +323,16 @@ def advice(config: ConfigDict, result: Estimate) -> Iterator[str]:
             parallel.mesh_shape(changed, count)
         except ConfigError:
             return
-        flags = " ".join(f"--config.{name}={str(value).replace(' ', '')}" for name, value in changes.items())
+        flags = " ".join(
+            f"--config.{name}={str(value).replace(' ', '')}" for name, value in changes.items()
+        )
         yield f"{flags}: {verdict(peak)}"
 
-    spread = {"mesh.fsdp": count} if config.mesh.data in (1, -1) else {"mesh.data": 1, "mesh.fsdp": count}
+    spread = (
+        {"mesh.fsdp": count}
+        if config.mesh.data in (1, -1)
+        else {"mesh.data": 1, "mesh.fsdp": count}
+    )
     if fsdp < count:
         yield from option(spread, state * fsdp / count + temporary)
     levels = tuple(range(len(config.model.multipliers)))
@@ -293,7 +344,9 @@ def advice(config: ConfigDict, result: Estimate) -> Iterator[str]:
         if fsdp < count:
             yield from option({"model.remat": levels, **spread}, state * fsdp / count + kept)
     for parts in (parts for parts in range(2, per_chip + 1) if per_chip % parts == 0):
-        yield from option({"train.accumulate": config.train.accumulate * parts}, state + temporary / parts)
+        yield from option(
+            {"train.accumulate": config.train.accumulate * parts}, state + temporary / parts
+        )
         if enough(state + temporary / parts):
             break
     if per_chip > 1:
@@ -305,7 +358,10 @@ def advice(config: ConfigDict, result: Estimate) -> Iterator[str]:
 def out_of_memory(message: str) -> tuple[int, int] | None:
     """The bytes of HBM that a program needs and those that it may use, from the compiler's message; None if it says another."""
     size = r"([\d.]+)([KMGT]?)"
-    for pattern in (rf"memory space hbm\b.*?Used {size} of {size}", rf"memory on HBM\b.*?\({size}\) exceeds.*?\({size}\)"):
+    for pattern in (
+        rf"memory space hbm\b.*?Used {size} of {size}",
+        rf"memory on HBM\b.*?\({size}\) exceeds.*?\({size}\)",
+    ):
         if "RESOURCE_EXHAUSTED" in message and (found := re.search(pattern, message, re.DOTALL)):
             units = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
             needed, limit = (int(float(found[i]) * units[found[i + 1]]) for i in (1, 3))

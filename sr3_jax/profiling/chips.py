@@ -14,7 +14,11 @@ HOST = (2, 2, 1)  # chips of one host, as the compiler lays out all of these
 
 
 class Chip(NamedTuple):
-    """Peaks of one chip. Source: Google's pages on each TPU version; the clock follows from the peak and the matrix units."""
+    """Peaks of one chip.
+
+    Source: Google's pages on each TPU version; the clock follows from the peak and the matrix
+    units.
+    """
 
     flops: float  # dense bfloat16, per second
     hbm_bytes: int
@@ -37,7 +41,9 @@ def parse(topology: str) -> tuple[Chip, int]:
     name, _, layout = topology.partition(":")
     if name not in CHIPS or not re.fullmatch(r"\d+(x\d+){1,2}", layout):
         examples = '"v5e:4x8", "v6e:16x16", "v4:2x2x4" or "v5p:4x4x4"'
-        raise UserError(f"--topology={topology} is not known; it can be one of {', '.join(CHIPS)} with its layout: {examples}")
+        raise UserError(
+            f"--topology={topology} is not known; it can be one of {', '.join(CHIPS)} with its layout: {examples}"
+        )
     count = 1
     for size in layout.split("x"):
         count *= int(size)
@@ -71,7 +77,8 @@ def prepare_environment() -> None:
     for name, value in settings.items():
         os.environ.setdefault(name, value)
     os.environ["TPU_ACCELERATOR_TYPE"] = ""  # the topology says it
-    os.environ["JAX_ENABLE_COMPILATION_CACHE"] = "false"  # a program without its devices can be written there, but never read
+    # a program without its devices can be written there, but never read
+    os.environ["JAX_ENABLE_COMPILATION_CACHE"] = "false"
     import jax
 
     # JAX has read the environment if a config file was loaded before

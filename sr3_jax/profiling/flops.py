@@ -11,7 +11,8 @@ import numpy as np
 def matrix_flops(function: Callable, *args: Any) -> int:
     """FLOPs (a multiplication and an addition are two) of the convolutions and matrix products in function(*args).
 
-    `args` may be shapes. Taps that fall on padding are not counted, nor is anything that a compiler recomputes.
+    `args` may be shapes. Taps that fall on padding are not counted, nor is anything that a compiler
+    recomputes.
     """
     return _count(jax.make_jaxpr(function)(*args).jaxpr)
 
@@ -29,10 +30,15 @@ def _count(jaxpr: Any) -> int:
         elif name == "scan":
             total += params["length"] * _count(params["jaxpr"].jaxpr)
         elif name == "cond":
-            # Branches differ by platform (models/platform.py) only: the fewest FLOPs are those of the mathematics.
+            # Branches differ by platform (models/platform.py) only: the fewest FLOPs are those of
+            # the mathematics.
             total += min(_count(branch.jaxpr) for branch in params["branches"])
         else:
-            inner = [value for value in params.values() if hasattr(value, "eqns") or hasattr(value, "jaxpr")]
+            inner = [
+                value
+                for value in params.values()
+                if hasattr(value, "eqns") or hasattr(value, "jaxpr")
+            ]
             total += sum(_count(getattr(value, "jaxpr", value)) for value in inner)
     return total
 
@@ -44,8 +50,16 @@ def _convolution(equation: Any) -> int:
     taps = 1
     for axis, (low, _) in enumerate(params["padding"]):
         size, kernel = lhs[numbers.lhs_spec[2 + axis]], rhs[numbers.rhs_spec[2 + axis]]
-        stride, base, window = (params[name][axis] for name in ("window_strides", "lhs_dilation", "rhs_dilation"))
-        positions = np.arange(out[numbers.out_spec[2 + axis]])[:, None] * stride - low + np.arange(kernel) * window
-        taps *= int(((positions >= 0) & (positions < (size - 1) * base + 1) & (positions % base == 0)).sum())
+        stride, base, window = (
+            params[name][axis] for name in ("window_strides", "lhs_dilation", "rhs_dilation")
+        )
+        positions = (
+            np.arange(out[numbers.out_spec[2 + axis]])[:, None] * stride
+            - low
+            + np.arange(kernel) * window
+        )
+        taps *= int(
+            ((positions >= 0) & (positions < (size - 1) * base + 1) & (positions % base == 0)).sum()
+        )
     batch, channels = out[numbers.out_spec[0]], out[numbers.out_spec[1]]
     return 2 * batch * channels * taps * rhs[numbers.rhs_spec[1]] // params["batch_group_count"]

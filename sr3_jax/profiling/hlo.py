@@ -1,7 +1,8 @@
 """Reads a compiled program: the text of optimised HLO, as `jax.stages.Compiled.as_text()` gives it for a TPU.
 
-The TPU compiler writes `estimated_cycles` beside each instruction that it schedules. An instruction counts as often as it
-runs: bodies of loops by their trip count, fused computations through the fusion alone.
+The TPU compiler writes `estimated_cycles` beside each instruction that it schedules. An instruction
+counts as often as it runs: bodies of loops by their trip count, fused computations through the
+fusion alone.
 """
 
 import re
@@ -11,9 +12,23 @@ from dataclasses import dataclass
 from math import prod
 from typing import NamedTuple
 
-BYTES = {"pred": 1, "s8": 1, "u8": 1, "s16": 2, "u16": 2, "bf16": 2, "f16": 2, "s32": 4, "u32": 4, "f32": 4, "s64": 8, "u64": 8}
+BYTES = {
+    "pred": 1,
+    "s8": 1,
+    "u8": 1,
+    "s16": 2,
+    "u16": 2,
+    "bf16": 2,
+    "f16": 2,
+    "s32": 4,
+    "u32": 4,
+    "f32": 4,
+    "s64": 8,
+    "u64": 8,
+}
 COLLECTIVES = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute")
-# Names for memory that is already there, or for what another computation does: nothing is read or written.
+# Names for memory that is already there, or for what another computation does: nothing is read or
+# written.
 FREE = {
     "parameter", "constant", "tuple", "get-tuple-element", "bitcast", "while", "conditional", "call", "partition-id",
     "after-all", "async-start", "async-update",
@@ -41,7 +56,8 @@ class Program:
 
     computations: dict[str, list[Instruction]]
     runs: dict[str, int]
-    inside: dict[str, int]  # the same for computations that are inlined into an instruction: fusions, reducers
+    # The same for computations that are inlined into an instruction: fusions, reducers
+    inside: dict[str, int]
 
     @classmethod
     def parse(cls, text: str, trips: int = 1) -> "Program":
@@ -83,12 +99,14 @@ class Program:
     def hbm_bytes(self) -> int:
         """What all instructions read and write, as laid out and padded, in HBM rather than in on-chip memory.
 
-        Each reads its operands, a slice only its part of them, and writes its result; of an asynchronous instruction all that
-        is the start's.
+        Each reads its operands, a slice only its part of them, and writes its result; of an
+        asynchronous instruction all that is the start's.
         """
         total = 0
         for name, times in self.runs.items():
-            shapes = {instruction.name: instruction.shape for instruction in self.computations[name]}
+            shapes = {
+                instruction.name: instruction.shape for instruction in self.computations[name]
+            }
             for instruction in self.computations[name]:
                 operands = [shapes.get(operand, "") for operand in instruction.operands]
                 total += times * self._traffic(instruction, operands)
@@ -101,17 +119,32 @@ class Program:
         if opcode.removesuffix("-start") in ("slice", "dynamic-slice"):
             read = padded_bytes(written) if hbm_bytes(operands[0]) else 0
             return read + hbm_bytes(written)
-        parts = [part for name, _, _ in _callees(instruction, 1) for part in self.computations.get(name, ())]
+        parts = [
+            part
+            for name, _, _ in _callees(instruction, 1)
+            for part in self.computations.get(name, ())
+        ]
         if any(_IN_PARTS in part.rest for part in parts):
-            # The collective's own buffers pass through all of its parts; the start reads the one and writes the other.
-            started, done = (any(f"AsyncCollective{end}" in part.rest for part in parts) for end in ("Start", "Done"))
+            # The collective's own buffers pass through all of its parts; the start reads the one
+            # and writes the other.
+            started, done = (
+                any(f"AsyncCollective{end}" in part.rest for part in parts)
+                for end in ("Start", "Done")
+            )
             if done:
                 return 0
-            passed = [(int(out or 0), int(into)) for out, into in re.findall(r"\{(\d*)\}: \((\d+),", instruction.rest)]
+            passed = [
+                (int(out or 0), int(into))
+                for out, into in re.findall(r"\{(\d*)\}: \((\d+),", instruction.rest)
+            ]
             results = elements(written)
-            written = "".join(results[i] for i in set(range(len(results))) - {out for out, _ in passed})
+            written = "".join(
+                results[i] for i in set(range(len(results))) - {out for out, _ in passed}
+            )
             if not started:
-                operands = [operands[i] for i in set(range(len(operands))) - {into for _, into in passed}]
+                operands = [
+                    operands[i] for i in set(range(len(operands))) - {into for _, into in passed}
+                ]
         return hbm_bytes(written) + sum(map(hbm_bytes, operands))
 
     @property
@@ -121,18 +154,29 @@ class Program:
         seen = set()
         for counter in (self.runs, self.inside):
             for name, times in counter.items():
-                shapes = {instruction.name: instruction.shape for instruction in self.computations.get(name, ())}
+                shapes = {
+                    instruction.name: instruction.shape
+                    for instruction in self.computations.get(name, ())
+                }
                 for instruction in self.computations.get(name, ()):
                     kind = instruction.opcode.removesuffix("-start")
                     channel = re.search(r"channel_id=(\d+)", instruction.rest)
-                    # One that runs in parts stands in each of them. Else a channel says little: several may share one.
-                    identity = channel[0] if channel and _IN_PARTS in instruction.rest else instruction.name
+                    # One that runs in parts stands in each of them. Else a channel says little:
+                    # several may share one.
+                    identity = (
+                        channel[0]
+                        if channel and _IN_PARTS in instruction.rest
+                        else instruction.name
+                    )
                     if kind not in COLLECTIVES or identity in seen:
                         continue
                     seen.add(identity)
-                    if name.startswith("all-reduce-scatter"):  # a fusion in which each chip keeps a slice of the sum
+                    # a fusion in which each chip keeps a slice of the sum
+                    if name.startswith("all-reduce-scatter"):
                         kind = "reduce-scatter"
-                    into = sum(logical_bytes(shapes.get(operand, "")) for operand in instruction.operands)
+                    into = sum(
+                        logical_bytes(shapes.get(operand, "")) for operand in instruction.operands
+                    )
                     totals[kind] += times * max(into, logical_bytes(result(instruction)))
         return dict(totals)
 
@@ -141,15 +185,24 @@ class Program:
         totals: defaultdict[str, int] = defaultdict(int)
         for instruction, times in self.scheduled():
             totals[self.source(instruction) or instruction.opcode] += cycles(instruction) * times
-        return sorted(((name, total) for name, total in totals.items() if total), key=lambda pair: -pair[1])
+        return sorted(
+            ((name, total) for name, total in totals.items() if total), key=lambda pair: -pair[1]
+        )
 
     def heaviest(self, instruction: Instruction) -> Instruction:
         """The part of a fusion that costs most: a convolution, a matrix product or a reduction, else the last; or itself."""
-        inner = [part for name, _, _ in _callees(instruction, 1) for part in self.computations.get(name, ())]
+        inner = [
+            part
+            for name, _, _ in _callees(instruction, 1)
+            for part in self.computations.get(name, ())
+        ]
         if instruction.opcode != "fusion" or not inner:
             return instruction
         heavy = ("convolution", "dot", "reduce")
-        return min(reversed(inner), key=lambda part: heavy.index(part.opcode) if part.opcode in heavy else len(heavy))
+        return min(
+            reversed(inner),
+            key=lambda part: heavy.index(part.opcode) if part.opcode in heavy else len(heavy),
+        )
 
     def source(self, instruction: Instruction) -> str:
         """The operation's name in our source, of a fusion without one that of its heaviest part; "" if there is none."""
@@ -170,7 +223,11 @@ def _callees(instruction: Instruction, unknown: int) -> Iterator[tuple[str, int,
             yield name, int(known[1]) if known else unknown, False
     elif instruction.opcode == "conditional":
         branches = re.search(r"branch_computations=\{([^}]*)\}", rest)
-        names = re.findall(r"%?([\w.\-]+)", branches[1]) if branches else re.findall(r"_computation=%?([\w.\-]+)", rest)
+        names = (
+            re.findall(r"%?([\w.\-]+)", branches[1])
+            if branches
+            else re.findall(r"_computation=%?([\w.\-]+)", rest)
+        )
         for name in names:  # all of them: an upper bound
             yield name, 1, False
     else:
@@ -206,12 +263,19 @@ def result(instruction: Instruction) -> str:
 
 def logical_bytes(shape: str) -> int:
     """The bytes of a shape, or of all in a tuple."""
-    return sum(BYTES.get(kind, 4) * prod(map(int, filter(None, sizes.split(",")))) for kind, sizes, _ in _ARRAY.findall(shape))
+    return sum(
+        BYTES.get(kind, 4) * prod(map(int, filter(None, sizes.split(","))))
+        for kind, sizes, _ in _ARRAY.findall(shape)
+    )
 
 
 def hbm_bytes(shape: str) -> int:
     """The bytes that a shape, or all in a tuple, takes in HBM: with the padding of its tiles, 0 if it lives on the chip."""
-    return sum(padded_bytes(array[0]) for array in _ARRAY.finditer(shape) if not _ON_CHIP.search(array[3] or ""))
+    return sum(
+        padded_bytes(array[0])
+        for array in _ARRAY.finditer(shape)
+        if not _ON_CHIP.search(array[3] or "")
+    )
 
 
 def padded_bytes(shape: str) -> int:
@@ -223,7 +287,9 @@ def padded_bytes(shape: str) -> int:
         tile = re.search(r"T\(([\d,]+)\)", tiling)
         if tile and order:
             minor = [int(index) for index in order.split(",")]
-            for index, multiple in zip(minor, reversed([int(size) for size in tile[1].split(",")]), strict=False):
+            for index, multiple in zip(
+                minor, reversed([int(size) for size in tile[1].split(",")]), strict=False
+            ):
                 dimensions[index] = -(-dimensions[index] // multiple) * multiple
         total += BYTES.get(kind, 4) * prod(dimensions)
     return total

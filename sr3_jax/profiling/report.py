@@ -18,7 +18,11 @@ def show(estimate: Estimate) -> None:
     used, mesh = prod(e.mesh.values()), " ".join(f"{name}={size}" for name, size in e.mesh.items())
     sampling = f"sampling, {e.network_evaluations} evaluations an image, on each host alone"
     work = "training step" if e.what == "train" else sampling
-    where = f"{e.chips} chips, {e.hosts} hosts" if used == e.chips else f"{used} of {e.chips} chips, one of {e.hosts} hosts"
+    where = (
+        f"{e.chips} chips, {e.hosts} hosts"
+        if used == e.chips
+        else f"{used} of {e.chips} chips, one of {e.hosts} hosts"
+    )
     console.print(
         f"{work}, compiled for {e.topology}: {where}, mesh {mesh}, "
         f"{e.parameters / 1e6:.0f} M parameters, {e.images_per_chip:g} images per chip",
@@ -36,7 +40,9 @@ def show(estimate: Estimate) -> None:
             table.add_row(label, value, source)
     console.print(table)
     if e.fits:
-        console.print(f"fits: {_gib(e.peak_bytes)} of {_gib(e.hbm_bytes)} estimated", soft_wrap=True)
+        console.print(
+            f"fits: {_gib(e.peak_bytes)} of {_gib(e.hbm_bytes)} estimated", soft_wrap=True
+        )
         return
     over, limit = _gib(e.peak_bytes - e.limit_bytes), _gib(e.limit_bytes)
     console.print(
@@ -58,7 +64,12 @@ def _rows(e: Estimate) -> Iterator[tuple[str, str, str]]:
     yield "arithmetic of the network", "model_flops", f"{e.model_flops / 1e12:.2f} TFLOP"
     yield "arithmetic compiled", "compiled_flops", f"{e.compiled_flops / 1e12:.2f} TFLOP"
     yield "HBM traffic", "hbm_traffic", f"{e.hbm_traffic / 1e9:.1f} GB"
-    moved = ", ".join(f"{kind} {size / 1e9:.2f} GB" for kind, size in sorted(e.collective_bytes.items())) or "none"
+    moved = (
+        ", ".join(
+            f"{kind} {size / 1e9:.2f} GB" for kind, size in sorted(e.collective_bytes.items())
+        )
+        or "none"
+    )
     yield "communication", "collective_bytes", moved
     yield "matrix units", "matrix_seconds", _ms(e.matrix_seconds)
     yield "memory", "memory_seconds", _ms(e.memory_seconds)
@@ -83,7 +94,10 @@ def show_profile(profile: Profile, operations: int) -> None:
         for column in table.columns[1:]:
             column.justify = "right"
         for name, phases in sorted(rows.items(), key=lambda row: -sum(row[1].values())):
-            cells = [f"{phases[phase]:.1f}" if phases[phase] else "" for phase in (FORWARD, BACKWARD, ONCE)]
+            cells = [
+                f"{phases[phase]:.1f}" if phases[phase] else ""
+                for phase in (FORWARD, BACKWARD, ONCE)
+            ]
             table.add_row(name, *cells, f"{sum(phases.values()) / p.total:.1%}" if p.total else "")
         console.print(table)
     if operations:

@@ -19,10 +19,13 @@ from sr3_jax.profiling.hlo import COLLECTIVES, Program
 from sr3_jax.runtime import parallel
 from sr3_jax.training.step import training_program
 
-WARM_UP = 2  # steps before the trace: the first ones also allocate and read files for the first time
+# Steps before the trace: the first ones also allocate and read files for the first time
+WARM_UP = 2
 
 FORWARD, BACKWARD, ONCE = "forward", "backward", "once"
-_PART = re.compile(r"/(?:(down|up)_(\d+)_(\w+?)|(middle)_(\w+)|(stem|out_norm|out|gamma_embedding))(?:/|$)")
+_PART = re.compile(
+    r"/(?:(down|up)_(\d+)_(\w+?)|(middle)_(\w+)|(stem|out_norm|out|gamma_embedding))(?:/|$)"
+)
 _LAYERS = (
     (r"_attention(/|$)", "attention"),
     (r"/(gamma_)?embedding(/|$)", "embedding"),
@@ -52,7 +55,8 @@ class Profile:
     input: float  # of it, waiting for data
     parts: dict[str, dict[str, float]] = field(default_factory=dict)  # part → phase → ms
     layers: dict[str, dict[str, float]] = field(default_factory=dict)
-    operations: list[tuple[str, str, float]] = field(default_factory=list)  # (opcode, name in our source, ms), longest first
+    # (opcode, name in our source, ms), longest first
+    operations: list[tuple[str, str, float]] = field(default_factory=list)
     trace: str = ""
 
     @property
@@ -124,10 +128,16 @@ def _fill(result: Profile, seconds: dict[str, float], text: str) -> None:
     """Sorts the time of each instruction into parts and layers by the name that it has in our source."""
     operations: defaultdict[tuple[str, str], float] = defaultdict(float)
     program = Program.parse(text)
-    known = {instruction.name: instruction for computation in program.computations.values() for instruction in computation}
+    known = {
+        instruction.name: instruction
+        for computation in program.computations.values()
+        for instruction in computation
+    }
     for name, spent in seconds.items():
         instruction = known.get(name)
-        opcode = program.heaviest(instruction).opcode if instruction else re.sub(r"[.\d]+$", "", name)
+        opcode = (
+            program.heaviest(instruction).opcode if instruction else re.sub(r"[.\d]+$", "", name)
+        )
         source = program.source(instruction) if instruction else ""
         milliseconds = 1000 * spent / result.steps / result.devices
         place = locate(source, opcode)
@@ -135,7 +145,9 @@ def _fill(result: Profile, seconds: dict[str, float], text: str) -> None:
             phases = table.setdefault(row, {FORWARD: 0.0, BACKWARD: 0.0, ONCE: 0.0})
             phases[place.phase] += milliseconds
         operations[opcode, source] += milliseconds
-    result.operations = sorted(((*names, spent) for names, spent in operations.items()), key=lambda row: -row[2])
+    result.operations = sorted(
+        ((*names, spent) for names, spent in operations.items()), key=lambda row: -row[2]
+    )
 
 
 def locate(source: str, opcode: str = "") -> Place:
@@ -146,7 +158,9 @@ def locate(source: str, opcode: str = "") -> Place:
         return Place("convolutions without a name", "convolution, without a name", BACKWARD)
     if "UNet" not in source:
         if "jvp" in source:
-            return Place("loss", "loss: noise, degradation", BACKWARD if "transpose(" in source else FORWARD)
+            return Place(
+                "loss", "loss: noise, degradation", BACKWARD if "transpose(" in source else FORWARD
+            )
         if not source.startswith("jit("):
             return Place("copies of the compiler", "copies of the compiler", ONCE)
         return Place("optimizer, EMA", "optimizer, EMA", ONCE)
@@ -155,7 +169,9 @@ def locate(source: str, opcode: str = "") -> Place:
     if found := _PART.search(source):
         side, level, _, middle, _, single = found.groups()
         part = f"{side} {level}" if side else middle or single.replace("out_norm", "out")
-    layer = next((name for pattern, name in _LAYERS if re.search(pattern, source)), "sums, concatenations")
+    layer = next(
+        (name for pattern, name in _LAYERS if re.search(pattern, source)), "sums, concatenations"
+    )
     return Place(part, layer, phase)
 
 
@@ -170,7 +186,10 @@ def _read(file: Path) -> dict[str, float]:
 
 
 def _instructions(line: Any) -> Iterator[tuple[float, float, str]]:
-    """(start, end, instruction) in ns. CPU and GPU name the instruction in a statistic, TPU in a line of its own."""
+    """(start, end, instruction) in ns.
+
+    CPU and GPU name the instruction in a statistic, TPU in a line of its own.
+    """
     for event in line.events:
         name = next((value for key, value in event.stats if key == "hlo_op"), None)
         if name is None and line.name == "XLA Ops":

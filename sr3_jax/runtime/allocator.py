@@ -1,8 +1,8 @@
 """How the C library hands out memory, on Linux: set once, before the first large array.
 
-XLA on a CPU asks for all temporaries of a program each time it runs, hundreds of MB, and gives them back. By default such a
-block comes fresh from the kernel each time, to be zeroed and mapped page by page: a tenth of a training step. Kept within the
-process, it is mapped once.
+XLA on a CPU asks for all temporaries of a program each time it runs, hundreds of MB, and gives them
+back. By default such a block comes fresh from the kernel each time, to be zeroed and mapped page by
+page: a tenth of a training step. Kept within the process, it is mapped once.
 """
 
 import ctypes
@@ -14,8 +14,13 @@ M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX, M_ARENA_MAX = -1, -2, -4, -8
 
 
 def keep_memory() -> None:
-    """Freed memory stays with the process. Does nothing without glibc, or where the user tunes malloc by its own variables."""
-    if not sys.platform.startswith("linux") or any(name.startswith("MALLOC_") for name in os.environ):
+    """Freed memory stays with the process.
+
+    Does nothing without glibc, or where the user tunes malloc by its own variables.
+    """
+    if not sys.platform.startswith("linux") or any(
+        name.startswith("MALLOC_") for name in os.environ
+    ):
         return
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is None:  # another C library

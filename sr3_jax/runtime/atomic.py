@@ -74,7 +74,9 @@ def disk_errors(where: AnyPath) -> Iterator[None]:
         sign = next((sign for sign in signs if sign.lower() in detail), None)
         if sign is None or isinstance(error, UserError):
             raise
-        raise UserError(f"{where} cannot be written: {sign}; what was there before is untouched") from error
+        raise UserError(
+            f"{where} cannot be written: {sign}; what was there before is untouched"
+        ) from error
 
 
 def _umask() -> int:

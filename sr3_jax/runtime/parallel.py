@@ -1,7 +1,7 @@
 """Devices: the mesh, the sharding rules, distributed start-up.
 
-The mesh has two axes. The batch is split over both; parameters, EMA and optimizer are split over "fsdp" and replicated over
-"data". Everything else is left to the compiler.
+The mesh has two axes. The batch is split over both; parameters, EMA and optimizer are split over
+"fsdp" and replicated over "data". Everything else is left to the compiler.
 """
 
 import contextlib
@@ -30,10 +30,11 @@ MOST_CPU_DEVICES = 8
 def start(config: ConfigDict | None = None) -> None:
     """Joins the cluster's other processes, when there is one; must run before anything else touches JAX.
 
-    Cloud TPU pods, SLURM and Open MPI are found. Anything else, Kubernetes too, names itself by SR3_COORDINATOR (host:port of
-    process 0), SR3_PROCESSES and SR3_PROCESS; Open MPI 5 on several hosts by the first of them. A process that SLURM or Open
-    MPI has started alone on its host takes all GPUs there; several take one each. With no cluster, this is a single process,
-    and its CPU becomes as many devices as the config's mesh and batch allow.
+    Cloud TPU pods, SLURM and Open MPI are found. Anything else, Kubernetes too, names itself by
+    SR3_COORDINATOR (host:port of process 0), SR3_PROCESSES and SR3_PROCESS; Open MPI 5 on several
+    hosts by the first of them. A process that SLURM or Open MPI has started alone on its host takes
+    all GPUs there; several take one each. With no cluster, this is a single process, and its CPU
+    becomes as many devices as the config's mesh and batch allow.
     """
     if jax.distributed.is_initialized():
         return
@@ -43,7 +44,8 @@ def start(config: ConfigDict | None = None) -> None:
         place["coordinator_address"] = coordinator
         place["num_processes"] = _whole_number("SR3_PROCESSES", "OMPI_COMM_WORLD_SIZE")
         place["process_id"] = _whole_number("SR3_PROCESS", "OMPI_COMM_WORLD_RANK")
-        place["cluster_detection_method"] = "deactivate"  # a cluster around this one is not ours, nor are its numbers
+        # a cluster around this one is not ours, nor are its numbers
+        place["cluster_detection_method"] = "deactivate"
     try:
         jax.distributed.initialize(**place)
     except ValueError as error:  # what JAX raises when it finds no cluster
@@ -55,7 +57,8 @@ def start(config: ConfigDict | None = None) -> None:
 def _gpus() -> list[int] | None:
     """The host's GPUs for this process: none named means all of them, None what JAX thinks.
 
-    Under SLURM and Open MPI that is the one of the process's number on its host, even where it is the only process there.
+    Under SLURM and Open MPI that is the one of the process's number on its host, even where it is
+    the only process there.
     """
     if "JAX_LOCAL_DEVICE_IDS" in os.environ:
         return None
@@ -67,13 +70,19 @@ def _gpus() -> list[int] | None:
 
 
 def _open_mpi_coordinator() -> str | None:
-    """Where process 0 of Open MPI 5 listens. JAX knows the older ones only, or from some version on needs mpi4py."""
+    """Where process 0 of Open MPI 5 listens.
+
+    JAX knows the older ones only, or from some version on needs mpi4py.
+    """
     processes = os.environ.get("OMPI_COMM_WORLD_SIZE")
     if processes is None or "OMPI_MCA_orte_hnp_uri" in os.environ:
         return None
     if os.environ.get("OMPI_COMM_WORLD_LOCAL_SIZE") != processes:
-        raise UserError("Open MPI 5 on several hosts needs a free port on process 0's: mpirun -x SR3_COORDINATOR=HOST:PORT …")
-    # All must know the port without asking, and the next job should have another: the job's name, in the range that JAX uses.
+        raise UserError(
+            "Open MPI 5 on several hosts needs a free port on process 0's: mpirun -x SR3_COORDINATOR=HOST:PORT …"
+        )
+    # All must know the port without asking, and the next job should have another: the job's name,
+    # in the range that JAX uses.
     job = zlib.crc32(os.environ.get("PMIX_NAMESPACE", "").encode())
     return f"localhost:{61440 + job % 4096}"
 
@@ -81,15 +90,21 @@ def _open_mpi_coordinator() -> str | None:
 def _whole_number(variable: str, open_mpi: str) -> int:
     value = os.environ.get(variable) or os.environ.get(open_mpi, "")
     if not value.isdecimal():
-        raise UserError(f"SR3_COORDINATOR is set, so {variable} must be a whole number, not {value!r}")
+        raise UserError(
+            f"SR3_COORDINATOR is set, so {variable} must be a whole number, not {value!r}"
+        )
     return int(value)
 
 
 def _split_cpu(config: ConfigDict | None) -> None:
     """A device a core, since one device leaves all cores but one idle in most convolutions (benchmarks/README.md)."""
-    if "JAX_NUM_CPU_DEVICES" in os.environ or "host_platform_device_count" in os.environ.get("XLA_FLAGS", ""):
+    if "JAX_NUM_CPU_DEVICES" in os.environ or "host_platform_device_count" in os.environ.get(
+        "XLA_FLAGS", ""
+    ):
         return
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cores = (
+        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    )
 
     def possible(count: int) -> bool:
         try:
@@ -145,13 +160,16 @@ def fsdp_spec(shape: tuple[int, ...], size: int) -> PartitionSpec:
 
 def shardings(abstract: PyTree, mesh: Mesh) -> PyTree:
     """The sharding of every array of a tree of shapes, by `fsdp_spec`."""
-    return jax.tree.map(lambda leaf: NamedSharding(mesh, fsdp_spec(leaf.shape, mesh.shape["fsdp"])), abstract)
+    return jax.tree.map(
+        lambda leaf: NamedSharding(mesh, fsdp_spec(leaf.shape, mesh.shape["fsdp"])), abstract
+    )
 
 
 def gather_params(params: PyTree, mesh: Mesh, dtype: Any) -> PyTree:
     """Sharded parameters whole on every device, in `dtype`, for one use; their gradients come back sharded.
 
-    Left to itself, the compiler may rather keep the parameters split and gather the activations, which are far larger.
+    Left to itself, the compiler may rather keep the parameters split and gather the activations,
+    which are far larger.
     """
 
     def gather(leaf: jax.Array) -> jax.Array:
@@ -179,8 +197,9 @@ def compiler_options(mesh: Mesh) -> dict[str, str]:
     """What the compiler of the mesh's devices must be told."""
     if mesh.devices.flat[0].platform != "tpu":
         return {}
-    # With fsdp, it would split weight gradients into one convolution per shard, overlapped with their communication: made for
-    # matrix products of language models, it copies every feature map and doubles the memory (benchmarks/tpu.md).
+    # With fsdp, it would split weight gradients into one convolution per shard, overlapped with
+    # their communication: made for matrix products of language models, it copies every feature map
+    # and doubles the memory (benchmarks/tpu.md).
     return {"xla_jf_spmd_threshold_for_windowed_einsum_mib": "1000000"}
 
 
@@ -197,7 +216,9 @@ def replicated(mesh: Mesh) -> NamedSharding:
 def to_devices(batch: PyTree, mesh: Mesh) -> PyTree:
     """This process's part of a batch, as NumPy arrays, to global arrays."""
     sharding = batch_sharding(mesh)
-    return jax.tree.map(lambda array: jax.make_array_from_process_local_data(sharding, array), batch)
+    return jax.tree.map(
+        lambda array: jax.make_array_from_process_local_data(sharding, array), batch
+    )
 
 
 def is_main() -> bool:
@@ -226,7 +247,9 @@ def combine(mine: np.ndarray, where: np.ndarray, count: int) -> np.ndarray:
 
 def worst(code: int) -> int:
     """The highest exit code of all processes, on each of them."""
-    return int(combine(np.array([code]), np.array([jax.process_index()]), jax.process_count()).max())
+    return int(
+        combine(np.array([code]), np.array([jax.process_index()]), jax.process_count()).max()
+    )
 
 
 def gather(tree: PyTree) -> PyTree:
@@ -245,4 +268,6 @@ def whole_on(mesh: Mesh, tree: PyTree) -> PyTree:
         return jax.device_put(tree, replicated(mesh))
     everywhere = jax.tree.map(lambda leaf: NamedSharding(leaf.sharding.mesh, PartitionSpec()), tree)
     whole = jax.jit(lambda tree: tree, out_shardings=everywhere)(tree)
-    return jax.device_put(jax.tree.map(lambda leaf: leaf.addressable_data(0), whole), replicated(mesh))
+    return jax.device_put(
+        jax.tree.map(lambda leaf: leaf.addressable_data(0), whole), replicated(mesh)
+    )

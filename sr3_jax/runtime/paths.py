@@ -24,7 +24,9 @@ def parse(place: str | AnyPath) -> AnyPath:
         path.exists()
     except (ImportError, KeyError, ValueError) as error:  # no such scheme, or no driver for it
         first = (str(error).splitlines() or [type(error).__name__])[0]
-        raise UserError(f"{place} cannot be reached: {first}; for gs:// install 'sr3_jax[gcs]'") from error
+        raise UserError(
+            f"{place} cannot be reached: {first}; for gs:// install 'sr3_jax[gcs]'"
+        ) from error
     return path
 
 
@@ -41,7 +43,9 @@ def absolute(path: AnyPath) -> AnyPath:
 def files_below(folder: AnyPath) -> Iterator[str]:
     """The files in a folder and in those within it, but for hidden ones, as names relative to it, in no order."""
     if isinstance(folder, Path):
-        names = (path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+        names = (
+            path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()
+        )
         yield from (name for name in names if "/." not in f"/{name}")
         return
     for entry in folder.iterdir():

@@ -18,12 +18,19 @@ CACHE_BYTES = 4 * 2**30  # the programs used longest ago are dropped
 
 def prepare() -> None:
     """Quiet libraries, memory that is kept, compiled programs that outlast the process."""
-    defaults = {"TF_CPP_MIN_LOG_LEVEL": "3", "TF_ENABLE_ONEDNN_OPTS": "0"}  # start-up chatter is not for our users
+    # start-up chatter is not for our users
+    defaults = {"TF_CPP_MIN_LOG_LEVEL": "3", "TF_ENABLE_ONEDNN_OPTS": "0"}
     defaults["EPATH_USE_TF"] = "false"  # one driver for buckets, that of the extra [gcs]
-    if not any(Path("/dev").glob("accel*")) and not Path("/dev/vfio").exists():  # no TPU, but perhaps libtpu, which complains
-        defaults |= {"TPU_SKIP_MDS_QUERY": "1", "TPU_ACCELERATOR_TYPE": "v5litepod-1", "TPU_WORKER_HOSTNAMES": "localhost"}
+    # No TPU, but perhaps libtpu, which complains
+    if not any(Path("/dev").glob("accel*")) and not Path("/dev/vfio").exists():
+        defaults |= {
+            "TPU_SKIP_MDS_QUERY": "1",
+            "TPU_ACCELERATOR_TYPE": "v5litepod-1",
+            "TPU_WORKER_HOSTNAMES": "localhost",
+        }
     if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
-        with contextlib.suppress(OSError, RuntimeError):  # no home, or one that cannot be written to: no cache
+        # No home, or one that cannot be written to: no cache
+        with contextlib.suppress(OSError, RuntimeError):
             folder = cache_folder()
             folder.mkdir(parents=True, exist_ok=True)
             defaults |= {
@@ -39,8 +46,9 @@ def prepare() -> None:
 def share_programs(workdir: "AnyPath") -> None:
     """Lets the hosts of a cluster keep compiled programs in the workdir, which all of them see; gives way to the user's choice.
 
-    JAX has the first process alone write them, so that in folders of their own the other hosts would find none. Not on CPUs:
-    those of a cluster may differ in the instructions that a program was compiled for.
+    JAX has the first process alone write them, so that in folders of their own the other hosts
+    would find none. Not on CPUs: those of a cluster may differ in the instructions that a program
+    was compiled for.
     """
     import jax
 
@@ -49,9 +57,11 @@ def share_programs(workdir: "AnyPath") -> None:
     ours = os.environ.get("JAX_COMPILATION_CACHE_DIR") == str(cache_folder())
     if ours and jax.process_count() > 1 and jax.default_backend() != "cpu":
         jax.config.update("jax_compilation_cache_dir", str(workdir / "compiled"))
-        jax.config.update("jax_compilation_cache_max_size", -1)  # a bound needs a lock on a file, which buckets lack
+        # a bound needs a lock on a file, which buckets lack
+        jax.config.update("jax_compilation_cache_max_size", -1)
         if is_remote(workdir):
-            jax.config.update("jax_persistent_cache_enable_xla_caches", "none")  # XLA's own, which know local files only
+            # XLA's own, which know local files only
+            jax.config.update("jax_persistent_cache_enable_xla_caches", "none")
 
 
 def cache_folder() -> Path:

@@ -1,4 +1,7 @@
-"""Web pages that this machine serves: the guard before them, and the socket below. Needs the extra [serve]."""
+"""Web pages that this machine serves: the guard before them, and the socket below.
+
+Needs the extra [serve].
+"""
 
 import contextlib
 import ipaddress
@@ -28,8 +31,8 @@ HEADERS = {
 class Guard:
     """Refuses requests under another name than ours, or made by another site's page; sets headers for the rest.
 
-    `hosts` are the names under which the server may be asked, () for any; `origin` is the host and port under which a proxy
-    shows its pages.
+    `hosts` are the names under which the server may be asked, () for any; `origin` is the host and
+    port under which a proxy shows its pages.
     """
 
     def __init__(self, app: ASGIApp, hosts: tuple[str, ...], origin: str = ""):
@@ -39,7 +42,9 @@ class Guard:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        headers = {key.decode("latin-1"): value.decode("latin-1") for key, value in scope["headers"]}
+        headers = {
+            key.decode("latin-1"): value.decode("latin-1") for key, value in scope["headers"]
+        }
         host, origin = headers.get("host", ""), headers.get("origin")
         if self.hosts and _part("hostname", f"//{host}") not in self.hosts:
             refused = f"this server does not answer to the name {host!r}"
@@ -88,7 +93,9 @@ async def our_error(_: Request, error: Exception) -> Response:
 def listen(host: str, port: int) -> socket.socket:
     """A socket at that address; raises UserError if it is taken or not of this machine."""
     try:
-        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM
+        )[0]
         with contextlib.ExitStack() as on_error:
             listener = on_error.enter_context(socket.socket(family, kind, protocol))
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -110,5 +117,7 @@ def run(app: Starlette, listener: socket.socket) -> None:
     """Serves until Ctrl-C or SIGTERM, which are no errors here."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: None)  # what uvicorn calls again when it has ended
-    server = uvicorn.Server(uvicorn.Config(app, log_level="warning", access_log=False, lifespan="off"))
+    server = uvicorn.Server(
+        uvicorn.Config(app, log_level="warning", access_log=False, lifespan="off")
+    )
     server.run(sockets=[listener])

@@ -7,8 +7,9 @@
     GET    /images/ID/result.png    the result;  /images/ID/input.png what was given, upright
     DELETE /images/ID               stop, and forget
 
-Errors are {"error": one sentence}. The page needs nothing from elsewhere, and other web pages cannot use this service: requests
-that come from one (Origin) or, as long as it listens to this machine alone, under another name (Host) are refused.
+Errors are {"error": one sentence}. The page needs nothing from elsewhere, and other web pages
+cannot use this service: requests that come from one (Origin) or, as long as it listens to this
+machine alone, under another name (Host) are refused.
 """
 
 import io
@@ -50,7 +51,9 @@ def make_app(upscaler: Upscaler, jobs: Jobs, hosts: tuple[str, ...], megabytes: 
                 "scale": upscaler.scale,
                 "size": upscaler.lr_size,
                 "channels": upscaler.channels,
-                "steps": [choices.steps] if choices.steps else sorted({*STEPS, *found, sample.steps}),
+                "steps": [choices.steps]
+                if choices.steps
+                else sorted({*STEPS, *found, sample.steps}),
                 "default_steps": choices.steps or sample.steps,
                 "samplers": choices.samplers,
                 "default_sampler": choices.sampler,
@@ -95,7 +98,9 @@ def make_app(upscaler: Upscaler, jobs: Jobs, hosts: tuple[str, ...], megabytes: 
             raise HTTPException(409, f"this image is {job.state}, not {DONE}")
         stem = Path(job.name).stem
         disposition = f"inline; filename*=UTF-8''{quote(f'{stem}-{upscaler.scale}x.png')}"
-        return Response(job.result, media_type="image/png", headers={"Content-Disposition": disposition})
+        return Response(
+            job.result, media_type="image/png", headers={"Content-Disposition": disposition}
+        )
 
     async def given(request: Request) -> Response:
         job = find(request)
@@ -129,7 +134,9 @@ def make_app(upscaler: Upscaler, jobs: Jobs, hosts: tuple[str, ...], megabytes: 
         ClientDisconnect: _gone,
         Exception: web.our_error,
     }
-    return Starlette(routes=routes, exception_handlers=handlers, middleware=[Middleware(web.Guard, hosts=hosts)])
+    return Starlette(
+        routes=routes, exception_handlers=handlers, middleware=[Middleware(web.Guard, hosts=hosts)]
+    )
 
 
 async def _body(request: Request, most: int) -> bytes:
@@ -137,7 +144,9 @@ async def _body(request: Request, most: int) -> bytes:
     async for chunk in request.stream():
         data += chunk
         if len(data) > most:
-            raise HTTPException(413, f"the file is larger than {most // 2**20} MB, the most that this server takes")
+            raise HTTPException(
+                413, f"the file is larger than {most // 2**20} MB, the most that this server takes"
+            )
     if not data:
         raise HTTPException(400, "no image came with the request")
     return bytes(data)

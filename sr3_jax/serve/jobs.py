@@ -78,7 +78,8 @@ class Jobs:
         """Takes an image file to be enlarged; raises UserError for one that cannot be, TooLarge, or TooBusy."""
         height, width = files.header(data, name)
         cost = self.upscaler.cost(height, width, sampling)
-        made = self.upscaler.scale ** self.upscaler.passes(sampling.scale)  # before it is resized to the scale asked for
+        # Before it is resized to the scale asked for
+        made = self.upscaler.scale ** self.upscaler.passes(sampling.scale)
         if height * width * made**2 > self.pixels:
             raise TooLarge(
                 f"{name} is {width}×{height} and would become {width * made}×{height * made}; this server makes up to "
@@ -86,7 +87,9 @@ class Jobs:
             )
         self._check_room()
         file = files.parse(data, name)
-        job = Job(name, file, sampling, cost, [*file.notes, *self.upscaler.scale_notes(sampling.scale)])
+        job = Job(
+            name, file, sampling, cost, [*file.notes, *self.upscaler.scale_notes(sampling.scale)]
+        )
         with self._lock:
             self._check_room()
             self._jobs[job.id] = job
@@ -105,7 +108,11 @@ class Jobs:
         """How many images come before a waiting one."""
         with self._lock:
             before = list(self._jobs.values())
-        return sum(other.state in (WAITING, RUNNING) for other in before[: before.index(job)]) if job in before else 0
+        return (
+            sum(other.state in (WAITING, RUNNING) for other in before[: before.index(job)])
+            if job in before
+            else 0
+        )
 
     def cancel(self, job: Job) -> None:
         """A waiting job never starts; a running one ends with its next tiles; a finished one is forgotten."""

@@ -1,0 +1,1 @@
+"""The human study: which of two images is real?"""

@@ -43,9 +43,12 @@ class Answers:
 
     def __init__(self, folder: Path):
         try:
-            self._database = sqlite3.connect(folder / "answers.sqlite", check_same_thread=False, isolation_level=None)
+            self._database = sqlite3.connect(
+                folder / "answers.sqlite", check_same_thread=False, isolation_level=None
+            )
             self._database.row_factory = sqlite3.Row
-            self._database.execute("PRAGMA synchronous = FULL")  # an answer survives even a power cut
+            # An answer survives even a power cut
+            self._database.execute("PRAGMA synchronous = FULL")
             self._database.executescript(TABLES)
         except sqlite3.Error as error:
             raise UserError(f"{folder / 'answers.sqlite'} cannot be opened: {error}") from error
@@ -71,12 +74,20 @@ class Answers:
             return self._database.execute(query, values).fetchall()
 
     def invite(self, count: int) -> list[str]:
-        """The tokens of the first `count` subjects, made where there are none yet. They cannot be guessed."""
+        """The tokens of the first `count` subjects, made where there are none yet.
+
+        They cannot be guessed.
+        """
         with self._change() as database:
             (there,) = database.execute("SELECT COUNT(*) FROM subjects").fetchone()
             for number in range(there, count):
-                database.execute("INSERT INTO subjects VALUES (?, ?, NULL)", (number, secrets.token_hex(16)))
-        return [row["token"] for row in self._all("SELECT token FROM subjects ORDER BY number LIMIT ?", count)]
+                database.execute(
+                    "INSERT INTO subjects VALUES (?, ?, NULL)", (number, secrets.token_hex(16))
+                )
+        return [
+            row["token"]
+            for row in self._all("SELECT token FROM subjects ORDER BY number LIMIT ?", count)
+        ]
 
     def subject(self, token: str) -> tuple[int, bool] | None:
         """The number of the subject with that token, and whether they have agreed to take part."""
@@ -85,11 +96,16 @@ class Answers:
 
     def agree(self, subject: int) -> None:
         with self._change() as database:
-            database.execute("UPDATE subjects SET agreed = COALESCE(agreed, ?) WHERE number = ?", (_now(), subject))
+            database.execute(
+                "UPDATE subjects SET agreed = COALESCE(agreed, ?) WHERE number = ?",
+                (_now(), subject),
+            )
 
     def given(self, subject: int) -> int:
         """How many trials the subject has answered; the next one has this number."""
-        return int(self._all("SELECT COUNT(*) AS n FROM answers WHERE subject = ?", subject)[0]["n"])
+        return int(
+            self._all("SELECT COUNT(*) AS n FROM answers WHERE subject = ?", subject)[0]["n"]
+        )
 
     def count_showing(self, subject: int, number: int) -> None:
         """The images of a trial have been sent: more than once when the page was loaded again."""
@@ -99,31 +115,57 @@ class Answers:
                 (subject, number),
             )
 
-    def record(self, subject: int, number: int, trial: Trial, chose_left: bool, milliseconds: float) -> bool:
+    def record(
+        self, subject: int, number: int, trial: Trial, chose_left: bool, milliseconds: float
+    ) -> bool:
         """Writes an answer; False, and nothing is written, if it is not the next one."""
         with self._change() as database:
-            (done,) = database.execute("SELECT COUNT(*) FROM answers WHERE subject = ?", (subject,)).fetchone()
+            (done,) = database.execute(
+                "SELECT COUNT(*) FROM answers WHERE subject = ?", (subject,)
+            ).fetchone()
             if done != number:
                 return False
-            times = database.execute("SELECT times FROM shown WHERE subject = ? AND number = ?", (subject, number)).fetchone()
-            _insert(database, subject, number, trial, chose_left, milliseconds, times[0] if times else 0, _now())
+            times = database.execute(
+                "SELECT times FROM shown WHERE subject = ? AND number = ?", (subject, number)
+            ).fetchone()
+            _insert(
+                database,
+                subject,
+                number,
+                trial,
+                chose_left,
+                milliseconds,
+                times[0] if times else 0,
+                _now(),
+            )
         return True
 
-    def add(self, subject: int, trials: Sequence[Trial], given: Sequence[dict[str, Any]]) -> int | None:
+    def add(
+        self, subject: int, trials: Sequence[Trial], given: Sequence[dict[str, Any]]
+    ) -> int | None:
         """Writes a subject's answers from the first on, {"left", "milliseconds", "shown", "at"} each; how many were new.
 
         None, and nothing is written, if they are not those that are there already.
         """
         with self._change() as database:
             there = database.execute(
-                "SELECT chose_left, milliseconds FROM answers WHERE subject = ? ORDER BY number", (subject,)
+                "SELECT chose_left, milliseconds FROM answers WHERE subject = ? ORDER BY number",
+                (subject,),
             ).fetchall()
             for row, answer in zip(there, given, strict=False):
-                if (bool(row["chose_left"]), row["milliseconds"]) != (answer["left"], answer["milliseconds"]):
+                if (bool(row["chose_left"]), row["milliseconds"]) != (
+                    answer["left"],
+                    answer["milliseconds"],
+                ):
                     return None
-            database.execute("UPDATE subjects SET agreed = COALESCE(agreed, ?) WHERE number = ?", (_now(), subject))
+            database.execute(
+                "UPDATE subjects SET agreed = COALESCE(agreed, ?) WHERE number = ?",
+                (_now(), subject),
+            )
             for number in range(len(there), len(given)):
-                left, milliseconds, shown, at = (given[number][key] for key in ("left", "milliseconds", "shown", "at"))
+                left, milliseconds, shown, at = (
+                    given[number][key] for key in ("left", "milliseconds", "shown", "at")
+                )
                 _insert(database, subject, number, trials[number], left, milliseconds, shown, at)
         return max(0, len(given) - len(there))
 
@@ -133,9 +175,27 @@ class Answers:
 
 
 def _insert(
-    database: sqlite3.Connection, subject: int, number: int, trial: Trial, left: bool, milliseconds: float, shown: int, at: str
+    database: sqlite3.Connection,
+    subject: int,
+    number: int,
+    trial: Trial,
+    left: bool,
+    milliseconds: float,
+    shown: int,
+    at: str,
 ) -> None:
-    values = (subject, number, trial.kind, trial.stem, trial.method, trial.real_left, left, milliseconds, shown, at)
+    values = (
+        subject,
+        number,
+        trial.kind,
+        trial.stem,
+        trial.method,
+        trial.real_left,
+        left,
+        milliseconds,
+        shown,
+        at,
+    )
     database.execute("INSERT INTO answers VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", values)
 
 

@@ -6,8 +6,8 @@
     GET  /s/TOKEN/N/left       an image of trial N, the current one: also right, lr
     POST /s/TOKEN/N            {"left": true, "milliseconds": 812.0}: the answer, on the disk before this returns
 
-Which image is real can be told from the pixels alone: addresses name sides, files of a pair are equally large, and neither has
-metadata or is kept in a cache.
+Which image is real can be told from the pixels alone: addresses name sides, files of a pair are
+equally large, and neither has metadata or is kept in a cache.
 """
 
 import json
@@ -31,7 +31,9 @@ from sr3_jax.study.study import TRAINING, Study, Trial
 PAGE = Path(__file__).parent / "page"
 
 
-def make_app(folder: Path, study: Study, answers: Answers, hosts: tuple[str, ...], origin: str = "") -> Starlette:
+def make_app(
+    folder: Path, study: Study, answers: Answers, hosts: tuple[str, ...], origin: str = ""
+) -> Starlette:
     """The ASGI application; `hosts` and `origin` are those of `web.Guard`."""
 
     def who(request: Request) -> tuple[int, bool]:
@@ -56,8 +58,18 @@ def make_app(folder: Path, study: Study, answers: Answers, hosts: tuple[str, ...
         subject, agreed = who(request)
         trials, number = studies.trials(study, subject), answers.given(subject)
         done = number >= len(trials)
-        stage = "consent" if not agreed else "done" if done else "training" if trials[number].kind == TRAINING else "main"
-        return JSONResponse(studies.description(study) | {"stage": stage, "number": number, "total": len(trials)})
+        stage = (
+            "consent"
+            if not agreed
+            else "done"
+            if done
+            else "training"
+            if trials[number].kind == TRAINING
+            else "main"
+        )
+        return JSONResponse(
+            studies.description(study) | {"stage": stage, "number": number, "total": len(trials)}
+        )
 
     async def agree(request: Request) -> Response:
         subject, _ = who(request)
@@ -79,7 +91,9 @@ def make_app(folder: Path, study: Study, answers: Answers, hosts: tuple[str, ...
         left, milliseconds = _answer(await _short(request))
         if not await run_in_threadpool(answers.record, subject, number, trial, left, milliseconds):
             raise HTTPException(409, "this is not the next trial")
-        feedback: dict[str, Any] = {"right": left == trial.real_left} if trial.kind == TRAINING else {}
+        feedback: dict[str, Any] = (
+            {"right": left == trial.real_left} if trial.kind == TRAINING else {}
+        )
         return JSONResponse(feedback)
 
     routes = [
@@ -91,7 +105,11 @@ def make_app(folder: Path, study: Study, answers: Answers, hosts: tuple[str, ...
         Mount("/page", StaticFiles(directory=PAGE)),
     ]
     handlers: dict[Any, Any] = {HTTPException: web.http_error, Exception: web.our_error}
-    return Starlette(routes=routes, exception_handlers=handlers, middleware=[Middleware(web.Guard, hosts=hosts, origin=origin)])
+    return Starlette(
+        routes=routes,
+        exception_handlers=handlers,
+        middleware=[Middleware(web.Guard, hosts=hosts, origin=origin)],
+    )
 
 
 async def _short(request: Request) -> bytes:

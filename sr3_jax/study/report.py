@@ -28,11 +28,15 @@ def wilson(chosen: int, of: int) -> tuple[float, float]:
     return max(0.0, float(centre - reach)), min(1.0, float(centre + reach))
 
 
-def analyse(study: Study, answers: Sequence[Answer], least_catch: float = 0.8, seed: int = 0) -> dict[str, Any]:
-    """The report as JSON holds it. Subjects who got fewer than `least_catch` of their catch trials right are left out.
+def analyse(
+    study: Study, answers: Sequence[Answer], least_catch: float = 0.8, seed: int = 0
+) -> dict[str, Any]:
+    """The report as JSON holds it.
 
-    The Wilson interval takes the trials as independent; "over_subjects" is that of a bootstrap of whole subjects, wider where
-    people differ.
+    Subjects who got fewer than `least_catch` of their catch trials right are left out.
+
+    The Wilson interval takes the trials as independent; "over_subjects" is that of a bootstrap of
+    whole subjects, wider where people differ.
     """
     excluded, kept = [], []
     for subject in sorted({answer["subject"] for answer in answers}):
@@ -81,11 +85,15 @@ def _share(answers: Sequence[Answer]) -> dict[str, Any]:
     return {"fool_rate": fooled / n if n else None, "n": n, "interval": wilson(fooled, n)}
 
 
-def _bootstrap(answers: Sequence[Answer], rng: np.random.Generator, draws: int = 2000) -> tuple[float, float] | None:
+def _bootstrap(
+    answers: Sequence[Answer], rng: np.random.Generator, draws: int = 2000
+) -> tuple[float, float] | None:
     subjects = sorted({answer["subject"] for answer in answers})
     if not subjects:
         return None
-    counts = np.array([[sum(not _right(a) for a in answers if a["subject"] == s), 0] for s in subjects], float)
+    counts = np.array(
+        [[sum(not _right(a) for a in answers if a["subject"] == s), 0] for s in subjects], float
+    )
     counts[:, 1] = [sum(a["subject"] == s for a in answers) for s in subjects]
     drawn = counts[rng.integers(len(subjects), size=(draws, len(subjects)))].sum(1)
     low, high = np.quantile(drawn[:, 0] / drawn[:, 1], [0.025, 0.975])
@@ -113,7 +121,10 @@ def table(report: dict[str, Any]) -> str:
         )
     for name, values in report["methods"].items():
         if values["n"]:
-            lines += ["", f"{name}: best {', '.join(values['best'])}; worst {', '.join(values['worst'])}."]
+            lines += [
+                "",
+                f"{name}: best {', '.join(values['best'])}; worst {', '.join(values['worst'])}.",
+            ]
     return "\n".join(lines) + "\n"
 
 
@@ -133,7 +144,10 @@ def plot(report: dict[str, Any]) -> np.ndarray:
         draw.text((left - 8, y), name[:22], "black", font, anchor="rm")
         if not values["n"]:
             continue
-        rate, (low, high) = (min(values["fool_rate"], 0.6), (min(v, 0.6) for v in values["interval"]))
+        rate, (low, high) = (
+            min(values["fool_rate"], 0.6),
+            (min(v, 0.6) for v in values["interval"]),
+        )
         draw.rectangle((left, y - 11, left + scale * rate, y + 11), fill="#1f77b4")
         draw.line((left + scale * low, y, left + scale * high, y), fill="black", width=2)
         draw.text((width - 52, y), f"{values['fool_rate']:.1%}", "black", font, anchor="lm")
@@ -146,7 +160,19 @@ def save(output: Path, study: Study, answers: Sequence[Answer], report: dict[str
     write_text(output / "report.md", table(report))
     arrays.write(output / "fool_rates.png", plot(report))
     text = io.StringIO()
-    columns = ["subject", "number", "kind", "stem", "method", "real_left", "chose_left", "right", "milliseconds", "shown", "at"]
+    columns = [
+        "subject",
+        "number",
+        "kind",
+        "stem",
+        "method",
+        "real_left",
+        "chose_left",
+        "right",
+        "milliseconds",
+        "shown",
+        "at",
+    ]
     writer = csv.DictWriter(text, columns)
     writer.writeheader()
     for answer in answers:

@@ -4,8 +4,9 @@
     page/                 the page's style and script, those of the served study
     TOKEN/                a subject's page: index.html, trials.js, N-left.png, N-right.png and, in task 1, N-lr.png
 
-What is real stands nowhere in it but for the practice trials, which say so anyway. The subject's browser keeps the answers,
-unless its window is a private one, until the subject saves them as answers-TOKEN.json.
+What is real stands nowhere in it but for the practice trials, which say so anyway. The subject's
+browser keeps the answers, unless its window is a private one, until the subject saves them as
+answers-TOKEN.json.
 """
 
 import json
@@ -26,7 +27,9 @@ SCRIPT = '<script src="../page/page.js" defer></script>'
 NO_LINK = '<!doctype html><meta charset="utf-8"><title>A study of images</title><p>Open the link that you were sent.\n'
 
 
-def export(output: Path, folder: Path, study: Study, answers: Answers, subjects: int) -> tuple[list[str], int]:
+def export(
+    output: Path, folder: Path, study: Study, answers: Answers, subjects: int
+) -> tuple[list[str], int]:
     """Writes the site of the study's first `subjects` subjects; returns their tokens and the site's size in bytes.
 
     Raises UserError if `output` holds anything.
@@ -35,7 +38,11 @@ def export(output: Path, folder: Path, study: Study, answers: Answers, subjects:
         tokens = answers.invite(subjects)
         shutil.copytree(PAGE, made / "page", ignore=shutil.ignore_patterns("*.html"))
         (made / "index.html").write_text(NO_LINK)
-        html = (PAGE / "index.html").read_text().replace(SCRIPT, f'<script src="trials.js" defer></script>\n{SCRIPT}')
+        html = (
+            (PAGE / "index.html")
+            .read_text()
+            .replace(SCRIPT, f'<script src="trials.js" defer></script>\n{SCRIPT}')
+        )
         for subject, token in enumerate(tokens):
             trials = studies.trials(study, subject)
             (made / token).mkdir()
@@ -45,7 +52,9 @@ def export(output: Path, folder: Path, study: Study, answers: Answers, subjects:
                 "total": len(trials),
                 "practice": [trial.real_left for trial in trials if trial.kind == TRAINING],
             }
-            (made / token / "trials.js").write_text(f'"use strict";\nself.TRIALS = {json.dumps(about, indent=2)};\n')
+            (made / token / "trials.js").write_text(
+                f'"use strict";\nself.TRIALS = {json.dumps(about, indent=2)};\n'
+            )
             for number, trial in enumerate(trials):
                 for side, image in studies.images(folder, study, trial).items():
                     (made / token / f"{number}-{side}.png").write_bytes(image)
@@ -55,8 +64,8 @@ def export(output: Path, folder: Path, study: Study, answers: Answers, subjects:
 def collect(study: Study, answers: Answers, file: Path) -> int:
     """Takes the answers that a subject has saved into the study; returns how many are new.
 
-    A file may be given again, and a longer one after a shorter one of the same subject. Raises UserError, and takes nothing,
-    for one that is not of this study or contradicts what is there.
+    A file may be given again, and a longer one after a shorter one of the same subject. Raises
+    UserError, and takes nothing, for one that is not of this study or contradicts what is there.
     """
     token, given = _read(file)
     found = answers.subject(token)
@@ -65,10 +74,14 @@ def collect(study: Study, answers: Answers, file: Path) -> int:
     subject, _ = found
     trials = studies.trials(study, subject)
     if len(given) > len(trials):
-        raise UserError(f"{file} has {len(given)} answers; a subject of this study has {len(trials)} trials")
+        raise UserError(
+            f"{file} has {len(given)} answers; a subject of this study has {len(trials)} trials"
+        )
     added = answers.add(subject, trials, given)
     if added is None:
-        raise UserError(f"{file} contradicts the answers of subject {subject} that are there already")
+        raise UserError(
+            f"{file} contradicts the answers of subject {subject} that are there already"
+        )
     return added
 
 
@@ -82,7 +95,8 @@ def _read(file: Path) -> tuple[str, list[dict[str, Any]]]:
             shown, at = entry["shown"], entry["at"]
             if not (isinstance(shown, int) and 0 < shown < 10**6):
                 raise ValueError(WANTED)
-            at = datetime.fromisoformat(at).isoformat(timespec="seconds")  # it goes into tables: nothing else may
+            # It goes into tables: nothing else may
+            at = datetime.fromisoformat(at).isoformat(timespec="seconds")
             given.append({"left": left, "milliseconds": milliseconds, "shown": shown, "at": at})
         if not re.fullmatch(r"[0-9a-f]{1,64}", token):
             raise ValueError(WANTED)

@@ -1,8 +1,9 @@
 """What a study consists of, and which trials a subject sees: the paper's two-alternative forced choice (section 4.1).
 
-Two images are shown side by side for three seconds: the reference, and a method's version of it. Task 1 also shows the LR
-image and asks which is the better high-quality version of it; task 2 does not, and asks which one is from a camera. The fool
-rate of a method is the share of trials in which its image was chosen: 50 % if it cannot be told from the truth.
+Two images are shown side by side for three seconds: the reference, and a method's version of it.
+Task 1 also shows the LR image and asks which is the better high-quality version of it; task 2 does
+not, and asks which one is from a camera. The fool rate of a method is the share of trials in which
+its image was chosen: 50 % if it cannot be told from the truth.
 
 A study is a folder:
 
@@ -53,7 +54,12 @@ class Study:
 def description(study: Study) -> dict[str, Any]:
     """What the page says of the study."""
     question = QUESTIONS[study.task]
-    return {"training": study.training, "task": study.task, "question": question, "seconds": study.seconds}
+    return {
+        "training": study.training,
+        "task": study.task,
+        "question": question,
+        "seconds": study.seconds,
+    }
 
 
 @dataclass(frozen=True)
@@ -81,11 +87,14 @@ def create(
 ) -> Study:
     """Makes the folder of a study from folders of images that belong together by their stems; raises UserError.
 
-    A subject sees no image twice, so `per_subject` is at most what training and catch trials leave over.
+    A subject sees no image twice, so `per_subject` is at most what training and catch trials leave
+    over.
     """
     if task == 1 and lr is None:
         raise UserError("task 1 shows the LR images: give --lr=DIR")
-    others = {f"method-{k}": folder for k, folder in enumerate(candidates.values())} | ({"lr": lr} if lr and task == 1 else {})
+    others = {f"method-{k}": folder for k, folder in enumerate(candidates.values())} | (
+        {"lr": lr} if lr and task == 1 else {}
+    )
     stems, files = pairs.match(reference, others)
     spare = training + catch
     if len(stems) <= spare:
@@ -101,7 +110,16 @@ def create(
                     f"{files[name][stem]} is {other[0]}×{other[1]} and {files['reference'][stem]} is {size[0]}×{size[1]}; a "
                     "pair must have one size"
                 )
-    study = Study(task, seconds, min(per_subject, len(stems) - spare), training, catch, list(candidates), stems, seed)
+    study = Study(
+        task,
+        seconds,
+        min(per_subject, len(stems) - spare),
+        training,
+        catch,
+        list(candidates),
+        stems,
+        seed,
+    )
     with new_folder(output) as made:
         _write(made, study, files)
     return study
@@ -136,15 +154,18 @@ def encode(image: UInt8[np.ndarray, "h w 3"]) -> bytes:
 def spoil(image: UInt8[np.ndarray, "h w 3"]) -> UInt8[np.ndarray, "h w 3"]:
     """The image as anyone can tell it from the original: made eight times smaller and enlarged again."""
     whole = Image.fromarray(image)
-    small = whole.resize((max(1, whole.width // SPOILED), max(1, whole.height // SPOILED)), Image.Resampling.BOX)
+    small = whole.resize(
+        (max(1, whole.width // SPOILED), max(1, whole.height // SPOILED)), Image.Resampling.BOX
+    )
     return np.asarray(small.resize(whole.size, Image.Resampling.BICUBIC))
 
 
 def trials(study: Study, subject: int) -> list[Trial]:
     """What subject number `subject` (from 0) sees, in order: a function of the study and the number alone.
 
-    Subjects share out the images: those of one round see each image once, as far as the numbers divide, and from round to round
-    an image goes to the next method. Sides are random, half of them left.
+    Subjects share out the images: those of one round see each image once, as far as the numbers
+    divide, and from round to round an image goes to the next method. Sides are random, half of them
+    left.
     """
     n, count = len(study.stems), study.per_subject
     per_round = max(1, n // count)
@@ -154,7 +175,10 @@ def trials(study: Study, subject: int) -> list[Trial]:
     rng = _rng(study.seed, "subject", subject)
     # the methods in the order of a shuffled list of images, one further each round
     first = np.argsort(_rng(study.seed, "methods").permutation(n))
-    main = [Trial(MAIN, study.stems[i], int((first[i] + round_) % len(study.methods)), False) for i in mine]
+    main = [
+        Trial(MAIN, study.stems[i], int((first[i] + round_) % len(study.methods)), False)
+        for i in mine
+    ]
     spare = rng.permutation(np.setdiff1d(order, mine))  # no image is seen twice
 
     def plain(kind: str, i: int) -> Trial:
@@ -165,7 +189,9 @@ def trials(study: Study, subject: int) -> list[Trial]:
         shuffled.insert(int(rng.integers(1, len(shuffled) + 1)), plain(CATCH, study.training + i))
     found = [plain(TRAINING, i) for i in range(study.training)] + shuffled
     left = rng.permutation(np.arange(len(found)) % 2 == 0)
-    return [Trial(t.kind, t.stem, t.method, bool(side)) for t, side in zip(found, left, strict=True)]
+    return [
+        Trial(t.kind, t.stem, t.method, bool(side)) for t, side in zip(found, left, strict=True)
+    ]
 
 
 def images(folder: Path, study: Study, trial: Trial) -> dict[str, bytes]:

@@ -1,7 +1,8 @@
 """What tasks are made of: pure functions of batches of images, in JAX, so that they run inside the compiled step.
 
-Bicubic is Keys' cubic with a = -0.5, anti-aliased: what Pillow does on float images, to 1e-3 of an 8-bit level. (Pillow on
-uint8 rounds between its two passes and is off by up to 4 levels when enlarging.) Images are (b, h, w, c) in [-1, 1].
+Bicubic is Keys' cubic with a = -0.5, anti-aliased: what Pillow does on float images, to 1e-3 of an
+8-bit level. (Pillow on uint8 rounds between its two passes and is off by up to 4 levels when
+enlarging.) Images are (b, h, w, c) in [-1, 1].
 """
 
 import functools
@@ -35,7 +36,10 @@ def resize(images: Images, height: int, width: int) -> Float[Array, "b {height} 
 
 
 def gaussian_blur(images: Images, sigma: Float[Array, " b"]) -> Images:
-    """Blurs each image with its own sigma in pixels: edges are repeated, 0 changes nothing. At most 4: the kernel ends at 8."""
+    """Blurs each image with its own sigma in pixels: edges are repeated, 0 changes nothing.
+
+    At most 4: the kernel ends at 8.
+    """
     radius = 8
     offsets = jnp.arange(-radius, radius + 1, dtype=jnp.float32)
     kernel = jnp.exp(-0.5 * jnp.square(offsets[None] / jnp.maximum(sigma, 1e-3)[:, None]))
@@ -45,6 +49,10 @@ def gaussian_blur(images: Images, sigma: Float[Array, " b"]) -> Images:
         pad = [(0, 0)] * 4
         pad[axis] = (radius, radius)
         padded = jnp.pad(images, pad, mode="edge")
-        shifted = [jax.lax.slice_in_dim(padded, i, i + size, axis=axis) for i in range(2 * radius + 1)]
-        images = functools.reduce(jnp.add, [kernel[:, i, None, None, None] * part for i, part in enumerate(shifted)])
+        shifted = [
+            jax.lax.slice_in_dim(padded, i, i + size, axis=axis) for i in range(2 * radius + 1)
+        ]
+        images = functools.reduce(
+            jnp.add, [kernel[:, i, None, None, None] * part for i, part in enumerate(shifted)]
+        )
     return images

@@ -19,15 +19,20 @@ class SuperResolution:
         self._scale = config.data.hr_size // config.data.lr_size
         self._quantize = config.task.quantize_lr
         self._strongest = {name: config.task[name] for name in CORRUPTIONS if config.task[name]}
-        # the last one first: the order in which their embeddings are added, which pictures depend on, to the bit
+        # the last one first: the order in which their embeddings are added, which pictures depend
+        # on, to the bit
         self._told = [name for name in reversed(self._strongest) if config.task[f"tell_{name}"]]
 
     @property
     def signals(self) -> tuple[Signal, ...]:
         """Those of the corruptions that the network is told of."""
-        return tuple(CORRUPTIONS[name].signal._replace(high=self._strongest[name]) for name in self._told)
+        return tuple(
+            CORRUPTIONS[name].signal._replace(high=self._strongest[name]) for name in self._told
+        )
 
-    def corrupt(self, image: Images, key: Key[Array, ""] | None = None, *, train: bool = False) -> Given:
+    def corrupt(
+        self, image: Images, key: Key[Array, ""] | None = None, *, train: bool = False
+    ) -> Given:
         """LR images (b, h / scale, w / scale, c); see `Task.corrupt`."""
         height, width = image.shape[1:3]
         lr = operations.resize(image, height // self._scale, width // self._scale)
@@ -35,7 +40,9 @@ class SuperResolution:
         for name, high in self._strongest.items():
             if key is None or not (train or name in self._told):
                 continue
-            strength_key, half_key, own_key = jax.random.split(jax.random.fold_in(key, zlib.crc32(name.encode())), 3)
+            strength_key, half_key, own_key = jax.random.split(
+                jax.random.fold_in(key, zlib.crc32(name.encode())), 3
+            )
             strength = jax.random.uniform(strength_key, (len(lr),), maxval=high)
             strength = jnp.where(jax.random.bernoulli(half_key, 0.5, (len(lr),)), strength, 0.0)
             lr = CORRUPTIONS[name].apply(lr, strength, own_key)

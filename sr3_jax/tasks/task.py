@@ -34,7 +34,9 @@ class Task(Protocol):
         """What the network is told, each up to the value that it was trained with."""
         ...
 
-    def corrupt(self, image: Images, key: Key[Array, ""] | None = None, *, train: bool = False) -> Given:
+    def corrupt(
+        self, image: Images, key: Key[Array, ""] | None = None, *, train: bool = False
+    ) -> Given:
         """What a user would have brought of a whole image (b, h, w, c) in [-1, 1].
 
         Args:

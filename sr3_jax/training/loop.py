@@ -1,8 +1,8 @@
 """Training: from a config and a workdir to checkpoints, surviving whatever stops it.
 
-The order inside the loop matters: a checkpoint is saved *before* the next batch is drawn, so that the state, its step and the
-data position always belong together. Since the data position is the step and all randomness is a function of (seed, step),
-3 + 3 steps equal 6 to the bit.
+The order inside the loop matters: a checkpoint is saved *before* the next batch is drawn, so that
+the state, its step and the data position always belong together. Since the data position is the
+step and all randomness is a function of (seed, step), 3 + 3 steps equal 6 to the bit.
 """
 
 import contextlib
@@ -22,7 +22,13 @@ from sr3_jax import config as config_lib
 from sr3_jax.checkpoints.checkpoint import Checkpoint, check_params
 from sr3_jax.checkpoints.exported import best_psnr, export
 from sr3_jax.checkpoints.names import load_checkpoint
-from sr3_jax.checkpoints.workdir import TEACHER, Checkpoints, complete_steps, open_workdir, write_config
+from sr3_jax.checkpoints.workdir import (
+    TEACHER,
+    Checkpoints,
+    complete_steps,
+    open_workdir,
+    write_config,
+)
 from sr3_jax.data.cards import DATA_CARD, data_card
 from sr3_jax.data.pipeline import Batches
 from sr3_jax.data.sources import open_source
@@ -55,9 +61,18 @@ def train(config: ConfigDict, workdir: AnyPath, evaluate: Evaluate | None = None
     mesh = parallel.make_mesh(config)
     source = open_source(config, "train")
     fresh = not complete_steps(workdir)
-    kept = workdir / TEACHER  # a resumed student's teacher: its own may have moved, or learned more, since
-    teacher = _teacher(config, kept if kept.exists() else None) if build_objective(config).needs_teacher else None
-    initial = (load_checkpoint(config.train.init_from) if config.train.init_from else teacher) if fresh else None
+    # a resumed student's teacher: its own may have moved, or learned more, since
+    kept = workdir / TEACHER
+    teacher = (
+        _teacher(config, kept if kept.exists() else None)
+        if build_objective(config).needs_teacher
+        else None
+    )
+    initial = (
+        (load_checkpoint(config.train.init_from) if config.train.init_from else teacher)
+        if fresh
+        else None
+    )
     new = check_params(initial.params, config, initial.name, partly=True) if initial else []
     if parallel.is_main():
         open_workdir(workdir, config)
@@ -66,12 +81,17 @@ def train(config: ConfigDict, workdir: AnyPath, evaluate: Evaluate | None = None
 
     with contextlib.ExitStack() as stack:
         stop = stack.enter_context(_stop_signals())
-        checkpoints = stack.enter_context(contextlib.closing(Checkpoints(workdir, config)))  # closing waits for saves under way
+        # Closing waits for saves under way
+        checkpoints = stack.enter_context(contextlib.closing(Checkpoints(workdir, config)))
         start = checkpoints.latest() or 0
-        report = stack.enter_context(Reporter(workdir, config.train.steps, start, parallel.is_main()))
+        report = stack.enter_context(
+            Reporter(workdir, config.train.steps, start, parallel.is_main())
+        )
         report.say(describe(config, program.state, mesh))
         if parallel.is_main():
-            overview = parameter_overview.get_parameter_overview(program.state.params, include_stats=False)
+            overview = parameter_overview.get_parameter_overview(
+                program.state.params, include_stats=False
+            )
             write_text(workdir / "parameters.txt", overview + "\n")
         for dropped in source.dropped:
             report.say(f"dropped: {dropped.id} {dropped.reason}")
@@ -92,11 +112,15 @@ def train(config: ConfigDict, workdir: AnyPath, evaluate: Evaluate | None = None
                 state = _with_params(state, initial.params, program.state)
                 report.say(f"starting from the weights of {initial.name}")
                 if new:
-                    report.say(f"it has none for {len(new)} parameters, which start afresh: {', '.join(new)}")
+                    report.say(
+                        f"it has none for {len(new)} parameters, which start afresh: {', '.join(new)}"
+                    )
         taught = (_placed(jax.device_get(teacher.params), program.teacher[0]),) if teacher else ()
         if teacher:
             own, steps = config.sample.steps, config.train.teacher_steps
-            report.say(f"learning from {config.train.teacher}: {own} evaluations instead of {own * steps}")
+            report.say(
+                f"learning from {config.train.teacher}: {own} evaluations instead of {own * steps}"
+            )
         if parallel.is_main():
             if teacher and not kept.exists():
                 export(teacher, kept)
@@ -104,8 +128,15 @@ def train(config: ConfigDict, workdir: AnyPath, evaluate: Evaluate | None = None
             write_config(workdir, config)  # only now is it sure that the run goes on with it
         del teacher, initial  # the copies on one device
         if evaluate and start and _due(start, config) and _on_main(start not in report.evaluated):
-            _evaluate(evaluate, state.ema, start, config, workdir, report)  # a stop came between saving and this
-        batches = Batches(source, config, position=position, process=jax.process_index(), processes=jax.process_count())
+            # a stop came between saving and this
+            _evaluate(evaluate, state.ema, start, config, workdir, report)
+        batches = Batches(
+            source,
+            config,
+            position=position,
+            process=jax.process_index(),
+            processes=jax.process_count(),
+        )
 
         # -- the loop
         clock, pending, named, said = Clock(config.train.batch_size), [], 0, False
@@ -120,18 +151,22 @@ def train(config: ConfigDict, workdir: AnyPath, evaluate: Evaluate | None = None
             clock.stepped()
             pending.append(metrics)
             if len(pending) > 2:
-                jax.block_until_ready(pending[-3])  # no more than two steps ahead: bounded memory, a prompt stop
+                # No more than two steps ahead: bounded memory, a prompt stop
+                jax.block_until_ready(pending[-3])
                 _check_finite(int(pending[-3]["bad_in_a_row"]), step - 2, config)
             report.advance(step)
 
             last = step == config.train.steps
             stopping = stop.requested or checkpoints.reached_preemption(step)
             if step % config.train.log_every == 0 or last or stopping:
-                done = len(pending) if last or stopping else len(pending) - 1  # one step late: never waits for the current one
+                # One step late: never waits for the current one
+                done = len(pending) if last or stopping else len(pending) - 1
                 fetched, pending = jax.device_get(pending[:done]), pending[done:]
                 if fetched:
                     report.log(step, _mean(fetched) | clock.read())
-                    _check_finite(max(int(metrics["bad_in_a_row"]) for metrics in fetched), step, config)
+                    _check_finite(
+                        max(int(metrics["bad_in_a_row"]) for metrics in fetched), step, config
+                    )
                 if not said and batches.converted:
                     report.say(f"converted so far: {batches.converted}")
                 said = True
@@ -172,13 +207,19 @@ def _memory(compiled: jax.stages.Compiled) -> str:
     if analysis is None:
         return ""
     state = analysis.argument_size_in_bytes
-    peak = state + analysis.temp_size_in_bytes + analysis.output_size_in_bytes - analysis.alias_size_in_bytes
+    peak = (
+        state
+        + analysis.temp_size_in_bytes
+        + analysis.output_size_in_bytes
+        - analysis.alias_size_in_bytes
+    )
     return f"; memory per device, estimated by the compiler: {peak / 2**20:,.0f} MiB (state and batch {state / 2**20:,.0f})"
 
 
 def _with_params(state: TrainState, params: PyTree, shapes: TrainState) -> TrainState:
     """The state with these parameters, where there are any, and an EMA of its own (two copies: the state will be donated)."""
-    params = jax.device_get(params)  # a checkpoint is read onto one device, and jit does not move what has a place
+    # a checkpoint is read onto one device, and jit does not move what has a place
+    params = jax.device_get(params)
 
     def merge(fresh: PyTree, given: PyTree) -> PyTree:
         if not isinstance(fresh, dict):
@@ -239,12 +280,23 @@ def _on_main(answer: bool) -> bool:
     return bool(parallel.combine(mine, np.array([jax.process_index()]), jax.process_count()).any())
 
 
-def _evaluate(evaluate: Evaluate, ema: PyTree, step: int, config: ConfigDict, workdir: AnyPath, report: Reporter) -> None:
+def _evaluate(
+    evaluate: Evaluate,
+    ema: PyTree,
+    step: int,
+    config: ConfigDict,
+    workdir: AnyPath,
+    report: Reporter,
+) -> None:
     metrics, picture = evaluate(ema)
-    # The paper picks the regression network by its held-out PSNR, SR3 not at all. All processes must take part in gathering.
+    # The paper picks the regression network by its held-out PSNR, SR3 not at all. All processes
+    # must take part in gathering.
     candidate = parallel.gather(ema) if build_objective(config).keeps_best else None
     report.log(step, {f"eval_{name}": value for name, value in metrics.items()})
-    report.say(f"step {step} held-out: " + " · ".join(f"{name} {value:.4g}" for name, value in metrics.items()))
+    report.say(
+        f"step {step} held-out: "
+        + " · ".join(f"{name} {value:.4g}" for name, value in metrics.items())
+    )
     if not parallel.is_main():
         return
     arrays.write(workdir / "samples" / f"{step:08d}.png", picture)
@@ -261,7 +313,8 @@ class _Stop:
 def _stop_signals() -> Iterator[_Stop]:
     """Turns SIGTERM and the first Ctrl-C into a request to stop; a second Ctrl-C interrupts as usual.
 
-    With several processes JAX's own preemption service takes SIGTERM, so that all agree on a step; Ctrl-C becomes one.
+    With several processes JAX's own preemption service takes SIGTERM, so that all agree on a step;
+    Ctrl-C becomes one.
     """
     stop = _Stop()
 

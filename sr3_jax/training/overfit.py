@@ -29,14 +29,21 @@ class Outcome(NamedTuple):
 def overfit(config: ConfigDict) -> Outcome:
     """Trains on train.overfit_batch training images, new noise each step, for train.overfit_steps; no dropout, no augmentation.
 
-    The loss before and after is the mean over 16 fixed draws of noise; the goal is train.overfit_loss times the one before. The
-    learning rate is 1e-3 after a short warm-up, whatever the config's: that one is meant for a million steps.
+    The loss before and after is the mean over 16 fixed draws of noise; the goal is
+    train.overfit_loss times the one before. The learning rate is 1e-3 after a short warm-up,
+    whatever the config's: that one is meant for a million steps.
     """
     method = Method(config)
     if method.objective.needs_teacher:
-        raise UserError("overfit is for objective = 'sr3' or 'regression': a student starts from weights that have learned")
-    images = jnp.asarray(load_evaluation(open_source(config, "train"), config, config.train.overfit_batch).images)
-    optimizer = optax.chain(optax.clip_by_global_norm(1.0), optax.adam(optax.linear_schedule(0.0, 1e-3, 20)))
+        raise UserError(
+            "overfit is for objective = 'sr3' or 'regression': a student starts from weights that have learned"
+        )
+    images = jnp.asarray(
+        load_evaluation(open_source(config, "train"), config, config.train.overfit_batch).images
+    )
+    optimizer = optax.chain(
+        optax.clip_by_global_norm(1.0), optax.adam(optax.linear_schedule(0.0, 1e-3, 20))
+    )
     params = jax.jit(method.init)(jax.random.key(config.seed))
     opt_state = jax.jit(optimizer.init)(params)
 
@@ -56,6 +63,11 @@ def overfit(config: ConfigDict) -> Outcome:
 
     before = float(measure(params))
     console = Console(stderr=True)
-    for number in track(range(config.train.overfit_steps), "overfitting", console=console, disable=not console.is_terminal):
+    for number in track(
+        range(config.train.overfit_steps),
+        "overfitting",
+        console=console,
+        disable=not console.is_terminal,
+    ):
         params, opt_state = step(params, opt_state, jnp.asarray(number))
     return Outcome(before, float(measure(params)), config.train.overfit_loss * before)

@@ -49,7 +49,9 @@ class Reporter:
     def __init__(self, workdir: AnyPath, total: int, start: int, main: bool):
         self._main, self._total = main, total
         pipe = not sys.stdout.isatty()  # no terminal, though notebooks set FORCE_COLOR
-        self._console = Console(quiet=not main, highlight=False, soft_wrap=True, force_terminal=False if pipe else None)
+        self._console = Console(
+            quiet=not main, highlight=False, soft_wrap=True, force_terminal=False if pipe else None
+        )
         self._path = workdir / "stats.jsonl"
         self._bar = Progress(
             BarColumn(),
@@ -72,7 +74,9 @@ class Reporter:
         self._bar.start()
         return self
 
-    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self._bar.stop()
         try:
             self.flush()
@@ -101,7 +105,9 @@ class Reporter:
         """Appends {"step": step, **metrics} to stats.jsonl, and to TensorBoard, and shows the main ones."""
         if not self._main:
             return
-        line = {"step": step} | {name: value if math.isfinite(value) else None for name, value in metrics.items()}
+        line = {"step": step} | {
+            name: value if math.isfinite(value) else None for name, value in metrics.items()
+        }
         self._record(json.dumps(line) + "\n")
         if self._writer:
             with disk_errors(self._path.parent / "tensorboard"):

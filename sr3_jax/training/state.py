@@ -28,17 +28,30 @@ def learning_rate(config: ConfigDict) -> optax.Schedule:
     if c.learning_rate_schedule == "cosine":
         decay = max(c.steps, c.warmup_steps + 1)
         return optax.warmup_cosine_decay_schedule(0.0, c.learning_rate, c.warmup_steps, decay)
-    return optax.linear_schedule(0.0, c.learning_rate, c.warmup_steps) if c.warmup_steps else lambda _: c.learning_rate
+    return (
+        optax.linear_schedule(0.0, c.learning_rate, c.warmup_steps)
+        if c.warmup_steps
+        else lambda _: c.learning_rate
+    )
 
 
 def make_optimizer(config: ConfigDict) -> optax.GradientTransformation:
     """Adam, with the gradient's norm clipped."""
-    clip = optax.clip_by_global_norm(config.train.clip_norm) if config.train.clip_norm else optax.identity()
+    clip = (
+        optax.clip_by_global_norm(config.train.clip_norm)
+        if config.train.clip_norm
+        else optax.identity()
+    )
     return optax.chain(clip, optax.adam(learning_rate(config)))
 
 
 def init_state(method: Method, optimizer: optax.GradientTransformation) -> TrainState:
-    """The state before step 1. Run it inside `jit` with output shardings: nothing is ever whole on one device."""
+    """The state before step 1.
+
+    Run it inside `jit` with output shardings: nothing is ever whole on one device.
+    """
     params = method.init(jax.random.fold_in(jax.random.key(method.config.seed), 0))
     zero = jnp.zeros((), jnp.int32)
-    return TrainState(zero, params, jax.tree.map(jnp.copy, params), optimizer.init(params), zero, zero)
+    return TrainState(
+        zero, params, jax.tree.map(jnp.copy, params), optimizer.init(params), zero, zero
+    )

@@ -17,11 +17,13 @@ from sr3_jax.training.state import TrainState, init_state, learning_rate, make_o
 Metrics = dict[str, Float[Array, ""]]
 
 
-def make_train_step(method: Method, optimizer: optax.GradientTransformation, mesh: Mesh | None = None) -> Callable:
+def make_train_step(
+    method: Method, optimizer: optax.GradientTransformation, mesh: Mesh | None = None
+) -> Callable:
     """step(state, uint8 images (b, s, s, c), a student's teacher's parameters) -> (state, metrics).
 
-    All randomness is a function of (config.seed, step): a restart draws the same. An update whose loss or gradient is not
-    finite is dropped (the state keeps its old values) and counted.
+    All randomness is a function of (config.seed, step): a restart draws the same. An update whose
+    loss or gradient is not finite is dropped (the state keeps its old values) and counted.
     """
     config = method.config
     parts = config.train.accumulate
@@ -32,9 +34,13 @@ def make_train_step(method: Method, optimizer: optax.GradientTransformation, mes
             params, *teacher = parallel.gather_params((params, *teacher), mesh, config.model.dtype)
         return method.loss(params, images, key, True, *teacher).mean()
 
-    def loss_and_gradient(params: PyTree, images: Array, key: Array, *teacher: PyTree) -> tuple[Array, PyTree]:
+    def loss_and_gradient(
+        params: PyTree, images: Array, key: Array, *teacher: PyTree
+    ) -> tuple[Array, PyTree]:
         if parts == 1:
-            return jax.value_and_grad(mean_loss)(params, images, jax.random.fold_in(key, 0), *teacher)
+            return jax.value_and_grad(mean_loss)(
+                params, images, jax.random.fold_in(key, 0), *teacher
+            )
         # (b, ...) to (parts, b / parts, ...), such that every part has rows of every device
         split = images.reshape(images.shape[0] // parts, parts, *images.shape[1:]).swapaxes(0, 1)
 
@@ -88,7 +94,8 @@ class Program(NamedTuple):
     """Training on a mesh, before anything is allocated or compiled."""
 
     init: Callable[[], TrainState]  # jitted: the state before step 1, sharded
-    step: jax.stages.Wrapped  # jitted: (state, batch, *teacher) -> (state, metrics), the state donated
+    # jitted: (state, batch, *teacher) -> (state, metrics), the state donated
+    step: jax.stages.Wrapped
     state: TrainState  # shapes and shardings
     batch: jax.ShapeDtypeStruct
     teacher: tuple[PyTree, ...]  # of a student: its teacher's parameters, split like its own
@@ -106,8 +113,12 @@ def training_program(config: ConfigDict, mesh: Mesh) -> Program:
 
     shapes = jax.eval_shape(init)
     sharding = parallel.shardings(shapes, mesh)
-    state = jax.tree.map(lambda leaf, s: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=s), shapes, sharding)
-    batch = jax.ShapeDtypeStruct((config.train.batch_size, *method.shape), jnp.uint8, sharding=parallel.batch_sharding(mesh))
+    state = jax.tree.map(
+        lambda leaf, s: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=s), shapes, sharding
+    )
+    batch = jax.ShapeDtypeStruct(
+        (config.train.batch_size, *method.shape), jnp.uint8, sharding=parallel.batch_sharding(mesh)
+    )
     outputs = (sharding, parallel.replicated(mesh))
     step = jax.jit(
         make_train_step(method, optimizer, mesh),

@@ -18,10 +18,24 @@ from sr3_jax import config
 from sr3_jax.checkpoints.checkpoint import CheckpointError
 from sr3_jax.checkpoints.exported import best_psnr, export
 from sr3_jax.checkpoints.names import load_checkpoint
-from sr3_jax.checkpoints.workdir import Checkpoints, complete_steps, open_workdir, read_config, write_config
+from sr3_jax.checkpoints.workdir import (
+    Checkpoints,
+    complete_steps,
+    open_workdir,
+    read_config,
+    write_config,
+)
 from sr3_jax.errors import UserError
 from sr3_jax.runtime import atomic, parallel
-from tests.tiny import abstract_state, assert_same_bits, contents, get_config, mesh_of, random_state, save
+from tests.tiny import (
+    abstract_state,
+    assert_same_bits,
+    contents,
+    get_config,
+    mesh_of,
+    random_state,
+    save,
+)
 
 # What is still being read when one read fails ends in complaints that the garbage collector finds.
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
@@ -70,13 +84,17 @@ def rewrite(path, target, *, rename=lambda name: name, **metadata):
     with safe_open(path, framework="numpy") as file:
         old = file.metadata()
     metadata = {key: value for key, value in (old | metadata).items() if value is not None}
-    save_file({rename(name): leaf for name, leaf in load_file(path).items()}, target, metadata=metadata)
+    save_file(
+        {rename(name): leaf for name, leaf in load_file(path).items()}, target, metadata=metadata
+    )
 
 
 # -- a workdir
 
 
-def test_what_was_saved_on_eight_devices_comes_back_on_four_and_on_one_to_the_bit(tmp_path, monkeypatch):
+def test_what_was_saved_on_eight_devices_comes_back_on_four_and_on_one_to_the_bit(
+    tmp_path, monkeypatch
+):
     monkeypatch.setattr(parallel, "SMALLEST_SHARDED", 64)
     config = get_config()
     state = random_state(config, mesh_of(jax.devices(), fsdp=4), 7)
@@ -88,7 +106,9 @@ def test_what_was_saved_on_eight_devices_comes_back_on_four_and_on_one_to_the_bi
         found, position = reader.restore(abstract)
         assert_same_bits(found, state)
         assert position == 7
-        assert jax.tree.map(lambda leaf: leaf.sharding, found) == jax.tree.map(lambda leaf: leaf.sharding, abstract)
+        assert jax.tree.map(lambda leaf: leaf.sharding, found) == jax.tree.map(
+            lambda leaf: leaf.sharding, abstract
+        )
     reader.close()
 
 
@@ -118,7 +138,9 @@ def test_only_the_newest_checkpoints_are_kept(tmp_path):
 
 @pytest.mark.parametrize("suffix", ["", "-1700000000"])
 def test_what_a_kill_in_mid_save_left_is_never_read_and_is_cleared_away(workdir, suffix):
-    left = shutil.copytree(workdir / "checkpoints" / "5", workdir / "checkpoints" / f"9.orbax-checkpoint-tmp{suffix}")
+    left = shutil.copytree(
+        workdir / "checkpoints" / "5", workdir / "checkpoints" / f"9.orbax-checkpoint-tmp{suffix}"
+    )
     (left / "ema" / "manifest.ocdbt").unlink()
     assert load_checkpoint(workdir).step == 5
     writer = Checkpoints(workdir, get_config())
@@ -131,14 +153,21 @@ def test_what_a_kill_in_mid_save_left_is_never_read_and_is_cleared_away(workdir,
     assert_same_bits(load_checkpoint(workdir).params, again.ema)
 
 
-@pytest.mark.parametrize("damage", [lambda data: data[: len(data) // 2], lambda data: bytes(len(data)), lambda data: b"", None])
+@pytest.mark.parametrize(
+    "damage",
+    [lambda data: data[: len(data) // 2], lambda data: bytes(len(data)), lambda data: b"", None],
+)
 @pytest.mark.parametrize("item", ["ema", "state"])
 def test_a_damaged_checkpoint_is_named_and_the_one_before_it_still_loads(workdir, item, damage):
     # all of them: which one holds what depends on how the writer's threads met
-    for path in [path for path in (workdir / "checkpoints" / "5" / item).rglob("d/*") if path.is_file()]:
+    for path in [
+        path for path in (workdir / "checkpoints" / "5" / item).rglob("d/*") if path.is_file()
+    ]:
         path.write_bytes(damage(path.read_bytes())) if damage else path.unlink()
     reader = Checkpoints(workdir, get_config())
-    with pytest.raises(CheckpointError, match=r"5 is damaged or of another network: .*; remove that folder") as raised:
+    with pytest.raises(
+        CheckpointError, match=r"5 is damaged or of another network: .*; remove that folder"
+    ) as raised:
         reader.restore(abstract_state(get_config(), one()))
     assert "\n" not in str(raised.value)
     assert int(reader.restore(abstract_state(get_config(), one()), 3)[0].step) == 3
@@ -168,10 +197,17 @@ def test_a_checkpoint_of_another_network_does_not_restore(saved):
 
 
 @pytest.mark.fast
-def test_lengths_intervals_and_devices_may_change_and_the_new_ones_are_noted_when_the_run_has_been_restored(tmp_path):
+def test_lengths_intervals_and_devices_may_change_and_the_new_ones_are_noted_when_the_run_has_been_restored(
+    tmp_path,
+):
     open_workdir(tmp_path, get_config())
     config = get_config()
-    config.train.steps, config.train.log_every, config.train.keep_checkpoints, config.mesh.fsdp = 99, 7, 1, 2
+    config.train.steps, config.train.log_every, config.train.keep_checkpoints, config.mesh.fsdp = (
+        99,
+        7,
+        1,
+        2,
+    )
     open_workdir(tmp_path, config)
     assert read_config(tmp_path / "config.json") == get_config()
     write_config(tmp_path, config)
@@ -179,14 +215,18 @@ def test_lengths_intervals_and_devices_may_change_and_the_new_ones_are_noted_whe
 
 
 @pytest.mark.fast
-def test_another_experiment_is_refused_with_each_field_and_both_values_and_nothing_is_touched(tmp_path):
+def test_another_experiment_is_refused_with_each_field_and_both_values_and_nothing_is_touched(
+    tmp_path,
+):
     open_workdir(tmp_path, get_config())
     before = contents(tmp_path)
     config = get_config()
     config.train.steps, config.model.channels, config.train.learning_rate = 99, 16, 0.5
     with pytest.raises(CheckpointError) as raised:
         open_workdir(tmp_path, config)
-    assert "model.channels: 16 here, 8 there; train.learning_rate: 0.5 here, 0.001 there;" in str(raised.value)
+    assert "model.channels: 16 here, 8 there; train.learning_rate: 0.5 here, 0.001 there;" in str(
+        raised.value
+    )
     assert "train.steps" not in str(raised.value)
     assert contents(tmp_path) == before
 
@@ -195,7 +235,9 @@ def test_another_experiment_is_refused_with_each_field_and_both_values_and_nothi
 @pytest.mark.parametrize("name", ["parameters.txt", "stats.jsonl", "best.safetensors"])
 def test_a_folder_of_somebody_else_is_refused_and_keeps_its_files(tmp_path, name):
     (tmp_path / name).write_text("mine")
-    with pytest.raises(CheckpointError, match=f"holds {name} but no config.json.*use another --workdir"):
+    with pytest.raises(
+        CheckpointError, match=f"holds {name} but no config.json.*use another --workdir"
+    ):
         open_workdir(tmp_path, get_config())
     assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {name: "mine"}
 
@@ -231,13 +273,18 @@ def test_text_appears_whole_or_not_at_all_with_the_usual_permissions(tmp_path, m
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(OSError, match="No space left"):
         atomic.write_text(path, "new")
-    assert {p.name: p.read_text() for p in tmp_path.iterdir()} == {"config.json": "old", "plain": ""}
+    assert {p.name: p.read_text() for p in tmp_path.iterdir()} == {
+        "config.json": "old",
+        "plain": "",
+    }
 
 
 # -- exported files
 
 
-def test_an_export_comes_back_to_the_bit_and_in_half_the_size_to_eight_bits(saved, exported, tmp_path):
+def test_an_export_comes_back_to_the_bit_and_in_half_the_size_to_eight_bits(
+    saved, exported, tmp_path
+):
     original, again = load_checkpoint(saved), load_checkpoint(exported)
     assert_same_bits(again.params, original.params)
     assert (again.config.to_dict(), again.step) == (original.config.to_dict(), 5)
@@ -245,7 +292,9 @@ def test_an_export_comes_back_to_the_bit_and_in_half_the_size_to_eight_bits(save
     export(original, small, dtype="bfloat16")
     assert small.stat().st_size < 0.6 * exported.stat().st_size
     rounded = load_checkpoint(tmp_path / "folder")
-    for leaf, exact in zip(jax.tree.leaves(rounded.params), jax.tree.leaves(original.params), strict=True):
+    for leaf, exact in zip(
+        jax.tree.leaves(rounded.params), jax.tree.leaves(original.params), strict=True
+    ):
         assert leaf.dtype == np.float32
         np.testing.assert_allclose(leaf, exact, rtol=1 / 256)
         assert (np.asarray(leaf) != np.asarray(exact)).any()
@@ -256,16 +305,27 @@ def test_eight_bit_kernels_are_within_half_a_step_of_each_output_channel(saved, 
     export(original, tmp_path / "small.safetensors", dtype="int8")
     again = load_checkpoint(tmp_path / "small.safetensors")
     assert jax.tree.structure(again.params) == jax.tree.structure(original.params)
-    for leaf, exact in zip(jax.tree.leaves(again.params), jax.tree.leaves(original.params), strict=True):
+    for leaf, exact in zip(
+        jax.tree.leaves(again.params), jax.tree.leaves(original.params), strict=True
+    ):
         assert leaf.dtype == np.float32
-        largest = np.abs(exact).max(axis=tuple(range(exact.ndim - 1))) if exact.ndim > 1 else np.abs(exact)
-        assert np.all(np.abs(leaf - exact) <= largest * (0.501 / 127 if exact.ndim > 1 else 1 / 256))
+        largest = (
+            np.abs(exact).max(axis=tuple(range(exact.ndim - 1)))
+            if exact.ndim > 1
+            else np.abs(exact)
+        )
+        assert np.all(
+            np.abs(leaf - exact) <= largest * (0.501 / 127 if exact.ndim > 1 else 1 / 256)
+        )
 
 
 def test_an_export_keeps_its_data_card_and_one_without_it_loads_as_well(exported, tmp_path):
     assert load_checkpoint(exported).data_card == ""
     card = "# Data\n\nMy photographs × 3.\n"
-    export(dataclasses.replace(load_checkpoint(exported), data_card=card), tmp_path / "card.safetensors")
+    export(
+        dataclasses.replace(load_checkpoint(exported), data_card=card),
+        tmp_path / "card.safetensors",
+    )
     export(load_checkpoint(tmp_path / "card.safetensors"), tmp_path / "again.safetensors")
     again = load_checkpoint(tmp_path / "again.safetensors")
     assert again.data_card == card
@@ -273,9 +333,15 @@ def test_an_export_keeps_its_data_card_and_one_without_it_loads_as_well(exported
 
 
 @pytest.mark.parametrize(
-    "failure", [OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)), SafetensorError("I/O error: No space left on device")]
+    "failure",
+    [
+        OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)),
+        SafetensorError("I/O error: No space left on device"),
+    ],
 )
-def test_an_export_that_fails_half_way_leaves_the_old_file_and_no_other(saved, exported, tmp_path, monkeypatch, failure):
+def test_an_export_that_fails_half_way_leaves_the_old_file_and_no_other(
+    saved, exported, tmp_path, monkeypatch, failure
+):
     path = tmp_path / "weights.safetensors"
     path.write_bytes(exported.read_bytes())
 
@@ -284,9 +350,13 @@ def test_an_export_that_fails_half_way_leaves_the_old_file_and_no_other(saved, e
         raise failure
 
     monkeypatch.setattr(checkpoints, "save_file", half)
-    with pytest.raises(UserError, match=r"weights\.safetensors cannot be written: No space left on device"):
+    with pytest.raises(
+        UserError, match=r"weights\.safetensors cannot be written: No space left on device"
+    ):
         export(load_checkpoint(saved), path)
-    assert {p.name: p.read_bytes() for p in tmp_path.iterdir()} == {"weights.safetensors": exported.read_bytes()}
+    assert {p.name: p.read_bytes() for p in tmp_path.iterdir()} == {
+        "weights.safetensors": exported.read_bytes()
+    }
 
 
 @pytest.mark.fast
@@ -321,7 +391,9 @@ def test_a_file_that_is_no_export_is_named(exported, tmp_path):
 
 
 @pytest.mark.parametrize("text", ["{", "[1]", '{"model": {"wings": 2}}'])
-def test_an_export_with_a_config_of_another_version_or_none_is_one_sentence(exported, tmp_path, text):
+def test_an_export_with_a_config_of_another_version_or_none_is_one_sentence(
+    exported, tmp_path, text
+):
     rewrite(exported, tmp_path / "other.safetensors", config=text)
     with pytest.raises(UserError, match=r"this (checkpoint's )?config") as raised:
         load_checkpoint(tmp_path / "other.safetensors")
@@ -334,12 +406,19 @@ def test_an_export_with_a_config_of_another_version_or_none_is_one_sentence(expo
         ({"model": {"channels": 0}}, "model.channels = 0 must be at least 1"),
         ({"model": {"channels": None}}, "model.channels = None must have a value"),
         ({"objective": "guess"}, "objective = 'guess' is not known"),
-        ({"schedule": {"name": "cosine", "log_snr_start": 80.0}}, "schedule.log_snr_start = 80.0 must lie between"),
+        (
+            {"schedule": {"name": "cosine", "log_snr_start": 80.0}},
+            "schedule.log_snr_start = 80.0 must lie between",
+        ),
     ],
 )
-def test_a_config_with_a_bad_value_is_told_with_the_file_it_is_in(exported, workdir, tmp_path, change, words):
+def test_a_config_with_a_bad_value_is_told_with_the_file_it_is_in(
+    exported, workdir, tmp_path, change, words
+):
     rewrite(exported, tmp_path / "other.safetensors", config=json.dumps(change))
-    assert error_of(tmp_path / "other.safetensors").startswith(f"{tmp_path / 'other.safetensors'}: {words}")
+    assert error_of(tmp_path / "other.safetensors").startswith(
+        f"{tmp_path / 'other.safetensors'}: {words}"
+    )
 
     meta = workdir / "checkpoints" / "5" / "meta" / "metadata"
     meta.write_text(json.dumps(json.loads(meta.read_text()) | {"config": change}))
@@ -353,7 +432,10 @@ def test_weights_of_another_network_name_the_parameter_and_both_shapes(exported,
     rewrite(exported, path, config=json.dumps(wider))
     message = error_of(path)
     name = next(name for name in sorted(load_file(exported)) if name in message)
-    assert f"parameter {name} has shape {load_file(exported)[name].shape}, the config's network needs (" in message
+    assert (
+        f"parameter {name} has shape {load_file(exported)[name].shape}, the config's network needs ("
+        in message
+    )
     assert "16" in message.partition("needs")[2]
 
     rewrite(exported, path, rename=lambda name: name.replace("conv_0", "conv_9"))
@@ -388,17 +470,23 @@ TENSORSTORE = (
         (ValueError(TENSORSTORE), "No space left on device"),
     ],
 )
-def test_a_save_that_fails_on_the_disk_is_one_sentence_and_keeps_the_earlier_checkpoint(workdir, monkeypatch, failure, reason):
+def test_a_save_that_fails_on_the_disk_is_one_sentence_and_keeps_the_earlier_checkpoint(
+    workdir, monkeypatch, failure, reason
+):
     writer = Checkpoints(workdir, get_config())
 
     def fail(*_, **__):
         raise failure
 
     with monkeypatch.context() as patch:
-        patch.setattr("orbax.checkpoint.CheckpointManager.wait_until_finished", fail)  # where asynchronous saves fail
+        # Where asynchronous saves fail
+        patch.setattr("orbax.checkpoint.CheckpointManager.wait_until_finished", fail)
         with pytest.raises(UserError) as raised:
             writer.wait()
-    assert str(raised.value) == f"{workdir} cannot be written: {reason}; what was there before is untouched"
+    assert (
+        str(raised.value)
+        == f"{workdir} cannot be written: {reason}; what was there before is untouched"
+    )
     with monkeypatch.context() as patch:
         patch.setattr("orbax.checkpoint.CheckpointManager.save", fail)
         with pytest.raises(UserError, match=reason):

@@ -40,7 +40,12 @@ class Malicious:
 
 def test_a_file_that_wants_to_run_something_is_refused(tmp_path):
     old = tmp_path / "old.pth"
-    old.write_bytes(pickle.dumps(torch_files.MAGIC) + pickle.dumps(1001) + pickle.dumps({}) + pickle.dumps(Malicious()))
+    old.write_bytes(
+        pickle.dumps(torch_files.MAGIC)
+        + pickle.dumps(1001)
+        + pickle.dumps({})
+        + pickle.dumps(Malicious())
+    )
     new = tmp_path / "new.pth"
     with zipfile.ZipFile(new, "w") as archive:
         archive.writestr("a/data.pkl", pickle.dumps(Malicious()))

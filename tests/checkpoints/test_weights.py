@@ -26,7 +26,11 @@ STUDENT = "faces-16-64-student"
 FACES = [*NAMES, STUDENT]
 PHOTOS = ["photos-4x", "photos-4x-regression", "photos-4x-student"]
 RESTORE = "photos-4x-restore"
-CONFIGS = dict.fromkeys(FACES, "orl_16_64") | dict.fromkeys(PHOTOS, "photos_4x") | {RESTORE: "photos_4x_restore"}
+CONFIGS = (
+    dict.fromkeys(FACES, "orl_16_64")
+    | dict.fromkeys(PHOTOS, "photos_4x")
+    | {RESTORE: "photos_4x_restore"}
+)
 OBJECTIVES = dict.fromkeys((NAMES[1], "photos-4x-regression"), "regression") | dict.fromkeys(
     (STUDENT, "photos-4x-student"), "distill"
 )
@@ -52,7 +56,10 @@ def upscaled(name, data, sample=0):
 @pytest.mark.fast
 def test_each_is_there_by_name_small_and_carries_its_config():
     assert shipped() == sorted(CONFIGS)
-    sizes = [len((resources.files("sr3_jax") / "weights" / f"{name}.safetensors").read_bytes()) for name in CONFIGS]
+    sizes = [
+        len((resources.files("sr3_jax") / "weights" / f"{name}.safetensors").read_bytes())
+        for name in CONFIGS
+    ]
     assert max(sizes) <= 12e6
     assert sum(sizes) <= 60e6
     for name in CONFIGS:
@@ -67,7 +74,9 @@ def test_each_says_what_it_was_trained_on_whose_it_is_and_under_which_licence(na
         assert card == ORL_CARD
         return
     if name in PHOTOS:
-        assert card.startswith("# Data\n\n1,867 squares of 256×256 pixels, cut from 158 photographs")
+        assert card.startswith(
+            "# Data\n\n1,867 squares of 256×256 pixels, cut from 158 photographs"
+        )
         for package, contents in debian_photos.PACKAGES.items():
             assert f"## {package} {contents.version}" in card
         assert "Note:" not in card  # the very photographs
@@ -79,7 +88,9 @@ def test_each_says_what_it_was_trained_on_whose_it_is_and_under_which_licence(na
     rows = [line for line in card.splitlines() if ".jpg |" in line]
     assert len(rows) == 31
     for row in rows:
-        assert row.endswith(("| CC-BY-4.0 |", "| CC-BY-SA-4.0 |", "| CC-BY-SA-3.0 |", "| CC0-1.0 |", "| GPL-2+ |"))
+        assert row.endswith(
+            ("| CC-BY-4.0 |", "| CC-BY-SA-4.0 |", "| CC-BY-SA-3.0 |", "| CC0-1.0 |", "| GPL-2+ |")
+        )
     for package in ("lomiri-wallpapers-16.04", "lomiri-wallpapers-20.04", "mate-backgrounds"):
         assert f"## {package} {debian_photos.PACKAGES[package].version}" in card
 
@@ -87,7 +98,9 @@ def test_each_says_what_it_was_trained_on_whose_it_is_and_under_which_licence(na
 @pytest.mark.fast
 @pytest.mark.parametrize("name", CONFIGS)
 def test_its_config_is_the_one_that_is_said_to_train_it(name):
-    spec = importlib.util.spec_from_file_location("config", Path(__file__).parents[2] / f"configs/{CONFIGS[name]}.py")
+    spec = importlib.util.spec_from_file_location(
+        "config", Path(__file__).parents[2] / f"configs/{CONFIGS[name]}.py"
+    )
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     ours = module.get_config()
@@ -121,11 +134,15 @@ def test_one_evaluation_of_the_student_is_about_as_good_as_a_hundred_of_its_teac
     data = held_out.load(load_checkpoint(NAMES[0]).config, limit=10)
     student, teacher = Upscaler.load(STUDENT), Upscaler.load(NAMES[0])
     assert student.cost(1, 1).evaluations == 1
-    made = [to_uint8(each.batch(data.lr, data.ids, steps=steps)) for each, steps in ((student, None), (teacher, 100))]
+    made = [
+        to_uint8(each.batch(data.lr, data.ids, steps=steps))
+        for each, steps in ((student, None), (teacher, 100))
+    ]
     ours, theirs = (lpips(images, data.hr, "vgg") for images in made)
     assert ours.mean() < theirs.mean() + 0.01
     ours, theirs = (lpips(images, data.hr, "alexnet") for images in made)
-    assert ours.mean() < 1.3 * theirs.mean()  # the teacher's single evaluation: more than twice as much
+    # The teacher's single evaluation: more than twice as much
+    assert ours.mean() < 1.3 * theirs.mean()
     again = to_uint8(student.batch(data.lr, data.ids, sample=1))
     assert np.abs(again.astype(float) - made[0]).mean() > 2  # samples, not one guess
 
@@ -144,7 +161,8 @@ def test_the_mean_of_eight_samples_approaches_the_regression_without_a_shift_of_
     data = held_out.load(load_checkpoint(NAMES[0]).config)
     samples = np.stack([upscaled(NAMES[0], data, sample) for sample in range(8)])
     regression, one, mean = (
-        held_out.mean_scores(to_uint8(images), data) for images in (upscaled(NAMES[1], data), samples[0], samples.mean(0))
+        held_out.mean_scores(to_uint8(images), data)
+        for images in (upscaled(NAMES[1], data), samples[0], samples.mean(0))
     )
     assert one["psnr"] >= regression["psnr"] - 3
     assert mean["psnr"] >= regression["psnr"] - 0.8
@@ -199,12 +217,18 @@ def test_a_sample_of_photographs_is_nearer_by_lpips_than_its_control_and_the_stu
         assert distortion.scores(made, hr, lr)["consistency_db"].min() > 50
 
 
-@pytest.mark.parametrize(("noise", "blur", "gain"), [(8.0, 0.0, 0.3), (0.0, 1.0, 0.6), (4.0, 0.8, 0.5)])
-def test_a_network_takes_off_noise_and_blur_that_it_is_told_of_and_the_default_enlarges_them(noise, blur, gain):
+@pytest.mark.parametrize(
+    ("noise", "blur", "gain"), [(8.0, 0.0, 0.3), (0.0, 1.0, 0.6), (4.0, 0.8, 0.5)]
+)
+def test_a_network_takes_off_noise_and_blur_that_it_is_told_of_and_the_default_enlarges_them(
+    noise, blur, gain
+):
     hr = photographs()
     lr = operations.resize(operations.to_float(jnp.asarray(hr)), 32, 32)
     drawn = np.random.default_rng(0).normal(size=lr.shape) * noise / 127.5
-    lr = operations.gaussian_blur(lr, jnp.full(len(lr), blur, jnp.float32)) + jnp.asarray(drawn, jnp.float32)
+    lr = operations.gaussian_blur(lr, jnp.full(len(lr), blur, jnp.float32)) + jnp.asarray(
+        drawn, jnp.float32
+    )
     lr = to_uint8(lr)
     theirs = Upscaler.load("photos-4x")(lr, match_input=False)
     ours = Upscaler.load("photos-4x-restore")(lr, noise=noise, blur=blur, match_input=False)
@@ -215,7 +239,9 @@ def test_a_network_takes_off_noise_and_blur_that_it_is_told_of_and_the_default_e
 def test_the_control_of_the_photographs_has_the_higher_psnr_and_less_detail_than_a_sample():
     hr = photographs()
     lr = to_uint8(reduced(hr))
-    ours, control = (Upscaler.load(name)(lr, match_input=False) for name in ("photos-4x", "photos-4x-regression"))
+    ours, control = (
+        Upscaler.load(name)(lr, match_input=False) for name in ("photos-4x", "photos-4x-regression")
+    )
     psnr, best = (distortion.psnr(images, hr).mean() for images in (ours, control))
     assert best - 2.5 < psnr < best
     assert detail(control[..., 1:2]) < detail(ours[..., 1:2])

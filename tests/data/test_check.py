@@ -45,7 +45,9 @@ def report(config, output):
     return lines, None
 
 
-def test_orl_is_three_hundred_and_a_hundred_images_and_the_sheet_shows_lr_conditioning_and_hr(tmp_path):
+def test_orl_is_three_hundred_and_a_hundred_images_and_the_sheet_shows_lr_conditioning_and_hr(
+    tmp_path,
+):
     lines, error = report(orl_config(), tmp_path / "sheet.png")
     assert error is None
     assert lines[0] == "training: 300 images usable, 0 dropped"
@@ -54,7 +56,8 @@ def test_orl_is_three_hundred_and_a_hundred_images_and_the_sheet_shows_lr_condit
     sheet = arrays.read(tmp_path / "sheet.png", 1).pixels
     assert sheet.shape == (24 + 8 * 128, 3 * 128, 1)
     lr, condition, hr = (sheet[24:152, 128 * i : 128 * i + 128] for i in range(3))
-    lr, condition, hr = lr[4::8, 4::8], condition[2::4, 2::4], hr[2::4, 2::4]  # the pixels are shown enlarged
+    # The pixels are shown enlarged
+    lr, condition, hr = lr[4::8, 4::8], condition[2::4, 2::4], hr[2::4, 2::4]
     assert (lr.shape, condition.shape, hr.shape) == ((16, 16, 1), (32, 32, 1), (32, 32, 1))
     task = build_task(orl_config())
     floats = task.corrupt(operations.to_float(jnp.asarray(hr[None]))).image
@@ -70,7 +73,9 @@ def test_sizes_and_conversions_are_counted(folder_config, tmp_path):
     assert error is None
     assert lines[0] == "training: 6 images usable, 0 dropped"
     assert lines[1] == "  width 33 to 200 (median 50), height 32 to 43 (median 40)"
-    assert {"  1 × grey repeated in three channels", "  1 × alpha flattened onto white"} <= set(lines)
+    assert {"  1 × grey repeated in three channels", "  1 × alpha flattened onto white"} <= set(
+        lines
+    )
     assert arrays.read_size(tmp_path / "sheet.png") == (3 * 128, 24 + 6 * 128)
 
 
@@ -82,16 +87,25 @@ def spoil(folder):
     arrays.write(folder / "small.png", np.zeros((31, 90, 3), np.uint8))
 
 
-BAD = {"cut.png": "cannot be decoded", "fake.jpg": "not an image", "empty.png": "empty", "small.png": "90×31, smaller than"}
+BAD = {
+    "cut.png": "cannot be decoded",
+    "fake.jpg": "not an image",
+    "empty.png": "empty",
+    "small.png": "90×31, smaller than",
+}
 
 
 @pytest.mark.fast
-def test_bad_files_are_named_with_a_reason_and_more_than_the_budget_is_an_error_after_the_report(folder_config, tmp_path):
+def test_bad_files_are_named_with_a_reason_and_more_than_the_budget_is_an_error_after_the_report(
+    folder_config, tmp_path
+):
     spoil(tmp_path / "folder")
     lines, error = report(folder_config, tmp_path / "sheet.png")
     assert lines[0] == "training: 4 images usable, 4 dropped"
     for name, reason in BAD.items():
-        assert any(line.startswith(f"  dropped: {name} ") and reason in line for line in lines), name
+        assert any(line.startswith(f"  dropped: {name} ") and reason in line for line in lines), (
+            name
+        )
     assert "held-out: 1 images usable, 0 dropped" in lines
     assert "4 of 8 images cannot be used, above data.max_bad_fraction = 0.01" in error
     assert (tmp_path / "sheet.png").exists()
@@ -128,5 +142,7 @@ def test_small_images_of_a_set_that_does_not_know_its_sizes_are_dropped_too(tmp_
 def test_a_sheet_that_cannot_be_written_is_refused_before_the_data_are_read(tmp_path):
     config = orl_config()
     config.data.source, config.data.folder = "folder", str(tmp_path / "nowhere")
-    with pytest.raises(UserError, match=r"--output=.*sheet\.foo: no image format has the suffix '\.foo'; use \.png"):
+    with pytest.raises(
+        UserError, match=r"--output=.*sheet\.foo: no image format has the suffix '\.foo'; use \.png"
+    ):
         list(check(config, tmp_path / "sheet.foo"))

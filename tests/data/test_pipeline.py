@@ -49,9 +49,14 @@ def test_a_batch_is_uint8_images_and_their_numbers(config):
 @pytest.mark.parametrize("position", [1, 4, 7, 10_000_000])
 def test_starting_at_a_position_equals_skipping_the_batches_before_it(config, position):
     if position < 100:
-        assert_equal(take(3, FACES, config, position=position), take(position + 3, FACES, config)[position:])
+        assert_equal(
+            take(3, FACES, config, position=position), take(position + 3, FACES, config)[position:]
+        )
     else:  # far out it costs nothing
-        assert_equal(take(3, FACES, config, position=position)[1:], take(2, FACES, config, position=position + 1))
+        assert_equal(
+            take(3, FACES, config, position=position)[1:],
+            take(2, FACES, config, position=position + 1),
+        )
 
 
 @pytest.mark.parametrize("processes", [2, 3])
@@ -59,7 +64,13 @@ def test_processes_together_see_what_one_would(config, processes):
     whole = take(7, FACES, config, position=2)
     for process in range(processes):
         part = take(7, FACES, config, position=2, process=process, processes=processes)
-        assert_equal(part, [{key: np.split(value, processes)[process] for key, value in batch.items()} for batch in whole])
+        assert_equal(
+            part,
+            [
+                {key: np.split(value, processes)[process] for key, value in batch.items()}
+                for batch in whole
+            ],
+        )
 
 
 @pytest.mark.parametrize("threads", [1, 2, 8])
@@ -70,12 +81,17 @@ def test_the_number_of_threads_changes_nothing(config, threads):
 
 
 def test_a_batch_that_processes_cannot_share_evenly_is_refused(config):
-    with pytest.raises(DataError, match=r"train\.batch_size = 6 must be divisible by the number of processes, 4"):
+    with pytest.raises(
+        DataError, match=r"train\.batch_size = 6 must be divisible by the number of processes, 4"
+    ):
         Batches(FACES, config, processes=4)
 
 
 def test_an_epoch_visits_every_image_once_and_each_epoch_in_another_order(config):
-    orders = [np.concatenate([batch["index"] for batch in take(5, FACES, config, position=5 * epoch)]) for epoch in range(4)]
+    orders = [
+        np.concatenate([batch["index"] for batch in take(5, FACES, config, position=5 * epoch)])
+        for epoch in range(4)
+    ]
     for order in orders:
         assert sorted(order) == list(range(30))
     assert len({tuple(order) for order in orders}) == 4
@@ -103,7 +119,9 @@ def test_half_of_the_images_are_mirrored_and_none_when_flip_is_off(config):
     for batch in take(40, FACES, config):
         for index, image in zip(batch["index"], batch["image"], strict=True):
             upright = crops.fit(FACES[int(index)], config)
-            np.testing.assert_array_equal(image[:, ::-1] if (flipped := (image != upright).any()) else image, upright)
+            np.testing.assert_array_equal(
+                image[:, ::-1] if (flipped := (image != upright).any()) else image, upright
+            )
             mirrored.append(flipped)
     assert 0.4 < np.mean(mirrored) < 0.6
     config.data.flip = False
@@ -118,9 +136,15 @@ def folder(config, tmp_path):
     (tmp_path / "train").mkdir()
     for index in range(40):
         left, top = 10 * index, 5 * index
-        PillowImage.fromarray(PHOTO[top : top + 48, left : left + 40]).save(tmp_path / "train" / f"{index:02d}.jpg")
+        PillowImage.fromarray(PHOTO[top : top + 48, left : left + 40]).save(
+            tmp_path / "train" / f"{index:02d}.jpg"
+        )
     shutil.copytree(tmp_path / "train", tmp_path / "test")
-    config.data.source, config.data.folder, config.data.eval_folder = "folder", str(tmp_path / "train"), str(tmp_path / "test")
+    config.data.source, config.data.folder, config.data.eval_folder = (
+        "folder",
+        str(tmp_path / "train"),
+        str(tmp_path / "test"),
+    )
     config.data.max_bad_fraction, config.model.image_channels, config.train.batch_size = 0.1, 3, 5
     return tmp_path / "train"
 
@@ -139,10 +163,15 @@ def test_a_truncated_image_is_replaced_by_its_neighbour_and_no_other_moves(confi
     replaced = {7: 9, 8: 9, 39: 0}
     for old in before:
         new = next(batches)
-        np.testing.assert_array_equal(new["index"], [replaced.get(index, index) for index in old["index"]])
+        np.testing.assert_array_equal(
+            new["index"], [replaced.get(index, index) for index in old["index"]]
+        )
         same = new["index"] == old["index"]
         np.testing.assert_array_equal(new["image"][same], old["image"][same])
-        assert not any((ours == theirs).all() for ours, theirs in zip(new["image"][~same], old["image"][~same], strict=True))
+        assert not any(
+            (ours == theirs).all()
+            for ours, theirs in zip(new["image"][~same], old["image"][~same], strict=True)
+        )
     assert sorted(bad.reason.split(" cannot be decoded: ")[0] for bad in batches.bad) == [
         str(folder / f"{index:02d}.jpg") for index in (7, 8, 39)
     ]
@@ -155,7 +184,10 @@ def test_processes_replace_a_broken_image_by_the_same_one(config, folder):
     whole = take(20, source, config)
     for process in (0, 1):
         part = take(20, source, config, process=process, processes=2)
-        assert_equal(part, [{key: np.split(value, 2)[process] for key, value in batch.items()} for batch in whole])
+        assert_equal(
+            part,
+            [{key: np.split(value, 2)[process] for key, value in batch.items()} for batch in whole],
+        )
 
 
 @pytest.mark.parametrize("threads", [1, 4])
@@ -165,7 +197,10 @@ def test_too_many_broken_images_raise_a_data_error_from_next(config, folder, thr
     for index in range(5):
         truncate(folder / f"{index:02d}.jpg")
     batches = Batches(source, config)
-    with pytest.raises(DataError, match=r"5 of 40 images cannot be used.*data\.max_bad_fraction = 0\.1 \(/.*0\d\.jpg cannot"):
+    with pytest.raises(
+        DataError,
+        match=r"5 of 40 images cannot be used.*data\.max_bad_fraction = 0\.1 \(/.*0\d\.jpg cannot",
+    ):
         list(itertools.islice(batches, 8))
 
 
@@ -235,28 +270,36 @@ def test_resize_takes_the_box_of_the_data_set(config, resample):
     config.data.resample, config.data.hr_size = resample, 64
     face = FACES[3]
     box = PillowImage.fromarray(face.pixels[14:106, 0:92, 0])
-    method = {"area": PillowImage.Resampling.BOX, "bicubic": PillowImage.Resampling.BICUBIC}[resample]
+    method = {"area": PillowImage.Resampling.BOX, "bicubic": PillowImage.Resampling.BICUBIC}[
+        resample
+    ]
     ours, cut = crops.fit(face, config)[..., 0], np.asarray(box.resize((64, 64), method))
     edge = 0 if resample == "area" else 3  # bicubic looks a little beyond the box
-    np.testing.assert_array_equal(ours[edge : 64 - edge, edge : 64 - edge], cut[edge : 64 - edge, edge : 64 - edge])
+    np.testing.assert_array_equal(
+        ours[edge : 64 - edge, edge : 64 - edge], cut[edge : 64 - edge, edge : 64 - edge]
+    )
     np.testing.assert_allclose(ours, cut.astype(float), atol=2)
 
 
 @pytest.mark.parametrize("jitter", [0.05, 0.5, 1.0])
-@pytest.mark.parametrize(("width", "height", "box"), [(92, 112, (0, 14, 92, 106)), (200, 64, None), (64, 64, None)])
+@pytest.mark.parametrize(
+    ("width", "height", "box"), [(92, 112, (0, 14, 92, 106)), (200, 64, None), (64, 64, None)]
+)
 def test_jittered_squares_stay_inside_the_image(config, jitter, width, height, box):
     config.data.crop_jitter, config.data.flip = jitter, False
     image = Coordinates(width, height)[0]._replace(box=box)
     rng = np.random.default_rng(0)
     corners, sides = [], []
     for _ in range(300):
-        pixels = crops.fit(image, config, rng).astype(int)  # Pillow raises for a box that leaves the image
+        # Pillow raises for a box that leaves the image
+        pixels = crops.fit(image, config, rng).astype(int)
         assert (np.diff(pixels[..., 0], axis=1) >= 0).all()
         corners.append(pixels[0, 0, :2])
         sides.append(np.ptp(pixels[..., 0]))
     side = min(width, height)
     moved = np.abs(np.array(corners) - crops.square(image)[:2])
-    assert moved.max() <= 1.5 * jitter * side + side / 32  # the shift, and the centre of the first cell
+    # The shift, and the centre of the first cell
+    assert moved.max() <= 1.5 * jitter * side + side / 32
     assert np.ptp(corners, axis=0).max() > 0.3 * jitter * side
     assert min(sides) >= (1 - jitter) * side * 31 / 32 - 2
     assert len(set(sides)) > 2
@@ -270,7 +313,9 @@ def test_an_image_too_small_for_the_config_is_an_image_error(config):
 def test_evaluation_takes_all_images_or_some_spread_evenly(config):
     whole = load_evaluation(FACES, config)
     assert whole.names == [FACES[index].id for index in range(30)]
-    np.testing.assert_array_equal(whole.images, [crops.fit(FACES[index], config) for index in range(30)])
+    np.testing.assert_array_equal(
+        whole.images, [crops.fit(FACES[index], config) for index in range(30)]
+    )
     np.testing.assert_array_equal(whole.ids, [image_id(name) for name in whole.names])
     some = load_evaluation(FACES, config, limit=6)
     assert some.names == whole.names[::5]
@@ -282,13 +327,17 @@ def test_evaluation_leaves_broken_images_out_within_the_budget(config, folder):
     source = open_source(config, "eval")
     for index in (3, 4):
         truncate(folder.parent / "test" / f"{index:02d}.jpg")
-    assert load_evaluation(source, config).names == [f"{index:02d}.jpg" for index in range(40) if index not in (3, 4)]
+    assert load_evaluation(source, config).names == [
+        f"{index:02d}.jpg" for index in range(40) if index not in (3, 4)
+    ]
     config.data.max_bad_fraction = 0.01
     with pytest.raises(DataError, match="2 of 40 images cannot be used"):
         load_evaluation(source, config)
 
 
-def test_a_broken_image_of_a_sample_is_replaced_by_the_next_good_one_that_is_not_of_the_sample(config, folder):
+def test_a_broken_image_of_a_sample_is_replaced_by_the_next_good_one_that_is_not_of_the_sample(
+    config, folder
+):
     source = open_source(config, "eval")
     for index in (5, 6, 38, 39):
         truncate(folder.parent / "test" / f"{index:02d}.jpg")
@@ -296,7 +345,8 @@ def test_a_broken_image_of_a_sample_is_replaced_by_the_next_good_one_that_is_not
     assert sample.names == [f"{index:02d}.jpg" for index in (0, 7, 10, 15, 20, 25, 30, 35)]
     np.testing.assert_array_equal(sample.images[1], crops.fit(source[7], config))
     assert (sample.rows.tolist(), sample.total) == ([*range(8)], 8)
-    dense = load_evaluation(source, config, limit=39)  # places 0 ... 37, and 38, which 39 could replace
+    # Places 0 ... 37, and 38, which 39 could replace
+    dense = load_evaluation(source, config, limit=39)
     assert dense.names == [f"{index:02d}.jpg" for index in range(38) if index not in (5, 6)]
     assert (dense.rows.tolist(), dense.total) == ([*range(36)], 36)
 
@@ -315,13 +365,18 @@ def test_what_the_headers_showed_and_what_decoding_shows_share_one_budget(config
     (folder / "00.jpg").write_text("no image")
     source = open_source(config, "train")
     truncate(folder / "01.jpg")
-    with pytest.raises(DataError, match=r"2 of 40 images cannot be used.*00\.jpg is not an image.*01\.jpg cannot be decoded"):
+    with pytest.raises(
+        DataError,
+        match=r"2 of 40 images cannot be used.*00\.jpg is not an image.*01\.jpg cannot be decoded",
+    ):
         list(itertools.islice(Batches(source, config), 8))
 
 
 def test_images_converted_are_counted_once_each_however_often_they_are_read(config, folder):
     for index in range(3):
-        PillowImage.open(folder / f"{index:02d}.jpg").convert("RGBA").save(folder / f"{index:02d}.png")
+        PillowImage.open(folder / f"{index:02d}.jpg").convert("RGBA").save(
+            folder / f"{index:02d}.png"
+        )
         (folder / f"{index:02d}.jpg").unlink()
     PillowImage.open(folder / "03.jpg").convert("P").save(folder / "03.png")
     batches = Batches(open_source(config, "train"), config)

@@ -42,5 +42,7 @@ def test_they_are_to_test_on_and_need_their_packages(monkeypatch):
     with pytest.raises(DataError, match="to test on"):
         open_source(config, "train")
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(DataError, match=r"package scikit-image; run: pip install 'sr3_jax\[photos\]'"):
+    with pytest.raises(
+        DataError, match=r"package scikit-image; run: pip install 'sr3_jax\[photos\]'"
+    ):
         open_source(config, "eval")

@@ -35,7 +35,10 @@ def write_photographs(folder, count=COUNT):
     rng = np.random.default_rng(0)
     for i in range(count):
         height, width = rng.integers(SIZE, 3 * SIZE, 2)
-        arrays.write(folder / f"{i % 7}" / f"{i}.png", rng.integers(0, 256, (height, width, 3 if i % 5 else 1), np.uint8))
+        arrays.write(
+            folder / f"{i % 7}" / f"{i}.png",
+            rng.integers(0, 256, (height, width, 3 if i % 5 else 1), np.uint8),
+        )
     return folder
 
 
@@ -70,7 +73,9 @@ def prepared(photographs, tmp_path_factory):
 
 
 @pytest.mark.parametrize("split", ["train", "eval"])
-def test_training_sees_the_very_pixels_that_it_would_see_from_the_folder(photographs, prepared, split):
+def test_training_sees_the_very_pixels_that_it_would_see_from_the_folder(
+    photographs, prepared, split
+):
     ours = open_source(get_config(prepared), split)
     config = get_config(photographs, source="folder")
     theirs = open_source(config, split)
@@ -80,7 +85,11 @@ def test_training_sees_the_very_pixels_that_it_would_see_from_the_folder(photogr
         image = ours[index]
         assert image.id == theirs.names[index]
         np.testing.assert_array_equal(image.pixels, fit(theirs[index], config))
-    assert len(open_source(get_config(prepared), "train")) + len(open_source(get_config(prepared), "eval")) == COUNT
+    assert (
+        len(open_source(get_config(prepared), "train"))
+        + len(open_source(get_config(prepared), "eval"))
+        == COUNT
+    )
 
 
 def test_batches_and_evaluation_are_those_of_the_folder_to_the_bit(photographs, prepared):
@@ -90,7 +99,9 @@ def test_batches_and_evaluation_are_those_of_the_folder_to_the_bit(photographs, 
     )
     np.testing.assert_array_equal(ours["image"], theirs["image"])
     config = get_config(prepared)
-    assert load_evaluation(open_source(config, "eval"), config).total == len(open_source(config, "eval"))
+    assert load_evaluation(open_source(config, "eval"), config).total == len(
+        open_source(config, "eval")
+    )
 
 
 def test_a_folder_of_its_own_is_held_out_whole(prepared, photographs, tmp_path):
@@ -100,7 +111,9 @@ def test_a_folder_of_its_own_is_held_out_whole(prepared, photographs, tmp_path):
     assert len(open_source(config, "eval")) == len(list((photographs / "3").iterdir()))
 
 
-def test_raw_and_png_hold_the_same_pixels_and_grey_and_colour_are_what_the_network_wants(photographs, prepared, tmp_path):
+def test_raw_and_png_hold_the_same_pixels_and_grey_and_colour_are_what_the_network_wants(
+    photographs, prepared, tmp_path
+):
     make(photographs, tmp_path / "raw", encoding="raw")
     for channels in (1, 3):
         png, raw = records.Records(prepared, channels), records.Records(tmp_path / "raw", channels)
@@ -117,7 +130,9 @@ def test_a_source_can_be_pickled_after_reading(prepared):
     assert again.ids == source.ids
 
 
-def test_what_cannot_be_used_is_dropped_named_and_counted_in_trainings_budget(photographs, tmp_path):
+def test_what_cannot_be_used_is_dropped_named_and_counted_in_trainings_budget(
+    photographs, tmp_path
+):
     folder = shutil.copytree(photographs, tmp_path / "in")
     (folder / "bad.png").write_text("no image")
     Image.new("RGB", (SIZE - 1, 99)).save(folder / "small.png")
@@ -133,7 +148,9 @@ def test_what_cannot_be_used_is_dropped_named_and_counted_in_trainings_budget(ph
         open_source(get_config(tmp_path / "out", max_bad_fraction=0.01), "train")
 
 
-def test_a_stopped_run_goes_on_and_ends_as_one_that_was_not_stopped(photographs, prepared, tmp_path, monkeypatch):
+def test_a_stopped_run_goes_on_and_ends_as_one_that_was_not_stopped(
+    photographs, prepared, tmp_path, monkeypatch
+):
     monkeypatch.setattr(prepare, "SHARD_BYTES", 1)
     output, done = tmp_path / "out", []
 
@@ -153,15 +170,29 @@ def test_a_stopped_run_goes_on_and_ends_as_one_that_was_not_stopped(photographs,
     make(photographs, output, on_start=lambda *counts: starts.append(counts))
     assert starts == [(COUNT, 64)]
     assert first.stat().st_mtime_ns == before
-    assert sorted(path.name for path in output.iterdir()) == sorted(path.name for path in prepared.iterdir())
-    assert json.loads((output / records.MANIFEST).read_text()) == json.loads((prepared / records.MANIFEST).read_text())
+    assert sorted(path.name for path in output.iterdir()) == sorted(
+        path.name for path in prepared.iterdir()
+    )
+    assert json.loads((output / records.MANIFEST).read_text()) == json.loads(
+        (prepared / records.MANIFEST).read_text()
+    )
     for path in prepared.glob("*.array_record"):
         assert (output / path.name).read_bytes() == path.read_bytes()
 
 
 def test_kill_9_leaves_nothing_half_written_under_a_final_name(photographs, tmp_path):
-    command = [sys.executable, "-m", "sr3_jax", "prepare", str(photographs), f"--size={SIZE}", f"--output={tmp_path / 'out'}"]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    command = [
+        sys.executable,
+        "-m",
+        "sr3_jax",
+        "prepare",
+        str(photographs),
+        f"--size={SIZE}",
+        f"--output={tmp_path / 'out'}",
+    ]
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
     while process.poll() is None and not any((tmp_path / "out").glob(".sr3-*.array_record")):
         time.sleep(0.001)
     os.killpg(process.pid, signal.SIGKILL)
@@ -172,11 +203,14 @@ def test_kill_9_leaves_nothing_half_written_under_a_final_name(photographs, tmp_
     assert not any((tmp_path / "out").glob(".sr3-*"))
 
 
-def test_a_file_that_cannot_be_read_for_a_moment_stops_the_work_and_is_not_dropped(photographs, tmp_path):
+def test_a_file_that_cannot_be_read_for_a_moment_stops_the_work_and_is_not_dropped(
+    photographs, tmp_path
+):
     folder = shutil.copytree(photographs, tmp_path / "in")
     lost = folder / "3" / "10.png"
     with pytest.raises(
-        UserError, match=r"10\.png cannot be read: No such file or directory; the same command goes on"
+        UserError,
+        match=r"10\.png cannot be read: No such file or directory; the same command goes on",
     ) as raised:
         make(folder, tmp_path / "out", on_start=lambda *_: lost.rename(tmp_path / "10.png"))
     assert "\n" not in str(raised.value)
@@ -189,9 +223,14 @@ def test_what_was_converted_is_counted_also_in_shards_that_were_there(tmp_path, 
     monkeypatch.setattr(prepare, "SHARD_BYTES", 1)
     for i in range(66):
         (tmp_path / "in").mkdir(exist_ok=True)
-        Image.new("RGBA" if i % 3 == 0 else "RGB", (SIZE, SIZE)).save(tmp_path / "in" / f"{i:02d}.png")
+        Image.new("RGBA" if i % 3 == 0 else "RGB", (SIZE, SIZE)).save(
+            tmp_path / "in" / f"{i:02d}.png"
+        )
     expected = "22 × alpha flattened onto white"
-    assert [make(tmp_path / "in", tmp_path / "out").converted for _ in range(2)] == [expected, expected]
+    assert [make(tmp_path / "in", tmp_path / "out").converted for _ in range(2)] == [
+        expected,
+        expected,
+    ]
 
 
 def members(group):
@@ -207,12 +246,21 @@ def members(group):
 
 @pytest.mark.skipif(not Path("/proc").exists(), reason="the processes are looked up in /proc")
 def test_workers_end_with_the_process_that_was_killed(photographs, tmp_path):
-    arguments = ["prepare", str(photographs), f"--size={SIZE}", f"--output={tmp_path / 'out'}", "--workers=2"]
+    arguments = [
+        "prepare",
+        str(photographs),
+        f"--size={SIZE}",
+        f"--output={tmp_path / 'out'}",
+        "--workers=2",
+    ]
     slow = "import time, sr3_jax.datasets.prepare as p; p._write_shard = lambda *_: time.sleep(600)"
     program = f"{slow}; import sys, sr3_jax.cli; sys.exit(sr3_jax.cli.main({arguments}))"
-    process = subprocess.Popen([sys.executable, "-c", program], stderr=subprocess.DEVNULL, start_new_session=True)
+    process = subprocess.Popen(
+        [sys.executable, "-c", program], stderr=subprocess.DEVNULL, start_new_session=True
+    )
     try:
-        while len(members(process.pid)) < 4:  # the resource tracker of multiprocessing is one of them
+        # The resource tracker of multiprocessing is one of them
+        while len(members(process.pid)) < 4:
             assert process.poll() is None
             time.sleep(0.05)
         process.kill()
@@ -227,17 +275,22 @@ def test_workers_end_with_the_process_that_was_killed(photographs, tmp_path):
             os.killpg(process.pid, signal.SIGKILL)
 
 
-def test_a_copy_for_which_there_is_no_room_is_blamed_on_the_disk_and_leaves_nothing(prepared, tmp_path, monkeypatch):
+def test_a_copy_for_which_there_is_no_room_is_blamed_on_the_disk_and_leaves_nothing(
+    prepared, tmp_path, monkeypatch
+):
     def full(path, data):
         with path.open("wb") as file:
             file.write(data[:100])
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    source = records.Records(epath.Path(prepared), 3)  # to us, what is not pathlib's is an object store
+    # To us, what is not pathlib's is an object store
+    source = records.Records(epath.Path(prepared), 3)
     with monkeypatch.context() as patch:
         patch.setattr(Path, "write_bytes", full)
-        with pytest.raises(UserError, match=r"cannot be copied to .*: No space left on device; let TMPDIR") as raised:
+        with pytest.raises(
+            UserError, match=r"cannot be copied to .*: No space left on device; let TMPDIR"
+        ) as raised:
             source[0]
     assert not isinstance(raised.value, arrays.ImageError)
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
@@ -245,19 +298,37 @@ def test_a_copy_for_which_there_is_no_room_is_blamed_on_the_disk_and_leaves_noth
 
 
 REFUSED = {
-    "other settings": (lambda t, p: (p, None, {"size": 8}), r"begun with other settings \(size: 8 here, 16 there\)"),
-    "a folder with something in it": (lambda t, p: (write_photographs(t / "mine", 2), "mine", {}), "mine is not empty"),
+    "other settings": (
+        lambda t, p: (p, None, {"size": 8}),
+        r"begun with other settings \(size: 8 here, 16 there\)",
+    ),
+    "a folder with something in it": (
+        lambda t, p: (write_photographs(t / "mine", 2), "mine", {}),
+        "mine is not empty",
+    ),
     "no folder": (lambda t, p: (t / "no", "out", {}), "no is not a folder"),
-    "an empty folder": (lambda t, p: ((t / "in").mkdir() or t / "in", "out", {}), "in holds no images"),
-    "only small images": (lambda t, p: (write_photographs(t / "in", 2), "out", {"size": 99}), "none of its 2 images"),
+    "an empty folder": (
+        lambda t, p: ((t / "in").mkdir() or t / "in", "out", {}),
+        "in holds no images",
+    ),
+    "only small images": (
+        lambda t, p: (write_photographs(t / "in", 2), "out", {"size": 99}),
+        "none of its 2 images",
+    ),
 }
 
 
 @pytest.mark.parametrize(("arrange", "message"), REFUSED.values(), ids=REFUSED)
-def test_what_cannot_be_done_is_refused_and_nothing_is_lost(photographs, prepared, tmp_path, arrange, message):
+def test_what_cannot_be_done_is_refused_and_nothing_is_lost(
+    photographs, prepared, tmp_path, arrange, message
+):
     place, output, options = arrange(tmp_path, photographs)
     output = tmp_path / output if output else prepared
-    before = {path: path.read_bytes() for path in output.rglob("*") if path.is_file()} if output.exists() else {}
+    before = (
+        {path: path.read_bytes() for path in output.rglob("*") if path.is_file()}
+        if output.exists()
+        else {}
+    )
     with pytest.raises(UserError, match=message):
         make(place, output, **options)
     assert {path: path.read_bytes() for path in before} == before
@@ -268,7 +339,9 @@ def test_damage_is_named(prepared, tmp_path):
     shard = sorted(damaged.glob("*.array_record"))[0]
     shard.write_bytes(shard.read_bytes()[: shard.stat().st_size // 2])
     source = records.Records(damaged, 3)
-    with pytest.raises(arrays.ImageError, match=rf"{source.ids[0]} cannot be read from {shard.name}"):
+    with pytest.raises(
+        arrays.ImageError, match=rf"{source.ids[0]} cannot be read from {shard.name}"
+    ):
         source[0]
     (damaged / records.MANIFEST).write_text("{")
     with pytest.raises(DataError, match=r"manifest\.json is damaged"):

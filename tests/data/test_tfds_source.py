@@ -46,7 +46,8 @@ FEATURES = {
 
 
 class TinyPhotos(tfds.core.GeneratorBasedBuilder):
-    __module__ = "tiny_photos"  # for a class within a package tfds needs importlib_resources, which nothing installs
+    # For a class within a package tfds needs importlib_resources, which nothing installs
+    __module__ = "tiny_photos"
     VERSION = tfds.core.Version("1.0.0")
     BUILDER_CONFIGS = [tfds.core.BuilderConfig(name=name) for name in FEATURES]  # noqa: RUF012
 
@@ -55,7 +56,10 @@ class TinyPhotos(tfds.core.GeneratorBasedBuilder):
         return tfds.core.DatasetInfo(builder=self, features=features, disable_shuffling=True)
 
     def _split_generators(self, dl_manager):
-        return {"train": self._generate_examples(range(10)), "validation": self._generate_examples(range(10, 12))}
+        return {
+            "train": self._generate_examples(range(10)),
+            "validation": self._generate_examples(range(10, 12)),
+        }
 
     def _generate_examples(self, indices):
         for index in indices:
@@ -86,7 +90,9 @@ def prepared(tmp_path_factory):
     root = tmp_path_factory.mktemp("tfds")
     for name in FEATURES:
         TinyPhotos(data_dir=root, config=name, file_format="array_record").download_and_prepare()
-    TinyPhotos(data_dir=root / "tfrecord", config="colour", file_format="tfrecord").download_and_prepare()
+    TinyPhotos(
+        data_dir=root / "tfrecord", config="colour", file_format="tfrecord"
+    ).download_and_prepare()
     return root
 
 
@@ -108,7 +114,8 @@ def test_a_prepared_set_is_read_back_pixel_by_pixel(prepared):
 
 def test_a_bucket_is_refused_with_what_to_do_instead(prepared):
     with pytest.raises(
-        DataError, match=r"'gs://b/tfds' is an object store.*sr3 prepare tfds:tiny_photos/colour.*records"
+        DataError,
+        match=r"'gs://b/tfds' is an object store.*sr3 prepare tfds:tiny_photos/colour.*records",
     ) as raised:
         opened("gs://b/tfds")
     assert "\n" not in str(raised.value)
@@ -150,15 +157,24 @@ def test_reading_needs_no_tensorflow(prepared, tmp_path):
 
 def test_grey_and_colour_sets_serve_grey_and_colour_networks(prepared):
     for index in range(10):
-        red = PHOTOS[index][..., :1]  # what the grey set holds; its only image feature is called "picture"
-        np.testing.assert_array_equal(opened(prepared, "tiny_photos/grey", channels=1)[index].pixels, red)
-        np.testing.assert_array_equal(opened(prepared, "tiny_photos/grey", channels=3)[index].pixels, red.repeat(3, axis=-1))
+        red = PHOTOS[index][
+            ..., :1
+        ]  # what the grey set holds; its only image feature is called "picture"
+        np.testing.assert_array_equal(
+            opened(prepared, "tiny_photos/grey", channels=1)[index].pixels, red
+        )
+        np.testing.assert_array_equal(
+            opened(prepared, "tiny_photos/grey", channels=3)[index].pixels, red.repeat(3, axis=-1)
+        )
         luma = PHOTOS[index] @ np.array([[0.299], [0.587], [0.114]])
         np.testing.assert_allclose(opened(prepared, channels=1)[index].pixels, luma, atol=0.51)
 
 
 def test_splits_can_be_slices_and_sums(prepared):
-    heights = {split: [image.pixels.shape[0] - 40 for image in opened(prepared, split=split)] for split in SPLITS}
+    heights = {
+        split: [image.pixels.shape[0] - 40 for image in opened(prepared, split=split)]
+        for split in SPLITS
+    }
     assert heights == SPLITS
 
 
@@ -182,7 +198,11 @@ def test_a_source_survives_pickling_and_carries_no_data(prepared):
 @pytest.fixture
 def config(prepared):
     config = sr3_jax.config.base()
-    config.data.source, config.data.name, config.data.tfds_dir = "tfds", "tiny_photos/colour", str(prepared)
+    config.data.source, config.data.name, config.data.tfds_dir = (
+        "tfds",
+        "tiny_photos/colour",
+        str(prepared),
+    )
     config.data.train_split, config.data.eval_split = "train[:75%]", "train[75%:]"
     config.data.hr_size, config.data.lr_size, config.train.batch_size = 40, 10, 4
     return config
@@ -205,7 +225,11 @@ def test_threads_read_the_same_as_one(config):
 
 
 def test_damaged_and_small_images_are_replaced_in_training(config):
-    config.data.name, config.data.train_split, config.data.max_bad_fraction = "tiny_photos/damaged", "train", 0.2
+    config.data.name, config.data.train_split, config.data.max_bad_fraction = (
+        "tiny_photos/damaged",
+        "train",
+        0.2,
+    )
     config.data.hr_size = 41  # number 0 is too small
     batches = Batches(open_source(config, "train"), config)
     seen = np.concatenate([next(batches)["index"] for _ in range(5)])
@@ -231,7 +255,9 @@ def test_a_damaged_record_is_an_image_error_and_the_others_are_read(prepared, tm
         try:
             np.testing.assert_array_equal(source[index].pixels, PHOTOS[index])
         except ImageError as error:
-            bad += f"tiny_photos/colour/train/{index} cannot be read" in str(error) and "\n" not in str(error)
+            bad += f"tiny_photos/colour/train/{index} cannot be read" in str(
+                error
+            ) and "\n" not in str(error)
     assert bad == 1
 
 
@@ -254,7 +280,9 @@ def test_a_set_that_is_not_prepared_names_the_folder_and_the_command(prepared, t
     assert f"'celeb_a_hq/256' is not prepared in {tmp_path}, which holds nothing" in message
     assert f"tfds build celeb_a_hq/256 --data_dir={tmp_path} --file_format=array_record" in message
     assert "which holds downloads, tfrecord, tiny_photos;" in refused(prepared, "tiny_pictures")
-    assert f"{prepared}/tiny_photos, which holds colour, damaged, depth, grey, stereo;" in refused(prepared, "tiny_photos")
+    assert f"{prepared}/tiny_photos, which holds colour, damaged, depth, grey, stereo;" in refused(
+        prepared, "tiny_photos"
+    )
     assert "which holds 1.0.0;" in refused(prepared, "tiny_photos/colour:2.0.0")
 
 
@@ -270,11 +298,19 @@ def test_a_set_in_tfrecord_only_gives_the_command_that_converts_it(prepared):
     folder = prepared / "tfrecord" / "tiny_photos" / "colour" / "1.0.0"
     message = refused(prepared / "tfrecord")
     assert f"{folder} is prepared as tfrecord" in message
-    assert f"tfds convert_format --dataset_version_dir={folder} --out_file_format=array_record" in message
+    assert (
+        f"tfds convert_format --dataset_version_dir={folder} --out_file_format=array_record"
+        in message
+    )
 
 
 def test_a_set_converted_in_place_is_read(prepared, tmp_path):
-    folder = shutil.copytree(prepared / "tfrecord", tmp_path / "both") / "tiny_photos" / "colour" / "1.0.0"
+    folder = (
+        shutil.copytree(prepared / "tfrecord", tmp_path / "both")
+        / "tiny_photos"
+        / "colour"
+        / "1.0.0"
+    )
     for shard in (prepared / "tiny_photos" / "colour" / "1.0.0").glob("*.array_record-*"):
         shutil.copy(shard, folder)
     info = json.loads((folder / "dataset_info.json").read_text())
@@ -299,12 +335,15 @@ def test_an_unknown_split_lists_the_splits(prepared, split):
 
 
 def test_an_empty_split_is_refused(prepared):
-    assert "'train[:0%]' of tiny_photos/colour/1.0.0 is empty" in refused(prepared, split="train[:0%]")
+    assert "'train[:0%]' of tiny_photos/colour/1.0.0 is empty" in refused(
+        prepared, split="train[:0%]"
+    )
 
 
 def test_a_set_without_one_image_feature_lists_its_features(prepared):
     assert "it has left (Image), right (Image)" in refused(prepared, "tiny_photos/stereo")
-    assert "it has image (Image), label (Tensor)" in refused(prepared, "tiny_photos/depth")  # floats are no picture
+    # Floats are no picture
+    assert "it has image (Image), label (Tensor)" in refused(prepared, "tiny_photos/depth")
 
 
 def test_a_folder_that_is_no_tfds_set_is_refused(prepared, tmp_path):

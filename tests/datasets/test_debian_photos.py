@@ -48,7 +48,9 @@ FREE = "These pictures are free.\n\nDo with them what you like.\n"
 
 def jpeg(seed, width=50, height=34):
     buffer = io.BytesIO()
-    Image.fromarray(np.random.default_rng(seed).integers(0, 256, (height, width, 3), np.uint8)).save(buffer, "JPEG")
+    Image.fromarray(
+        np.random.default_rng(seed).integers(0, 256, (height, width, 3), np.uint8)
+    ).save(buffer, "JPEG")
     return buffer.getvalue()
 
 
@@ -68,7 +70,11 @@ def tar(files, mode="w:xz"):
 def ar(members):
     parts = [b"!<arch>\n"]
     for name, data in members.items():
-        parts += [f"{name:<16}{0:<12}{0:<6}{0:<6}{'100644':<8}{len(data):<10}`\n".encode(), data, b"\n" * (len(data) % 2)]
+        parts += [
+            f"{name:<16}{0:<12}{0:<6}{0:<6}{'100644':<8}{len(data):<10}`\n".encode(),
+            data,
+            b"\n" * (len(data) % 2),
+        ]
     return b"".join(parts)
 
 
@@ -86,7 +92,13 @@ def package(name, photographs, copyright=DEP5, version="1-1"):
     if copyright:
         files[f"./usr/share/doc/{name}/copyright"] = copyright.encode()
     about = f"Package: {name}\nVersion: {version}\nDescription: pictures\n of the sea\n".encode()
-    return ar({"debian-binary": b"2.0\n", "control.tar.xz": tar({"./control": about}), "data.tar.xz": tar(files)})
+    return ar(
+        {
+            "debian-binary": b"2.0\n",
+            "control.tar.xz": tar({"./control": about}),
+            "data.tar.xz": tar(files),
+        }
+    )
 
 
 def resources(files, zipped=()):
@@ -126,7 +138,11 @@ FOLDERS = {
     "plasma-workspace-wallpapers": "usr/share/wallpapers",
 }
 CONTENTS = {
-    "lomiri-wallpapers-16.04": {"Sea.jpg": jpeg(1), "Land.jpg": jpeg(2), "umang_by_Abhishek_Mudgal.jpg": jpeg(9)},
+    "lomiri-wallpapers-16.04": {
+        "Sea.jpg": jpeg(1),
+        "Land.jpg": jpeg(2),
+        "umang_by_Abhishek_Mudgal.jpg": jpeg(9),
+    },
     "lomiri-wallpapers-20.04": {"Small.jpg": jpeg(3, 15, 15)},
     "mate-backgrounds": {"Dune.jpg": jpeg(4)},
     "gcompris-qt-data": {
@@ -161,7 +177,9 @@ def packages(tmp_path):
     folder = tmp_path / "packages"
     folder.mkdir()
     for name, photographs in CONTENTS.items():
-        (folder / f"{name}_1-1_all.deb").write_bytes(package(name, photographs, FREE if name == NAMES[2] else DEP5))
+        (folder / f"{name}_1-1_all.deb").write_bytes(
+            package(name, photographs, FREE if name == NAMES[2] else DEP5)
+        )
     return folder
 
 
@@ -172,20 +190,28 @@ def run(capsys, tmp_path, *arguments):
     return code, captured.out, captured.err
 
 
-def test_photographs_become_squares_and_are_credited_and_a_complete_folder_needs_no_packages(packages, tmp_path, capsys):
+def test_photographs_become_squares_and_are_credited_and_a_complete_folder_needs_no_packages(
+    packages, tmp_path, capsys
+):
     code, out, err = run(capsys, tmp_path, f"--packages={packages}")
     assert code == 0, err
-    assert f"note: the photographs in {NAMES[0]} 1-1 (2) are not those in version 20.04.0-2 (13), which photos-4x" in out
+    assert (
+        f"note: the photographs in {NAMES[0]} 1-1 (2) are not those in version 20.04.0-2 (13), which photos-4x"
+        in out
+    )
     assert f"dropped: {NAMES[1]}/Small.jpg is 15×15, smaller than 16" in out
     count = 6 * (3 * 2 + 1 * 2)  # 50×34: squares at 1, 17, 33 and 1, 17; half of it 25×17
     assert f"{count} images of 16² in 1 files, 1 dropped" in out
-    taken = {f"{name}/{photograph}" for name, photographs in WHERE.items() for photograph in photographs} - {
-        f"{NAMES[1]}/Small.jpg"
-    }
+    taken = {
+        f"{name}/{photograph}" for name, photographs in WHERE.items() for photograph in photographs
+    } - {f"{NAMES[1]}/Small.jpg"}
     assert {id.partition("#")[0] for id in Records(tmp_path / "out", 3).ids} == taken
-    for part, held_out in (("train", False), ("eval", True)):  # fixed by name, whatever the hash says
+    # Fixed by name, whatever the hash says
+    for part, held_out in (("train", False), ("eval", True)):
         photographs = {id.partition("#")[0] for id in Records(tmp_path / "out", 3, part).ids}
-        assert photographs == {name for name in taken if (name in debian_photos.VALIDATION) == held_out}
+        assert photographs == {
+            name for name in taken if (name in debian_photos.VALIDATION) == held_out
+        }
         assert photographs
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "packages"]
     assert not list(tmp_path.rglob("*.jpg"))
@@ -205,7 +231,10 @@ def test_photographs_become_squares_and_are_credited_and_a_complete_folder_needs
         "> Do with them what you like.",
     ):
         assert line in card.splitlines()
-    assert "For validation, never trained on: mate-backgrounds/Dune.jpg, gcompris-qt-data/erase/resource/kitten.webp." in card
+    assert (
+        "For validation, never trained on: mate-backgrounds/Dune.jpg, gcompris-qt-data/erase/resource/kitten.webp."
+        in card
+    )
     assert "[CC-BY-4.0](https://creativecommons.org/licenses/by/4.0/)" in card
 
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").iterdir()}
@@ -217,12 +246,19 @@ def test_photographs_become_squares_and_are_credited_and_a_complete_folder_needs
     assert (code, "begun with other settings (detail: 2.0 here, 0.0 there)" in err) == (2, True)
 
 
-def test_the_packages_that_are_expected_need_no_note_and_a_stopped_run_goes_on(packages, tmp_path, capsys, monkeypatch):
+def test_the_packages_that_are_expected_need_no_note_and_a_stopped_run_goes_on(
+    packages, tmp_path, capsys, monkeypatch
+):
     for name, photographs in WHERE.items():
         digest = debian_photos._digest(
-            {f"{name}/{file}": hashlib.sha256(data).hexdigest() for file, data in photographs.items()}
+            {
+                f"{name}/{file}": hashlib.sha256(data).hexdigest()
+                for file, data in photographs.items()
+            }
         )
-        monkeypatch.setitem(debian_photos.PACKAGES, name, debian_photos.PACKAGES[name]._replace(digest=digest))
+        monkeypatch.setitem(
+            debian_photos.PACKAGES, name, debian_photos.PACKAGES[name]._replace(digest=digest)
+        )
     code, out, _ = run(capsys, tmp_path, f"--packages={packages}")
     card = tmp_path / "out" / "DATA.md"
     text = card.read_text()
@@ -232,18 +268,29 @@ def test_the_packages_that_are_expected_need_no_note_and_a_stopped_run_goes_on(p
     assert card.read_text() == text
 
 
-def test_apt_get_is_asked_when_no_folder_is_given_and_its_complaint_is_passed_on(packages, tmp_path, capsys, monkeypatch):
+def test_apt_get_is_asked_when_no_folder_is_given_and_its_complaint_is_passed_on(
+    packages, tmp_path, capsys, monkeypatch
+):
     program = tmp_path / "bin" / "apt-get"
     program.parent.mkdir()
-    program.write_text(f'#!/bin/sh\n[ "$*" = "download {" ".join(NAMES)}" ] && cp {packages}/*.deb .\n')
+    program.write_text(
+        f'#!/bin/sh\n[ "$*" = "download {" ".join(NAMES)}" ] && cp {packages}/*.deb .\n'
+    )
     program.chmod(0o755)
     monkeypatch.setenv("PATH", f"{program.parent}{os.pathsep}{os.environ['PATH']}")
     assert run(capsys, tmp_path)[0] == 0
 
-    program.write_text('#!/bin/sh\necho "W: no matter" >&2\necho "E: Unable to locate package" >&2\nexit 100\n')
+    program.write_text(
+        '#!/bin/sh\necho "W: no matter" >&2\necho "E: Unable to locate package" >&2\nexit 100\n'
+    )
     code, _, err = run(capsys, tmp_path, f"--output={tmp_path / 'other'}")
     assert (code, err.count("sr3: ")) == (2, 1)
-    for words in ("`apt-get download` failed (E: Unable to locate package)", *NAMES, "Debian's archive", "--packages=DIR"):
+    for words in (
+        "`apt-get download` failed (E: Unable to locate package)",
+        *NAMES,
+        "Debian's archive",
+        "--packages=DIR",
+    ):
         assert words in err
     assert not (tmp_path / "other").exists()
 
@@ -257,26 +304,45 @@ def test_without_apt_get_one_sentence_says_what_to_fetch(tmp_path, capsys, monke
 
 
 def damaged(**members):
-    parts = {"debian-binary": b"2.0\n", "control.tar.xz": tar({"./control": f"Package: {NAMES[0]}\nVersion: 1\n".encode()})}
+    parts = {
+        "debian-binary": b"2.0\n",
+        "control.tar.xz": tar({"./control": f"Package: {NAMES[0]}\nVersion: 1\n".encode()}),
+    }
     return ar(parts | {name.replace("_", "."): data for name, data in members.items()})
 
 
 DAMAGE = {
-    "no archive": (b"a web page", "cannot be read as a Debian package (ValueError: it is no ar archive)"),
+    "no archive": (
+        b"a web page",
+        "cannot be read as a Debian package (ValueError: it is no ar archive)",
+    ),
     "empty": (b"", "cannot be read as a Debian package"),
     "cut": (package(NAMES[0], CONTENTS[NAMES[0]])[:-1000], "it ends too early"),
     "no data": (damaged(), "it has no data.tar"),
     "cut photographs": (
-        damaged(data_tar_xz=tar({f"usr/share/backgrounds/{seed}.jpg": jpeg(seed) for seed in range(9)})[:-5000]),
+        damaged(
+            data_tar_xz=tar({f"usr/share/backgrounds/{seed}.jpg": jpeg(seed) for seed in range(9)})[
+                :-5000
+            ]
+        ),
         "cannot be read as a Debian package",
     ),
-    "cut data": (damaged(data_tar_xz=tar({"a": bytes(10_000)})[:-30]), "cannot be read as a Debian package"),
+    "cut data": (
+        damaged(data_tar_xz=tar({"a": bytes(10_000)})[:-30]),
+        "cannot be read as a Debian package",
+    ),
     "data of another kind": (damaged(data_tar_xz=b"no xz"), "cannot be read as a Debian package"),
-    "no photographs": (damaged(data_tar_xz=tar({})), "holds no photographs (looked for usr/share/backgrounds/*.jpg)"),
+    "no photographs": (
+        damaged(data_tar_xz=tar({})),
+        "holds no photographs (looked for usr/share/backgrounds/*.jpg)",
+    ),
     "another package": (package(NAMES[1], {}), f"is the package {NAMES[1]}, not {NAMES[0]}"),
     "a photograph that is none": (package(NAMES[0], {"Sea.jpg": b"text"}), "Sea.jpg in"),
     "a photograph that is cut": (package(NAMES[0], {"Sea.jpg": jpeg(0)[:900]}), "Sea.jpg in"),
-    "a name that is hidden": (package(NAMES[0], {".Sea.jpg": jpeg(0)}), ".Sea.jpg, a name that is hidden"),
+    "a name that is hidden": (
+        package(NAMES[0], {".Sea.jpg": jpeg(0)}),
+        ".Sea.jpg, a name that is hidden",
+    ),
 }
 
 
@@ -302,7 +368,9 @@ def test_what_is_missing_or_given_twice_is_named(packages, tmp_path, capsys, mon
     shutil.copy(packages / f"{NAMES[0]}_1-1_all.deb", packages / f"{NAMES[0]}_1-2_all.deb")
     assert f"holds 2 versions of {NAMES[0]}" in run(capsys, tmp_path, f"--packages={packages}")[2]
     (packages / f"{NAMES[2]}_1-1_all.deb").unlink()
-    assert f"holds no {NAMES[2]}_VERSION_all.deb" in run(capsys, tmp_path, f"--packages={packages}")[2]
+    assert (
+        f"holds no {NAMES[2]}_VERSION_all.deb" in run(capsys, tmp_path, f"--packages={packages}")[2]
+    )
     assert "none is not a folder" in run(capsys, tmp_path, f"--packages={tmp_path / 'none'}")[2]
     (tmp_path / "photos").mkdir()
     (tmp_path / "photos" / "mine.jpg").write_bytes(jpeg(0))
@@ -316,7 +384,9 @@ def test_a_package_may_use_other_compression_and_its_links_are_not_followed():
     files = {"./usr/a.jpg": b"1", "./usr/b.jpg": "a.jpg", "../c.jpg": b"3"}
     for mode, suffix in (("w:gz", ".gz"), ("w:bz2", ".bz2"), ("w", "")):
         assert deb._files(
-            {f"data.tar{suffix}": tar(files, mode)}, "data", lambda path: path.parent == PurePosixPath("usr")
+            {f"data.tar{suffix}": tar(files, mode)},
+            "data",
+            lambda path: path.parent == PurePosixPath("usr"),
         ) == {"usr/a.jpg": b"1"}
 
 
@@ -324,16 +394,28 @@ def test_a_package_may_use_other_compression_and_its_links_are_not_followed():
 def test_a_file_is_credited_by_its_own_name_before_a_wildcard_and_by_nothing_that_does_not_fit():
     sea = deb.Credit('2018, Jane | Doe; 2019, "John"', "CC-BY-4.0", "https://example.org/sea")
     assert deb.credit(DEP5, "usr/share/backgrounds/Sea.jpg") == sea
-    assert deb.credit(DEP5, "usr/share/backgrounds/Land.jpg") == deb.Credit("2001, Everybody", "CC0-1.0", "")
-    assert deb.credit(DEP5.replace("Files: *", "Files: nature/*.jpg"), "usr/share/mate/nature/Land.jpg").licence == "CC0-1.0"
-    assert deb.credit(DEP5.replace("Files: *", "Files: other/*"), "usr/share/backgrounds/Land.jpg") is None
+    assert deb.credit(DEP5, "usr/share/backgrounds/Land.jpg") == deb.Credit(
+        "2001, Everybody", "CC0-1.0", ""
+    )
+    assert (
+        deb.credit(
+            DEP5.replace("Files: *", "Files: nature/*.jpg"), "usr/share/mate/nature/Land.jpg"
+        ).licence
+        == "CC0-1.0"
+    )
+    assert (
+        deb.credit(DEP5.replace("Files: *", "Files: other/*"), "usr/share/backgrounds/Land.jpg")
+        is None
+    )
     assert deb.credit(FREE, "usr/share/backgrounds/Sea.jpg") is None
     assert deb.credit("", "usr/share/backgrounds/Sea.jpg") is None
 
 
 @pytest.mark.fast
 def test_a_file_that_was_written_in_another_format_is_credited_by_its_place():
-    copyright = DEP5.replace("Files: nature/Sea.jpg", "Files: src/erase/resource/Sea.jpg").replace("       16.04/Sea.jpg\n", "")
+    copyright = DEP5.replace("Files: nature/Sea.jpg", "Files: src/erase/resource/Sea.jpg").replace(
+        "       16.04/Sea.jpg\n", ""
+    )
     copyright = copyright.replace("Files: debian/*", "Files: src/other/Sea.png")
     assert deb.credit(copyright, "gcompris/src/erase/resource/Sea.webp").licence == "CC-BY-4.0"
     assert deb.credit(copyright, "gcompris/src/other/Sea.webp").licence == "Expat"
@@ -345,9 +427,15 @@ def test_every_photograph_for_validation_is_of_a_package_and_taken():
         package, _, own = name.partition("/")
         known = debian_photos.PACKAGES[package]
         inner = [pattern.rpartition(debian_photos.INSIDE)[2] for pattern in known.patterns]
-        path = PurePosixPath(known.root or "usr/share/backgrounds") / ("mate/nature" if package[0] == "m" else "") / own
+        path = (
+            PurePosixPath(known.root or "usr/share/backgrounds")
+            / ("mate/nature" if package[0] == "m" else "")
+            / own
+        )
         assert any(path.match(pattern) for pattern in inner), name
-        assert not any(path.match(one) for patterns in known.left_out.values() for one in patterns.split()), name
+        assert not any(
+            path.match(one) for patterns in known.left_out.values() for one in patterns.split()
+        ), name
     assert len(set(debian_photos.VALIDATION)) >= 12
 
 

@@ -11,7 +11,9 @@ from sr3_jax.datasets import qt_resources
 pytestmark = pytest.mark.fast
 
 # By hand, version 1: a folder "a" with the files "b.txt" (plain) and "c.txt" (zlib).
-NAMES = b"".join(struct.pack(">HI", len(name), 0) + name.encode("utf-16-be") for name in ("a", "b.txt", "c.txt"))
+NAMES = b"".join(
+    struct.pack(">HI", len(name), 0) + name.encode("utf-16-be") for name in ("a", "b.txt", "c.txt")
+)
 FIRST, SECOND, THIRD = 0, 8, 8 + 16
 ZIPPED = struct.pack(">I", 5) + zlib.compress(b"world")
 DATA = struct.pack(">I", 5) + b"hello" + struct.pack(">I", len(ZIPPED)) + ZIPPED
@@ -28,13 +30,20 @@ def tree(children=2):
 
 def file(nodes, magic=b"qres"):
     start = 20
-    return struct.pack(">4s4I", magic, 1, start, start + len(nodes), start + len(nodes) + len(DATA)) + nodes + DATA + NAMES
+    return (
+        struct.pack(">4s4I", magic, 1, start, start + len(nodes), start + len(nodes) + len(DATA))
+        + nodes
+        + DATA
+        + NAMES
+    )
 
 
 def test_files_are_found_by_their_paths_and_decompressed():
     found = qt_resources.read(file(tree()), lambda path: True)
     assert found == {PurePosixPath("a/b.txt"): b"hello", PurePosixPath("a/c.txt"): b"world"}
-    assert list(qt_resources.read(file(tree()), lambda path: path.match("c.*"))) == [PurePosixPath("a/c.txt")]
+    assert list(qt_resources.read(file(tree()), lambda path: path.match("c.*"))) == [
+        PurePosixPath("a/c.txt")
+    ]
 
 
 @pytest.mark.parametrize(

@@ -31,7 +31,8 @@ def test_squares_cover_a_photograph_and_none_is_left_out(folder):
     assert tiles.ids == [f"place.png#1,{row},{column}" for row in (0, 1, 2) for column in (0, 1, 2)]
     for tile, (row, column) in zip((tiles[i] for i in range(9)), np.ndindex(3, 3), strict=True):
         assert tile.pixels.shape == (16, 16, 3)
-        assert tuple(tile.pixels[0, 0, :2]) == ((0, 10, 21)[row], (50 - 48) // 2 + 16 * column)  # 37 = 2 · 16 + 5
+        # 37 = 2 · 16 + 5
+        assert tuple(tile.pixels[0, 0, :2]) == ((0, 10, 21)[row], (50 - 48) // 2 + 16 * column)
     again = pickle.loads(pickle.dumps(tiles))
     np.testing.assert_array_equal(again[4].pixels, tiles[4].pixels)
 
@@ -40,14 +41,17 @@ def test_reducing_averages_blocks_of_pixels(folder):
     tiles = Tiles(Folder(folder, ["place.png"], 3), 8, (2,))
     block = np.arange(2) + (18 - 16) // 2 * 2  # the first two rows of the first square
     assert tiles[0].pixels[0, 0, 0] == np.rint(block.mean())
-    assert [place.partition("#")[2][0] for place in Tiles(Folder(folder, ["place.png"], 3), 8, (2, 4)).ids] == ["2"] * 6 + [
-        "4"
-    ] * 2
+    assert [
+        place.partition("#")[2][0]
+        for place in Tiles(Folder(folder, ["place.png"], 3), 8, (2, 4)).ids
+    ] == ["2"] * 6 + ["4"] * 2
 
 
 def test_photographs_without_room_are_dropped_and_named(folder):
     tiles = Tiles(Folder(folder, ["place.png", "small.png"], 3), 16)
-    assert [(bad.id, bad.reason) for bad in tiles.dropped] == [("small.png", "is 60×15, smaller than 16")]
+    assert [(bad.id, bad.reason) for bad in tiles.dropped] == [
+        ("small.png", "is 60×15, smaller than 16")
+    ]
     with pytest.raises(DataError, match=r"--size=40.*reduced by 2"):
         prepare.open_tiles(str(folder), 40, (2,))
     with pytest.raises(DataError, match="--tiles is for a folder"):
@@ -57,7 +61,12 @@ def test_photographs_without_room_are_dropped_and_named(folder):
 def test_detail_is_what_a_quarter_of_the_size_loses():
     rng = np.random.default_rng(0)
     assert detail(np.full((32, 32, 3), 77, np.uint8)) == 0
-    assert detail(np.broadcast_to(np.arange(32, dtype=np.uint8)[:, None, None] * 4, (32, 32, 3)).copy()) < 2
+    assert (
+        detail(
+            np.broadcast_to(np.arange(32, dtype=np.uint8)[:, None, None] * 4, (32, 32, 3)).copy()
+        )
+        < 2
+    )
     assert detail(rng.integers(0, 256, (32, 32, 1), np.uint8)) > 50
 
 

@@ -24,7 +24,13 @@ def listen(network, calls):
     """`network`, noting what it is asked."""
 
     def listening(condition, y_t, gamma):
-        calls.append((np.asarray(condition, np.float64), np.asarray(y_t, np.float64), np.asarray(gamma, np.float64)))
+        calls.append(
+            (
+                np.asarray(condition, np.float64),
+                np.asarray(y_t, np.float64),
+                np.asarray(gamma, np.float64),
+            )
+        )
         return network(condition, y_t, gamma)
 
     return listening
@@ -56,10 +62,15 @@ def test_the_loss_is_algorithm_1_to_the_letter(norm, p):
     np.testing.assert_allclose(loss, (np.abs(output - epsilon) ** p).mean((1, 2, 3)), rtol=1e-4)
 
 
-@pytest.mark.parametrize(("predict", "weight"), [("v", lambda gamma: 1 / gamma), ("y_0", lambda gamma: (1 - gamma) / gamma)])
+@pytest.mark.parametrize(
+    ("predict", "weight"),
+    [("v", lambda gamma: 1 / gamma), ("y_0", lambda gamma: (1 - gamma) / gamma)],
+)
 def test_the_l2_losses_of_v_and_y_0_reweight_that_of_epsilon(predict, weight):
     def same_guess(condition, y_t, gamma):
-        y_0, epsilon = process.to_y_0_and_epsilon("epsilon", guess(condition, y_t, gamma), y_t, gamma)
+        y_0, epsilon = process.to_y_0_and_epsilon(
+            "epsilon", guess(condition, y_t, gamma), y_t, gamma
+        )
         return process.target(predict, y_0, gamma, epsilon)
 
     calls = []
@@ -77,7 +88,9 @@ def test_the_loss_of_an_image_does_not_depend_on_its_neighbours():
 
 
 def test_the_key_decides_the_loss():
-    first, again, other = (losses.sr3_loss(guess, Y_0, Y_0, jax.random.key(seed), SCHEDULE) for seed in (0, 0, 1))
+    first, again, other = (
+        losses.sr3_loss(guess, Y_0, Y_0, jax.random.key(seed), SCHEDULE) for seed in (0, 0, 1)
+    )
     np.testing.assert_array_equal(first, again)
     assert not np.any(first == other)
 
@@ -93,7 +106,8 @@ def test_distance_is_a_mean_over_each_image_in_float32(norm, expected):
 
 # -- distillation
 
-STUDENT = schedules.respaced(schedules.cosine(400, 10.0, -6.0), 4)  # its levels are equally spaced in the angle
+# Its levels are equally spaced in the angle
+STUDENT = schedules.respaced(schedules.cosine(400, 10.0, -6.0), 4)
 
 
 def exact(scale):
@@ -116,7 +130,9 @@ def perfect_student(scale, levels=STUDENT):
     def network(condition, y, gamma):
         t = np.abs(np.asarray(levels.gamma)[None, :] - np.asarray(gamma)[:, None]).argmin(1)
         phi, phi_end = angles[t], angles[t - 1]
-        factor = (np.sin(phi) * spread(phi_end) / spread(phi) - np.sin(phi_end)) / np.sin(phi - phi_end)
+        factor = (np.sin(phi) * spread(phi_end) / spread(phi) - np.sin(phi_end)) / np.sin(
+            phi - phi_end
+        )
         return jnp.asarray(factor, jnp.float32)[:, None, None, None] * y
 
     return network
@@ -131,14 +147,19 @@ def test_a_student_of_single_steps_has_nothing_to_learn(predict):
     loss = losses.distillation_loss(same, exact(0.5), Y_0, Y_0, KEY, STUDENT, 1, predict=predict)
     assert loss.shape == (len(Y_0),)
     np.testing.assert_allclose(loss, 0, atol=1e-8)
-    assert np.all(losses.distillation_loss(same, exact(0.5), Y_0, Y_0, KEY, STUDENT, 4, predict=predict) > 1e-6)
+    assert np.all(
+        losses.distillation_loss(same, exact(0.5), Y_0, Y_0, KEY, STUDENT, 4, predict=predict)
+        > 1e-6
+    )
 
 
 def test_the_more_steps_the_teacher_takes_the_closer_its_answer_to_the_flow():
     """DDIM is of first order, so the squared error falls by four when the steps double."""
     y_0 = 0.5 * jax.random.normal(KEY, (64, 4, 4, 1))
     found = [
-        losses.distillation_loss(perfect_student(0.5), exact(0.5), y_0, y_0, KEY, STUDENT, steps, predict="y_0").mean()
+        losses.distillation_loss(
+            perfect_student(0.5), exact(0.5), y_0, y_0, KEY, STUDENT, steps, predict="y_0"
+        ).mean()
         for steps in (8, 16, 32)
     ]
     assert found[0] / found[1] == pytest.approx(4, rel=0.2)
@@ -166,5 +187,7 @@ def test_each_image_is_taught_at_a_level_of_its_own_which_is_one_of_the_students
     ((seen, y_t, gamma),) = student
     np.testing.assert_array_equal(seen, condition)
     assert {*gamma.tolist()} == {*np.asarray(STUDENT.gamma[1:], np.float64).tolist()}
-    epsilon = (y_t - np.sqrt(gamma)[:, None, None, None] * -np.asarray(condition)) / np.sqrt(1 - gamma)[:, None, None, None]
+    epsilon = (y_t - np.sqrt(gamma)[:, None, None, None] * -np.asarray(condition)) / np.sqrt(
+        1 - gamma
+    )[:, None, None, None]
     assert abs(epsilon.var() - 1) < 4 * np.sqrt(2 / epsilon.size)

@@ -11,7 +11,11 @@ pytestmark = pytest.mark.fast
 
 LEVELS = np.array([4e-5, 1e-3, 0.1, 0.5, 0.9, 0.999, 1 - 1e-5, 1 - 1e-6], np.float32)
 LEVELS_ON_DEVICE = jnp.asarray(LEVELS)
-SCHEDULES = {"training": schedules.linear(), "few": schedules.linear_to(8, 4.39e-5), "log_snr": schedules.log_snr(30)}
+SCHEDULES = {
+    "training": schedules.linear(),
+    "few": schedules.linear_to(8, 4.39e-5),
+    "log_snr": schedules.log_snr(30),
+}
 
 
 def images(seed: int, batch: int = len(LEVELS)):
@@ -29,7 +33,10 @@ def some_steps(name):
 
 def test_q_sample_preserves_the_variance():
     one, zero = jnp.ones((len(LEVELS), 1, 1, 1)), jnp.zeros((len(LEVELS), 1, 1, 1))
-    signal, noise = process.q_sample(one, LEVELS_ON_DEVICE, zero), process.q_sample(zero, LEVELS_ON_DEVICE, one)
+    signal, noise = (
+        process.q_sample(one, LEVELS_ON_DEVICE, zero),
+        process.q_sample(zero, LEVELS_ON_DEVICE, one),
+    )
     np.testing.assert_allclose(signal**2 + noise**2, 1, rtol=1e-6)
     np.testing.assert_allclose(signal.ravel() ** 2, LEVELS, rtol=1e-6)
 
@@ -38,7 +45,9 @@ def test_q_sample_has_the_marginals_mean_and_variance():
     epsilon, y_0 = images(0), images(1)
     gamma = np.float64(LEVELS)[:, None, None, None]
     expected = np.sqrt(gamma) * np.asarray(y_0) + np.sqrt(1 - gamma) * np.asarray(epsilon)
-    np.testing.assert_allclose(process.q_sample(y_0, LEVELS_ON_DEVICE, epsilon), expected, atol=1e-6)
+    np.testing.assert_allclose(
+        process.q_sample(y_0, LEVELS_ON_DEVICE, epsilon), expected, atol=1e-6
+    )
 
 
 @pytest.mark.parametrize("name", SCHEDULES)
@@ -47,7 +56,9 @@ def test_composing_forward_steps_gives_the_marginal(name):
     signal, variance = 1.0, 0.0
     for t in range(1, len(gamma)):
         signal, variance = np.sqrt(alpha[t]) * signal, alpha[t] * variance + beta[t]
-        np.testing.assert_allclose([signal, variance], [np.sqrt(gamma[t]), one_minus_gamma[t]], rtol=5e-6)
+        np.testing.assert_allclose(
+            [signal, variance], [np.sqrt(gamma[t]), one_minus_gamma[t]], rtol=5e-6
+        )
 
 
 @pytest.mark.parametrize("name", SCHEDULES)
@@ -57,7 +68,9 @@ def test_q_posterior_is_bayes_rule(name):
     for t in some_steps(name)[1:]:
         # q(y_{t-1} | y_0) as prior, q(y_t | y_{t-1}) as likelihood: precisions add
         prior, likelihood = 1 / one_minus_gamma[t - 1], alpha[t] / beta[t]
-        mean = prior * np.sqrt(gamma[t - 1]) * np.asarray(y_0) + likelihood * np.asarray(y_t) / np.sqrt(alpha[t])
+        mean = prior * np.sqrt(gamma[t - 1]) * np.asarray(y_0) + likelihood * np.asarray(
+            y_t
+        ) / np.sqrt(alpha[t])
         actual_mean, actual_variance = process.q_posterior(y_0, y_t, SCHEDULES[name], t)
         np.testing.assert_allclose(actual_mean, mean / (prior + likelihood), atol=2e-6)
         np.testing.assert_allclose(actual_variance, 1 / (prior + likelihood), rtol=1e-6)
@@ -79,8 +92,12 @@ def test_the_posterior_averaged_over_y_t_is_the_marginal_one_step_before(name):
         on_y_0, variance = process.q_posterior(one, zero, SCHEDULES[name], t)
         on_y_t, _ = process.q_posterior(zero, one, SCHEDULES[name], t)
         on_y_0, on_y_t, variance = float(on_y_0.item()), float(on_y_t.item()), float(variance)
-        np.testing.assert_allclose(on_y_0 + on_y_t * np.sqrt(gamma[t]), np.sqrt(gamma[t - 1]), rtol=1e-6)
-        np.testing.assert_allclose(variance + on_y_t**2 * one_minus_gamma[t], one_minus_gamma[t - 1], rtol=1e-6)
+        np.testing.assert_allclose(
+            on_y_0 + on_y_t * np.sqrt(gamma[t]), np.sqrt(gamma[t - 1]), rtol=1e-6
+        )
+        np.testing.assert_allclose(
+            variance + on_y_t**2 * one_minus_gamma[t], one_minus_gamma[t - 1], rtol=1e-6
+        )
 
 
 @pytest.mark.parametrize("predict", PREDICTIONS)
@@ -90,8 +107,12 @@ def test_y_0_and_epsilon_come_back_from_what_a_perfect_network_says(predict):
     output = process.target(predict, y_0, LEVELS_ON_DEVICE, epsilon)
     y_0_back, epsilon_back = process.to_y_0_and_epsilon(predict, output, y_t, LEVELS_ON_DEVICE)
     # dividing by √gamma or √(1 - gamma) multiplies rounding; v divides by nothing
-    tolerance = {"epsilon": (LEVELS**-0.5, 1), "y_0": (1, (1 - LEVELS) ** -0.5), "v": (1, 1)}[predict]
-    for back, exact, factor in zip((y_0_back, epsilon_back), (y_0, epsilon), tolerance, strict=True):
+    tolerance = {"epsilon": (LEVELS**-0.5, 1), "y_0": (1, (1 - LEVELS) ** -0.5), "v": (1, 1)}[
+        predict
+    ]
+    for back, exact, factor in zip(
+        (y_0_back, epsilon_back), (y_0, epsilon), tolerance, strict=True
+    ):
         error = np.abs(back - exact).max(axis=(1, 2, 3))
         np.testing.assert_array_less(error, 1e-6 * np.broadcast_to(factor, LEVELS.shape))
 
@@ -100,7 +121,9 @@ def test_the_v_target_is_salimans_and_hos():
     y_0, epsilon = images(8), images(9)
     gamma = np.float64(LEVELS)[:, None, None, None]
     expected = np.sqrt(gamma) * np.asarray(epsilon) - np.sqrt(1 - gamma) * np.asarray(y_0)
-    np.testing.assert_allclose(process.target("v", y_0, LEVELS_ON_DEVICE, epsilon), expected, atol=1e-6)
+    np.testing.assert_allclose(
+        process.target("v", y_0, LEVELS_ON_DEVICE, epsilon), expected, atol=1e-6
+    )
 
 
 @pytest.mark.parametrize("predict", PREDICTIONS)
@@ -115,7 +138,9 @@ def test_any_output_becomes_a_y_0_and_an_epsilon_that_lead_to_y_t(predict):
 
 def test_epsilon_from_y_0_inverts_q_sample_and_is_finite_without_noise():
     y_0, epsilon = images(12), images(13)
-    back = process.epsilon_from_y_0(y_0, process.q_sample(y_0, LEVELS_ON_DEVICE, epsilon), LEVELS_ON_DEVICE)
+    back = process.epsilon_from_y_0(
+        y_0, process.q_sample(y_0, LEVELS_ON_DEVICE, epsilon), LEVELS_ON_DEVICE
+    )
     error = np.abs(back - epsilon).max(axis=(1, 2, 3))
     np.testing.assert_array_less(error, 1e-6 * (1 - LEVELS) ** -0.5)
     assert np.all(process.epsilon_from_y_0(y_0, y_0, jnp.ones(len(LEVELS))) == 0)

@@ -1,7 +1,8 @@
 """Samplers against closed forms.
 
-A sampler is a table, so for a target N(m, s² I), whose exact denoiser is affine in y, mean and variance of its output follow
-from the table alone, in float64. They are compared with each method's own textbook recursion, and with the truth.
+A sampler is a table, so for a target N(m, s² I), whose exact denoiser is affine in y, mean and
+variance of its output follow from the table alone, in float64. They are compared with each method's
+own textbook recursion, and with the truth.
 """
 
 import jax
@@ -10,7 +11,15 @@ import numpy as np
 import pytest
 
 from sr3_jax.diffusion import process, samplers, schedules
-from sr3_jax.diffusion.samplers import VARIANCES, ancestral, ddim, dpm_solver, heun, noise_like, sample
+from sr3_jax.diffusion.samplers import (
+    VARIANCES,
+    ancestral,
+    ddim,
+    dpm_solver,
+    heun,
+    noise_like,
+    sample,
+)
 
 GAMMA_END = 4.39e-5
 SHAPE = (3, 4, 4, 1)
@@ -45,7 +54,10 @@ class Affine:
     def __add__(self, other):
         other = other if isinstance(other, Affine) else Affine(other)
         names = self.noises.keys() | other.noises.keys()
-        return Affine(self.mean + other.mean, {n: self.noises.get(n, 0) + other.noises.get(n, 0) for n in names})
+        return Affine(
+            self.mean + other.mean,
+            {n: self.noises.get(n, 0) + other.noises.get(n, 0) for n in names},
+        )
 
     def __rmul__(self, factor):
         return Affine(factor * self.mean, {n: factor * c for n, c in self.noises.items()})
@@ -63,12 +75,18 @@ def denoised(y, gamma, one_minus):
 
 
 def run(steps, levels):
-    """What `sample` does with a table, for the exact denoiser. `levels` maps gamma to 1 - gamma, in full precision."""
+    """What `sample` does with a table, for the exact denoiser.
+
+    `levels` maps gamma to 1 - gamma, in full precision.
+    """
     y, before = Affine(0.0, {"T": 1.0}), Affine()
     for row in range(steps.evaluations):
         gamma, keep, predicted, previous, noise = (float(column[row]) for column in steps)
         found = denoised(y, gamma, levels[np.float32(gamma)])
-        y, before = keep * y + predicted * found + previous * before + noise * Affine(0.0, {row: 1.0}), found
+        y, before = (
+            keep * y + predicted * found + previous * before + noise * Affine(0.0, {row: 1.0}),
+            found,
+        )
     return y
 
 
@@ -93,10 +111,16 @@ def textbook(name, schedule):
         elif name.startswith("ddim"):  # Song et al., eq. 12 and 16
             eta = {"ddim": 0, "ddim, half the noise": 0.5}.get(name, 1)
             sigma = eta * np.sqrt(one_minus[t - 1] / one_minus[t] * (1 - gamma[t] / gamma[t - 1]))
-            y = np.sqrt(gamma[t - 1]) * y_0 + np.sqrt(max(one_minus[t - 1] - sigma**2, 0)) * epsilon + sigma * z
+            y = (
+                np.sqrt(gamma[t - 1]) * y_0
+                + np.sqrt(max(one_minus[t - 1] - sigma**2, 0)) * epsilon
+                + sigma * z
+            )
         elif t == 1:
             y = 1.0 * y_0  # noise-free
-        elif name.startswith("dpm_solver"):  # Lu et al., algorithm 2; its stochastic form from their section on SDEs
+        elif name.startswith(
+            "dpm_solver"
+        ):  # Lu et al., algorithm 2; its stochastic form from their section on SDEs
             h = lam[t - 2] - lam[t - 1]
             D = y_0
             if before is not None:
@@ -107,7 +131,11 @@ def textbook(name, schedule):
                 y = ratio * y + np.sqrt(gamma[t - 1]) * -np.expm1(-h) * D
             else:
                 share = -np.expm1(-2 * h)
-                y = ratio * np.exp(-h) * y + np.sqrt(gamma[t - 1]) * share * D + np.sqrt(one_minus[t - 1] * share) * z
+                y = (
+                    ratio * np.exp(-h) * y
+                    + np.sqrt(gamma[t - 1]) * share * D
+                    + np.sqrt(one_minus[t - 1] * share) * z
+                )
         else:  # Karras et al., algorithm 1, on x = y / √gamma at the noise levels s
             s, s_next = (np.sqrt(one_minus[i] / gamma[i]) for i in (t, t - 1))
             x = (1 / np.sqrt(gamma[t])) * y
@@ -124,10 +152,17 @@ def textbook(name, schedule):
 @pytest.mark.parametrize("name", SAMPLERS)
 @pytest.mark.parametrize("steps", [1, 2, 3, 16, 100])
 def test_an_exact_denoiser_of_a_gaussian_yields_the_closed_form_moments(name, steps):
-    for schedule in (schedules.linear_to(steps, GAMMA_END), schedules.log_snr(steps), schedules.log_snr(steps, rho=7.0)):
+    for schedule in (
+        schedules.linear_to(steps, GAMMA_END),
+        schedules.log_snr(steps),
+        schedules.log_snr(steps, rho=7.0),
+    ):
         found, wanted = run(SAMPLERS[name](schedule), levels_of(schedule)), textbook(name, schedule)
-        atol = 1e-5 * (1 + np.sqrt(wanted.variance))  # of one step across the whole chain, Heun's makes 75
-        np.testing.assert_allclose((found.mean, found.variance), (wanted.mean, wanted.variance), rtol=2e-5, atol=atol)
+        # Of one step across the whole chain, Heun's makes 75
+        atol = 1e-5 * (1 + np.sqrt(wanted.variance))
+        np.testing.assert_allclose(
+            (found.mean, found.variance), (wanted.mean, wanted.variance), rtol=2e-5, atol=atol
+        )
 
 
 @pytest.mark.fast
@@ -191,7 +226,12 @@ def test_the_last_row_is_the_prediction_and_what_is_certain_stays(name, count):
     schedule = schedules.log_snr(count, 2.0, -9.0)
     steps = SAMPLERS[name](schedule)
     assert steps.evaluations == (2 * count - 1 if name == "heun" else count)
-    assert (steps.keep[-1], steps.predicted[-1], steps.previous[-1], steps.noise[-1]) == (0, pytest.approx(1), 0, 0)
+    assert (steps.keep[-1], steps.predicted[-1], steps.previous[-1], steps.noise[-1]) == (
+        0,
+        pytest.approx(1),
+        0,
+        0,
+    )
     after = np.append(steps.gamma[1:], 1.0)
     signal = steps.keep * np.sqrt(steps.gamma) + steps.predicted + steps.previous
     np.testing.assert_allclose(signal, np.sqrt(after), rtol=1e-4, atol=1e-5)
@@ -219,7 +259,9 @@ def test_ancestral_is_algorithm_2_to_the_letter(steps):
     for t in range(steps, 0, -1):
         z = noise(t) if t > 1 else 0
         f = wiggle(x, y, np.full(len(y), gamma[t]))
-        y = (y - beta[t] / np.sqrt(one_minus_gamma[t]) * f) / np.sqrt(alpha[t]) + np.sqrt(beta[t]) * z
+        y = (y - beta[t] / np.sqrt(one_minus_gamma[t]) * f) / np.sqrt(alpha[t]) + np.sqrt(
+            beta[t]
+        ) * z
     y_0 = sample(wiggle_denoiser, CONDITION, KEYS, ancestral(schedule), shape=SHAPE)
     np.testing.assert_allclose(y_0, y, rtol=2e-5, atol=2e-5)
 
@@ -232,11 +274,20 @@ def test_a_table_is_run_as_equation_1_says(name):
     for row in range(count):
         gamma, keep, predicted, previous, noise = (float(column[row]) for column in steps)
         found = wiggle_denoiser(CONDITION, y, jnp.full(len(y), gamma))
-        y = keep * y + predicted * found + previous * before + noise * noise_like(y, KEYS, count - row)
+        y = (
+            keep * y
+            + predicted * found
+            + previous * before
+            + noise * noise_like(y, KEYS, count - row)
+        )
         before = found
     wanted = np.asarray(y)
-    np.testing.assert_allclose(sample(wiggle_denoiser, CONDITION, KEYS, steps, shape=SHAPE), wanted, rtol=2e-5, atol=2e-5)
-    as_argument = jax.jit(lambda steps: sample(wiggle_denoiser, CONDITION, KEYS, steps, shape=SHAPE))
+    np.testing.assert_allclose(
+        sample(wiggle_denoiser, CONDITION, KEYS, steps, shape=SHAPE), wanted, rtol=2e-5, atol=2e-5
+    )
+    as_argument = jax.jit(
+        lambda steps: sample(wiggle_denoiser, CONDITION, KEYS, steps, shape=SHAPE)
+    )
     np.testing.assert_allclose(as_argument(steps), wanted, rtol=2e-5, atol=2e-5)
 
 
@@ -244,18 +295,24 @@ def test_an_image_is_the_same_alone_in_any_place_and_beside_padding():
     @jax.jit
     def draw(indices):
         steps = ancestral(schedules.log_snr(4))
-        return sample(wiggle_denoiser, CONDITION[indices], KEYS[indices], steps, shape=(len(indices), 4, 4, 1))
+        return sample(
+            wiggle_denoiser, CONDITION[indices], KEYS[indices], steps, shape=(len(indices), 4, 4, 1)
+        )
 
     together = draw(jnp.array([0, 1, 2]))
     np.testing.assert_allclose(draw(jnp.array([1])), together[1:2], atol=1e-6)
-    np.testing.assert_allclose(draw(jnp.array([2, 0, 1])), together[jnp.array([2, 0, 1])], atol=1e-6)
+    np.testing.assert_allclose(
+        draw(jnp.array([2, 0, 1])), together[jnp.array([2, 0, 1])], atol=1e-6
+    )
     np.testing.assert_allclose(draw(jnp.array([1, 2, 2]))[0], together[1], atol=1e-6)
     assert np.abs(together[0] - together[1]).max() > 0.1
 
 
 def test_noise_differs_between_images_steps_and_keys_and_is_standard_normal():
     images = jnp.zeros((2, 64, 64, 1))
-    draws = np.stack([noise_like(images, KEYS[:2], t) for t in (1, 2)] + [noise_like(images, KEYS[1:], 1)]).reshape(6, -1)
+    draws = np.stack(
+        [noise_like(images, KEYS[:2], t) for t in (1, 2)] + [noise_like(images, KEYS[1:], 1)]
+    ).reshape(6, -1)
     assert abs(draws.mean()) < 4 / np.sqrt(draws.size)
     assert abs(draws.var() - 1) < 4 * np.sqrt(2 / draws.size)
     np.testing.assert_array_equal(draws[1], draws[4])  # the same key at another place
@@ -284,7 +341,9 @@ def test_memory_does_not_grow_with_the_number_of_steps():
         def draw(keys, condition, steps):
             return sample(wiggle_denoiser, condition, keys, steps, shape=SHAPE)
 
-        compiled = jax.jit(draw).lower(KEYS, CONDITION, dpm_solver(schedules.log_snr(count))).compile()
+        compiled = (
+            jax.jit(draw).lower(KEYS, CONDITION, dpm_solver(schedules.log_snr(count))).compile()
+        )
         return compiled.memory_analysis().temp_size_in_bytes
 
     assert temporary_bytes(10) == temporary_bytes(1000)
@@ -294,7 +353,11 @@ def test_memory_does_not_grow_with_the_number_of_steps():
 def test_noise_is_drawn_only_where_it_is_used(eta, monkeypatch):
     drawn = []
     monkeypatch.setattr(samplers, "noise_like", lambda images, keys, t: drawn.append(t) or images)
-    jax.eval_shape(lambda: sample(wiggle_denoiser, CONDITION, KEYS, ddim(schedules.log_snr(3), eta), shape=SHAPE))
+    jax.eval_shape(
+        lambda: sample(
+            wiggle_denoiser, CONDITION, KEYS, ddim(schedules.log_snr(3), eta), shape=SHAPE
+        )
+    )
     assert len(drawn) == 1 + (eta > 0)
 
 

@@ -36,7 +36,9 @@ def float64(schedule: NoiseSchedule) -> NoiseSchedule:
 
 
 def test_tables_have_one_entry_more_than_steps_start_clean_and_fall(schedule):
-    assert all(table.shape == (schedule.steps + 1,) and table.dtype == jnp.float32 for table in schedule)
+    assert all(
+        table.shape == (schedule.steps + 1,) and table.dtype == jnp.float32 for table in schedule
+    )
     assert [float(table[0]) for table in schedule] == [1, 0, 1, 0]
     assert np.all(np.diff(schedule.gamma) < 0)
     assert np.all(np.diff(schedule.one_minus_gamma) > 0)
@@ -55,7 +57,8 @@ def test_every_table_of_the_training_schedule_is_the_float64_value_cast_once():
     gamma = np.cumprod(alpha)
     for table, exact in zip(schedule, (gamma, 1 - gamma, alpha, TRAINING_BETA), strict=True):
         np.testing.assert_array_max_ulp(np.asarray(table)[1:], exact.astype(np.float32), maxulp=1)
-    # what this guards against: in float32, beta from alpha and 1 - gamma from gamma are 1.3 % off at t = 1
+    # what this guards against: in float32, beta from alpha and 1 - gamma from gamma are 1.3 % off
+    # at t = 1
     assert abs((1 - schedule.alpha[1]) / schedule.beta[1] - 1) > 0.01
     assert abs((1 - schedule.gamma[1]) / schedule.one_minus_gamma[1] - 1) > 0.01
 
@@ -65,14 +68,17 @@ def test_the_training_schedule_ends_at_4_39e_5():
 
 
 @pytest.mark.parametrize(
-    ("steps", "beta_end"), [(250, 0.078), (100, 0.1875), (50, 0.3505), (25, 0.610), (16, 0.811), (8, 0.9933)]
+    ("steps", "beta_end"),
+    [(250, 0.078), (100, 0.1875), (50, 0.3505), (25, 0.610), (16, 0.811), (8, 0.9933)],
 )
 def test_linear_to_ends_where_training_ended(steps, beta_end):
     schedule = schedules.linear_to(steps, GAMMA_END)
     assert schedule.steps == steps
     assert float(schedule.gamma[-1]) == pytest.approx(GAMMA_END, rel=1e-6)
     assert float(schedule.beta[1]) == pytest.approx(1e-4, rel=1e-6)
-    assert float(schedule.beta[-1]) == pytest.approx(beta_end, abs=6e-4 if beta_end < 0.1 or steps in (25, 16) else 6e-5)
+    assert float(schedule.beta[-1]) == pytest.approx(
+        beta_end, abs=6e-4 if beta_end < 0.1 or steps in (25, 16) else 6e-5
+    )
     np.testing.assert_allclose(np.diff(schedule.beta[1:], 2), 0, atol=2e-7)
 
 
@@ -85,7 +91,9 @@ def test_cosine_steps_are_equal_in_the_angle_whose_cosine_is_the_root_of_gamma()
 
 def test_log_snr_steps_are_equal_in_the_log_snr():
     schedule = float64(schedules.log_snr(21, log_snr_start=8.0, log_snr_end=-12.0))
-    np.testing.assert_allclose(np.log(schedule.gamma[1:] / schedule.one_minus_gamma[1:]), np.arange(8, -13, -1), atol=1e-6)
+    np.testing.assert_allclose(
+        np.log(schedule.gamma[1:] / schedule.one_minus_gamma[1:]), np.arange(8, -13, -1), atol=1e-6
+    )
 
 
 @pytest.mark.parametrize("make", [schedules.cosine, schedules.log_snr])
@@ -161,7 +169,8 @@ def test_gamma_is_drawn_from_p_of_gamma(make):
     gamma = np.asarray(schedules.sample_gamma(jax.random.key(0), schedule, DRAWS))
     assert gamma.shape == (DRAWS,)
     assert float(schedule.gamma[-1]) < gamma.min() <= gamma.max() <= 1
-    # p is uniform between neighbours, each with probability 1/T: its distribution function is linear from knot to knot
+    # p is uniform between neighbours, each with probability 1/T: its distribution function is
+    # linear from knot to knot
     uniform = np.interp(gamma, schedule.gamma[::-1], np.linspace(0, 1, schedule.steps + 1))
     distance = np.abs(np.sort(uniform) - (np.arange(DRAWS) + 0.5) / DRAWS).max()
     assert distance < 1.95 / np.sqrt(DRAWS)  # Kolmogorov-Smirnov at 0.1 %
@@ -186,7 +195,9 @@ def test_gamma_depends_on_the_key_alone():
 @pytest.mark.parametrize("rho", [1.0, 7.0])
 def test_log_snr_with_rho_is_equally_spaced_in_that_root_of_the_relative_noise(rho):
     schedule = schedules.log_snr(9, 6.0, -8.0, rho)
-    gamma, one_minus = (np.asarray(table, np.float64)[1:] for table in (schedule.gamma, schedule.one_minus_gamma))
+    gamma, one_minus = (
+        np.asarray(table, np.float64)[1:] for table in (schedule.gamma, schedule.one_minus_gamma)
+    )
     roots = np.sqrt(one_minus / gamma) ** (1 / rho)
     np.testing.assert_allclose(np.diff(roots), np.diff(roots).mean(), rtol=1e-3)
     np.testing.assert_allclose(np.log(gamma / one_minus)[[0, -1]], [6.0, -8.0], rtol=1e-5)

@@ -27,20 +27,29 @@ def place(tmp_path_factory):
     photo = Image.fromarray(skimage.data.astronaut())
     for i, side in enumerate((48, 32, 48, 32, 32)):
         crop = photo.crop((40 * i + 100, 60, 40 * i + 100 + side, 60 + side))
-        noisy = np.asarray(crop).astype(int) + rng.integers(-9 * (i + 1), 9 * (i + 1), (side, side, 3))
+        noisy = np.asarray(crop).astype(int) + rng.integers(
+            -9 * (i + 1), 9 * (i + 1), (side, side, 3)
+        )
         arrays.write(folder / "real" / f"sub/{i}.png", np.asarray(crop))
         arrays.write(folder / "ours" / f"sub/{i}.bmp", noisy.clip(0, 255).astype(np.uint8))
-        arrays.write(folder / "lr" / f"sub/{i}.png", np.asarray(crop.resize((side // 4,) * 2, Image.Resampling.BICUBIC)))
+        arrays.write(
+            folder / "lr" / f"sub/{i}.png",
+            np.asarray(crop.resize((side // 4,) * 2, Image.Resampling.BICUBIC)),
+        )
     return folder
 
 
 def compare(ours, real, lr=None, **options):
     """The results of comparing two folders."""
     with tempfile.TemporaryDirectory() as folder:
-        return runs.run_images(real, Path(folder), Options(images={"ours": ours}, lr=lr), **options)[0]
+        return runs.run_images(
+            real, Path(folder), Options(images={"ours": ours}, lr=lr), **options
+        )[0]
 
 
-def test_the_values_are_each_images_own_whatever_the_sizes_and_the_means_lie_within_their_intervals(place):
+def test_the_values_are_each_images_own_whatever_the_sizes_and_the_means_lie_within_their_intervals(
+    place,
+):
     counts = []
     results = compare(place / "ours", place / "real", place / "lr", on_images=counts.append)
     assert (results["n"], sum(counts), sorted(counts)) == (5, 5, [2, 3])
@@ -54,7 +63,9 @@ def test_the_values_are_each_images_own_whatever_the_sizes_and_the_means_lie_wit
             "ssim_y": distortion.ssim(*map(distortion.luma, (ours, real))),
         }
         wanted = (
-            distortion.scores(ours, real, lr) | y | {f"lpips_{name}": lpips(ours, real, name) for name in ("vgg", "alexnet")}
+            distortion.scores(ours, real, lr)
+            | y
+            | {f"lpips_{name}": lpips(ours, real, name) for name in ("vgg", "alexnet")}
         )
         found = results["per_image"]["ours"][f"sub/{i}"]
         assert found.keys() == wanted.keys()
@@ -71,14 +82,17 @@ def test_the_interval_of_a_mean_is_the_bootstraps():
     values = np.random.default_rng(1).normal(3, 2, 400)
     low, high = interval(values)
     assert (low, high) == pytest.approx(
-        (values.mean() - 1.96 * 0.1 * values.std() / 2, values.mean() + 1.96 * values.std() / 20), abs=0.03
+        (values.mean() - 1.96 * 0.1 * values.std() / 2, values.mean() + 1.96 * values.std() / 20),
+        abs=0.03,
     )
 
 
 def test_the_command_writes_results_and_prints_the_table(place, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(parallel, "start", lambda config=None: None)
     monkeypatch.chdir(tmp_path)
-    assert cli.main(["evaluate", f"--images={place / 'ours'}", f"--reference={place / 'real'}"]) == 0
+    assert (
+        cli.main(["evaluate", f"--images={place / 'ours'}", f"--reference={place / 'real'}"]) == 0
+    )
     out = capsys.readouterr().out
     assert "lpips: LPIPS 0.1, VGG16 and AlexNet" in out
     assert "5 images" in out
@@ -93,7 +107,9 @@ def test_what_does_not_match_is_listed(place, tmp_path, capsys, monkeypatch):
     for i in range(4):
         (tmp_path / f"few/sub/{i}.png").write_bytes((place / f"real/sub/{i}.png").read_bytes())
     arrays.write(tmp_path / "few/other.png", np.zeros((32, 32, 3), np.uint8))
-    with pytest.raises(UserError, match=r"few has no sub/4; .*few has other, of which .*real knows nothing"):
+    with pytest.raises(
+        UserError, match=r"few has no sub/4; .*few has other, of which .*real knows nothing"
+    ):
         compare(tmp_path / "few", place / "real")
     with pytest.raises(UserError, match=r"is 12×12 and .* is 48×48"):
         compare(place / "lr", place / "real")
@@ -103,7 +119,10 @@ def test_what_does_not_match_is_listed(place, tmp_path, capsys, monkeypatch):
         ([f"--images={place / 'ours'}"], "needs both --images=DIR and --reference=DIR"),
         ([f"--images={place}", f"--reference={place}", "--checkpoint=x"], "not both"),
         ([f"--images={tmp_path / 'no'}", f"--reference={place / 'real'}"], "no is not a folder"),
-        ([f"--images={place}", f"--reference={place}", "--inception=x.pth"], "x.pth does not exist"),
+        (
+            [f"--images={place}", f"--reference={place}", "--inception=x.pth"],
+            "x.pth does not exist",
+        ),
     ):
         assert cli.main(["evaluate", *arguments]) == 2
         assert words in capsys.readouterr().err

@@ -29,7 +29,13 @@ def tiny_config(objective: str = "sr3", **data):
     config.objective = objective
     config.data.update({"hr_size": 16, "lr_size": 8} | data)
     model = config.model
-    model.channels, model.multipliers, model.blocks, model.attention, model.dropout = 8, (1,), 1, (), 0.0
+    model.channels, model.multipliers, model.blocks, model.attention, model.dropout = (
+        8,
+        (1,),
+        1,
+        (),
+        0.0,
+    )
     model.image_channels, model.space_to_depth = 1, 2
     model.predict, model.predict_residual, model.residual_scale = "v", True, 0.1
     config.sample.steps, config.sample.schedule = 2, "log_snr"
@@ -42,7 +48,9 @@ def checkpoint(config, step: int = 7) -> Checkpoint:
     """Random weights, also where a new network has zeros."""
     rng = np.random.default_rng(step)
     shapes = jax.eval_shape(Method(config).init, jax.random.key(0))
-    params = jax.tree.map(lambda leaf: jnp.asarray(0.1 * rng.normal(size=leaf.shape), jnp.float32), shapes)
+    params = jax.tree.map(
+        lambda leaf: jnp.asarray(0.1 * rng.normal(size=leaf.shape), jnp.float32), shapes
+    )
     return Checkpoint(config, params, step, f"tiny-{step}")
 
 
@@ -56,7 +64,9 @@ def test_the_held_out_people_are_those_after_thirty_and_their_lr_is_8_bits():
         (100, 8, 8, 1),
         np.uint8,
     )
-    face = Image.fromarray(OrlFaces(range(31, 41))[0].pixels[14:106, :, 0]).resize((16, 16), Image.Resampling.BOX)
+    face = Image.fromarray(OrlFaces(range(31, 41))[0].pixels[14:106, :, 0]).resize(
+        (16, 16), Image.Resampling.BOX
+    )
     np.testing.assert_array_equal(split.hr[0, ..., 0], face)
 
 
@@ -66,7 +76,9 @@ def test_the_limit_is_spread_over_the_split():
     assert len({name.partition("/")[0] for name in names}) == 10
 
 
-def test_the_protocol_of_a_checkpoints_own_data_has_the_agreed_keys_and_its_rows_are_means_of_the_upscalers_pictures(tmp_path):
+def test_the_protocol_of_a_checkpoints_own_data_has_the_agreed_keys_and_its_rows_are_means_of_the_upscalers_pictures(
+    tmp_path,
+):
     networks = [checkpoint(tiny_config("regression"), 3), checkpoint(tiny_config(), 7)]
     options = Options(samples=2, limit=N, seed=5, steps=(3,))
     results, _ = runs.run(PROTOCOLS["held_out"], networks, tmp_path, options)
@@ -74,7 +86,11 @@ def test_the_protocol_of_a_checkpoints_own_data_has_the_agreed_keys_and_its_rows
     assert found == ["held_out", N, 3, 5]
     assert results["data"]["source"] == "orl"
     assert list(results["methods"]) == ["bicubic", "regression", "SR3", "SR3, mean of 2"]
-    assert [results["methods"][name].get("step") for name in ("bicubic", "regression", "SR3")] == [None, 3, 7]
+    assert [results["methods"][name].get("step") for name in ("bicubic", "regression", "SR3")] == [
+        None,
+        3,
+        7,
+    ]
     split = held_out.load(tiny_config(), N)
     regression, sr3 = map(Upscaler, networks)
     draws = [sr3.batch(split.lr, split.ids, seed=5, sample=i, steps=3) for i in range(2)]
@@ -85,15 +101,25 @@ def test_the_protocol_of_a_checkpoints_own_data_has_the_agreed_keys_and_its_rows
         "SR3, mean of 2": to_uint8((draws[0] + draws[1]) / 2),
     }
     for name, batch in pictures.items():
-        wanted = {metric: values.mean() for metric, values in distortion.scores(batch, split.hr, split.lr).items()}
-        assert {metric: results["methods"][name][metric] for metric in METRICS} == pytest.approx(wanted, rel=1e-4)
+        wanted = {
+            metric: values.mean()
+            for metric, values in distortion.scores(batch, split.hr, split.lr).items()
+        }
+        assert {metric: results["methods"][name][metric] for metric in METRICS} == pytest.approx(
+            wanted, rel=1e-4
+        )
     psnr = {name: values["psnr"] for name, values in results["methods"].items()}
     assert psnr["SR3"] < psnr["SR3, mean of 2"] < psnr["bicubic"]
 
 
-def test_the_table_on_the_terminal_holds_every_method_and_number_however_narrow(capsys, monkeypatch):
+def test_the_table_on_the_terminal_holds_every_method_and_number_however_narrow(
+    capsys, monkeypatch
+):
     names = [name for name in report.COLUMNS if not name.startswith("lpips")]
-    methods = {row: {name: 0.5 + i + len(row) for i, name in enumerate(names)} for row in ("bicubic", "SR3, mean of 8")}
+    methods = {
+        row: {name: 0.5 + i + len(row) for i, name in enumerate(names)}
+        for row in ("bicubic", "SR3, mean of 8")
+    }
     results = {"methods": methods, "columns": names, "paper": {"SR3 (paper)": {"psnr": 23.04}}}
     for width in ("40", "80", "200"):
         monkeypatch.setenv("COLUMNS", width)
@@ -103,7 +129,9 @@ def test_the_table_on_the_terminal_holds_every_method_and_number_however_narrow(
         for row, values in methods.items():
             lines = [line for line in shown.splitlines() if line.strip().startswith(row)]
             for name in names:
-                assert any(report.COLUMNS[name][1].format(values[name]) in line for line in lines), (width, name)
+                assert any(
+                    report.COLUMNS[name][1].format(values[name]) in line for line in lines
+                ), (width, name)
         assert "23.04" in shown
         assert "…" not in shown
 
@@ -112,15 +140,26 @@ def test_two_networks_of_a_kind_get_a_row_each(tmp_path):
     networks = [checkpoint(tiny_config("regression"), step) for step in (3, 4)]
     results, _ = runs.run(PROTOCOLS["held_out"], networks, tmp_path, Options(limit=2))
     assert list(results["methods"]) == ["bicubic", "regression", "regression (tiny-4)"]
-    assert results["methods"]["regression"]["psnr"] != results["methods"]["regression (tiny-4)"]["psnr"]
+    assert (
+        results["methods"]["regression"]["psnr"]
+        != results["methods"]["regression (tiny-4)"]["psnr"]
+    )
 
 
 @pytest.mark.fast
-@pytest.mark.parametrize(("field", "values"), [("data.lr_size", "8 and 4"), ("data.hr_size", "16 and 32")])
+@pytest.mark.parametrize(
+    ("field", "values"), [("data.lr_size", "8 and 4"), ("data.hr_size", "16 and 32")]
+)
 def test_checkpoints_of_other_sizes_cannot_share_a_table(field, values, tmp_path):
     change = {"data.lr_size": {"lr_size": 4}, "data.hr_size": {"hr_size": 32}}[field]
-    with pytest.raises(UserError, match=rf"tiny-1 and tiny-2 cannot share a table: {field} is {values}"):
-        runs.run(PROTOCOLS["held_out"], [checkpoint(tiny_config(), 1), checkpoint(tiny_config(**change), 2)], tmp_path)
+    with pytest.raises(
+        UserError, match=rf"tiny-1 and tiny-2 cannot share a table: {field} is {values}"
+    ):
+        runs.run(
+            PROTOCOLS["held_out"],
+            [checkpoint(tiny_config(), 1), checkpoint(tiny_config(**change), 2)],
+            tmp_path,
+        )
 
 
 @pytest.mark.fast

@@ -29,12 +29,20 @@ from sr3_jax.runtime import parallel
 N = 6
 
 
-def network(hr: int, lr: int, objective: str = "sr3", channels: int = 3, seed: int = 1, **fields) -> Checkpoint:
+def network(
+    hr: int, lr: int, objective: str = "sr3", channels: int = 3, seed: int = 1, **fields
+) -> Checkpoint:
     c = config.base()
     c.objective = objective
     c.data.hr_size, c.data.lr_size = hr, lr
     model = c.model
-    model.channels, model.multipliers, model.blocks, model.attention, model.dropout = 8, (1,), 1, (), 0.0
+    model.channels, model.multipliers, model.blocks, model.attention, model.dropout = (
+        8,
+        (1,),
+        1,
+        (),
+        0.0,
+    )
     model.middle_attention, model.image_channels, model.space_to_depth = False, channels, 4
     model.predict, model.predict_residual, model.residual_scale = "v", True, 0.1
     c.sample.steps, c.sample.schedule = 2, "log_snr"
@@ -42,7 +50,9 @@ def network(hr: int, lr: int, objective: str = "sr3", channels: int = 3, seed: i
     config.validate(c)
     rng = np.random.default_rng(seed)
     shapes = jax.eval_shape(Method(c).init, jax.random.key(0))
-    params = jax.tree.map(lambda leaf: jnp.asarray(0.1 * rng.normal(size=leaf.shape), jnp.float32), shapes)
+    params = jax.tree.map(
+        lambda leaf: jnp.asarray(0.1 * rng.normal(size=leaf.shape), jnp.float32), shapes
+    )
     return Checkpoint(c, params, 7, f"tiny-{seed}")
 
 
@@ -54,7 +64,12 @@ class StandIn:
     def __call__(self, pixels):
         values = np.asarray(pixels, np.float32) / 255
         features = np.concatenate(
-            [values.mean((1, 2)), values.std((1, 2)), values[:, ::7, ::5].reshape(len(values), -1)[:, :6]], 1
+            [
+                values.mean((1, 2)),
+                values.std((1, 2)),
+                values[:, ::7, ::5].reshape(len(values), -1)[:, :6],
+            ],
+            1,
         )
         return Outputs(features, features[:, :5] * 10)
 
@@ -73,7 +88,9 @@ def val(tmp_path_factory):
     for i in range(N):
         cut = photograph.crop((30 * i, 20 * i, 30 * i + 330, 20 * i + 280 + i))
         (root / f"n0000000{i % 3}").mkdir(exist_ok=True)
-        (cut.convert("L") if i == 4 else cut).save(root / f"n0000000{i % 3}" / f"VAL_{N - i:04d}.JPEG", "JPEG", quality=95)
+        (cut.convert("L") if i == 4 else cut).save(
+            root / f"n0000000{i % 3}" / f"VAL_{N - i:04d}.JPEG", "JPEG", quality=95
+        )
     return root
 
 
@@ -83,17 +100,31 @@ def table1(val, tmp_path_factory):
     checkpoints = [network(128, 16, "regression", seed=3), network(128, 16)]
     folder = tmp_path_factory.mktemp("table1")
     counts = []
-    found = runs.run(PROTOCOLS["table1"], checkpoints, folder, Options(data=str(val), samples=2), counts.append, counts.append)
+    found = runs.run(
+        PROTOCOLS["table1"],
+        checkpoints,
+        folder,
+        Options(data=str(val), samples=2),
+        counts.append,
+        counts.append,
+    )
     assert counts == [N, N]
     return checkpoints, *found
 
 
-def test_the_rows_are_the_baselines_each_network_and_the_mean_of_samples_and_the_papers_come_beside(table1, tmp_path):
+def test_the_rows_are_the_baselines_each_network_and_the_mean_of_samples_and_the_papers_come_beside(
+    table1, tmp_path
+):
     _, results, picture = table1
     assert list(results["methods"]) == ["bicubic", "nearest", "regression", "SR3", "SR3, mean of 2"]
     assert results["n"] == N
     assert results["methods"]["SR3"]["step"] == 7
-    assert list(results["paper"]) == ["PULSE (paper)", "FSRGAN (paper)", "Regression (paper)", "SR3 (paper)"]
+    assert list(results["paper"]) == [
+        "PULSE (paper)",
+        "FSRGAN (paper)",
+        "Regression (paper)",
+        "SR3 (paper)",
+    ]
     assert results["contenders"]["SR3"]["evaluations"] == 2
     assert {"sr3_jax", "jax", "python"} <= set(results["versions"])
     assert results["revision"] is None or len(results["revision"].rstrip("+")) == 40
@@ -113,8 +144,12 @@ def test_each_images_values_are_the_metrics_of_the_upscalers_picture(table1, val
     name = "n00000001/VAL_0005.JPEG"
     square = Image.open(val / name)
     left, top = (330 - 281) // 2, 0
-    hr = np.asarray(square.resize((128, 128), Image.Resampling.BOX, box=(left, top, left + 281, top + 281)))
-    lr = np.clip(np.round((tiling.resize(hr / 127.5 - 1, 16, 16) + 1) * 127.5), 0, 255).astype(np.uint8)
+    hr = np.asarray(
+        square.resize((128, 128), Image.Resampling.BOX, box=(left, top, left + 281, top + 281))
+    )
+    lr = np.clip(np.round((tiling.resize(hr / 127.5 - 1, 16, 16) + 1) * 127.5), 0, 255).astype(
+        np.uint8
+    )
     upscaler = Upscaler(checkpoint)
     drawn = [upscaler(lr, sample=i, match_input=False, name=name) for i in range(2)]
     found = results["per_image"]["SR3"][name]
@@ -124,10 +159,14 @@ def test_each_images_values_are_the_metrics_of_the_upscalers_picture(table1, val
         distortion.consistency(drawn[0][None], lr[None])["consistency_db"][0], abs=0.05
     )
     bicubic = np.asarray(Image.fromarray(lr).resize((128, 128), Image.Resampling.BICUBIC))
-    assert results["per_image"]["bicubic"][name]["psnr"] == pytest.approx(distortion.psnr(bicubic[None], hr[None])[0], abs=0.05)
+    assert results["per_image"]["bicubic"][name]["psnr"] == pytest.approx(
+        distortion.psnr(bicubic[None], hr[None])[0], abs=0.05
+    )
 
 
-def test_a_run_that_was_killed_goes_on_where_it_was_and_ends_with_the_same_numbers(table1, val, tmp_path, monkeypatch):
+def test_a_run_that_was_killed_goes_on_where_it_was_and_ends_with_the_same_numbers(
+    table1, val, tmp_path, monkeypatch
+):
     checkpoints, whole, _ = table1
     monkeypatch.setattr("sr3_jax.evaluation.image_sets.CHUNK", 2)
     options = Options(data=str(val), samples=2)
@@ -147,14 +186,23 @@ def test_a_run_that_was_killed_goes_on_where_it_was_and_ends_with_the_same_numbe
     monkeypatch.setattr(runs.Network, "draw", stop)
     with pytest.raises(Killed):
         runs.run(PROTOCOLS["table1"], checkpoints, tmp_path, options)
-    assert sorted(path.name for path in (tmp_path / "chunks").iterdir()) == ["000000.npz", "run.json"]
+    assert sorted(path.name for path in (tmp_path / "chunks").iterdir()) == [
+        "000000.npz",
+        "run.json",
+    ]
     monkeypatch.setattr(runs.Network, "draw", draw)
     with pytest.raises(UserError, match="holds the beginning of another evaluation"):
-        runs.run(PROTOCOLS["table1"], checkpoints, tmp_path, Options(data=str(val), samples=2, seed=1))
+        runs.run(
+            PROTOCOLS["table1"], checkpoints, tmp_path, Options(data=str(val), samples=2, seed=1)
+        )
     with pytest.raises(UserError, match="holds the beginning of another evaluation"):
         runs.run(PROTOCOLS["table1"], [checkpoints[0], network(128, 16, seed=9)], tmp_path, options)
     again = []
-    monkeypatch.setattr(runs.Network, "draw", lambda self, lr, ids, *rest: again.append(ids) or draw(self, lr, ids, *rest))
+    monkeypatch.setattr(
+        runs.Network,
+        "draw",
+        lambda self, lr, ids, *rest: again.append(ids) or draw(self, lr, ids, *rest),
+    )
     results, _ = runs.run(PROTOCOLS["table1"], checkpoints, tmp_path, options)
     assert not any(ids == seen[0] for ids in again[:6])  # the first chunk was there
     for row, values in whole["methods"].items():
@@ -163,17 +211,28 @@ def test_a_run_that_was_killed_goes_on_where_it_was_and_ends_with_the_same_numbe
     assert list(tmp_path.iterdir()) == []
 
 
-def test_table_2_has_fid_and_inception_score_of_every_row_and_names_network_and_reference(val, tmp_path):
+def test_table_2_has_fid_and_inception_score_of_every_row_and_names_network_and_reference(
+    val, tmp_path
+):
     standing = StandIn()
     options = Options(data=str(val), inception=standing)
     results, _ = runs.run(PROTOCOLS["table2"], [network(256, 64)], tmp_path, options)
     assert list(results["methods"]) == ["bicubic", "nearest", "SR3", "HR"]
     about = results["networks"]["fid"]
-    assert about == {"network": "stand-in", "resize": "none", "reference": f"the HR images of {val}"}
+    assert about == {
+        "network": "stand-in",
+        "resize": "none",
+        "reference": f"the HR images of {val}",
+    }
     hr = np.stack([np.asarray(_square(path, 256)) for path in _files(val)])
     lr = np.stack([tiling.resize(one / 127.5 - 1, 64, 64) for one in hr])
     lr = np.clip(np.round((lr + 1) * 127.5), 0, 255).astype(np.uint8)
-    bicubic = np.stack([np.clip(np.round((tiling.resize(one / 127.5 - 1, 256, 256) + 1) * 127.5), 0, 255) for one in lr])
+    bicubic = np.stack(
+        [
+            np.clip(np.round((tiling.resize(one / 127.5 - 1, 256, 256) + 1) * 127.5), 0, 255)
+            for one in lr
+        ]
+    )
     sets = []
     for pictures in (bicubic.astype(np.uint8), hr):
         statistics = Statistics(12)
@@ -197,13 +256,22 @@ def test_fid_can_be_against_published_statistics(val, tmp_path):
     assert "kid" not in results["methods"]["regression"]  # the statistics have no features
 
 
-def test_table_3_counts_classes_of_results_at_224_and_takes_the_first_by_file_name(val, tmp_path, monkeypatch):
+def test_table_3_counts_classes_of_results_at_224_and_takes_the_first_by_file_name(
+    val, tmp_path, monkeypatch
+):
     sizes = []
 
     def classifier(pictures):
         sizes.append(pictures.shape[1:])
         bright = np.asarray(pictures, np.float32).mean((1, 2, 3))
-        return np.stack([bright, np.full(len(pictures), 100.0), *[np.full(len(pictures), -1.0 - k) for k in range(6)]], 1)
+        return np.stack(
+            [
+                bright,
+                np.full(len(pictures), 100.0),
+                *[np.full(len(pictures), -1.0 - k) for k in range(6)],
+            ],
+            1,
+        )
 
     classifier.name = "is it bright?"
     labels = {f"VAL_{i:04d}.JPEG": i % 2 for i in range(1, N + 1)}
@@ -212,27 +280,39 @@ def test_table_3_counts_classes_of_results_at_224_and_takes_the_first_by_file_na
     few = PROTOCOLS["table3"].__class__(**{**PROTOCOLS["table3"].__dict__, "first": 4})
     results, _ = runs.run(few, [network(256, 64)], tmp_path, options)
     assert set(sizes) == {(224, 224, 3)}
-    assert [name.rpartition("/")[2] for name in results["per_image"]["HR"]] == [f"VAL_000{i}.JPEG" for i in (1, 2, 3, 4)]
+    assert [name.rpartition("/")[2] for name in results["per_image"]["HR"]] == [
+        f"VAL_000{i}.JPEG" for i in (1, 2, 3, 4)
+    ]
     for id, values in results["per_image"]["HR"].items():
         bright = np.asarray(_square(val / id, 224)).mean()
         assert values["top_1"] == float((bright < 100) == labels[id.rpartition("/")[2]])
         assert values["top_5"] == 1.0
     assert results["networks"]["classifier"] == "is it bright?"
     with pytest.raises(UserError, match="there must be 1000 and not 3"):
-        runs.run(few, [network(256, 64)], tmp_path / "other", Options(data=str(val), classifier=classifier))
+        runs.run(
+            few,
+            [network(256, 64)],
+            tmp_path / "other",
+            Options(data=str(val), classifier=classifier),
+        )
 
 
 def test_table_4_compares_sets_of_images_with_statistics(tmp_path):
     rng = np.random.default_rng(0)
     for name, level in (("ours", 120), ("theirs", 60)):
         for i in range(12):
-            arrays.write(tmp_path / name / f"{i}.png", rng.integers(0, 2 * level, (64, 64, 3)).astype(np.uint8))
+            arrays.write(
+                tmp_path / name / f"{i}.png",
+                rng.integers(0, 2 * level, (64, 64, 3)).astype(np.uint8),
+            )
     standing, seen = StandIn(), []
     reference = runs.statistics(tmp_path / "ours", tmp_path / "out", standing, seen.append)
     assert (reference.n, sum(seen)) == (12, 12)
     reference.save(tmp_path / "ours.npz")
     given = {name: tmp_path / name for name in ("ours", "theirs")}
-    options = Options(images=given, inception=standing, reference=Reference.load(tmp_path / "ours.npz"))
+    options = Options(
+        images=given, inception=standing, reference=Reference.load(tmp_path / "ours.npz")
+    )
     results, picture = runs.run(PROTOCOLS["table4"], [], tmp_path / "out4", options)
     assert picture is None
     assert results["methods"]["ours"]["fid"] == pytest.approx(0, abs=1e-5)
@@ -240,13 +320,20 @@ def test_table_4_compares_sets_of_images_with_statistics(tmp_path):
     assert results["methods"]["ours"]["inception_score"] >= 1
 
 
-def test_table_5_names_its_rows_by_blur_and_loss_and_enlarges_lr_images_that_have_no_truth(val, tmp_path):
+def test_table_5_names_its_rows_by_blur_and_loss_and_enlarges_lr_images_that_have_no_truth(
+    val, tmp_path
+):
     checkpoints = [
         network(256, 64, seed=seed, **{"task.blur": blur, "train.loss": loss})
         for seed, (blur, loss) in enumerate([(0.0, "l1"), (2.0, "l2"), (2.0, "l1")])
     ]
     rows = ["bicubic", "without blur, L1", "blur 2, L2", "blur 2, L1"]
-    results, _ = runs.run(PROTOCOLS["table5"], checkpoints, tmp_path / "a", Options(data=str(val), inception=StandIn()))
+    results, _ = runs.run(
+        PROTOCOLS["table5"],
+        checkpoints,
+        tmp_path / "a",
+        Options(data=str(val), inception=StandIn()),
+    )
     assert list(results["methods"]) == [*rows, "HR"]
     for i, path in enumerate(_files(val)[:3]):
         arrays.write(tmp_path / "lr" / f"{i}.png", np.asarray(_square(path, 64)))
@@ -257,7 +344,12 @@ def test_table_5_names_its_rows_by_blur_and_loss_and_enlarges_lr_images_that_hav
     assert results["n"] == 3
     assert picture.shape[2] == 3
     with pytest.raises(UserError, match="need --reference"):
-        runs.run(PROTOCOLS["table5"], checkpoints, tmp_path / "c", Options(lr=tmp_path / "lr", inception=StandIn()))
+        runs.run(
+            PROTOCOLS["table5"],
+            checkpoints,
+            tmp_path / "c",
+            Options(lr=tmp_path / "lr", inception=StandIn()),
+        )
 
 
 def test_orl_measures_identity_diversity_and_steps(tmp_path):
@@ -269,7 +361,11 @@ def test_orl_measures_identity_diversity_and_steps(tmp_path):
     embed.name = "pixels"
     options = Options(samples=3, steps=(1, 3), embed=embed, limit=20)
     results, picture = runs.run(PROTOCOLS["orl"], [network(64, 16, channels=1)], tmp_path, options)
-    rows = [f"SR3, {steps}{mean}" for steps in ("1 evaluation", "3 evaluations") for mean in ("", ", mean of 3")]
+    rows = [
+        f"SR3, {steps}{mean}"
+        for steps in ("1 evaluation", "3 evaluations")
+        for mean in ("", ", mean of 3")
+    ]
     assert list(results["methods"]) == ["bicubic", "nearest", *rows, "HR"]
     assert results["methods"]["HR"]["cosine"] == pytest.approx(1)
     assert 0 < results["methods"]["HR"]["rank_1"] <= 1
@@ -283,8 +379,13 @@ def test_orl_measures_identity_diversity_and_steps(tmp_path):
 
 def test_the_public_photographs_go_through_a_network_of_another_size(tmp_path):
     results, _ = runs.run(PROTOCOLS["photos"], [network(64, 16)], tmp_path, Options(limit=2))
-    assert {"psnr", "psnr_y", "ssim_y", "lpips_vgg", "lpips_alexnet"} <= results["methods"]["SR3"].keys()
-    with pytest.raises(UserError, match=r"SR3 makes images 8 times larger, 32×32 to 256×256; 128×128 is wanted here"):
+    assert {"psnr", "psnr_y", "ssim_y", "lpips_vgg", "lpips_alexnet"} <= results["methods"][
+        "SR3"
+    ].keys()
+    with pytest.raises(
+        UserError,
+        match=r"SR3 makes images 8 times larger, 32×32 to 256×256; 128×128 is wanted here",
+    ):
         runs.run(PROTOCOLS["photos"], [network(64, 8)], tmp_path / "b", Options(limit=2))
 
 
@@ -300,7 +401,9 @@ def test_exported_images_come_back_as_a_methods_and_are_measured_like_a_network(
     results, _ = runs.run(PROTOCOLS["photos"], [], tmp_path / "out", options)
     assert results["methods"]["theirs"] == pytest.approx(results["methods"]["nearest"])
     next((tmp_path / "theirs").rglob("*.bmp")).unlink()
-    with pytest.raises(UserError, match=r"theirs has no \S+; what to make .* by sr3 evaluate --protocol=photos"):
+    with pytest.raises(
+        UserError, match=r"theirs has no \S+; what to make .* by sr3 evaluate --protocol=photos"
+    ):
         runs.run(PROTOCOLS["photos"], [], tmp_path / "out2", options)
 
 
@@ -324,18 +427,29 @@ def test_matching_the_input_is_a_choice_of_the_run_and_off_otherwise(val, tmp_pa
         (["--protocol=table4", "--images={d}"], "needs --inception=…"),
         (["--protocol=table9"], "table9"),
         (["--protocol=orl", "--checkpoint={c}", "--identity={d}/none"], "@vladmandic/face-api"),
-        (["--protocol=table3", "--checkpoint={c}", "--data={d}", "--classifier={d}/none"], "resnet50-0676ba61.pth"),
-        (["--protocol=orl", "--checkpoint={c}", "--classifier={d}/none"], "--classifier measures nothing in --protocol=orl"),
+        (
+            ["--protocol=table3", "--checkpoint={c}", "--data={d}", "--classifier={d}/none"],
+            "resnet50-0676ba61.pth",
+        ),
+        (
+            ["--protocol=orl", "--checkpoint={c}", "--classifier={d}/none"],
+            "--classifier measures nothing in --protocol=orl",
+        ),
         (["--protocol=orl", "--checkpoint={c}", "--data={d}"], "has images of its own"),
         (["--protocol=photos", "--checkpoint={c}", "--lr={d}"], "--lr is for --protocol=table5"),
-        (["--protocol=photos", "--checkpoint={c}", "--labels={d}/none"], "--labels is for --protocol=table3"),
+        (
+            ["--protocol=photos", "--checkpoint={c}", "--labels={d}/none"],
+            "--labels is for --protocol=table3",
+        ),
         (["--protocol=photos", "--checkpoint={c}", "--reference={d}"], "needs --inception=PATH"),
     ],
 )
 def test_what_is_missing_is_said_in_one_sentence(val, tmp_path, capsys, monkeypatch, flags, words):
     monkeypatch.chdir(tmp_path)
     export(network(64, 16), tmp_path / "tiny.safetensors")
-    code = cli.main(["evaluate", *(flag.format(c=tmp_path / "tiny.safetensors", d=val) for flag in flags)])
+    code = cli.main(
+        ["evaluate", *(flag.format(c=tmp_path / "tiny.safetensors", d=val) for flag in flags)]
+    )
     err = capsys.readouterr().err
     assert code == 2
     assert words in err
@@ -347,20 +461,40 @@ def test_the_command_goes_from_the_photographs_to_the_files(tmp_path, capsys, mo
     export(network(64, 16), tmp_path / "tiny.safetensors")
     assert cli.main(["evaluate", "--protocol=photos", "--export=given", "--limit=2"]) == 0
     assert capsys.readouterr().out == "2 images: given/lr and given/reference\n"
-    assert cli.main(["evaluate", "--protocol=photos", "--checkpoint=tiny.safetensors", "--limit=2", "--steps=1"]) == 0
+    assert (
+        cli.main(
+            [
+                "evaluate",
+                "--protocol=photos",
+                "--checkpoint=tiny.safetensors",
+                "--limit=2",
+                "--steps=1",
+            ]
+        )
+        == 0
+    )
     out = capsys.readouterr().out
     assert out.startswith("2 images, photos\n")
-    assert out.splitlines()[-2:] == [f"evaluation/tiny/photos/{name}" for name in ("results.json", "grid.png")]
+    assert out.splitlines()[-2:] == [
+        f"evaluation/tiny/photos/{name}" for name in ("results.json", "grid.png")
+    ]
     results = json.loads((tmp_path / "evaluation/tiny/photos/results.json").read_text())
     assert results["contenders"]["SR3"]["evaluations"] == 1
     assert not (tmp_path / "evaluation/tiny/photos/chunks").exists()
 
 
 def test_statistics_are_a_command_and_a_protocols_reference(val, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr("sr3_jax.metrics.networks.inception.load", lambda path, resize="": StandIn())
+    monkeypatch.setattr(
+        "sr3_jax.metrics.networks.inception.load", lambda path, resize="": StandIn()
+    )
     for i, path in enumerate(_files(val)):
         arrays.write(tmp_path / "set" / f"{i}.png", np.asarray(_square(path, 64)))
-    arguments = ["statistics", str(tmp_path / "set"), "--inception=x", f"--output={tmp_path / 'set.npz'}"]
+    arguments = [
+        "statistics",
+        str(tmp_path / "set"),
+        "--inception=x",
+        f"--output={tmp_path / 'set.npz'}",
+    ]
     assert cli.main(arguments) == 0
     assert capsys.readouterr().out.startswith(f"{N} images\n")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["set", "set.npz"]
@@ -368,9 +502,19 @@ def test_statistics_are_a_command_and_a_protocols_reference(val, tmp_path, capsy
     assert "exists; give --overwrite" in capsys.readouterr().err
     with np.load(tmp_path / "set.npz") as file:
         assert (file["mu"].shape, file["sigma"].shape) == ((12,), (12, 12))
-    command = ["evaluate", "--protocol=table4", f"--images=again={tmp_path / 'set'}", "--inception=x"]
+    command = [
+        "evaluate",
+        "--protocol=table4",
+        f"--images=again={tmp_path / 'set'}",
+        "--inception=x",
+    ]
     for reference in ("set.npz", "set"):
-        assert cli.main([*command, f"--reference={tmp_path / reference}", f"--output={tmp_path / 'out'}"]) == 0
+        assert (
+            cli.main(
+                [*command, f"--reference={tmp_path / reference}", f"--output={tmp_path / 'out'}"]
+            )
+            == 0
+        )
         results = json.loads((tmp_path / "out" / "results.json").read_text())
         assert results["methods"]["again"]["fid"] == pytest.approx(0, abs=1e-5)
 
@@ -393,7 +537,9 @@ def _square(path, size):
     image = Image.open(path).convert("RGB")
     side = min(image.size)
     left, top = (image.width - side) // 2, (image.height - side) // 2
-    return image.resize((size, size), Image.Resampling.BOX, box=(left, top, left + side, top + side))
+    return image.resize(
+        (size, size), Image.Resampling.BOX, box=(left, top, left + side, top + side)
+    )
 
 
 def test_nothing_but_a_runs_own_chunks_is_removed(tmp_path):
@@ -404,13 +550,17 @@ def test_nothing_but_a_runs_own_chunks_is_removed(tmp_path):
     assert len(list(tmp_path.rglob("mine.txt"))) == 2
     arrays.write(tmp_path / "real" / "a.png", np.zeros((16, 16, 3), np.uint8))
     with pytest.raises(UserError, match="not of an evaluation"):
-        runs.run_images(tmp_path / "real", tmp_path / "out", Options(images={"same": tmp_path / "real"}))
+        runs.run_images(
+            tmp_path / "real", tmp_path / "out", Options(images={"same": tmp_path / "real"})
+        )
 
 
 def test_a_run_does_not_go_on_with_files_that_have_changed(tmp_path):
     rng = np.random.default_rng(0)
     for folder in ("real", "ours"):
-        arrays.write(tmp_path / folder / "a.png", rng.integers(0, 256, (16, 16, 3)).astype(np.uint8))
+        arrays.write(
+            tmp_path / folder / "a.png", rng.integers(0, 256, (16, 16, 3)).astype(np.uint8)
+        )
     options = Options(images={"ours": tmp_path / "ours"})
     first, _ = runs.run_images(tmp_path / "real", tmp_path / "out", options)
     again, _ = runs.run_images(tmp_path / "real", tmp_path / "out", options)
@@ -419,7 +569,9 @@ def test_a_run_does_not_go_on_with_files_that_have_changed(tmp_path):
     with pytest.raises(UserError, match="beginning of another evaluation"):
         runs.run_images(tmp_path / "real", tmp_path / "out", options)
     with pytest.raises(UserError, match="cannot be called 'HR'"):
-        runs.run_images(tmp_path / "real", tmp_path / "out", Options(images={"HR": tmp_path / "ours"}))
+        runs.run_images(
+            tmp_path / "real", tmp_path / "out", Options(images={"HR": tmp_path / "ours"})
+        )
 
 
 def test_images_that_are_too_small_are_left_out_and_counted_among_the_first(val, tmp_path):
@@ -447,7 +599,9 @@ def test_two_files_of_one_stem_are_refused_before_anything_is_lost(val, tmp_path
     with pytest.raises(UserError, match="the same stem"):
         runs.export(PROTOCOLS["table1"], tmp_path / "out", Options(data=str(tmp_path / "data")))
     with pytest.raises(UserError, match="no image to export: "):
-        runs.export(PROTOCOLS["held_out"], tmp_path / "out", Options(), [network(256, 64, channels=1)])
+        runs.export(
+            PROTOCOLS["held_out"], tmp_path / "out", Options(), [network(256, 64, channels=1)]
+        )
 
 
 @pytest.mark.fast
@@ -455,16 +609,28 @@ def test_the_command_offers_every_protocol():
     assert {*evaluate.PROTOCOLS, "images"} == PROTOCOLS.keys()
 
 
-def test_validation_takes_a_few_squares_of_each_photograph_that_the_prepared_folder_holds_out(tmp_path):
+def test_validation_takes_a_few_squares_of_each_photograph_that_the_prepared_folder_holds_out(
+    tmp_path,
+):
     photographs = tmp_path / "photographs"
-    for name, cut in {"held": (0, 0, 500, 300), "other": (10, 100, 510, 400), "small": (200, 200, 360, 360)}.items():
-        arrays.write(photographs / f"{name}.png", np.asarray(Image.fromarray(skimage.data.astronaut()).crop(cut)))
+    for name, cut in {
+        "held": (0, 0, 500, 300),
+        "other": (10, 100, 510, 400),
+        "small": (200, 200, 360, 360),
+    }.items():
+        arrays.write(
+            photographs / f"{name}.png",
+            np.asarray(Image.fromarray(skimage.data.astronaut()).crop(cut)),
+        )
     folder, held_out = tmp_path / "prepared", ["held.png", "small.png"]
     prepare.prepare(str(photographs), folder, size=128, tiles=(1,), held_out=held_out, workers=1)
-    results, _ = runs.run(PROTOCOLS["validation"], [network(64, 16)], tmp_path / "out", Options(data=str(folder)))
+    results, _ = runs.run(
+        PROTOCOLS["validation"], [network(64, 16)], tmp_path / "out", Options(data=str(folder))
+    )
     assert {"lpips_vgg", "lpips_alexnet", "psnr"} <= results["methods"]["SR3"].keys()
     squares = list(results["per_image"]["SR3"])
-    assert sum(id.startswith("held.png#") for id in squares) == PROTOCOLS["validation"].each == 6  # of twelve
+    # Of twelve
+    assert sum(id.startswith("held.png#") for id in squares) == PROTOCOLS["validation"].each == 6
     assert sorted({id.partition("#")[0] for id in squares}) == held_out
     with pytest.raises(UserError, match="--protocol=validation needs --data"):
         runs.run(PROTOCOLS["validation"], [network(64, 16)], tmp_path / "b", Options())

@@ -12,7 +12,16 @@ from sr3_jax.checkpoints.checkpoint import CheckpointError
 from sr3_jax.config import validate
 from sr3_jax.errors import UserError
 from sr3_jax.evaluation import search as schedule_search
-from sr3_jax.evaluation.search import RANGES, SAMPLERS, Trial, fields_of, halton, picture, propose, search
+from sr3_jax.evaluation.search import (
+    RANGES,
+    SAMPLERS,
+    Trial,
+    fields_of,
+    halton,
+    picture,
+    propose,
+    search,
+)
 from sr3_jax.inference.sampling import Sampling
 from sr3_jax.inference.upscaler import Upscaler
 from sr3_jax.method import sampling_steps
@@ -22,7 +31,8 @@ from tests.tiny import tiny_checkpoint
 
 @pytest.fixture
 def checkpoint(monkeypatch):
-    monkeypatch.setattr(schedule_search, "lpips", lambda images, references: np.ones(len(images)))  # tested elsewhere
+    # Tested elsewhere
+    monkeypatch.setattr(schedule_search, "lpips", lambda images, references: np.ones(len(images)))
     return tiny_checkpoint()  # on the ORL faces
 
 
@@ -50,7 +60,10 @@ def test_the_first_half_is_spread_evenly_and_the_second_comes_closer_to_the_best
     points = np.array([halton(n, 4) for n in range(1, 257)])
     assert np.abs(points.mean(0) - 0.5).max() < 0.02
     assert np.histogram(points[:, 0], 8, (0, 1))[0].min() >= 30
-    done = [Trial(i, point.tolist(), {"psnr": float(i == 5), "lpips": 0.5}) for i, point in enumerate(points[:10])]
+    done = [
+        Trial(i, point.tolist(), {"psnr": float(i == 5), "lpips": 0.5})
+        for i, point in enumerate(points[:10])
+    ]
     assert not np.array_equal(propose(done[:9], 20, "psnr"), points[5])
     np.testing.assert_array_equal(propose(done[:9], 20, "psnr"), points[9])
     later = [propose([*done, *done[:k]], 20, "psnr") for k in range(10)]
@@ -59,13 +72,17 @@ def test_the_first_half_is_spread_evenly_and_the_second_comes_closer_to_the_best
     assert 0 < max(distances) < 0.9
 
 
-def test_fid_and_kid_are_those_of_the_networks_features_and_need_the_network(checkpoint, tmp_path, monkeypatch):
+def test_fid_and_kid_are_those_of_the_networks_features_and_need_the_network(
+    checkpoint, tmp_path, monkeypatch
+):
     class Network:  # as Inception, of other features
         name = "means"
 
         def __call__(self, images):
             blocks = images.reshape(len(images), 4, 4, 4, 4, 1).astype(np.float32).mean((2, 4))
-            return Outputs(blocks.reshape(len(images), -1) / 255, np.zeros((len(images), 1008), np.float32))
+            return Outputs(
+                blocks.reshape(len(images), -1) / 255, np.zeros((len(images), 1008), np.float32)
+            )
 
     monkeypatch.setattr(schedule_search, "FEATURES", 16)
     with pytest.raises(UserError, match="--metric=fid needs --inception=PATH"):
@@ -76,11 +93,15 @@ def test_fid_and_kid_are_those_of_the_networks_features_and_need_the_network(che
     images = schedule_search.held_out.load(checkpoint.config, 40, "validation")
     judge = schedule_search.Judge(Upscaler(checkpoint), images, np.arange(0, 40, 2), Network())
     again = judge(2, found.fields)
-    assert (again["fid"], again["kid"]) == pytest.approx((found.searched["fid"], found.searched["kid"]), rel=1e-4, abs=1e-6)
+    assert (again["fid"], again["kid"]) == pytest.approx(
+        (found.searched["fid"], found.searched["kid"]), rel=1e-4, abs=1e-6
+    )
     assert again["fid"] > 0
 
 
-def test_a_stopped_search_goes_on_to_the_same_end_and_its_winner_is_the_default(checkpoint, tmp_path):
+def test_a_stopped_search_goes_on_to_the_same_end_and_its_winner_is_the_default(
+    checkpoint, tmp_path
+):
     stopped = []
 
     def stop_after_two(trial):
@@ -120,7 +141,9 @@ def test_what_cannot_be_searched_is_one_sentence(checkpoint, tmp_path):
     search(checkpoint, 1, 1, "psnr", tmp_path, 4)
     with pytest.raises(UserError, match=r"another search \(evaluations: 2 here, 1 there\)"):
         search(checkpoint, 2, 1, "psnr", tmp_path, 4)
-    other = dataclasses.replace(checkpoint, params=jax.tree.map(lambda leaf: leaf + 1, checkpoint.params))
+    other = dataclasses.replace(
+        checkpoint, params=jax.tree.map(lambda leaf: leaf + 1, checkpoint.params)
+    )
     with pytest.raises(UserError, match=r"another search \(parameters"):
         search(other, 1, 1, "psnr", tmp_path, 4)
     (tmp_path / "trials.json").write_text("{")
@@ -134,7 +157,9 @@ def test_what_cannot_be_searched_is_one_sentence(checkpoint, tmp_path):
 
 
 @pytest.mark.fast
-@pytest.mark.parametrize("text", ["nothing", "[]", '{"8": {"colour": 1}}', '{"eight": {}}', '{"8": 3}'])
+@pytest.mark.parametrize(
+    "text", ["nothing", "[]", '{"8": {"colour": 1}}', '{"eight": {}}', '{"8": 3}']
+)
 def test_a_damaged_file_of_schedules_is_named(tmp_path, text):
     (tmp_path / "a.schedules.json").write_text(text)
     with pytest.raises(CheckpointError, match=r"a\.schedules\.json is not what"):
@@ -144,7 +169,10 @@ def test_a_damaged_file_of_schedules_is_named(tmp_path, text):
 @pytest.mark.fast
 def test_the_plot_shows_every_trial():
     rng = np.random.default_rng(0)
-    trials = [Trial(i, halton(i + 1, 4).tolist(), {"psnr": rng.uniform(20, 25), "lpips": rng.uniform()}) for i in range(30)]
+    trials = [
+        Trial(i, halton(i + 1, 4).tolist(), {"psnr": rng.uniform(20, 25), "lpips": rng.uniform()})
+        for i in range(30)
+    ]
     sheet = picture(trials, "lpips")
     assert sheet.shape == (480, 480, 3)
     assert len(np.unique(sheet.reshape(-1, 3), axis=0)) > 4

@@ -23,7 +23,8 @@ pytestmark = pytest.mark.fast
 
 RGB = photographs.astronaut()[40:104, 160:256]  # a face, 64×96
 GREY = np.ascontiguousarray(RGB[..., 1])
-RAMP = np.linspace(0, 255, RGB[..., 0].size).round().astype(np.uint8).reshape(RGB.shape[:2])  # an alpha channel
+# An alpha channel
+RAMP = np.linspace(0, 255, RGB[..., 0].size).round().astype(np.uint8).reshape(RGB.shape[:2])
 WIDE = (np.arange(64 * 96, dtype=np.uint16) * 10 + 7).reshape(64, 96)  # 16 bits; maximum 61,437
 PALETTE = np.array([[255, 0, 0], [0, 128, 0], [10, 20, 30]], np.uint8)
 INDICES = np.arange(64 * 96, dtype=np.uint8).reshape(64, 96) % 3
@@ -45,7 +46,9 @@ def in_palette():
 
 def cmyk():
     ramp = np.linspace(0, 255, 96).round().astype(np.uint8)
-    return np.stack(np.broadcast_arrays(ramp, ramp[::-1], np.uint8(60), ramp // 4), -1)[None].repeat(64, 0)
+    return np.stack(np.broadcast_arrays(ramp, ramp[::-1], np.uint8(60), ramp // 4), -1)[
+        None
+    ].repeat(64, 0)
 
 
 ALPHA = "alpha flattened onto white"
@@ -90,11 +93,18 @@ MODES = {
         {"format": "JPEG", "quality": 100, "subsampling": 0},
     ),
     "16-bit grey PNG": Case(Image.fromarray(WIDE), WIDE / 257, (LEVELS,)),
-    "16-bit grey PNG, nearly black": Case(Image.fromarray(WIDE // 300), WIDE // 300 / 257, (LEVELS,)),
+    "16-bit grey PNG, nearly black": Case(
+        Image.fromarray(WIDE // 300), WIDE // 300 / 257, (LEVELS,)
+    ),
     "16-bit TIFF": Case(Image.fromarray(WIDE), WIDE / 257, (LEVELS,), TIFF),
-    "16-bit TIFF, big-endian": Case(Image.fromarray(WIDE.astype(">u2")), WIDE / 257, (LEVELS,), TIFF),
+    "16-bit TIFF, big-endian": Case(
+        Image.fromarray(WIDE.astype(">u2")), WIDE / 257, (LEVELS,), TIFF
+    ),
     "16-bit PGM, nearly black": Case(
-        Image.fromarray((WIDE // 300).astype(np.int32)), WIDE // 300 / 257, (LEVELS,), {"format": "PPM"}
+        Image.fromarray((WIDE // 300).astype(np.int32)),
+        WIDE // 300 / 257,
+        (LEVELS,),
+        {"format": "PPM"},
     ),
     "float TIFF up to 1": Case(Image.fromarray(GREY / np.float32(255)), GREY, (LEVELS,), TIFF),
     "float TIFF up to 255": Case(Image.fromarray(GREY.astype(np.float32)), GREY, (LEVELS,), TIFF),
@@ -114,10 +124,17 @@ def test_every_mode_gives_the_right_pixels_and_notes(mode):
     is_grey = expected.ndim == 2
     colour = np.broadcast_to(expected[..., None] if is_grey else expected, RGB.shape)
     data = encoded(image, **options)
-    for channels, wanted, last in ((3, colour, TO_RGB if is_grey else None), (1, luma(colour), None if is_grey else TO_GREY)):
+    for channels, wanted, last in (
+        (3, colour, TO_RGB if is_grey else None),
+        (1, luma(colour), None if is_grey else TO_GREY),
+    ):
         decoded = arrays.decode(data, channels, "it")
         assert decoded.pixels.dtype == np.uint8
-        np.testing.assert_allclose(decoded.pixels, wanted, atol=6 if mode == "CMYK JPEG" else 0.51 if LEVELS in notes else 1)
+        np.testing.assert_allclose(
+            decoded.pixels,
+            wanted,
+            atol=6 if mode == "CMYK JPEG" else 0.51 if LEVELS in notes else 1,
+        )
         assert decoded.notes == (notes if last is None else (*notes, last))
     own = arrays.decode(data, None, "it")
     np.testing.assert_array_equal(own.pixels, arrays.decode(data, 1 if is_grey else 3, "it").pixels)
@@ -136,7 +153,8 @@ def test_luma_is_that_of_itu_601():
     np.testing.assert_allclose(pixels, luma(RGB), atol=0.51)
 
 
-TURNED = {  # what the camera stored, by orientation, when RGB is what stood before it (EXIF 2.3, tag 0x0112)
+# What the camera stored, by orientation, when RGB is what stood before it (EXIF 2.3, tag 0x0112)
+TURNED = {
     1: RGB,
     2: RGB[:, ::-1],
     3: RGB[::-1, ::-1],
@@ -154,7 +172,9 @@ def test_an_image_is_turned_upright_and_its_size_read_so(tmp_path, orientation, 
     exif = Image.Exif()
     exif[0x0112] = orientation
     path = tmp_path / f"photo{suffix}"
-    options = {".webp": {"lossless": True}, ".jpg": {"quality": 100, "subsampling": 0}}.get(suffix, {})
+    options = {".webp": {"lossless": True}, ".jpg": {"quality": 100, "subsampling": 0}}.get(
+        suffix, {}
+    )
     Image.fromarray(np.ascontiguousarray(TURNED[orientation])).save(path, exif=exif, **options)
     pixels, notes = arrays.read(path, 3)
     np.testing.assert_allclose(pixels, RGB.astype(float), atol=12 if suffix == ".jpg" else 0)
@@ -198,7 +218,11 @@ def test_a_damaged_file_is_named_in_one_line(tmp_path, name):
 
 
 def test_the_error_says_what_is_wrong(tmp_path):
-    for name, words in (("text.jpg", "not an image"), ("zero-bytes.png", "empty"), ("missing.png", "does not exist")):
+    for name, words in (
+        ("text.jpg", "not an image"),
+        ("zero-bytes.png", "empty"),
+        ("missing.png", "does not exist"),
+    ):
         if DAMAGED[name] is not None:
             (tmp_path / name).write_bytes(DAMAGED[name])
         with pytest.raises(ImageError, match=words):
@@ -208,7 +232,8 @@ def test_the_error_says_what_is_wrong(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "error", [IndexError, KeyError, TypeError, SyntaxError, EOFError, struct.error, zlib.error, MemoryError]
+    "error",
+    [IndexError, KeyError, TypeError, SyntaxError, EOFError, struct.error, zlib.error, MemoryError],
 )
 def test_whatever_pillow_raises_is_an_image_error(tmp_path, monkeypatch, error):
     def load(self):
@@ -227,7 +252,10 @@ def png_header(width, height):
     """A PNG that announces a size, with next to no data."""
     header = width.to_bytes(4, "big") + height.to_bytes(4, "big") + bytes([1, 0, 0, 0, 0])
     chunks = [b"IHDR" + header, b"IDAT" + zlib.compress(b""), b"IEND"]
-    parts = [(len(chunk) - 4).to_bytes(4, "big") + chunk + zlib.crc32(chunk).to_bytes(4, "big") for chunk in chunks]
+    parts = [
+        (len(chunk) - 4).to_bytes(4, "big") + chunk + zlib.crc32(chunk).to_bytes(4, "big")
+        for chunk in chunks
+    ]
     return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
 
 
@@ -236,7 +264,8 @@ def test_a_decompression_bomb_is_an_error_and_a_large_image_is_not(tmp_path):
     for read in (arrays.read_size, lambda path: arrays.read(path, 1)):
         with pytest.raises(ImageError, match="bomb"):
             read(tmp_path / "bomb.png")
-    (tmp_path / "large.png").write_bytes(png_header(10_000, 10_000))  # Pillow warns from 89 million pixels on
+    # Pillow warns from 89 million pixels on
+    (tmp_path / "large.png").write_bytes(png_header(10_000, 10_000))
     with pytest.warns(Image.DecompressionBombWarning):
         assert arrays.read_size(tmp_path / "large.png") == (10_000, 10_000)
 
@@ -244,20 +273,29 @@ def test_a_decompression_bomb_is_an_error_and_a_large_image_is_not(tmp_path):
 SMALL = Image.fromarray(RGB[:24, :32])
 EXIF = b"Exif\0\0MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x06\0\0\0\0\0\0"  # orientation 6
 ORIGINALS = [
-    *(encoded(SMALL, format=format) for format in ("PNG", "JPEG", "TIFF", "WEBP", "GIF", "BMP", "PPM", "JPEG2000")),
+    *(
+        encoded(SMALL, format=format)
+        for format in ("PNG", "JPEG", "TIFF", "WEBP", "GIF", "BMP", "PPM", "JPEG2000")
+    ),
     *(encoded(SMALL, format=format, exif=EXIF) for format in ("PNG", "JPEG", "TIFF", "WEBP")),
     encoded(SMALL, format="JPEG", progressive=True),
     encoded(SMALL, format="TIFF", compression="tiff_lzw"),
     encoded(SMALL, format="TGA", compression="tga_rle"),
     encoded(in_palette().resize((32, 24)), format="PNG", transparency=1),
-    encoded(in_palette().resize((32, 24)), format="GIF", save_all=True, append_images=[SMALL.convert("P")]),
+    encoded(
+        in_palette().resize((32, 24)),
+        format="GIF",
+        save_all=True,
+        append_images=[SMALL.convert("P")],
+    ),
 ]
 
 
 def mutated(data, rng):
     data = bytearray(data)
     for _ in range(rng.choice([1, 1, 2, 8])):
-        at = rng.randrange(min(len(data), rng.choice([64, len(data)])))  # headers are where it hurts
+        # Headers are where it hurts
+        at = rng.randrange(min(len(data), rng.choice([64, len(data)])))
         kind = rng.choice(["flip", "set", "insert", "delete", "cut"])
         if kind == "flip":
             data[at] ^= 1 << rng.randrange(8)
@@ -291,13 +329,17 @@ def test_a_mutated_file_ends_in_pixels_or_in_an_image_error(tmp_path):
     assert min(len(shapes), len(messages)) > 40  # the mutations are neither harmless nor all fatal
 
 
-@pytest.mark.parametrize("suffix", [".png", ".PNG", ".tiff", ".bmp", ".gif", ".ppm", ".webp", ".jpg"])
+@pytest.mark.parametrize(
+    "suffix", [".png", ".PNG", ".tiff", ".bmp", ".gif", ".ppm", ".webp", ".jpg"]
+)
 @pytest.mark.parametrize("channels", [1, 3])
 def test_what_was_written_is_read_back(tmp_path, suffix, channels):
     pixels = RGB[..., :channels]
     arrays.write(tmp_path / "new" / f"image{suffix}", pixels)
     back = arrays.read(tmp_path / "new" / f"image{suffix}", channels).pixels.astype(int)
-    lossless = suffix.lower() in (".png", ".tiff", ".bmp", ".ppm") or (suffix == ".gif" and channels == 1)
+    lossless = suffix.lower() in (".png", ".tiff", ".bmp", ".ppm") or (
+        suffix == ".gif" and channels == 1
+    )
     assert np.abs(back - pixels).mean() <= (0 if lossless else 12 if suffix == ".gif" else 4)
     assert [path.name for path in (tmp_path / "new").iterdir()] == [f"image{suffix}"]
 
@@ -314,7 +356,8 @@ def test_a_file_appears_by_rename_with_the_usual_permissions(tmp_path, monkeypat
 
     monkeypatch.setattr(Path, "replace", replace)
     arrays.write(path, RGB)
-    ((decoded, old),) = seen  # at the moment of the rename the new file is whole and the old one untouched
+    # At the moment of the rename the new file is whole and the old one untouched
+    ((decoded, old),) = seen
     np.testing.assert_array_equal(decoded.pixels, RGB)
     assert old == b"the old one"
     (tmp_path / "ordinary").touch()

@@ -50,7 +50,9 @@ def test_every_mode_is_read_as_grey_or_rgb_and_alpha(image, channels, clear):
     wanted = np.asarray(image.convert({1: "L", 3: "RGB"}[channels])).reshape(6, 9, channels)
     np.testing.assert_array_equal(levels(picture), wanted)
     if clear:
-        np.testing.assert_array_equal(levels(Picture(picture.alpha))[..., 0], np.asarray(image)[..., -1])
+        np.testing.assert_array_equal(
+            levels(Picture(picture.alpha))[..., 0], np.asarray(image)[..., -1]
+        )
 
 
 @pytest.mark.parametrize("suffix", [".png", ".webp", ".tiff", ".bmp", ".jpg", ".avif"])
@@ -134,7 +136,9 @@ def test_profile_and_resolution_are_put_into_a_deep_png(tmp_path):
 def test_what_is_converted_is_said(tmp_path):
     frames = [Image.fromarray(COLOUR), Image.fromarray(255 - COLOUR)]
     notes = {
-        "frames": files.parse(encoded(frames[0], "GIF", save_all=True, append_images=frames[1:]), "a").notes,
+        "frames": files.parse(
+            encoded(frames[0], "GIF", save_all=True, append_images=frames[1:]), "a"
+        ).notes,
         "CMYK": files.parse(encoded(Image.fromarray(COLOUR).convert("CMYK"), "JPEG"), "a").notes,
         "palette": files.parse(encoded(palette()), "a").notes,
     }
@@ -143,7 +147,12 @@ def test_what_is_converted_is_said(tmp_path):
     assert notes["palette"] == ("palette converted to RGB",)
 
 
-BAD = {"empty": b"", "text": b"no image", "cut": encoded(Image.fromarray(COLOUR))[:60], "a deep one, cut": None}
+BAD = {
+    "empty": b"",
+    "text": b"no image",
+    "cut": encoded(Image.fromarray(COLOUR))[:60],
+    "a deep one, cut": None,
+}
 
 
 @pytest.mark.parametrize("name", BAD)

@@ -46,15 +46,22 @@ def test_a_folder_keeps_its_tree_and_leaves_out_what_is_no_image(tmp_path):
     sources = [picture(tmp_path / "in" / name) for name in ("b/c.webp", "z.png")]
     (tmp_path / "in" / "notes.txt").write_text("no image")
     (tmp_path / "in" / ".hidden.png").write_bytes(b"")
-    wanted = [(sources[0], [tmp_path / "out" / "b" / "c.png"]), (sources[1], [tmp_path / "out" / "z.png"])]
+    wanted = [
+        (sources[0], [tmp_path / "out" / "b" / "c.png"]),
+        (sources[1], [tmp_path / "out" / "z.png"]),
+    ]
     assert plan([tmp_path / "in"], tmp_path / "out") == wanted
 
 
 @pytest.mark.fast
 def test_samples_are_numbered_from_one(tmp_path):
     source = picture(tmp_path / "a.png")
-    assert plan([source], tmp_path / "b.webp", samples=2) == [(source, [tmp_path / "b-1.webp", tmp_path / "b-2.webp"])]
-    assert plan([tmp_path], tmp_path / "o", samples=2) == [(source, [tmp_path / "o" / "a-1.png", tmp_path / "o" / "a-2.png"])]
+    assert plan([source], tmp_path / "b.webp", samples=2) == [
+        (source, [tmp_path / "b-1.webp", tmp_path / "b-2.webp"])
+    ]
+    assert plan([tmp_path], tmp_path / "o", samples=2) == [
+        (source, [tmp_path / "o" / "a-1.png", tmp_path / "o" / "a-2.png"])
+    ]
 
 
 def make(tmp_path, *names):
@@ -63,21 +70,45 @@ def make(tmp_path, *names):
 
 REFUSED = {
     "a missing input": (lambda t: ([t / "no.png"], t / "out"), "no.png does not exist"),
-    "a missing input beside a good one": (lambda t: ([*make(t, "a.png"), t / "no.png"], t / "out"), "no.png does not exist"),
-    "an empty folder": (lambda t: ((t / "in").mkdir() or [t / "in"], t / "out"), "in holds no images"),
+    "a missing input beside a good one": (
+        lambda t: ([*make(t, "a.png"), t / "no.png"], t / "out"),
+        "no.png does not exist",
+    ),
+    "an empty folder": (
+        lambda t: ((t / "in").mkdir() or [t / "in"], t / "out"),
+        "in holds no images",
+    ),
     "two of one name": (
         lambda t: (make(t, "x/a.png", "y/a.png"), t / "out"),
         "x/a.png and .*y/a.png would both become .*a.png",
     ),
-    "two that differ in the suffix": (lambda t: (make(t, "in/a.png", "in/a.jpg")[:0] or [t / "in"], t / "out"), "both become"),
+    "two that differ in the suffix": (
+        lambda t: (make(t, "in/a.png", "in/a.jpg")[:0] or [t / "in"], t / "out"),
+        "both become",
+    ),
     "the same input twice": (lambda t: (make(t, "a.png") * 2, t / "out"), "both become"),
     "samples that meet another image": (lambda t: (make(t, "a.png", "a-1.png"), t / "out"), None),
-    "an output that exists": (lambda t: (make(t, "a.png"), make(t, "b.png")[0]), "b.png exists; give --overwrite"),
-    "an output in a folder that exists": (lambda t: (make(t, "a.png"), make(t, "o/a.png")[0].parent), "a.png exists; give"),
+    "an output that exists": (
+        lambda t: (make(t, "a.png"), make(t, "b.png")[0]),
+        "b.png exists; give --overwrite",
+    ),
+    "an output in a folder that exists": (
+        lambda t: (make(t, "a.png"), make(t, "o/a.png")[0].parent),
+        "a.png exists; give",
+    ),
     "the input itself": (lambda t: (make(t, "a.png"), t / "a.png"), "a.png is an input"),
-    "the input's folder": (lambda t: ([make(t, "in/a.png")[0].parent], t / "in"), "a.png is an input"),
-    "the input by another name": (lambda t: (make(t, "a.png"), t / "x" / ".." / "a.png"), "a.png is an input"),
-    "a suffix of no image": (lambda t: (make(t, "a.png"), t / "b.txt"), "no image format has the suffix '.txt'; use .png"),
+    "the input's folder": (
+        lambda t: ([make(t, "in/a.png")[0].parent], t / "in"),
+        "a.png is an input",
+    ),
+    "the input by another name": (
+        lambda t: (make(t, "a.png"), t / "x" / ".." / "a.png"),
+        "a.png is an input",
+    ),
+    "a suffix of no image": (
+        lambda t: (make(t, "a.png"), t / "b.txt"),
+        "no image format has the suffix '.txt'; use .png",
+    ),
     "a file for a folder's images": (
         lambda t: ([make(t, "in/a.png")[0].parent], make(t, "b.png")[0]),
         "is a file; .* give a folder",
@@ -87,7 +118,9 @@ REFUSED = {
 
 @pytest.mark.fast
 @pytest.mark.parametrize(("arrange", "message"), REFUSED.values(), ids=REFUSED)
-def test_a_plan_that_would_fail_or_lose_something_is_refused_before_anything_is_written(tmp_path, arrange, message):
+def test_a_plan_that_would_fail_or_lose_something_is_refused_before_anything_is_written(
+    tmp_path, arrange, message
+):
     (tmp_path / "x").mkdir()
     inputs, output = arrange(tmp_path)
     before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
@@ -124,7 +157,12 @@ def test_patterns_that_the_shell_left_alone_are_filled_in(tmp_path):
 def test_the_mean_and_the_deviation_are_files_beside_the_samples(tmp_path):
     source = picture(tmp_path / "a.png")
     [job] = plan([source], tmp_path / "b.png", samples=2, uncertainty=True)
-    assert [path.name for path in job.outputs] == ["b-1.png", "b-2.png", "b-mean.png", "b-deviation.png"]
+    assert [path.name for path in job.outputs] == [
+        "b-1.png",
+        "b-2.png",
+        "b-mean.png",
+        "b-deviation.png",
+    ]
 
 
 @pytest.mark.fast
@@ -139,10 +177,14 @@ def test_standard_output_takes_one_image(tmp_path):
 
 def upscale(checkpoint, jobs, **options):
     own = {name: options.pop(name) for name in files.Options._fields if name in options}
-    return files.upscale_all(checkpoint, jobs, files.Options(Sampling().with_options(options), **own))
+    return files.upscale_all(
+        checkpoint, jobs, files.Options(Sampling().with_options(options), **own)
+    )
 
 
-def test_one_bad_file_does_not_stop_the_others_and_the_exit_code_says_so(tmp_path, regression, capsys):
+def test_one_bad_file_does_not_stop_the_others_and_the_exit_code_says_so(
+    tmp_path, regression, capsys
+):
     make(tmp_path, "in/a.png", "in/z.png")
     picture(tmp_path / "in" / "large.png", size=9)
     (tmp_path / "in" / "fake.png").write_text("no image")
@@ -158,10 +200,17 @@ def test_one_bad_file_does_not_stop_the_others_and_the_exit_code_says_so(tmp_pat
     assert written == ["a.png", "clear.png", "large.png", "z.png"]
     assert captured.out.split() == [str(tmp_path / "out" / name) for name in written]
     sizes = {path.name: arrays.read_size(path) for path in (tmp_path / "out").iterdir()}
-    assert sizes == {"a.png": (16, 16), "clear.png": (16, 16), "large.png": (18, 18), "z.png": (16, 16)}
+    assert sizes == {
+        "a.png": (16, 16),
+        "clear.png": (16, 16),
+        "large.png": (18, 18),
+        "z.png": (16, 16),
+    }
     errors = [line for line in captured.err.splitlines() if line.startswith("sr3: ")]
     names = ("cut", "fake", "none.*empty", "3 of 7")
-    assert [bool(re.search(name, error)) for name, error in zip(names, errors, strict=True)] == [True] * 4
+    assert [bool(re.search(name, error)) for name, error in zip(names, errors, strict=True)] == [
+        True
+    ] * 4
     assert Image.open(tmp_path / "out" / "clear.png").mode == "RGBA"
     assert "Traceback" not in captured.err
 
@@ -174,7 +223,9 @@ def test_an_output_that_cannot_be_written_is_named(tmp_path, regression, capsys)
     assert (tmp_path / "taken").read_text() == "a file"
 
 
-def test_samples_of_an_image_differ_and_are_those_of_the_upscaler_under_the_files_name(tmp_path, grey):
+def test_samples_of_an_image_differ_and_are_those_of_the_upscaler_under_the_files_name(
+    tmp_path, grey
+):
     source = picture(tmp_path / "a.png")
     jobs = plan([source], tmp_path / "out", samples=2, uncertainty=True)
     assert upscale(grey.checkpoint, jobs, samples=2, seed=3, uncertainty=True) == 0
@@ -185,22 +236,31 @@ def test_samples_of_an_image_differ_and_are_those_of_the_upscaler_under_the_file
     first, second, mean, deviation = written
     assert np.abs(first - second).max() > 5
     np.testing.assert_allclose(mean, (first + second) / 2, atol=1)
-    expected = np.abs(first - second) / np.sqrt(2) / 255 / files.WHITE * 255  # of two numbers, with n - 1
+    # Of two numbers, with n - 1
+    expected = np.abs(first - second) / np.sqrt(2) / 255 / files.WHITE * 255
     np.testing.assert_allclose(deviation, expected.clip(0, 255), atol=4)
 
 
-def test_an_image_too_large_for_the_memory_is_refused_before_it_is_decoded(tmp_path, regression, capsys, monkeypatch):
+def test_an_image_too_large_for_the_memory_is_refused_before_it_is_decoded(
+    tmp_path, regression, capsys, monkeypatch
+):
     source = picture(tmp_path / "a.png", size=100)
     monkeypatch.setattr(files.os, "sysconf", lambda name: 1000)
     assert upscale(regression.checkpoint, plan([source], tmp_path / "out")) == 2
-    assert re.search(r"a\.png is 100×100; 200×200 takes .* of memory, and this machine has", capsys.readouterr().err)
+    assert re.search(
+        r"a\.png is 100×100; 200×200 takes .* of memory, and this machine has",
+        capsys.readouterr().err,
+    )
 
 
-def test_an_image_of_more_pixels_than_can_be_read_is_refused_with_the_memory_it_would_take(tmp_path, regression, capsys):
+def test_an_image_of_more_pixels_than_can_be_read_is_refused_with_the_memory_it_would_take(
+    tmp_path, regression, capsys
+):
     file = io.BytesIO()
     Image.new("1", (8, 8)).save(file, "PNG")
     data = bytearray(file.getvalue())
-    data[16:24] = (20_000).to_bytes(4, "big") * 2  # a PNG's width and height, and the checksum of its header
+    # a PNG's width and height, and the checksum of its header
+    data[16:24] = (20_000).to_bytes(4, "big") * 2
     data[29:33] = zlib.crc32(bytes(data[12:29])).to_bytes(4, "big")
     (tmp_path / "a.png").write_bytes(data)
     assert upscale(regression.checkpoint, plan([tmp_path / "a.png"], tmp_path / "out")) == 2

@@ -15,7 +15,10 @@ def checkpoint():
 
 
 def test_equal_choices_are_equal_and_may_be_a_key():
-    one, other = Sampling(4, signals={"noise": 2.0, "blur": 1.0}), Sampling(4, signals=(("blur", 1.0), ("noise", 2.0)))
+    one, other = (
+        Sampling(4, signals={"noise": 2.0, "blur": 1.0}),
+        Sampling(4, signals=(("blur", 1.0), ("noise", 2.0))),
+    )
     assert one == other
     assert {one: 1}[other] == 1
     assert one != Sampling(4)
@@ -23,7 +26,9 @@ def test_equal_choices_are_equal_and_may_be_a_key():
 
 def test_options_replace_fields_and_add_signals_and_a_signal_of_0_is_none():
     base = Sampling(steps=4, signals={"noise": 2.0})
-    assert base.with_options({"seed": 3, "blur": 1.0}) == Sampling(4, seed=3, signals={"noise": 2.0, "blur": 1.0})
+    assert base.with_options({"seed": 3, "blur": 1.0}) == Sampling(
+        4, seed=3, signals={"noise": 2.0, "blur": 1.0}
+    )
     assert base.with_options({"noise": 0.0, "steps": None}) == Sampling()
     assert base.with_options({}) == base
 
@@ -37,7 +42,10 @@ def test_options_replace_fields_and_add_signals_and_a_signal_of_0_is_none():
         ({"scale": 1.0}, "scale = 1 must lie above 1"),
         ({"noise": 11.0}, "noise = 11 must lie between 0 and 10, which tiny was trained with"),
         ({"blur": 1.0}, "tiny was not trained with task.blur and task.tell_blur"),
-        ({"setps": 4}, "setps is not known; there are steps, sampler, seed, sample, match_input, scale, blur, noise"),
+        (
+            {"setps": 4},
+            "setps is not known; there are steps, sampler, seed, sample, match_input, scale, blur, noise",
+        ),
     ],
 )
 def test_what_cannot_be_had_is_one_sentence(checkpoint, options, message):
@@ -46,4 +54,6 @@ def test_what_cannot_be_had_is_one_sentence(checkpoint, options, message):
 
 
 def test_what_can_be_had_passes(checkpoint):
-    Sampling(steps=3, sampler="heun", seed=2**31 - 1, scale=64, signals={"noise": 10.0}).check(checkpoint)
+    Sampling(steps=3, sampler="heun", seed=2**31 - 1, scale=64, signals={"noise": 10.0}).check(
+        checkpoint
+    )

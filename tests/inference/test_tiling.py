@@ -19,12 +19,18 @@ SCALE = 4
 
 
 @pytest.mark.fast
-@pytest.mark.parametrize(("size", "tile", "overlap"), [(32, 32, 8), (33, 32, 8), (57, 32, 8), (100, 32, 12), (1000, 64, 16)])
+@pytest.mark.parametrize(
+    ("size", "tile", "overlap"),
+    [(32, 32, 8), (33, 32, 8), (57, 32, 8), (100, 32, 12), (1000, 64, 16)],
+)
 def test_tiles_cover_a_side_and_share_at_least_the_overlap(size, tile, overlap):
     axis = tiling.cut(size, tile, overlap)
     assert len(axis.starts) == tiling.count(size, tile, overlap)
     assert (axis.starts[0], axis.starts[-1]) == (0, size - tile)
-    assert all(after - before <= tile - overlap for before, after in zip(axis.starts, axis.starts[1:], strict=False))
+    assert all(
+        after - before <= tile - overlap
+        for before, after in zip(axis.starts, axis.starts[1:], strict=False)
+    )
     covered = np.zeros(size)
     for start, weight in zip(axis.starts, axis.weights, strict=True):
         assert (len(weight), weight.min() > 0, weight.max()) == (tile, True, 1)
@@ -56,7 +62,10 @@ def test_a_tile_counts_least_near_its_own_edges_and_fully_at_the_pictures():
 def test_tiles_that_fit_a_picture_waste_little_and_idle_no_core(height, width, tiles, excess):
     limits = {"least": 128, "most": 1088, "step": 32, "overlap": 64}
     tile = tiling.fitting_tile(height, width, **limits, at_a_time=2)
-    counts = [tiling.count(max(length, side), side, 64) for length, side in zip((height, width), tile, strict=True)]
+    counts = [
+        tiling.count(max(length, side), side, 64)
+        for length, side in zip((height, width), tile, strict=True)
+    ]
     assert np.prod(counts) == tiles
     assert all(128 <= side <= 1088 and side % 32 == 0 for side in tile)
     computed = -(-np.prod(counts) // 2) * 2 * tile[0] * tile[1]
@@ -72,13 +81,19 @@ def test_resizing_is_that_of_the_degradation(height, width):
 
 
 def photograph(height, width):
-    crop = Image.fromarray(photographs.coffee()).resize((width, height), Image.Resampling.BICUBIC, box=(0, 0, 600, 400))
+    crop = Image.fromarray(photographs.coffee()).resize(
+        (width, height), Image.Resampling.BICUBIC, box=(0, 0, 600, 400)
+    )
     return np.asarray(crop, np.float32)[..., :3] / 127.5 - 1
 
 
 def ramp(height, width):
     rows, columns = np.mgrid[:height, :width].astype(np.float32)
-    return np.stack([rows / height, columns / width, (rows + columns) / (height + width)], axis=-1) * 1.6 - 0.8
+    return (
+        np.stack([rows / height, columns / width, (rows + columns) / (height + width)], axis=-1)
+        * 1.6
+        - 0.8
+    )
 
 
 def local(condition, y, gamma):
@@ -87,7 +102,10 @@ def local(condition, y, gamma):
     for canvas, share in ((condition, 0.8), (y, 0.2 * gamma)):
         padded = np.pad(canvas, ((0, 0), (2, 2), (2, 2), (0, 0)))  # zeros, as a convolution's
         size = canvas.shape[1:3]
-        total += share * np.mean([padded[:, i : i + size[0], j : j + size[1]] for i in range(5) for j in range(5)], axis=0)
+        total += share * np.mean(
+            [padded[:, i : i + size[0], j : j + size[1]] for i in range(5) for j in range(5)],
+            axis=0,
+        )
     return np.tanh(1.5 * total).astype(np.float32)
 
 
@@ -95,7 +113,15 @@ def noise(t, row, column):
     return np.random.default_rng([t, row, column]).standard_normal((16, 16, 3)).astype(np.float32)
 
 
-def diffused(lr, tile, overlap=16, denoise=local, batch=3, on_tiles=lambda count: None, sampler=samplers.dpm_solver):
+def diffused(
+    lr,
+    tile,
+    overlap=16,
+    denoise=local,
+    batch=3,
+    on_tiles=lambda count: None,
+    sampler=samplers.dpm_solver,
+):
     side = tile // SCALE
     padded = tiling.pad(lr, side, side)
     condition = tiling.resize(padded, SCALE * padded.shape[0], SCALE * padded.shape[1])
@@ -114,8 +140,13 @@ def in_one_piece(lr, tile=32, sampler=samplers.dpm_solver):
     count = steps.evaluations
 
     def whole(t):
-        blocks = [[noise(t, row, column) for column in range(-(-width // 16))] for row in range(-(-height // 16))]
-        return np.concatenate([np.concatenate(row, axis=1) for row in blocks])[None, :height, :width]
+        blocks = [
+            [noise(t, row, column) for column in range(-(-width // 16))]
+            for row in range(-(-height // 16))
+        ]
+        return np.concatenate([np.concatenate(row, axis=1) for row in blocks])[
+            None, :height, :width
+        ]
 
     y, before = whole(count + 1), 0
     for row in range(count):
@@ -125,7 +156,8 @@ def in_one_piece(lr, tile=32, sampler=samplers.dpm_solver):
     return y[0, : SCALE * lr.shape[0], : SCALE * lr.shape[1]]
 
 
-SIZES = [(24, 24), (25, 31), (23, 40), (17, 16), (5, 60)]  # in and off the grid of tiles of 32; the last smaller than one
+# In and off the grid of tiles of 32; the last smaller than one
+SIZES = [(24, 24), (25, 31), (23, 40), (17, 16), (5, 60)]
 
 
 @pytest.mark.parametrize("picture", [ramp, photograph])
@@ -158,7 +190,9 @@ def test_tiles_without_blending_would_show():
 @pytest.mark.parametrize("sampler", [samplers.dpm_solver, samplers.ancestral, samplers.heun])
 def test_one_tile_is_what_the_sampler_makes_of_the_picture(sampler):
     lr = photograph(8, 8)
-    np.testing.assert_allclose(diffused(lr, 32, sampler=sampler), in_one_piece(lr, sampler=sampler), atol=1e-5)
+    np.testing.assert_allclose(
+        diffused(lr, 32, sampler=sampler), in_one_piece(lr, sampler=sampler), atol=1e-5
+    )
 
 
 def test_tiles_are_of_one_shape_and_counted():
@@ -171,7 +205,9 @@ def test_tiles_are_of_one_shape_and_counted():
     for height, width in SIZES:
         diffused(ramp(height, width), 32, denoise=denoise, batch=4, on_tiles=counts.append)
     assert shapes == {(4, 32, 32, 3)}
-    assert sum(counts) == 4 * sum(tiling.count(max(h, 8), 8, 4) * tiling.count(max(w, 8), 8, 4) for h, w in SIZES)
+    assert sum(counts) == 4 * sum(
+        tiling.count(max(h, 8), 8, 4) * tiling.count(max(w, 8), 8, 4) for h, w in SIZES
+    )
 
 
 def test_matching_gives_the_input_back_and_changes_nothing_that_agrees():
@@ -199,7 +235,9 @@ def test_an_image_of_the_networks_own_size_is_the_same_in_tiles(colour):
         plan,
         engine.batch_size,
     )
-    np.testing.assert_allclose(np.clip(engine.method.decode(y_0, condition), -1, 1), wanted, atol=1e-5)
+    np.testing.assert_allclose(
+        np.clip(engine.method.decode(y_0, condition), -1, 1), wanted, atol=1e-5
+    )
 
 
 @pytest.mark.parametrize(("height", "width"), [(7, 9), (8, 8), (3, 30), (1, 1)])

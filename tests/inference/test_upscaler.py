@@ -24,7 +24,9 @@ from tests.tiny import tiny_checkpoint
 RNG = np.random.default_rng(0)
 LR = RNG.integers(0, 256, (6, 8, 8, 1), np.uint8)
 IDS = [5, 0, 3, 2**31 - 1, 8, 13]
-PHOTOGRAPH = np.asarray(Image.fromarray(photographs.astronaut()[0:200, 120:320]).resize((8, 8), Image.Resampling.BOX))
+PHOTOGRAPH = np.asarray(
+    Image.fromarray(photographs.astronaut()[0:200, 120:320]).resize((8, 8), Image.Resampling.BOX)
+)
 
 
 def test_an_image_is_the_same_alone_in_any_batch_in_any_place_and_beside_any_padding(grey):
@@ -32,25 +34,40 @@ def test_an_image_is_the_same_alone_in_any_batch_in_any_place_and_beside_any_pad
     assert together.shape == (6, 16, 16, 1)
     assert together.dtype == np.float32
     for i in (1, 5):
-        np.testing.assert_allclose(grey.batch(LR[i : i + 1], IDS[i : i + 1])[0], together[i], atol=1e-5)
+        np.testing.assert_allclose(
+            grey.batch(LR[i : i + 1], IDS[i : i + 1])[0], together[i], atol=1e-5
+        )
     order = np.array([4, 2, 5, 0, 3, 1])
-    np.testing.assert_allclose(grey.batch(LR[order], [IDS[i] for i in order]), together[order], atol=1e-5)
+    np.testing.assert_allclose(
+        grey.batch(LR[order], [IDS[i] for i in order]), together[order], atol=1e-5
+    )
 
 
-def test_the_devices_share_a_batch_say_nothing_to_each_other_and_need_no_more_memory_for_more_steps(grey):
+def test_the_devices_share_a_batch_say_nothing_to_each_other_and_need_no_more_memory_for_more_steps(
+    grey,
+):
     engine = grey.engine
     assert engine.mesh.size == engine.batch_size == 4
     arguments = (engine.params, Given(LR[:4].astype(np.float32)), np.array(IDS[:4], np.int32), 0, 0)
-    few, many = (engine._compile(sampling_steps(grey.checkpoint.config, n)).lower(*arguments).compile() for n in (2, 50))
+    few, many = (
+        engine._compile(sampling_steps(grey.checkpoint.config, n)).lower(*arguments).compile()
+        for n in (2, 50)
+    )
     text = few.as_text()
     assert "f32[1,8,8,1]" in text  # one image on each device
-    assert not re.search(r"all-reduce|all-gather|all-to-all|collective-permute|reduce-scatter", text)
+    assert not re.search(
+        r"all-reduce|all-gather|all-to-all|collective-permute|reduce-scatter", text
+    )
     temporary = [program.memory_analysis().temp_size_in_bytes for program in (few, many)]
     assert temporary[1] < temporary[0] + 10_000
 
 
-@pytest.mark.parametrize(("batch_size", "rounded", "devices"), [(1, 1, 1), (3, 3, 3), (9, 16, 8), (16, 16, 8)])
-def test_a_batch_is_rounded_up_to_the_devices_and_gives_the_same_pictures(grey, batch_size, rounded, devices):
+@pytest.mark.parametrize(
+    ("batch_size", "rounded", "devices"), [(1, 1, 1), (3, 3, 3), (9, 16, 8), (16, 16, 8)]
+)
+def test_a_batch_is_rounded_up_to_the_devices_and_gives_the_same_pictures(
+    grey, batch_size, rounded, devices
+):
     other = Upscaler(grey.checkpoint, batch_size=batch_size)
     assert (other.engine.batch_size, other.engine.mesh.size) == (rounded, devices)
     if batch_size in (3, 9):
@@ -58,10 +75,20 @@ def test_a_batch_is_rounded_up_to_the_devices_and_gives_the_same_pictures(grey, 
 
 
 def test_a_few_images_are_not_filled_up_to_a_whole_batch(grey):
-    other = Engine(grey.checkpoint, batch_size=20)  # rounded up to three for each of the eight devices
-    assert [other.padded(count) for count in (1, 8, 9, 16, 17, 24, 500)] == [8, 8, 16, 16, 24, 24, 24]
+    # Rounded up to three for each of the eight devices
+    other = Engine(grey.checkpoint, batch_size=20)
+    assert [other.padded(count) for count in (1, 8, 9, 16, 17, 24, 500)] == [
+        8,
+        8,
+        16,
+        16,
+        24,
+        24,
+        24,
+    ]
     by_default = Engine(grey.checkpoint)
-    assert (by_default.batch_size, by_default.tiles_at_a_time) == (16, jax.local_device_count())  # on a CPU
+    # On a CPU
+    assert (by_default.batch_size, by_default.tiles_at_a_time) == (16, jax.local_device_count())
     assert other.tiles_at_a_time == 24
 
 
@@ -70,7 +97,9 @@ def test_nothing_to_do_gives_nothing(grey):
 
 
 def test_the_same_arguments_give_the_same_bits(grey):
-    np.testing.assert_array_equal(grey.batch(LR, IDS, seed=3, sample=1), grey.batch(LR, IDS, seed=3, sample=1))
+    np.testing.assert_array_equal(
+        grey.batch(LR, IDS, seed=3, sample=1), grey.batch(LR, IDS, seed=3, sample=1)
+    )
 
 
 def test_seed_sample_id_and_pixels_each_change_the_picture_and_stay_in_range(grey):
@@ -89,7 +118,9 @@ def test_progress_counts_the_images_without_the_padding(grey):
 
 
 def test_regression_knows_no_chance(regression):
-    np.testing.assert_array_equal(regression.batch(LR[:1], [1], seed=0), regression.batch(LR[:1], [2], seed=9, sample=4))
+    np.testing.assert_array_equal(
+        regression.batch(LR[:1], [1], seed=0), regression.batch(LR[:1], [2], seed=9, sample=4)
+    )
 
 
 @pytest.mark.parametrize("steps", [0, -1])
@@ -104,7 +135,13 @@ def test_an_image_is_a_batch_of_one_under_the_id_of_its_name(grey):
     np.testing.assert_array_equal(grey(LR[0], name="a.png"), first)
     batch = grey.batch(LR[:1], [image_id("a.png")])[0]
     np.testing.assert_allclose(first, (batch + 1) * 127.5, atol=0.51)
-    for change in ({"name": "b.png"}, {"seed": 1}, {"sample": 1}, {"steps": 3}, {"sampler": "ddim"}):
+    for change in (
+        {"name": "b.png"},
+        {"seed": 1},
+        {"sample": 1},
+        {"steps": 3},
+        {"sampler": "ddim"},
+    ):
         assert (grey(LR[0], **({"name": "a.png"} | change)) != first).any(), change
 
 
@@ -140,8 +177,13 @@ def test_it_returns_the_kind_that_it_is_given(regression, kind):
     else:
         assert result.dtype == given.dtype
         assert result.ndim == given.ndim
-    full = {"f": 1, "u": np.iinfo(np.asarray(result).dtype).max if np.asarray(result).dtype.kind == "u" else 1}
-    scaled = np.asarray(result, float).reshape(16, 16, 1) * 255 / full[np.asarray(result).dtype.kind]
+    full = {
+        "f": 1,
+        "u": np.iinfo(np.asarray(result).dtype).max if np.asarray(result).dtype.kind == "u" else 1,
+    }
+    scaled = (
+        np.asarray(result, float).reshape(16, 16, 1) * 255 / full[np.asarray(result).dtype.kind]
+    )
     np.testing.assert_allclose(scaled, wanted, atol=0.51)
 
 
@@ -153,7 +195,10 @@ REFUSED = {
     "an empty batch": (np.zeros((0, 8, 8, 1), np.uint8), "no images"),
     "integers": (np.zeros((8, 8), np.int32), "values of type int32"),
     "NaN": (np.full((8, 8), np.nan), "not finite"),
-    "levels as floats": (np.full((8, 8), 200.0), r"values from 200 to 200; floats must lie in \[0, 1\]"),
+    "levels as floats": (
+        np.full((8, 8), 200.0),
+        r"values from 200 to 200; floats must lie in \[0, 1\]",
+    ),
     "negative": (np.full((8, 8), -0.5), "floats must lie in"),
 }
 
@@ -165,7 +210,8 @@ def test_what_is_no_image_is_one_sentence(regression, image, message):
 
 
 @pytest.mark.parametrize(
-    ("options", "message"), [({"steps": 0}, "steps = 0"), ({"scale": 1}, "scale = 1"), ({"scale": 99}, "64")]
+    ("options", "message"),
+    [({"steps": 0}, "steps = 0"), ({"scale": 1}, "scale = 1"), ({"scale": 99}, "64")],
 )
 def test_options_out_of_range_are_one_sentence(grey, options, message):
     with pytest.raises(UserError, match=message):
@@ -181,13 +227,19 @@ def test_a_one_channel_network_upscales_luma_and_keeps_the_chroma_of_bicubic(reg
     out = regression(PHOTOGRAPH).astype(float)
     inside = ((out > 0) & (out < 255)).all(axis=-1)  # not clipped
     assert inside.mean() > 0.5
-    brightness = np.asarray(PHOTOGRAPH, np.float32) / 255 @ np.array([0.299, 0.587, 0.114], np.float32)
+    brightness = (
+        np.asarray(PHOTOGRAPH, np.float32) / 255 @ np.array([0.299, 0.587, 0.114], np.float32)
+    )
     weights = np.array([0.299, 0.587, 0.114])
-    np.testing.assert_allclose((out @ weights)[inside], 255 * regression(brightness)[inside], atol=1.5)
+    np.testing.assert_allclose(
+        (out @ weights)[inside], 255 * regression(brightness)[inside], atol=1.5
+    )
     for band in (0, 2):
         chroma = (PHOTOGRAPH[..., band] - PHOTOGRAPH @ weights).astype(np.float32)
         wanted = np.asarray(Image.fromarray(chroma).resize((16, 16), Image.Resampling.BICUBIC))
-        np.testing.assert_allclose((out[..., band] - out @ weights)[inside], wanted[inside], atol=1.5)
+        np.testing.assert_allclose(
+            (out[..., band] - out @ weights)[inside], wanted[inside], atol=1.5
+        )
 
 
 def test_a_colour_network_takes_colour_and_grey_and_gives_grey_for_grey(colour):
@@ -222,7 +274,9 @@ def test_another_scale_takes_passes_and_a_resize(regression):
     assert regression(LR[0], scale=1.5).shape == (12, 12, 1)
     assert regression.passes(None) == regression.passes(2) == regression.passes(1.5) == 1
     assert (regression.passes(3), regression.passes(4), regression.passes(5)) == (2, 2, 3)
-    down = np.asarray(Image.fromarray(twice[..., 0].astype(np.float32)).resize((12, 12), Image.Resampling.BICUBIC))
+    down = np.asarray(
+        Image.fromarray(twice[..., 0].astype(np.float32)).resize((12, 12), Image.Resampling.BICUBIC)
+    )
     np.testing.assert_allclose(regression(LR[0], scale=1.5)[..., 0], down.clip(0, 255), atol=1.5)
     assert regression.scale_notes(2) == regression.scale_notes(None) == []
     assert [note.split()[0] for note in regression.scale_notes(3)] == ["enlarged", "made"]
@@ -276,7 +330,9 @@ def test_a_network_that_knows_a_flaw_is_told_of_it(told, shape, flaw):
 
 def test_noise_and_blur_are_told_apart(told):
     image = RNG.integers(0, 256, (9, 20, 3), np.uint8)
-    both, noise, blur = (told(image, **flaw) for flaw in ({"noise": 2.0, "blur": 2.0}, {"noise": 2.0}, {"blur": 2.0}))
+    both, noise, blur = (
+        told(image, **flaw) for flaw in ({"noise": 2.0, "blur": 2.0}, {"noise": 2.0}, {"blur": 2.0})
+    )
     assert (noise != blur).any()
     assert (both != noise).any()
     assert (both != blur).any()
@@ -289,14 +345,20 @@ def test_with_a_flaw_the_result_is_matched_with_the_input_only_when_asked(told, 
     config.sample.match_input = True
     matching = Upscaler(dataclasses.replace(told.checkpoint, config=config), batch_size=1)
     np.testing.assert_array_equal(matching(image, **flaw), told(image, **flaw))
-    np.testing.assert_array_equal(matching(image, match_input=True, **flaw), told(image, match_input=True, **flaw))
+    np.testing.assert_array_equal(
+        matching(image, match_input=True, **flaw), told(image, match_input=True, **flaw)
+    )
     assert (matching(image) != told(image)).any()
 
 
 @pytest.mark.parametrize(("flaw", "most"), [("noise", 10), ("blur", 2)])
 @pytest.mark.parametrize("value", [-1.0, 10.1, float("nan")])
 def test_a_flaw_that_the_network_was_not_trained_with_is_refused(told, colour, flaw, most, value):
-    with pytest.raises(UserError, match=rf"{flaw} = \S+ must lie between 0 and {most}, which tiny was trained with"):
+    with pytest.raises(
+        UserError, match=rf"{flaw} = \S+ must lie between 0 and {most}, which tiny was trained with"
+    ):
         told(LR[0], **{flaw: value})
-    with pytest.raises(UserError, match=rf"tiny was not trained with task\.{flaw}.* it cannot be told of {flaw}"):
+    with pytest.raises(
+        UserError, match=rf"tiny was not trained with task\.{flaw}.* it cannot be told of {flaw}"
+    ):
         colour.batch(np.repeat(LR[:1], 3, axis=-1), [0], **{flaw: value})

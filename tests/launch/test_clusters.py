@@ -17,12 +17,20 @@ print(jax.process_index(), jax.process_count(), jax.config.values["jax_cuda_visi
 @pytest.fixture
 def start():
     """start(variables) is a process that begins as `sr3` does, on one CPU device."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("SLURM_", "OMPI_", "PMIX_", "SR3_"))}
+    kept = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("SLURM_", "OMPI_", "PMIX_", "SR3_"))
+    }
     running = []
 
     def begin(variables):
         environment = kept | variables | {"JAX_NUM_CPU_DEVICES": "1"}
-        running.append(subprocess.Popen([sys.executable, "-c", START], env=environment, stdout=subprocess.PIPE, text=True))
+        running.append(
+            subprocess.Popen(
+                [sys.executable, "-c", START], env=environment, stdout=subprocess.PIPE, text=True
+            )
+        )
         return running[-1]
 
     yield begin
@@ -36,12 +44,22 @@ def printed(processes):
 
 
 def test_one_slurm_task_a_node_sees_all_gpus(start):
-    slurm = {"SLURM_JOB_ID": str(os.getpid()), "SLURM_STEP_NODELIST": "localhost", "SLURM_STEP_NUM_NODES": "1"}
+    slurm = {
+        "SLURM_JOB_ID": str(os.getpid()),
+        "SLURM_STEP_NODELIST": "localhost",
+        "SLURM_STEP_NUM_NODES": "1",
+    }
     tasks = {"SLURM_NTASKS": "1", "SLURM_PROCID": "0", "SLURM_LOCALID": "0"}
     assert printed([start(slurm | tasks)]) == [["0", "1", "all"]]
 
 
 def test_two_ranks_of_open_mpi_5_are_one_run_with_a_gpu_each(start):
-    job = {"OMPI_COMM_WORLD_SIZE": "2", "OMPI_COMM_WORLD_LOCAL_SIZE": "2", "PMIX_NAMESPACE": f"prterun-{os.getpid()}@1"}
-    ranks = [{"OMPI_COMM_WORLD_RANK": rank, "OMPI_COMM_WORLD_LOCAL_RANK": rank} for rank in ("0", "1")]
+    job = {
+        "OMPI_COMM_WORLD_SIZE": "2",
+        "OMPI_COMM_WORLD_LOCAL_SIZE": "2",
+        "PMIX_NAMESPACE": f"prterun-{os.getpid()}@1",
+    }
+    ranks = [
+        {"OMPI_COMM_WORLD_RANK": rank, "OMPI_COMM_WORLD_LOCAL_RANK": rank} for rank in ("0", "1")
+    ]
     assert printed([start(job | rank) for rank in ranks]) == [["0", "2", "0"], ["1", "2", "1"]]

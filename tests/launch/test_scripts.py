@@ -19,7 +19,15 @@ ROOT = Path(__file__).parent.parent.parent
 LAUNCH = ROOT / "launch"
 SCRIPTS = sorted(path for path in LAUNCH.rglob("*") if path.suffix in (".sh", ".sbatch"))
 LOCAL, TPU, SLURM, SUBMIT, DETACHED, NEWEST = (
-    LAUNCH / name for name in ("local.sh", "tpu_vm.sh", "slurm.sbatch", "kubernetes/submit.sh", "detached.sh", "test_newest.sh")
+    LAUNCH / name
+    for name in (
+        "local.sh",
+        "tpu_vm.sh",
+        "slurm.sbatch",
+        "kubernetes/submit.sh",
+        "detached.sh",
+        "test_newest.sh",
+    )
 )
 COMMAND = ["sr3", "train", "--config=my config.py", "--workdir=$HOME"]
 PLACE = ["--name=sr3", "--zone=us-west4-a", "--type=v5litepod-32"]
@@ -27,21 +35,34 @@ IMAGE = ["--image=registry/sr3:1", "--hosts=4"]
 
 
 def from_a_terminal():
-    """In a process about to begin: signals as in a terminal. What nohup or `&` has made ignored, no script can trap."""
+    """In a process about to begin: signals as in a terminal.
+
+    What nohup or `&` has made ignored, no script can trap.
+    """
     for number in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_DFL)
 
 
 def run(script, *arguments, **variables):
     return subprocess.run(
-        [script, *map(str, arguments)], env=os.environ | variables, capture_output=True, text=True, timeout=60, check=False
+        [script, *map(str, arguments)],
+        env=os.environ | variables,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
     )
 
 
 @pytest.mark.fast
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.name)
 def test_shellcheck_finds_nothing_and_the_script_can_be_run(script):
-    result = subprocess.run([Path(sys.executable).parent / "shellcheck", script], capture_output=True, text=True, check=False)
+    result = subprocess.run(
+        [Path(sys.executable).parent / "shellcheck", script],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert result.returncode == 0, result.stdout
     assert os.access(script, os.X_OK)
 
@@ -79,12 +100,18 @@ DRY_RUNS = {
 
 @pytest.mark.fast
 @pytest.mark.parametrize(("script", "arguments"), DRY_RUNS.values(), ids=DRY_RUNS)
-def test_a_dry_run_starts_nothing_and_quotes_what_has_spaces_or_dollars(script, arguments, tmp_path):
+def test_a_dry_run_starts_nothing_and_quotes_what_has_spaces_or_dollars(
+    script, arguments, tmp_path
+):
     result = run(script, *arguments, PATH=with_stand_ins(tmp_path, *STARTED))
     assert result.returncode == 0, result.stderr
     assert not (tmp_path / "calls").exists()
     shown = result.stdout + result.stderr
-    assert r"my\ config.py" in shown or '"--config=my config.py"' in shown or r"my\\\ config.py" in shown
+    assert (
+        r"my\ config.py" in shown
+        or '"--config=my config.py"' in shown
+        or r"my\\\ config.py" in shown
+    )
     assert os.environ["HOME"] not in shown.replace(str(ROOT), "")  # not interpolated here
 
 
@@ -99,7 +126,11 @@ def test_a_dry_run_of_the_newest_python_shows_the_command_and_starts_nothing(tmp
 REFUSED = {
     "local without a number": (LOCAL, ["sr3", "train"], "the number of processes must come first"),
     "local without a command": (LOCAL, ["2"], "give the command"),
-    "local with a bad number": (LOCAL, ["--restarts=x", "2", "true"], "--restarts=x must be a whole number"),
+    "local with a bad number": (
+        LOCAL,
+        ["--restarts=x", "2", "true"],
+        "--restarts=x must be a whole number",
+    ),
     "local with an unknown option": (LOCAL, ["--what", "2", "true"], "no option --what"),
     "tpu without a zone": (TPU, ["--name=a", "--type=b", "--", "sr3"], "--zone=… is missing"),
     "tpu without a command": (TPU, PLACE, "give the command"),
@@ -109,7 +140,11 @@ REFUSED = {
     "detached, to stop a command": (DETACHED, ["--stop", "true"], "--stop takes no command"),
     "newest with an argument": (NEWEST, ["3.13"], "no option 3.13"),
     "kubernetes without an image": (SUBMIT, ["--hosts=2", "--", "sr3"], "--image=… is missing"),
-    "kubernetes without hosts": (SUBMIT, ["--image=a", "--", "sr3"], "--hosts= must be a whole number"),
+    "kubernetes without hosts": (
+        SUBMIT,
+        ["--image=a", "--", "sr3"],
+        "--hosts= must be a whole number",
+    ),
     "kubernetes without a command": (SUBMIT, IMAGE, "give the command"),
 }
 
@@ -144,7 +179,13 @@ def bash(text):
 
 
 def test_local_gives_each_process_its_number_and_the_same_coordinator():
-    names = ("SR3_PROCESS", "SR3_PROCESSES", "SR3_COORDINATOR", "JAX_NUM_CPU_DEVICES", "CUDA_VISIBLE_DEVICES")
+    names = (
+        "SR3_PROCESS",
+        "SR3_PROCESSES",
+        "SR3_COORDINATOR",
+        "JAX_NUM_CPU_DEVICES",
+        "CUDA_VISIBLE_DEVICES",
+    )
     shown = " ".join(f"{name}=${name}" for name in names)
     result = run(LOCAL, "--devices=2", "--gpu-each", "3", *bash(f"echo {shown}"))
     assert result.returncode == 0
@@ -158,14 +199,19 @@ def test_local_gives_each_process_its_number_and_the_same_coordinator():
 
 def test_local_starts_all_again_after_one_was_killed_and_says_which_and_how(tmp_path):
     first = f"touch {tmp_path}/up; exec sleep 100"
-    second = f"until [[ -e {tmp_path}/up ]]; do sleep 0.1; done; touch {tmp_path}/again; kill -KILL $$"
+    second = (
+        f"until [[ -e {tmp_path}/up ]]; do sleep 0.1; done; touch {tmp_path}/again; kill -KILL $$"
+    )
     script = f"[[ -e {tmp_path}/again ]] && exit 0; ((SR3_PROCESS)) || {{ {first}; }}; {second}"
     began = time.monotonic()
     result = run(LOCAL, "2", *bash(script))
     assert result.returncode == 0
     told = result.stderr.splitlines()
-    assert told == ["launch/local.sh: process 1 of 2 was killed by SIGKILL; starting all 2 again, restart 1 of 3"]
-    assert time.monotonic() - began > 14  # the other one was given its fifteen seconds; that it got no more, `run` sees to
+    assert told == [
+        "launch/local.sh: process 1 of 2 was killed by SIGKILL; starting all 2 again, restart 1 of 3"
+    ]
+    # The other one was given its fifteen seconds; that it got no more, `run` sees to
+    assert time.monotonic() - began > 14
 
 
 def test_local_gives_up_after_the_restarts_and_never_restarts_what_was_refused():
@@ -221,7 +267,9 @@ def test_local_hands_sigterm_to_all_and_exits_as_they_do(tmp_path, code):
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP])
-def test_local_asks_each_once_to_stop_after_ctrl_c_or_a_hangup_of_the_terminal_which_reaches_its_whole_group(tmp_path, number):
+def test_local_asks_each_once_to_stop_after_ctrl_c_or_a_hangup_of_the_terminal_which_reaches_its_whole_group(
+    tmp_path, number
+):
     launcher = begin_local(tmp_path)
     os.killpg(launcher.pid, number)
     assert launcher.wait(30) == 0
@@ -235,15 +283,25 @@ def test_local_passes_on_that_it_was_stopped_to_a_launcher_around_it(tmp_path):
 
 
 def test_local_starts_again_what_a_signal_to_one_process_alone_has_stopped(tmp_path):
-    result = run(LOCAL, "1", *bash(f"[[ -e {tmp_path}/again ]] && exit 0; touch {tmp_path}/again; exit $SR3_STOPPED_EXIT"))
+    result = run(
+        LOCAL,
+        "1",
+        *bash(
+            f"[[ -e {tmp_path}/again ]] && exit 0; touch {tmp_path}/again; exit $SR3_STOPPED_EXIT"
+        ),
+    )
     assert result.returncode == 0
     told = result.stderr.splitlines()
-    assert told == ["launch/local.sh: process 0 of 1 was stopped by a signal; starting all 1 again, restart 1 of 3"]
+    assert told == [
+        "launch/local.sh: process 0 of 1 was stopped by a signal; starting all 1 again, restart 1 of 3"
+    ]
 
 
 def test_local_that_is_stopped_while_it_pauses_starts_nothing_again(tmp_path):
     """Its `sleep 1` is a stand-in that sends it SIGTERM."""
-    path = with_stand_ins(tmp_path, "sleep", script='[[ $1 == 1 ]] && kill -TERM $PPID || exec /bin/sleep "$@"')
+    path = with_stand_ins(
+        tmp_path, "sleep", script='[[ $1 == 1 ]] && kill -TERM $PPID || exec /bin/sleep "$@"'
+    )
     result = run(LOCAL, "1", *bash(f"echo x >>{tmp_path}/started; exit 7"), PATH=path)
     assert result.returncode == 0
     assert (tmp_path / "started").read_text() == "x\n"
@@ -253,7 +311,10 @@ def test_local_that_is_stopped_before_all_processes_are_there_stops_them_too(tmp
     """Its python3, which finds a port, is a stand-in that sends it SIGTERM."""
     path = with_stand_ins(tmp_path, "python3", script="kill -TERM $(ps -o sid= -p $$); echo 1234")
     launcher = subprocess.Popen(
-        [LOCAL, "2", "sleep", "100"], env=os.environ | {"PATH": path}, start_new_session=True, preexec_fn=from_a_terminal
+        [LOCAL, "2", "sleep", "100"],
+        env=os.environ | {"PATH": path},
+        start_new_session=True,
+        preexec_fn=from_a_terminal,
     )
     assert launcher.wait(30) == 128 + signal.SIGTERM
 
@@ -279,7 +340,8 @@ STOPPABLE = "trap 'touch stopped; exit 75' TERM; echo up; while :; do sleep 0.1;
 
 def test_detached_shows_what_the_command_prints_and_exits_as_it_does(tmp_path):
     script, first = begin_detached(tmp_path, "echo one; echo two >&2; exit 7")
-    rest = script.stdout.read()  # not `communicate`, which knows nothing of what `readline` has read ahead
+    # Not `communicate`, which knows nothing of what `readline` has read ahead
+    rest = script.stdout.read()
     assert (first + rest, script.wait(60)) == ("one\ntwo\n", 7)
     assert (tmp_path / "run.log").read_text() == "one\ntwo\n"
 
@@ -289,7 +351,9 @@ def test_detached_leaves_the_command_when_its_connection_is_lost_until_it_is_tol
     os.killpg(script.pid, signal.SIGHUP)
     script.communicate(timeout=60)
     assert script.returncode == -signal.SIGHUP
-    refused = subprocess.run([DETACHED, "true"], cwd=tmp_path, stderr=subprocess.PIPE, text=True, check=False)
+    refused = subprocess.run(
+        [DETACHED, "true"], cwd=tmp_path, stderr=subprocess.PIPE, text=True, check=False
+    )
     assert refused.returncode == 2
     assert "a command is running here already" in refused.stderr
     assert not (tmp_path / "stopped").exists()
@@ -298,7 +362,9 @@ def test_detached_leaves_the_command_when_its_connection_is_lost_until_it_is_tol
     assert (tmp_path / "run.code").read_text() == "75\n"
 
 
-def test_detached_that_still_follows_a_command_which_another_call_stops_says_so_by_its_exit_code(tmp_path):
+def test_detached_that_still_follows_a_command_which_another_call_stops_says_so_by_its_exit_code(
+    tmp_path,
+):
     script, _ = begin_detached(tmp_path, STOPPABLE)
     subprocess.run([DETACHED, "--stop"], cwd=tmp_path, check=True, timeout=60)
     script.communicate(timeout=60)
@@ -349,8 +415,20 @@ def tpu(checkout, *arguments, sr3="exit 0", state=None):
     with_stand_ins(folder, "python3")  # pip and uv
     with_stand_ins(folder, "sr3", script=f"cd {folder}\n{sr3}")
     path = with_stand_ins(folder, "gcloud", script=GCLOUD.format(folder=folder))
-    result = run(checkout / "launch" / TPU.name, *PLACE, *arguments, "--", *COMMAND, PATH=path, SR3_RETRY_SECONDS="0")
-    asked = [line.split()[4] for line in calls(folder) if line.startswith("gcloud") and " describe " not in line]
+    result = run(
+        checkout / "launch" / TPU.name,
+        *PLACE,
+        *arguments,
+        "--",
+        *COMMAND,
+        PATH=path,
+        SR3_RETRY_SECONDS="0",
+    )
+    asked = [
+        line.split()[4]
+        for line in calls(folder)
+        if line.startswith("gcloud") and " describe " not in line
+    ]
     return result, asked
 
 
@@ -395,14 +473,20 @@ def test_tpu_starts_one_that_was_stopped_with_its_disk_and_waits_for_one_that_is
 
 
 def test_tpu_comes_back_after_a_preemption(checkout):
-    result, done = tpu(checkout, sr3="[[ -e again ]] && exit 0; touch again; echo PREEMPTED >state; exit 255")
+    result, done = tpu(
+        checkout, sr3="[[ -e again ]] && exit 0; touch again; echo PREEMPTED >state; exit 255"
+    )
     assert result.returncode == 0
     assert done == ["create", *ATTEMPT, "delete", "create", *ATTEMPT]
     assert "exit code 255, sr3 is PREEMPTED; retry 1 of 100" in result.stderr
 
 
-def test_tpu_goes_on_with_a_run_that_saved_when_a_signal_stopped_it_and_deletes_only_after_its_end(checkout):
-    result, done = tpu(checkout, "--delete", sr3='[[ -e again ]] && exit 0; touch again; exit "$SR3_STOPPED_EXIT"')
+def test_tpu_goes_on_with_a_run_that_saved_when_a_signal_stopped_it_and_deletes_only_after_its_end(
+    checkout,
+):
+    result, done = tpu(
+        checkout, "--delete", sr3='[[ -e again ]] && exit 0; touch again; exit "$SR3_STOPPED_EXIT"'
+    )
     assert result.returncode == 0
     assert done == ["create", *ATTEMPT, *ATTEMPT, "delete"]
     assert "exit code 75, sr3 is READY; retry 1 of 100" in result.stderr
@@ -424,7 +508,13 @@ def test_tpu_gives_way_to_another_call_that_stops_its_run(checkout):
 
 def test_tpu_refuses_a_checkout_with_changes_that_would_not_be_copied(checkout):
     (checkout / "launch" / "new.py").touch()
-    result = run(checkout / "launch" / TPU.name, *PLACE, "--", *COMMAND, PATH=with_stand_ins(checkout.parent, "gcloud"))
+    result = run(
+        checkout / "launch" / TPU.name,
+        *PLACE,
+        "--",
+        *COMMAND,
+        PATH=with_stand_ins(checkout.parent, "gcloud"),
+    )
     assert (result.returncode, len(result.stderr.splitlines())) == (2, 1)
     assert "commit your changes first" in result.stderr
     assert "launch/new.py" in result.stderr
@@ -435,11 +525,15 @@ def test_tpu_refuses_a_checkout_with_changes_that_would_not_be_copied(checkout):
 
 
 @pytest.mark.parametrize(("code", "requeued"), [(0, False), (75, True), (2, False), (9, False)])
-def test_slurm_requeues_what_a_signal_stopped_and_nothing_that_fails_at_once(tmp_path, code, requeued):
+def test_slurm_requeues_what_a_signal_stopped_and_nothing_that_fails_at_once(
+    tmp_path, code, requeued
+):
     noted = f'echo "$SR3_STOPPED_EXIT $SRUN_CPUS_PER_TASK" >>"{tmp_path}/calls"; exit {code}'
     with_stand_ins(tmp_path, "srun", script=noted)
     path = with_stand_ins(tmp_path, "scontrol")
-    result = run(SLURM, "train", "--config=a b", PATH=path, SLURM_JOB_ID="17", SLURM_CPUS_PER_TASK="32")
+    result = run(
+        SLURM, "train", "--config=a b", PATH=path, SLURM_JOB_ID="17", SLURM_CPUS_PER_TASK="32"
+    )
     assert result.returncode == code
     assert calls(tmp_path)[:2] == ["srun --kill-on-bad-exit=1 sr3 train --config=a b", "75 32"]
     assert ("scontrol requeue 17" in calls(tmp_path)) == requeued
@@ -456,7 +550,10 @@ def manifests(*arguments):
 
 @pytest.mark.fast
 def test_the_manifest_as_it_is_and_as_filled_in_is_what_kubernetes_takes():
-    for documents in (list(yaml.safe_load_all((SUBMIT.parent / "job.yaml").read_text())), manifests(*IMAGE, "--", *COMMAND)):
+    for documents in (
+        list(yaml.safe_load_all((SUBMIT.parent / "job.yaml").read_text())),
+        manifests(*IMAGE, "--", *COMMAND),
+    ):
         for document in documents:
             kubernetes_validate.validate(document, "1.30", strict=True)
 
@@ -464,7 +561,13 @@ def test_the_manifest_as_it_is_and_as_filled_in_is_what_kubernetes_takes():
 @pytest.mark.fast
 def test_name_hosts_chips_and_command_reach_their_places():
     service, job = manifests(
-        *IMAGE, "--name=faces", "--chips=8", "--topology=2x2", "--accelerator=tpu-v6e-slice", "--", *COMMAND
+        *IMAGE,
+        "--name=faces",
+        "--chips=8",
+        "--topology=2x2",
+        "--accelerator=tpu-v6e-slice",
+        "--",
+        *COMMAND,
     )
     spec = job["spec"]
     pod = spec["template"]["spec"]
@@ -485,23 +588,34 @@ def test_submitting_hands_the_manifest_to_kubectl(tmp_path):
     path = with_stand_ins(tmp_path, "kubectl", script=f'cat >"{tmp_path}/given"')
     assert run(SUBMIT, *IMAGE, "--", *COMMAND, PATH=path).returncode == 0
     assert calls(tmp_path) == ["kubectl apply -f -"]
-    assert list(yaml.safe_load_all((tmp_path / "given").read_text())) == manifests(*IMAGE, "--", *COMMAND)
+    assert list(yaml.safe_load_all((tmp_path / "given").read_text())) == manifests(
+        *IMAGE, "--", *COMMAND
+    )
 
 
 @pytest.mark.fast
 def test_pods_that_a_signal_stopped_are_replaced_and_one_that_was_refused_fails_the_job():
     _, job = manifests(*IMAGE, "--", *COMMAND)
     [container] = job["spec"]["template"]["spec"]["containers"]
-    [code] = [variable["value"] for variable in container["env"] if variable["name"] == "SR3_STOPPED_EXIT"]
+    [code] = [
+        variable["value"] for variable in container["env"] if variable["name"] == "SR3_STOPPED_EXIT"
+    ]
     rules = [rule for rule in job["spec"]["podFailurePolicy"]["rules"] if "onExitCodes" in rule]
     assert {rule["onExitCodes"]["containerName"] for rule in rules} == {container["name"]}
-    assert {rule["action"]: rule["onExitCodes"]["values"] for rule in rules} == {"FailJob": [2], "Ignore": [int(code)]}
+    assert {rule["action"]: rule["onExitCodes"]["values"] for rule in rules} == {
+        "FailJob": [2],
+        "Ignore": [int(code)],
+    }
 
 
 @pytest.mark.fast
 def test_the_image_copies_what_is_there_and_asks_for_extras_that_the_package_has():
     text = (SUBMIT.parent / "Dockerfile").read_text()
-    copied = [source for line in re.findall(r"^COPY (.*) \S+$", text, re.MULTILINE) for source in line.split()]
+    copied = [
+        source
+        for line in re.findall(r"^COPY (.*) \S+$", text, re.MULTILINE)
+        for source in line.split()
+    ]
     assert {"setup.py", "sr3_jax", "configs"} <= set(copied)
     assert [source for source in copied if not (ROOT / source).exists()] == []
     [extras] = re.findall(r'"\.\[(.*)\]"', text)
@@ -514,13 +628,20 @@ def test_the_image_copies_what_is_there_and_asks_for_extras_that_the_package_has
 
 
 @pytest.mark.fast
-@pytest.mark.parametrize("line", re.findall(r"^\|.*`(launch/kubernetes.*?)` \|$", (LAUNCH / "README.md").read_text(), re.M))
+@pytest.mark.parametrize(
+    "line",
+    re.findall(r"^\|.*`(launch/kubernetes.*?)` \|$", (LAUNCH / "README.md").read_text(), re.M),
+)
 def test_the_readme_s_pods_read_and_write_only_what_they_can_reach(line):
     """The manifest mounts nothing."""
     _, *arguments = shlex.split(line)
     _, job = manifests(*arguments)
     [container] = job["spec"]["template"]["spec"]["containers"]
     assert "volumes" not in job["spec"]["template"]["spec"]
-    places = [value for value in container["command"] if re.match("--workdir=|--config.data.folder=", value)]
+    places = [
+        value
+        for value in container["command"]
+        if re.match("--workdir=|--config.data.folder=", value)
+    ]
     assert len(places) == 2
     assert all("=gs://" in place for place in places)

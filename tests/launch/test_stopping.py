@@ -43,7 +43,9 @@ def signals(monkeypatch):
         signal.signal(number, handler)
 
 
-def test_ctrl_c_of_one_of_many_becomes_the_sigterm_on_which_all_agree_and_the_second_one_interrupts(one_of_many, signals):
+def test_ctrl_c_of_one_of_many_becomes_the_sigterm_on_which_all_agree_and_the_second_one_interrupts(
+    one_of_many, signals
+):
     with loop._stop_signals() as stop:
         signal.raise_signal(signal.SIGINT)
         assert signals == [signal.SIGTERM]
@@ -69,9 +71,12 @@ def train(monkeypatch, tmp_path, step):
 
 
 @pytest.mark.parametrize(
-    ("variable", "step", "code"), [(None, 4, 0), ("0", 4, 0), ("75", 4, 75), ("75", 6, 0), ("2", 4, 2), ("x", 4, 2)]
+    ("variable", "step", "code"),
+    [(None, 4, 0), ("0", 4, 0), ("75", 4, 75), ("75", 6, 0), ("2", 4, 2), ("x", 4, 2)],
 )
-def test_a_launcher_may_choose_the_exit_code_of_a_training_that_was_stopped(monkeypatch, tmp_path, variable, step, code):
+def test_a_launcher_may_choose_the_exit_code_of_a_training_that_was_stopped(
+    monkeypatch, tmp_path, variable, step, code
+):
     monkeypatch.delenv("SR3_STOPPED_EXIT", raising=False)
     if variable:
         monkeypatch.setenv("SR3_STOPPED_EXIT", variable)

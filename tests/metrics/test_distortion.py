@@ -24,7 +24,9 @@ def noisy(images, level):
 
 
 COLOUR = np.stack([photographs.astronaut()[:96, 150:300], photographs.coffee()[100:196, 200:350]])
-GREY = np.stack([photographs.camera()[100:164, 200:264], OrlFaces(range(31, 41))[7].pixels[20:84, 14:78, 0]])[..., None]
+GREY = np.stack(
+    [photographs.camera()[100:164, 200:264], OrlFaces(range(31, 41))[7].pixels[20:84, 14:78, 0]]
+)[..., None]
 FLAT = np.full((1, 32, 32, 1), 200, np.uint8)
 PAIRS = {
     "colour, a little noise": (noisy(COLOUR, 3), COLOUR),
@@ -39,7 +41,13 @@ PAIRS = {
 
 @pytest.mark.parametrize(("images", "references"), PAIRS.values(), ids=PAIRS)
 def test_psnr_and_ssim_equal_scikit_images(images, references):
-    options = {"gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False, "channel_axis": -1, "data_range": 255}
+    options = {
+        "gaussian_weights": True,
+        "sigma": 1.5,
+        "use_sample_covariance": False,
+        "channel_axis": -1,
+        "data_range": 255,
+    }
     pairs = list(zip(images, references, strict=True))
     psnr = [peak_signal_noise_ratio(reference, image, data_range=255) for image, reference in pairs]
     ssim = [structural_similarity(reference, image, **options) for image, reference in pairs]
@@ -65,9 +73,16 @@ def test_consistency_is_the_error_of_pillows_float_bicubic_reduction_against_the
     lr = np.ascontiguousarray(RNG.integers(0, 256, (2, 16, 16, 1), np.uint8))
 
     def reduce(image):
-        return np.asarray(Image.fromarray(image[..., 0].astype(np.float32)).resize((16, 16), Image.Resampling.BICUBIC))
+        return np.asarray(
+            Image.fromarray(image[..., 0].astype(np.float32)).resize(
+                (16, 16), Image.Resampling.BICUBIC
+            )
+        )
 
-    errors = [np.square((reduce(image) - small[..., 0]) / 255).mean() for image, small in zip(GREY, lr, strict=True)]
+    errors = [
+        np.square((reduce(image) - small[..., 0]) / 255).mean()
+        for image, small in zip(GREY, lr, strict=True)
+    ]
     np.testing.assert_allclose(distortion.consistency_mse(GREY, lr), errors, rtol=1e-4)
 
 
@@ -76,7 +91,9 @@ def test_scores_hold_every_column_in_its_unit():
     scores = distortion.scores(noisy(GREY, 5), GREY, lr)
     assert set(scores) == {"psnr", "ssim", "consistency_mse_1e5", "consistency_db"}
     assert {values.shape for values in scores.values()} == {(2,)}
-    np.testing.assert_allclose(scores["consistency_db"], -10 * np.log10(scores["consistency_mse_1e5"] / 1e5))
+    np.testing.assert_allclose(
+        scores["consistency_db"], -10 * np.log10(scores["consistency_mse_1e5"] / 1e5)
+    )
 
 
 def test_values_belong_to_their_own_image_whatever_stands_beside_it():
@@ -94,11 +111,19 @@ def test_on_orl_the_truth_is_consistent_with_its_lr_image_to_8_bits_and_bicubic_
     config.data.hr_size, config.data.lr_size, config.model.image_channels = 64, 16, 1
     split = held_out.load(config, 20)
     truth = distortion.consistency_mse(split.hr, split.lr)
-    assert truth.max() < 1.5 / 12 / 255**2  # the variance of rounding to 8 bits, and some room for a sample of 256 pixels
+    # The variance of rounding to 8 bits, and some room for a sample of 256 pixels
+    assert truth.max() < 1.5 / 12 / 255**2
     bicubic = distortion.consistency_mse(split.bicubic, split.lr)
     assert bicubic.min() > 2 * truth.max()
-    assert 0 < distortion.psnr(split.bicubic, split.hr).min() < distortion.psnr(split.bicubic, split.hr).mean() < 30
-    upsampled = np.asarray(operations.to_uint8(operations.resize(operations.to_float(jnp.asarray(split.lr)), 64, 64)))
+    assert (
+        0
+        < distortion.psnr(split.bicubic, split.hr).min()
+        < distortion.psnr(split.bicubic, split.hr).mean()
+        < 30
+    )
+    upsampled = np.asarray(
+        operations.to_uint8(operations.resize(operations.to_float(jnp.asarray(split.lr)), 64, 64))
+    )
     np.testing.assert_array_equal(split.bicubic, upsampled)
 
 
@@ -106,8 +131,17 @@ def test_on_y_they_equal_scikit_images_too():
     images, references = PAIRS["colour, a little noise"]
     ours, theirs = distortion.luma(images), distortion.luma(references)
     np.testing.assert_allclose(ours[..., 0], rgb2ycbcr(images)[..., 0], atol=1e-9)
-    options = {"gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False, "data_range": 255}
+    options = {
+        "gaussian_weights": True,
+        "sigma": 1.5,
+        "use_sample_covariance": False,
+        "data_range": 255,
+    }
     for i in range(len(images)):
         a, b = ours[i, ..., 0], theirs[i, ..., 0]
-        assert distortion.psnr(ours, theirs)[i] == pytest.approx(peak_signal_noise_ratio(b, a, data_range=255), rel=1e-9)
-        assert distortion.ssim(ours, theirs)[i] == pytest.approx(structural_similarity(b, a, **options), abs=1e-5)
+        assert distortion.psnr(ours, theirs)[i] == pytest.approx(
+            peak_signal_noise_ratio(b, a, data_range=255), rel=1e-9
+        )
+        assert distortion.ssim(ours, theirs)[i] == pytest.approx(
+            structural_similarity(b, a, **options), abs=1e-5
+        )

@@ -23,7 +23,9 @@ def statistics(values: np.ndarray, batch: int = 64, **options) -> Statistics:
 
 
 def test_fid_equals_torch_fidelitys():
-    assert distributions.fid(statistics(A), Reference.of("b", statistics(B))) == pytest.approx(GOLDENS["fid"], rel=1e-6)
+    assert distributions.fid(statistics(A), Reference.of("b", statistics(B))) == pytest.approx(
+        GOLDENS["fid"], rel=1e-6
+    )
 
 
 def test_kid_equals_torch_fidelitys():
@@ -31,19 +33,27 @@ def test_kid_equals_torch_fidelitys():
 
 
 def test_precision_and_recall_equal_torch_fidelitys():
-    assert distributions.precision_recall(A, B) == pytest.approx(tuple(GOLDENS["precision_recall"]), rel=1e-6)
+    assert distributions.precision_recall(A, B) == pytest.approx(
+        tuple(GOLDENS["precision_recall"]), rel=1e-6
+    )
 
 
 def test_the_inception_score_equals_torch_fidelitys():
-    assert distributions.inception_score(A) == pytest.approx(tuple(GOLDENS["inception_score"]), rel=1e-6)
+    assert distributions.inception_score(A) == pytest.approx(
+        tuple(GOLDENS["inception_score"]), rel=1e-6
+    )
 
 
 def test_fid_of_gaussians_is_what_the_formula_says_and_zero_of_a_set_with_itself():
     rng = np.random.default_rng(0)
     x = rng.normal(size=(20_000, 3)) * [1, 2, 3]
     y = rng.normal(size=(20_000, 3)) * [2, 2, 1] + [1, 0, 0]
-    assert distributions.fid(statistics(x), Reference.of("y", statistics(y))) == pytest.approx(1 + 1 + 0 + 4, rel=0.05)
-    assert distributions.fid(statistics(x), Reference.of("x", statistics(x))) == pytest.approx(0, abs=1e-9)
+    assert distributions.fid(statistics(x), Reference.of("y", statistics(y))) == pytest.approx(
+        1 + 1 + 0 + 4, rel=0.05
+    )
+    assert distributions.fid(statistics(x), Reference.of("x", statistics(x))) == pytest.approx(
+        0, abs=1e-9
+    )
 
 
 def test_streamed_statistics_are_those_of_all_at_once_whatever_the_batches_and_far_from_zero():
@@ -51,7 +61,9 @@ def test_streamed_statistics_are_those_of_all_at_once_whatever_the_batches_and_f
     for batch in (1, 7, 600):
         found = statistics(values, batch)
         np.testing.assert_allclose(found.mu, values.astype(np.float64).mean(0), rtol=1e-12)
-        np.testing.assert_allclose(found.sigma, np.cov(values.astype(np.float64), rowvar=False), rtol=1e-7, atol=1e-9)
+        np.testing.assert_allclose(
+            found.sigma, np.cov(values.astype(np.float64), rowvar=False), rtol=1e-7, atol=1e-9
+        )
         np.testing.assert_array_equal(found.sample, values)
 
 

@@ -24,11 +24,14 @@ def test_samples_of_the_posterior_have_the_promised_calibration():
     samples, truth = drawn(12.0)
     np.testing.assert_allclose(diversity.spread_to_error(samples, truth), 1, atol=0.03)
     np.testing.assert_allclose(diversity.coverage(samples, truth), (S - 1) / (S + 1), atol=0.02)
-    np.testing.assert_allclose(diversity.deviation(samples), 12 * 0.965, rtol=0.02)  # the mean of 8 samples' own deviations
+    # The mean of 8 samples' own deviations
+    np.testing.assert_allclose(diversity.deviation(samples), 12 * 0.965, rtol=0.02)
 
 
 @pytest.mark.fast
-@pytest.mark.parametrize(("spread", "less"), [(4.0, True), (30.0, False)], ids=["overconfident", "too wild"])
+@pytest.mark.parametrize(
+    ("spread", "less"), [(4.0, True), (30.0, False)], ids=["overconfident", "too wild"]
+)
 def test_samples_that_are_too_alike_or_too_different_show(spread, less):
     samples, truth = drawn(spread)
     assert (diversity.spread_to_error(samples, truth) < 1).all() == less
@@ -47,7 +50,9 @@ def test_equal_samples_have_no_spread_and_cover_what_they_equal_by_half():
 def test_pairwise_lpips_is_the_mean_over_all_pairs_and_0_for_equal_ones():
     rng = np.random.default_rng(0)
     photo = skimage.data.astronaut()[40:72, 200:232]
-    samples = np.stack([np.stack([np.clip(photo + rng.normal(0, 9, photo.shape), 0, 255)] * 2) for _ in range(3)])
+    samples = np.stack(
+        [np.stack([np.clip(photo + rng.normal(0, 9, photo.shape), 0, 255)] * 2) for _ in range(3)]
+    )
     samples = samples.astype(np.uint8)
     samples[:, 1] = samples[0, 1]
     pairs = [lpips(samples[i], samples[j])[0] for i, j in ((0, 1), (0, 2), (1, 2))]

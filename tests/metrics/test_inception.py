@@ -24,7 +24,9 @@ def inception_file(tmp_path_factory):
 
 
 @pytest.mark.parametrize(("height", "width"), [(64, 48), (320, 330)])
-def test_inception_equals_torch_fidelitys_on_images_smaller_and_larger_than_its_input(inception_file, height, width):
+def test_inception_equals_torch_fidelitys_on_images_smaller_and_larger_than_its_input(
+    inception_file, height, width
+):
     features, logits = inception.load(inception_file)(images(height, width))
     wanted, wanted_logits = GOLDENS[f"inception_{height}"], GOLDENS[f"inception_logits_{height}"]
     np.testing.assert_allclose(features, wanted, rtol=1e-4, atol=1e-4 * wanted.std())
@@ -34,7 +36,9 @@ def test_inception_equals_torch_fidelitys_on_images_smaller_and_larger_than_its_
 def test_grey_images_are_their_own_three_channels_and_the_resize_matters(inception_file):
     grey = images(64, 48)[..., :1]
     network = inception.load(inception_file)
-    np.testing.assert_allclose(network(grey).features, network(np.repeat(grey, 3, -1)).features, rtol=1e-5)
+    np.testing.assert_allclose(
+        network(grey).features, network(np.repeat(grey, 3, -1)).features, rtol=1e-5
+    )
     other = inception.load(inception_file, "antialiased-bilinear")(grey).features
     assert np.abs(other - network(grey).features).max() > 1e-2
 
@@ -42,18 +46,26 @@ def test_grey_images_are_their_own_three_channels_and_the_resize_matters(incepti
 def test_the_two_resizes_are_what_they_are_called():
     ramp = np.broadcast_to(np.arange(20, dtype=np.float32)[None, None, :, None], (1, 4, 20, 3))
     old = np.asarray(inception._resize(jnp.asarray(ramp), "tf1-bilinear"))
-    np.testing.assert_allclose(old[0, 0, :, 0], np.minimum(np.arange(299) * 20 / 299, 19), atol=1e-4)
-    fine = np.tile(np.array([0, 255], np.float32), 598)[None, None, :, None] * np.ones((1, 1196, 1, 3), np.float32)
+    np.testing.assert_allclose(
+        old[0, 0, :, 0], np.minimum(np.arange(299) * 20 / 299, 19), atol=1e-4
+    )
+    fine = np.tile(np.array([0, 255], np.float32), 598)[None, None, :, None] * np.ones(
+        (1, 1196, 1, 3), np.float32
+    )
     smoothed = np.asarray(inception._resize(jnp.asarray(fine), "antialiased-bilinear"))
     assert np.abs(smoothed - 127.5).max() < 16  # stripes of one pixel are gone
-    assert np.abs(np.asarray(inception._resize(jnp.asarray(fine), "tf1-bilinear")) - 127.5).max() > 100
+    assert (
+        np.abs(np.asarray(inception._resize(jnp.asarray(fine), "tf1-bilinear")) - 127.5).max() > 100
+    )
 
 
 def test_resnet_equals_torchvisions(tmp_path):
     path = tmp_path / "resnet50.safetensors"
     save_file(random_weights(resnet.shapes(), 1), path)
     found = np.asarray(resnet.load(path)(images(224, 224)))
-    np.testing.assert_allclose(found, GOLDENS["resnet"], rtol=1e-4, atol=1e-4 * GOLDENS["resnet"].std())
+    np.testing.assert_allclose(
+        found, GOLDENS["resnet"], rtol=1e-4, atol=1e-4 * GOLDENS["resnet"].std()
+    )
 
 
 @pytest.mark.fast
@@ -65,7 +77,8 @@ def test_accuracy_counts_the_best_classes():
 
 @pytest.mark.fast
 @pytest.mark.parametrize(
-    ("load", "flag", "file"), [(inception.load, "--inception", "2015-12-05"), (resnet.load, "--classifier", "0676ba61")]
+    ("load", "flag", "file"),
+    [(inception.load, "--inception", "2015-12-05"), (resnet.load, "--classifier", "0676ba61")],
 )
 def test_without_weights_the_error_says_which_file_is_needed(tmp_path, load, flag, file):
     with pytest.raises(UserError, match=f"{flag}=PATH of .*{file}"):

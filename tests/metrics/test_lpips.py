@@ -20,7 +20,9 @@ def pair():
     photo = skimage.data.astronaut()
     crops = np.stack([photo[y : y + 64, x : x + 64] for y, x in ((40, 180), (200, 60), (300, 300))])
     small = [Image.fromarray(crop).resize((16, 16), Image.Resampling.BICUBIC) for crop in crops]
-    return np.stack([np.asarray(image.resize((64, 64), Image.Resampling.BICUBIC)) for image in small]), crops
+    return np.stack(
+        [np.asarray(image.resize((64, 64), Image.Resampling.BICUBIC)) for image in small]
+    ), crops
 
 
 @pytest.mark.parametrize("network", SMALLEST)
@@ -29,7 +31,11 @@ def test_it_equals_the_package_the_weights_are_from(pair, network):
 
     images, references = (np.asarray(batch, np.float32) / 127.5 - 1 for batch in pair)
     weights = {"params": pickle.loads(module.find_file(network).read_bytes())}
-    with jax.numpy_rank_promotion("allow"), jax.numpy_dtype_promotion("standard"), jax.default_matmul_precision("highest"):
+    with (
+        jax.numpy_rank_promotion("allow"),
+        jax.numpy_dtype_promotion("standard"),
+        jax.default_matmul_precision("highest"),
+    ):
         wanted = LPIPS(net_type=module.NETWORKS[network]).apply(weights, images, references)
     found = lpips(*pair, network)
     np.testing.assert_allclose(found, np.ravel(wanted), atol=1e-5)
@@ -42,7 +48,9 @@ def test_float_and_grey_images_are_the_same_as_their_uint8_and_rgb(pair):
     floats = [np.asarray(batch, np.float32) / 127.5 - 1 for batch in pair]
     np.testing.assert_allclose(lpips(*floats), lpips(images, references), atol=1e-6)
     grey = [batch[..., :1] for batch in pair]
-    np.testing.assert_allclose(lpips(*grey), lpips(*(np.repeat(batch, 3, -1) for batch in grey)), atol=1e-6)
+    np.testing.assert_allclose(
+        lpips(*grey), lpips(*(np.repeat(batch, 3, -1) for batch in grey)), atol=1e-6
+    )
 
 
 @pytest.mark.fast

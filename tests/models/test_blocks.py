@@ -37,7 +37,9 @@ def test_downsample_averages_patches_and_upsample_repeats_pixels():
     np.testing.assert_array_equal(upsample(X), x.repeat(2, axis=1).repeat(2, axis=2))
 
 
-@pytest.mark.parametrize(("resample", "change"), [("none", lambda x: x), ("down", downsample), ("up", upsample)])
+@pytest.mark.parametrize(
+    ("resample", "change"), [("none", lambda x: x), ("down", downsample), ("up", upsample)]
+)
 def test_a_new_residual_block_passes_its_resampled_input_on(resample, change):
     scaled, unscaled = ResBlock(8, resample), ResBlock(8, resample, rescale_skip=False)
 
@@ -100,7 +102,9 @@ def test_attention_does_not_know_where_a_pixel_is(head_channels):
     apply = jax.jit(attention.apply)
     out = apply(params, X)
     assert np.abs(out - X * 0.5**0.5).max() > 0.1
-    np.testing.assert_allclose(apply(params, shuffled).reshape(2, 24, 8), out.reshape(2, 24, 8)[:, order], atol=1e-4)
+    np.testing.assert_allclose(
+        apply(params, shuffled).reshape(2, 24, 8), out.reshape(2, 24, 8)[:, order], atol=1e-4
+    )
 
 
 def test_attention_is_softmax_of_scaled_products_in_each_head():
@@ -114,6 +118,10 @@ def test_attention_is_softmax_of_scaled_products_in_each_head():
     qkv = normal.reshape(2, 24, 8) @ weights["qkv"]["kernel"][0, 0] + weights["qkv"]["bias"]
     q, k, v = np.split(qkv.reshape(2, 24, 2, 12), 3, axis=-1)
     scores = np.exp(np.einsum("bqhc,bkhc->bhqk", q, k) / np.sqrt(4))
-    mixed = np.einsum("bhqk,bkhc->bqhc", scores / scores.sum(-1, keepdims=True), v).reshape(2, 24, 8)
+    mixed = np.einsum("bhqk,bkhc->bqhc", scores / scores.sum(-1, keepdims=True), v).reshape(
+        2, 24, 8
+    )
     expected = x.reshape(2, 24, 8) + mixed @ weights["out"]["kernel"][0, 0] + weights["out"]["bias"]
-    np.testing.assert_allclose(attention.apply({"params": params}, X).reshape(2, 24, 8), expected, atol=1e-3)
+    np.testing.assert_allclose(
+        attention.apply({"params": params}, X).reshape(2, 24, 8), expected, atol=1e-3
+    )

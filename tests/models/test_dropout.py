@@ -19,9 +19,12 @@ def test_the_hash_is_a_bijection_of_which_each_bit_flips_half_of_the_others():
     numbers = np.random.default_rng(0).choice(2**32, 2**16, replace=False).astype(np.uint32)
     assert len(np.unique(np.asarray(mix(jnp.asarray(numbers))))) == len(numbers)
     for bit in range(32):
-        flipped = np.asarray(mix(jnp.asarray(numbers)) ^ mix(jnp.asarray(numbers ^ np.uint32(1 << bit))))
+        flipped = np.asarray(
+            mix(jnp.asarray(numbers)) ^ mix(jnp.asarray(numbers ^ np.uint32(1 << bit)))
+        )
         share = ((flipped[:, None] >> np.arange(32, dtype=np.uint32)) & 1).mean(0)
-        assert np.all(np.abs(share - 0.5) < 0.05), bit  # 2¹⁶ draws have a standard deviation of 0.002
+        # 2¹⁶ draws have a standard deviation of 0.002
+        assert np.all(np.abs(share - 0.5) < 0.05), bit
 
 
 @pytest.mark.parametrize("rate", [0.1, 0.2, 0.5, 0.99])
@@ -59,5 +62,7 @@ def test_the_mask_does_not_depend_on_how_the_batch_is_split_over_devices():
     mesh = jax.make_mesh((8,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
     split = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("data"))
     one = jax.jit(lambda key: keep_mask(key, 0.3, (16, 4, 4, 3)))(jax.random.key(5))
-    eight = jax.jit(lambda key: keep_mask(key, 0.3, (16, 4, 4, 3)), out_shardings=split)(jax.random.key(5))
+    eight = jax.jit(lambda key: keep_mask(key, 0.3, (16, 4, 4, 3)), out_shardings=split)(
+        jax.random.key(5)
+    )
     np.testing.assert_array_equal(one, eight)

@@ -40,24 +40,39 @@ def test_value_and_gradients_are_those_of_flax(form, silu):
 def test_the_gradient_of_its_own_is_for_the_cpu_alone():
     arguments = [jax.ShapeDtypeStruct(shape, jnp.float32) for shape in ((1, 4, 4, 8), (8,), (8,))]
     program = jax.jit(jax.grad(lambda *args: group_norm(*args, 2, True).sum())).trace(*arguments)
-    default = jax.jit(jax.grad(lambda *args: normalization._value(*args, 2, True).sum())).trace(*arguments)
-    texts = {name: program.lower(lowering_platforms=(name,)).as_text() for name in ("cpu", "tpu", "cuda")}
+    default = jax.jit(jax.grad(lambda *args: normalization._value(*args, 2, True).sum())).trace(
+        *arguments
+    )
+    texts = {
+        name: program.lower(lowering_platforms=(name,)).as_text() for name in ("cpu", "tpu", "cuda")
+    }
     count = {name: text.count("stablehlo.multiply") for name, text in texts.items()}
-    assert count["tpu"] == count["cuda"] == default.lower(lowering_platforms=("tpu",)).as_text().count("stablehlo.multiply")
+    assert (
+        count["tpu"]
+        == count["cuda"]
+        == default.lower(lowering_platforms=("tpu",)).as_text().count("stablehlo.multiply")
+    )
     assert count["cpu"] != count["tpu"]
 
 
 @pytest.mark.parametrize(("channels", "groups"), [(32, 8), (128, 32), (512, 32), (6, 1), (96, 24)])
 def test_at_most_32_groups_of_at_least_4_channels(channels, groups, monkeypatch):
     seen = []
-    monkeypatch.setattr(normalization, "group_norm", lambda x, scale, bias, groups, silu: seen.append(groups) or x)
-    jax.eval_shape(functools.partial(GroupNorm(jnp.float32).init, jax.random.key(0)), jnp.zeros((1, 2, 2, channels)))
+    monkeypatch.setattr(
+        normalization, "group_norm", lambda x, scale, bias, groups, silu: seen.append(groups) or x
+    )
+    jax.eval_shape(
+        functools.partial(GroupNorm(jnp.float32).init, jax.random.key(0)),
+        jnp.zeros((1, 2, 2, channels)),
+    )
     assert seen == [groups]
 
 
 def test_bfloat16_in_and_out_with_statistics_in_float32():
     x = drawn(1, 16, 16, 8, offset=100.0)
-    exact = group_norm(x.astype(jnp.bfloat16).astype(jnp.float32), jnp.ones(8), jnp.zeros(8), 2, False)
+    exact = group_norm(
+        x.astype(jnp.bfloat16).astype(jnp.float32), jnp.ones(8), jnp.zeros(8), 2, False
+    )
     rounded = group_norm(x.astype(jnp.bfloat16), jnp.ones(8), jnp.zeros(8), 2, False)
     assert rounded.dtype == jnp.bfloat16
     np.testing.assert_allclose(rounded.astype(jnp.float32), exact, rtol=2**-7, atol=1e-3)

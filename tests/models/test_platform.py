@@ -12,7 +12,10 @@ pytestmark = pytest.mark.fast
 
 @pytest.mark.parametrize(
     ("default", "tpu"),
-    [(platform._downsample, platform._downsample_matrix), (platform._upsample, platform._upsample_matrix)],
+    [
+        (platform._downsample, platform._downsample_matrix),
+        (platform._upsample, platform._upsample_matrix),
+    ],
 )
 def test_the_tpu_resamples_as_all_others_do(default, tpu):
     rng = np.random.default_rng(0)
@@ -20,7 +23,9 @@ def test_the_tpu_resamples_as_all_others_do(default, tpu):
     (value, pullback), (tpu_value, tpu_pullback) = jax.vjp(default, x), jax.vjp(tpu, x)
     np.testing.assert_allclose(tpu_value, value, rtol=1e-6, atol=1e-6)
     gradient = jnp.asarray(rng.normal(size=value.shape), jnp.float32)
-    np.testing.assert_allclose(tpu_pullback(gradient)[0], pullback(gradient)[0], rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(
+        tpu_pullback(gradient)[0], pullback(gradient)[0], rtol=1e-5, atol=1e-5
+    )
 
 
 def test_the_platform_is_chosen_when_the_program_is_compiled():

@@ -21,22 +21,34 @@ KEY = jax.random.key(3)
 
 
 def norms(gradient):
-    return {name: float(sum(jnp.square(leaf).sum() for leaf in jax.tree.leaves(part))) for name, part in gradient.items()}
+    return {
+        name: float(sum(jnp.square(leaf).sum() for leaf in jax.tree.leaves(part)))
+        for name, part in gradient.items()
+    }
 
 
 def test_the_loss_is_the_sum_of_the_predictor_s_and_the_refiner_s_and_the_guess_learns_from_its_own_alone():
     checkpoint = refining_checkpoint()
     method, params = checkpoint.method, checkpoint.params
-    loss, gradient = jax.value_and_grad(lambda params: method.loss(params, IMAGES, KEY, False).mean())(params)
+    loss, gradient = jax.value_and_grad(
+        lambda params: method.loss(params, IMAGES, KEY, False).mean()
+    )(params)
     regression = Method(_as(checkpoint.config, "regression"))
-    alone, own = jax.value_and_grad(lambda part: regression.loss({"predictor": part}, IMAGES, KEY, False).mean())(
-        params["predictor"]
-    )
+    alone, own = jax.value_and_grad(
+        lambda part: regression.loss({"predictor": part}, IMAGES, KEY, False).mean()
+    )(params["predictor"])
     assert 0 < alone < loss
-    # the last convolution makes the guess and nothing else: whatever the refiner asks for, it must not move
-    np.testing.assert_allclose(gradient["predictor"]["out"]["kernel"], own["out"]["kernel"], rtol=1e-4, atol=1e-6)
+    # the last convolution makes the guess and nothing else: whatever the refiner asks for, it must
+    # not move
+    np.testing.assert_allclose(
+        gradient["predictor"]["out"]["kernel"], own["out"]["kernel"], rtol=1e-4, atol=1e-6
+    )
     # its trunk makes the features too
-    assert not np.allclose(gradient["predictor"]["block_0"]["conv_0"]["kernel"], own["block_0"]["conv_0"]["kernel"], rtol=1e-2)
+    assert not np.allclose(
+        gradient["predictor"]["block_0"]["conv_0"]["kernel"],
+        own["block_0"]["conv_0"]["kernel"],
+        rtol=1e-2,
+    )
     assert norms(gradient)["denoiser"] > 0
 
 
@@ -52,7 +64,9 @@ def test_a_regression_is_the_predictor_alone_and_makes_the_guess_that_is_refined
     shapes = jax.eval_shape(regression.init, KEY)
     assert set(shapes) == {"predictor"}
     upsampled = jax.random.normal(KEY, (2, 16, 16, 1))
-    guess = regression.denoiser({"predictor": checkpoint.params["predictor"]})(upsampled, upsampled, jnp.ones(2))
+    guess = regression.denoiser({"predictor": checkpoint.params["predictor"]})(
+        upsampled, upsampled, jnp.ones(2)
+    )
     condition = checkpoint.method.condition(checkpoint.params, upsampled)
     assert condition.shape == (2, 16, 16, checkpoint.method.condition_channels) == (2, 16, 16, 3)
     np.testing.assert_allclose(regression.decode(guess, upsampled), condition[..., :1], atol=1e-6)
@@ -61,7 +75,9 @@ def test_a_regression_is_the_predictor_alone_and_makes_the_guess_that_is_refined
 def test_a_student_keeps_its_teacher_s_predictor():
     checkpoint = refining_checkpoint("distill")
     method = checkpoint.method
-    gradient = jax.grad(lambda params: method.loss(params, IMAGES, KEY, True, checkpoint.params).mean())(checkpoint.params)
+    gradient = jax.grad(
+        lambda params: method.loss(params, IMAGES, KEY, True, checkpoint.params).mean()
+    )(checkpoint.params)
     found = norms(gradient)
     assert found["predictor"] == 0
     assert found["denoiser"] > 0
@@ -71,12 +87,15 @@ def test_both_networks_are_told_of_the_input_s_noise():
     checkpoint = refining_checkpoint()
     upsampled = jax.random.normal(KEY, (1, 16, 16, 1))
     clean, noisy = (
-        checkpoint.method.condition(checkpoint.params, upsampled, {"noise": jnp.full(1, noise)}) for noise in (0.0, 4.0)
+        checkpoint.method.condition(checkpoint.params, upsampled, {"noise": jnp.full(1, noise)})
+        for noise in (0.0, 4.0)
     )
     assert float(jnp.abs(clean - noisy).max()) > 1e-3
     gamma = jnp.full((1,), 0.5)
     answers = [
-        checkpoint.method.denoiser(checkpoint.params, {"noise": jnp.full(1, noise)})(clean, upsampled, gamma)
+        checkpoint.method.denoiser(checkpoint.params, {"noise": jnp.full(1, noise)})(
+            clean, upsampled, gamma
+        )
         for noise in (0.0, 4.0)
     ]
     assert float(jnp.abs(answers[0] - answers[1]).max()) > 1e-4
@@ -86,7 +105,9 @@ def test_a_picture_does_not_depend_on_its_tiles():
     """No statistics over a tile, and what padding reaches at its edges has no weight: a sixteenth of it, here 5 LR pixels."""
     checkpoint = refining_checkpoint()
     picture = np.random.default_rng(2).integers(0, 256, (130, 120), np.uint8)
-    small, large = (Upscaler(checkpoint, tile=tile)(picture, seed=1, match_input=False) for tile in (160, 224))
+    small, large = (
+        Upscaler(checkpoint, tile=tile)(picture, seed=1, match_input=False) for tile in (160, 224)
+    )
     assert np.abs(small.astype(int) - large).max() <= 1
     assert small.std() > 10
 
@@ -119,9 +140,12 @@ def test_with_the_gain_of_flat_regions_the_denoiser_is_the_best_linear_estimate_
     y_t = np.sqrt(gamma) * y_0 + np.sqrt(1 - gamma) * epsilon
     v = np.sqrt(gamma) * epsilon - np.sqrt(1 - gamma) * y_0
     params = jax.tree.map(jnp.zeros_like, checkpoint.params)
-    params["denoiser"]["out"]["bias"] = jnp.array([0.0, 1 - FLATTEST**2])  # no image, a constant gain
+    # No image, a constant gain
+    params["denoiser"]["out"]["bias"] = jnp.array([0.0, 1 - FLATTEST**2])
     told = {"noise": jnp.zeros(64)}
-    found = checkpoint.method.model.apply({"params": params}, jnp.zeros((64, 16, 16, 3)), y_t, jnp.full(64, gamma), told=told)
+    found = checkpoint.method.model.apply(
+        {"params": params}, jnp.zeros((64, 16, 16, 3)), y_t, jnp.full(64, gamma), told=told
+    )
     best = float((v * y_t).sum() / jnp.square(y_t).sum())  # least squares
     np.testing.assert_allclose(found, best * y_t, rtol=0.1, atol=0.03)
 

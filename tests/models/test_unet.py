@@ -1,4 +1,7 @@
-"""The whole network, tiny. Its shapes are traced, not run; where it runs, all weights are random: a new one outputs zeros."""
+"""The whole network, tiny.
+
+Its shapes are traced, not run; where it runs, all weights are random: a new one outputs zeros.
+"""
 
 import functools
 
@@ -13,13 +16,23 @@ from sr3_jax.models import UNet, build_model
 from sr3_jax.models.blocks import GammaEmbedding, ResBlock, SelfAttention
 from sr3_jax.models.dropout import Dropout
 
-TINY = {"channels": 8, "multipliers": (1, 2), "blocks": 1, "attention": (4,), "out_channels": 3, "size": 8}
-FEWER_BLOCKS = TINY | {"multipliers": (1,), "blocks": 0, "attention": ()}  # three blocks: quick to compile
+TINY = {
+    "channels": 8,
+    "multipliers": (1, 2),
+    "blocks": 1,
+    "attention": (4,),
+    "out_channels": 3,
+    "size": 8,
+}
+# Three blocks: quick to compile
+FEWER_BLOCKS = TINY | {"multipliers": (1,), "blocks": 0, "attention": ()}
 
 
 def inputs(size=8, batch=2, channels=3):
     rng = np.random.default_rng(0)
-    condition, y_t = (jnp.asarray(rng.normal(size=(batch, size, size, channels)), jnp.float32) for _ in range(2))
+    condition, y_t = (
+        jnp.asarray(rng.normal(size=(batch, size, size, channels)), jnp.float32) for _ in range(2)
+    )
     return condition, y_t, jnp.linspace(0.2, 0.9, batch)
 
 
@@ -31,11 +44,17 @@ def shapes(model, *args):
 
 def random_params(model, *args):
     rng = np.random.default_rng(1)
-    return jax.tree.map(lambda leaf: jnp.asarray(0.3 * rng.normal(size=leaf.shape), leaf.dtype), shapes(model, *args)[0])
+    return jax.tree.map(
+        lambda leaf: jnp.asarray(0.3 * rng.normal(size=leaf.shape), leaf.dtype),
+        shapes(model, *args)[0],
+    )
 
 
 def names(params):
-    return [jax.tree_util.keystr(path, simple=True, separator="/") for path, _ in jax.tree_util.tree_leaves_with_path(params)]
+    return [
+        jax.tree_util.keystr(path, simple=True, separator="/")
+        for path, _ in jax.tree_util.tree_leaves_with_path(params)
+    ]
 
 
 VARIANTS = {
@@ -74,7 +93,9 @@ def bfloat16():
 
 @pytest.mark.fast
 @pytest.mark.parametrize("injection", ["add", "scale_shift"])
-def test_bfloat16_stays_bfloat16_from_block_to_block_between_float32_parameters_and_a_float32_image(bfloat16, injection):
+def test_bfloat16_stays_bfloat16_from_block_to_block_between_float32_parameters_and_a_float32_image(
+    bfloat16, injection
+):
     model = UNet(**TINY, dtype=bfloat16, gamma_injection=injection)
     params, output = shapes(model, *inputs())
     assert {leaf.dtype for leaf in jax.tree.leaves(params)} == {jnp.dtype("float32")}
@@ -83,7 +104,9 @@ def test_bfloat16_stays_bfloat16_from_block_to_block_between_float32_parameters_
     def features(params):
         blocks = (ResBlock, SelfAttention, GammaEmbedding)
         is_block = lambda module, _: isinstance(module, blocks)  # noqa: E731
-        return model.apply({"params": params}, *inputs(), capture_intermediates=is_block, mutable=["intermediates"])[1]
+        return model.apply(
+            {"params": params}, *inputs(), capture_intermediates=is_block, mutable=["intermediates"]
+        )[1]
 
     inside = jax.tree.leaves(jax.eval_shape(features, params))
     assert len(inside) == 15
@@ -97,10 +120,13 @@ def test_options_change_the_parameters_that_they_name_and_no_others():
 
     base = layers()
     assert layers(head_channels=8) == layers(remat=(0, 1)) == layers(dropout=0.5) == base
-    assert {name.split("/")[0] for name in base ^ layers(resample="plain")} == {"down_0_resample", "up_1_resample"}
-    assert {name.split("/")[0] for name in base - layers(attention=())} == {"down_1_0_attention"} | {
-        f"up_1_{i}_attention" for i in range(2)
+    assert {name.split("/")[0] for name in base ^ layers(resample="plain")} == {
+        "down_0_resample",
+        "up_1_resample",
     }
+    assert {name.split("/")[0] for name in base - layers(attention=())} == {
+        "down_1_0_attention"
+    } | {f"up_1_{i}_attention" for i in range(2)}
 
 
 @pytest.mark.fast
@@ -114,12 +140,19 @@ def test_the_regression_network_takes_the_condition_alone_and_knows_no_gamma():
 
 @pytest.mark.parametrize("regression", [False, True], ids=["sr3", "regression"])
 @pytest.mark.parametrize(("flaw", "strong"), [("noise", 9.0), ("blur", 1.5)])
-def test_a_flaw_of_the_input_means_nothing_to_a_new_network_and_something_to_a_trained_one(regression, flaw, strong):
+def test_a_flaw_of_the_input_means_nothing_to_a_new_network_and_something_to_a_trained_one(
+    regression, flaw, strong
+):
     kind = {"gamma_embedding": "none"} if regression else {}
     given = inputs()[:1] if regression else inputs()
-    model, without = UNet(**(FEWER_BLOCKS | kind), signals=((flaw, 1.0),)), UNet(**(FEWER_BLOCKS | kind))
+    model, without = (
+        UNet(**(FEWER_BLOCKS | kind), signals=((flaw, 1.0),)),
+        UNet(**(FEWER_BLOCKS | kind)),
+    )
     new = set(names(shapes(model, *given)[0])) - set(names(shapes(without, *given)[0]))
-    assert {name.split("/")[0] for name in new if "up_" not in name and "middle" not in name} == {f"input_{flaw}_embedding"}
+    assert {name.split("/")[0] for name in new if "up_" not in name and "middle" not in name} == {
+        f"input_{flaw}_embedding"
+    }
     params = random_params(model, *given)
     run = jax.jit(lambda params, sigma: model.apply({"params": params}, *given, told={flaw: sigma}))
     clean, flawed = (run(params, jnp.full(2, sigma)) for sigma in (0.0, strong))
@@ -128,7 +161,8 @@ def test_a_flaw_of_the_input_means_nothing_to_a_new_network_and_something_to_a_t
     muted = params | {f"input_{flaw}_embedding": fresh}
     np.testing.assert_array_equal(run(muted, jnp.zeros(2)), run(muted, jnp.full(2, strong)))
     np.testing.assert_array_equal(
-        model.apply({"params": params}, *given), model.apply({"params": params}, *given, told={flaw: jnp.zeros(2)})
+        model.apply({"params": params}, *given),
+        model.apply({"params": params}, *given, told={flaw: jnp.zeros(2)}),
     )
 
 
@@ -139,19 +173,25 @@ def test_any_size_that_the_levels_divide_will_do_with_the_same_parameters(size):
     image = jax.ShapeDtypeStruct((1, *size, 3), jnp.float32)
     params, output = shapes(model, image, image, jax.ShapeDtypeStruct((1,), jnp.float32))
     assert output.shape == (1, *size, 3)
-    assert jax.tree.map(lambda leaf: leaf.shape, params) == jax.tree.map(lambda leaf: leaf.shape, shapes(model, *inputs())[0])
+    assert jax.tree.map(lambda leaf: leaf.shape, params) == jax.tree.map(
+        lambda leaf: leaf.shape, shapes(model, *inputs())[0]
+    )
 
 
 @functools.cache
 def tiny():
     """(random parameters, the compiled network)."""
     model = UNet(**TINY)
-    return random_params(model, *inputs()), jax.jit(lambda params, *args: model.apply({"params": params}, *args))
+    return random_params(model, *inputs()), jax.jit(
+        lambda params, *args: model.apply({"params": params}, *args)
+    )
 
 
 def test_a_new_network_outputs_zeros():
     params, network = tiny()
-    new_out = jax.jit(lambda key: UNet(**TINY).init(key, *inputs())["params"]["out"])(jax.random.key(0))
+    new_out = jax.jit(lambda key: UNet(**TINY).init(key, *inputs())["params"]["out"])(
+        jax.random.key(0)
+    )
     assert np.abs(network(params, *inputs())).min() > 0
     np.testing.assert_array_equal(network(params | {"out": new_out}, *inputs()), 0)
 
@@ -169,7 +209,10 @@ def test_the_output_depends_on_condition_noisy_image_and_level_of_its_own_image_
 
 def test_bfloat16_computes_the_same_network_roughly(bfloat16):
     params = {"params": random_params(UNet(**FEWER_BLOCKS), *inputs())}
-    full, half = (jax.jit(UNet(**FEWER_BLOCKS, dtype=dtype).apply)(params, *inputs()) for dtype in (jnp.float32, bfloat16))
+    full, half = (
+        jax.jit(UNet(**FEWER_BLOCKS, dtype=dtype).apply)(params, *inputs())
+        for dtype in (jnp.float32, bfloat16)
+    )
     assert 0 < np.abs(half - full).max() < 0.1 * np.abs(full).max()
 
 
@@ -177,15 +220,23 @@ def test_recomputing_activations_changes_neither_output_nor_gradient():
     params = random_params(UNet(**FEWER_BLOCKS), *inputs())
 
     def loss(**fields):
-        return lambda params: jnp.mean(UNet(**FEWER_BLOCKS, **fields).apply({"params": params}, *inputs()) ** 2)
+        return lambda params: jnp.mean(
+            UNet(**FEWER_BLOCKS, **fields).apply({"params": params}, *inputs()) ** 2
+        )
 
     plain, remat = loss(), loss(remat=(0,))
     assert "remat" in str(jax.make_jaxpr(remat)(params))
     assert "remat" not in str(jax.make_jaxpr(plain)(params))
-    (value, gradient), (value_again, gradient_again) = (jax.jit(jax.value_and_grad(f))(params) for f in (plain, remat))
+    (value, gradient), (value_again, gradient_again) = (
+        jax.jit(jax.value_and_grad(f))(params) for f in (plain, remat)
+    )
     np.testing.assert_allclose(value_again, value, rtol=1e-5)
     largest = max(float(jnp.abs(leaf).max()) for leaf in jax.tree.leaves(gradient))
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-5 * largest), gradient, gradient_again)
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-5 * largest),
+        gradient,
+        gradient_again,
+    )
 
 
 @pytest.mark.fast
@@ -200,7 +251,10 @@ def test_every_block_is_told_whether_this_is_training(train):
 
     model = UNet(**TINY, dropout=0.5)
     with nn.intercept_methods(listen):
-        jax.eval_shape(lambda key: model.init({"params": key, "dropout": key}, *inputs(), train=train), jax.random.key(0))
+        jax.eval_shape(
+            lambda key: model.init({"params": key, "dropout": key}, *inputs(), train=train),
+            jax.random.key(0),
+        )
     assert told == [train] * 10
 
 
@@ -213,7 +267,9 @@ def test_dropout_acts_in_training_only():
 
     @jax.jit
     def train(seed):
-        return model.apply({"params": params}, *inputs(), train=True, rngs={"dropout": jax.random.key(seed)})
+        return model.apply(
+            {"params": params}, *inputs(), train=True, rngs={"dropout": jax.random.key(seed)}
+        )
 
     assert program(model) == program(without)
     np.testing.assert_array_equal(train(0), train(0))

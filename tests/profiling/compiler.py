@@ -10,4 +10,8 @@ needs_compiler = pytest.mark.skipif(find_spec("libtpu") is None, reason="needs t
 
 def without_settings(environment: Mapping[str, str]) -> dict[str, str]:
     """The environment without what the tests set for their own process."""
-    return {name: value for name, value in environment.items() if not name.startswith(("JAX_", "XLA_", "TPU_"))}
+    return {
+        name: value
+        for name, value in environment.items()
+        if not name.startswith(("JAX_", "XLA_", "TPU_"))
+    }

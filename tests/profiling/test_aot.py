@@ -66,11 +66,25 @@ def made(fits: bool = True, **changes) -> aot.Estimate:
         "compile_seconds": 60.0,
     }
     if fits:
-        numbers |= {"peak_bytes": 10 * GIB, "temporary_bytes": 6 * GIB, "argument_bytes": 4 * GIB, "model_flops": 10**13}
-        numbers |= {"collective_bytes": {"all-reduce": 10**9}, "chip_seconds": 0.08, "collective_seconds": 0.02, "mfu": 0.5}
+        numbers |= {
+            "peak_bytes": 10 * GIB,
+            "temporary_bytes": 6 * GIB,
+            "argument_bytes": 4 * GIB,
+            "model_flops": 10**13,
+        }
+        numbers |= {
+            "collective_bytes": {"all-reduce": 10**9},
+            "chip_seconds": 0.08,
+            "collective_seconds": 0.02,
+            "mfu": 0.5,
+        }
         numbers |= {"matrix_seconds": 0.05, "memory_seconds": 0.06, "hbm_traffic": 5 * 10**10}
     else:
-        numbers |= {"peak_bytes": int(15.9 * GIB), "temporary_bytes": int(11.9 * GIB), "limit_bytes": int(15.75 * GIB)}
+        numbers |= {
+            "peak_bytes": int(15.9 * GIB),
+            "temporary_bytes": int(11.9 * GIB),
+            "limit_bytes": int(15.75 * GIB),
+        }
     return aot.Estimate(**(numbers | changes))
 
 
@@ -117,7 +131,10 @@ def test_by_how_much_it_does_not_fit(monkeypatch, capsys):
     state = estimate.parameter_bytes + estimate.ema_bytes + estimate.optimizer_bytes
     assert estimate.temporary_bytes == estimate.peak_bytes - state == int(15.9 * GIB) - state
     report.show(estimate)
-    assert "DOES NOT FIT: 15.90 GiB estimated, 0.15 GiB more than the 15.75 GiB" in capsys.readouterr().out
+    assert (
+        "DOES NOT FIT: 15.90 GiB estimated, 0.15 GiB more than the 15.75 GiB"
+        in capsys.readouterr().out
+    )
 
 
 @pytest.mark.parametrize("message", [ON_CHIP, "INTERNAL: something else"])
@@ -138,23 +155,42 @@ def changed(config: ConfigDict, line: str) -> ConfigDict:
 
 @pytest.mark.parametrize(
     ("batch", "accumulate", "data", "fsdp"),
-    [(96, 1, -1, 1), (96, 1, 32, 1), (256, 1, -1, 1), (256, 2, 4, 8), (256, 1, 1, -1), (480, 3, -1, 4), (32, 1, -1, 1)],
+    [
+        (96, 1, -1, 1),
+        (96, 1, 32, 1),
+        (256, 1, -1, 1),
+        (256, 2, 4, 8),
+        (256, 1, 1, -1),
+        (480, 3, -1, 4),
+        (32, 1, -1, 1),
+    ],
 )
 def test_all_that_is_advised_is_allowed(batch, accumulate, data, fsdp):
     config = get_config()
-    config.train.batch_size, config.train.accumulate, config.mesh.data, config.mesh.fsdp = batch, accumulate, data, fsdp
+    config.train.batch_size, config.train.accumulate, config.mesh.data, config.mesh.fsdp = (
+        batch,
+        accumulate,
+        data,
+        fsdp,
+    )
     shape = parallel.mesh_shape(config, 32)
-    lines = list(aot.advice(config, made(fits=False, mesh=dict(zip(("data", "fsdp"), shape, strict=True)))))
+    lines = list(
+        aot.advice(config, made(fits=False, mesh=dict(zip(("data", "fsdp"), shape, strict=True))))
+    )
     for line in lines:
         other = changed(config, line)
         config_lib.validate(other)
         parallel.mesh_shape(other, 32)
         assert other != config
-        assert re.search(r": about \d+\.\d GiB, (would fit|not enough alone) \(estimated by scaling\)$", line)
+        assert re.search(
+            r": about \d+\.\d GiB, (would fit|not enough alone) \(estimated by scaling\)$", line
+        )
     assert any("mesh.fsdp=32" in line for line in lines) == (shape[1] < 32)
     assert any("model.remat=(0,)" in line for line in lines)
     assert (
-        any("train.accumulate" in line for line in lines) == any("train.batch_size" in line for line in lines) == (batch > 32)
+        any("train.accumulate" in line for line in lines)
+        == any("train.batch_size" in line for line in lines)
+        == (batch > 32)
     )
 
 
@@ -185,14 +221,21 @@ def test_advice_divides_the_batch_evenly_and_scales():
 def test_advice_for_sampling_is_a_smaller_batch():
     config = aot._as_sampled(get_config(), 4)
     estimate = made(fits=False, what="sample", mesh={"data": 4, "fsdp": 1})
-    assert [line.partition(":")[0] for line in aot.advice(config, estimate)] == ["Upscaler(…, batch_size=8)"]
+    assert [line.partition(":")[0] for line in aot.advice(config, estimate)] == [
+        "Upscaler(…, batch_size=8)"
+    ]
 
 
 @pytest.mark.slow
 @needs_compiler
 def test_what_the_compiler_refuses_is_told_by_how_much(tmp_path):
     """Half a minute, with the real compiler."""
-    fields = {"train.batch_size": 2**15, "model.multipliers": "(1,)", "model.attention": "()", "model.middle_attention": False}
+    fields = {
+        "train.batch_size": 2**15,
+        "model.multipliers": "(1,)",
+        "model.attention": "()",
+        "model.middle_attention": False,
+    }
     done = subprocess.run(
         [
             *(sys.executable, "-m", "sr3_jax", "compile", "--json", "--topology=v5e:2x2"),
@@ -209,7 +252,10 @@ def test_what_the_compiler_refuses_is_told_by_how_much(tmp_path):
     assert found["limit_bytes"]["value"] == 15.75 * GIB
     assert found["peak_bytes"]["value"] > 20 * GIB
     assert found["mfu"] == {"value": None, "estimated": True, "source": None}
-    assert any(line.startswith("--config.model.remat=(0,): ") and "would fit" in line for line in found["advice"])
+    assert any(
+        line.startswith("--config.model.remat=(0,): ") and "would fit" in line
+        for line in found["advice"]
+    )
 
 
 # -- the report
@@ -222,21 +268,44 @@ def test_each_number_in_json_has_its_source():
     assert numbers.keys() == aot.SOURCES.keys()
     for name, number in numbers.items():
         assert number.keys() == {"value", "estimated", "source"}, name
-        assert (number["value"] is None) == (number["source"] is None) == (name == "limit_bytes"), name
-    assert found["peak_bytes"] == {"value": 10 * GIB, "estimated": True, "source": aot.SOURCES["peak_bytes"][0]}
+        assert (number["value"] is None) == (number["source"] is None) == (name == "limit_bytes"), (
+            name
+        )
+    assert found["peak_bytes"] == {
+        "value": 10 * GIB,
+        "estimated": True,
+        "source": aot.SOURCES["peak_bytes"][0],
+    }
     assert found["step_seconds"]["value"] == pytest.approx(0.1)
     assert found["bound"]["value"] == "memory"
     assert not found["compile_seconds"]["estimated"]
     assert found["fits"] is True
     asked = found.keys() - numbers.keys()
-    assert asked == {"what", "topology", "chips", "hosts", "mesh", "images_per_chip", "network_evaluations", "fits", "advice"}
+    assert asked == {
+        "what",
+        "topology",
+        "chips",
+        "hosts",
+        "mesh",
+        "images_per_chip",
+        "network_evaluations",
+        "fits",
+        "advice",
+    }
 
 
 @pytest.mark.fast
 def test_what_was_not_computed_is_null_in_json():
     found = made(fits=False).to_dict()
     known = {name for name in aot.SOURCES if found[name]["value"] is not None}
-    state = {"parameters", "parameter_bytes", "ema_bytes", "optimizer_bytes", "hbm_bytes", "compile_seconds"}
+    state = {
+        "parameters",
+        "parameter_bytes",
+        "ema_bytes",
+        "optimizer_bytes",
+        "hbm_bytes",
+        "compile_seconds",
+    }
     assert known == state | {"peak_bytes", "temporary_bytes", "limit_bytes"}
     assert found["peak_bytes"]["source"] == "compiler's out-of-memory message"
 
@@ -245,8 +314,15 @@ def test_what_was_not_computed_is_null_in_json():
 def test_the_table_gives_every_number_its_source(capsys):
     report.show(made())
     out = capsys.readouterr().out
-    assert "training step, compiled for v5e:4x8: 32 chips, 8 hosts, mesh data=32 fsdp=1, 1000 M parameters, 3 images" in out
-    table = [[cell.strip() for cell in re.split("[│┃]", line)[1:4]] for line in out.splitlines() if line[:1] in "│┃"]
+    assert (
+        "training step, compiled for v5e:4x8: 32 chips, 8 hosts, mesh data=32 fsdp=1, 1000 M parameters, 3 images"
+        in out
+    )
+    table = [
+        [cell.strip() for cell in re.split("[│┃]", line)[1:4]]
+        for line in out.splitlines()
+        if line[:1] in "│┃"
+    ]
     assert table[0] == ["per chip", "estimated", "source"]
     rows = {(name, value): source for name, value, source in table[1:] if name}
     assert rows["peak memory", "10.00 GiB of 16.00 GiB"].startswith("compiler: arguments")
@@ -260,9 +336,17 @@ def test_the_table_gives_every_number_its_source(capsys):
 
 @pytest.mark.fast
 def test_the_table_of_what_does_not_fit_ends_before_the_times(capsys):
-    report.show(made(fits=False, advice=["--config.model.remat=(0,): about 1.0 GiB, would fit (estimated by scaling)"]))
+    report.show(
+        made(
+            fits=False,
+            advice=["--config.model.remat=(0,): about 1.0 GiB, would fit (estimated by scaling)"],
+        )
+    )
     out = capsys.readouterr().out
-    assert "DOES NOT FIT: 15.90 GiB estimated, 0.15 GiB more than the 15.75 GiB of 16.00 GiB that it may use" in out
+    assert (
+        "DOES NOT FIT: 15.90 GiB estimated, 0.15 GiB more than the 15.75 GiB of 16.00 GiB that it may use"
+        in out
+    )
     assert "  --config.model.remat=(0,): about 1.0 GiB, would fit (estimated by scaling)" in out
     assert "temporaries" in out
     assert "MFU" not in out
@@ -270,9 +354,16 @@ def test_the_table_of_what_does_not_fit_ends_before_the_times(capsys):
 
 @pytest.mark.fast
 def test_sampling_is_told_as_of_one_host(capsys):
-    report.show(made(what="sample", mesh={"data": 4, "fsdp": 1}, images_per_chip=4.0, network_evaluations=100))
+    report.show(
+        made(
+            what="sample", mesh={"data": 4, "fsdp": 1}, images_per_chip=4.0, network_evaluations=100
+        )
+    )
     out = capsys.readouterr().out
-    assert "sampling, 100 evaluations an image, on each host alone, compiled for v5e:4x8: 4 of 32 chips, one of 8 hosts" in out
+    assert (
+        "sampling, 100 evaluations an image, on each host alone, compiled for v5e:4x8: 4 of 32 chips, one of 8 hosts"
+        in out
+    )
     assert "4 images per chip" in out
     assert "optimizer" not in out
 
@@ -283,7 +374,10 @@ def test_sampling_is_told_as_of_one_host(capsys):
 def test_the_exit_code_says_whether_it_fits(monkeypatch, capsys, fits, code, flags):
     monkeypatch.setattr(chips, "prepare_environment", lambda: None)
     monkeypatch.setattr(aot, "estimate", lambda config, topology, what: (made(fits), None))
-    assert cli.main(["compile", f"--config={ROOT / 'tests/tiny.py'}", "--topology=v5e:4x8", *flags]) == code
+    assert (
+        cli.main(["compile", f"--config={ROOT / 'tests/tiny.py'}", "--topology=v5e:4x8", *flags])
+        == code
+    )
     out = capsys.readouterr().out
     assert json.loads(out)["fits"] is fits if flags else ("DOES NOT FIT" in out) is not fits
 
@@ -294,7 +388,12 @@ def test_the_exit_code_says_whether_it_fits(monkeypatch, capsys, fits, code, fla
 @pytest.mark.parametrize("objective", ["sr3", "regression"])
 def test_sampling_has_whole_parameters_and_the_batch_of_one_host(objective):
     config = get_config()
-    config.objective, config.train.batch_size, config.mesh.data, config.mesh.fsdp = objective, 96, 1, -1
+    config.objective, config.train.batch_size, config.mesh.data, config.mesh.fsdp = (
+        objective,
+        96,
+        1,
+        -1,
+    )
     method, devices = Method(config), jax.devices()
     sampled = aot._as_sampled(config, len(devices))
     mesh = parallel.make_mesh(sampled, devices)
@@ -320,9 +419,16 @@ def test_a_sampled_batch_is_rounded_up_to_the_devices(devices, batch):
 
 @pytest.mark.parametrize(
     ("name", "parameters"),
-    [("faces_16_128", 561e6), ("faces_64_512", 610e6), ("faces_256_1024", 149e6), ("imagenet_64_256", 617e6)],
+    [
+        ("faces_16_128", 561e6),
+        ("faces_64_512", 610e6),
+        ("faces_256_1024", 149e6),
+        ("imagenet_64_256", 617e6),
+    ],
 )
-def test_split_over_a_small_slice_the_papers_networks_leave_16_gb_to_their_activations(name, parameters):
+def test_split_over_a_small_slice_the_papers_networks_leave_16_gb_to_their_activations(
+    name, parameters
+):
     config = runpy.run_path(str(ROOT / f"configs/{name}.py"))["get_config"]()
     assert (config.mesh.data, config.mesh.fsdp) == (1, -1)
     config.model.dtype = "float32"  # of the computation: nothing that is kept depends on it

@@ -36,13 +36,29 @@ def get_config():
 def measure(cache: Path | None = None) -> dict:
     """The numbers of `sr3 compile`, in a process of its own, and the versions that they hold for."""
     # Without what the tests set for their own process.
-    environment = {name: value for name, value in os.environ.items() if not name.startswith(("JAX_", "XLA_", "TPU_"))}
+    environment = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("JAX_", "XLA_", "TPU_"))
+    }
     if cache:
         environment["XDG_CACHE_HOME"] = str(cache)
-    command = [sys.executable, "-m", "sr3_jax", "compile", f"--config={__file__}", "--topology=v5e:2x2", "--json"]
+    command = [
+        sys.executable,
+        "-m",
+        "sr3_jax",
+        "compile",
+        f"--config={__file__}",
+        "--topology=v5e:2x2",
+        "--json",
+    ]
     done = subprocess.run(command, env=environment, check=True, stdout=subprocess.PIPE, text=True)
     found = json.loads(done.stdout)
-    return {"jax": version("jax"), "libtpu": version("libtpu"), **{name: found[name]["value"] for name in NUMBERS}}
+    return {
+        "jax": version("jax"),
+        "libtpu": version("libtpu"),
+        **{name: found[name]["value"] for name in NUMBERS},
+    }
 
 
 def exceeded(found: dict, budget: dict) -> list[str]:
@@ -62,14 +78,21 @@ def exceeded(found: dict, budget: dict) -> list[str]:
 def test_a_training_step_on_a_tpu_costs_no_more_than_it_did(tmp_path):
     problems = exceeded(measure(cache=tmp_path), json.loads(BUDGET.read_text()))
     assert not problems, "\n".join(problems)
-    assert not [file for file in tmp_path.rglob("*") if file.is_file()], "a program that cannot be read back was kept"
+    assert not [file for file in tmp_path.rglob("*") if file.is_file()], (
+        "a program that cannot be read back was kept"
+    )
 
 
 @pytest.mark.fast
-@pytest.mark.parametrize(("libtpu", "growth", "problems"), [("1", 1.04, 0), ("1", 1.06, 1), ("2", 1.06, 0), ("2", 1.31, 1)])
+@pytest.mark.parametrize(
+    ("libtpu", "growth", "problems"),
+    [("1", 1.04, 0), ("1", 1.06, 1), ("2", 1.06, 0), ("2", 1.31, 1)],
+)
 def test_the_budget_allows_five_percent_and_more_to_another_compiler(libtpu, growth, problems):
     budget = {"jax": "1", "libtpu": "1", **dict.fromkeys(NUMBERS, 100)}
-    found = exceeded(budget | {"libtpu": libtpu, "peak_bytes": 100 * growth, "hbm_traffic": 50}, budget)
+    found = exceeded(
+        budget | {"libtpu": libtpu, "peak_bytes": 100 * growth, "hbm_traffic": 50}, budget
+    )
     assert len(found) == problems
     assert all(line.startswith("peak_bytes grew by ") and line.endswith(RECORD) for line in found)
 

@@ -62,5 +62,8 @@ def test_an_unknown_topology_names_the_known_ones(topology):
 
 @pytest.mark.fast
 def test_one_host_of_a_slice():
-    found = {name: chips.one_host(name) for name in ("v5e:1x1", "v5e:2x2", "v5e:4x8", "v4:2x2x4", "v5p:1x1x1")}
+    found = {
+        name: chips.one_host(name)
+        for name in ("v5e:1x1", "v5e:2x2", "v5e:4x8", "v4:2x2x4", "v5p:1x1x1")
+    }
     assert list(found.values()) == ["v5e:1x1", "v5e:2x2", "v5e:2x2", "v4:2x2x1", "v5p:1x1x1"]

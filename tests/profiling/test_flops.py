@@ -16,9 +16,18 @@ pytestmark = pytest.mark.fast
 
 @pytest.mark.parametrize(
     ("size", "kernel", "stride", "padding", "lhs_dilation"),
-    [(8, 3, 1, 1, 1), (8, 1, 1, 0, 1), (9, 3, 2, 1, 1), (4, 2, 1, 1, 2), (5, 4, 1, 2, 2), (6, 3, 1, 0, 1)],
+    [
+        (8, 3, 1, 1, 1),
+        (8, 1, 1, 0, 1),
+        (9, 3, 2, 1, 1),
+        (4, 2, 1, 1, 2),
+        (5, 4, 1, 2, 2),
+        (6, 3, 1, 0, 1),
+    ],
 )
-def test_a_convolution_counts_the_taps_that_meet_pixels(size, kernel, stride, padding, lhs_dilation):
+def test_a_convolution_counts_the_taps_that_meet_pixels(
+    size, kernel, stride, padding, lhs_dilation
+):
     def conv(x, k):
         return jax.lax.conv_general_dilated(
             x,
@@ -32,7 +41,10 @@ def test_a_convolution_counts_the_taps_that_meet_pixels(size, kernel, stride, pa
     out = (((size - 1) * lhs_dilation + 1) + 2 * padding - kernel) // stride + 1
     pixels = set(range(padding, padding + size * lhs_dilation, lhs_dilation))
     line = sum(i * stride + j in pixels for i, j in itertools.product(range(out), range(kernel)))
-    assert matrix_flops(conv, jnp.zeros((2, size, size, 3)), jnp.zeros((kernel, kernel, 3, 5))) == 2 * 2 * 3 * 5 * line**2
+    assert (
+        matrix_flops(conv, jnp.zeros((2, size, size, 3)), jnp.zeros((kernel, kernel, 3, 5)))
+        == 2 * 2 * 3 * 5 * line**2
+    )
 
 
 def test_loops_calls_and_batched_products_are_counted():
@@ -47,7 +59,12 @@ def test_loops_calls_and_batched_products_are_counted():
 
 def test_of_branches_by_platform_the_cheapest_counts():
     x = jnp.zeros((4, 4))
-    assert matrix_flops(lambda x: jax.lax.platform_dependent(x, tpu=lambda x: x @ x, default=lambda x: x), x) == 0
+    assert (
+        matrix_flops(
+            lambda x: jax.lax.platform_dependent(x, tpu=lambda x: x @ x, default=lambda x: x), x
+        )
+        == 0
+    )
 
 
 def test_a_training_step_is_three_forward_passes_but_for_the_gradient_of_the_input():

@@ -53,11 +53,17 @@ def test_cycles_count_as_often_as_they_run():
 
 
 def test_operations_are_named_and_sorted():
-    assert Program.parse(TEXT, trips=5).by_operation() == [("jit(step)/outer", 1080), ("jit(step)/inner", 800)]
+    assert Program.parse(TEXT, trips=5).by_operation() == [
+        ("jit(step)/outer", 1080),
+        ("jit(step)/inner", 800),
+    ]
 
 
 def test_a_collective_in_two_parts_counts_once():
-    assert Program.parse(TEXT, trips=5).collective_bytes == {"all-reduce": 8 * 100 * 4, "all-gather": 8 * 8 * 256 * 2}
+    assert Program.parse(TEXT, trips=5).collective_bytes == {
+        "all-reduce": 8 * 100 * 4,
+        "all-gather": 8 * 8 * 256 * 2,
+    }
 
 
 def test_traffic_counts_padding_and_leaves_out_what_stays_on_the_chip():
@@ -65,7 +71,10 @@ def test_traffic_counts_padding_and_leaves_out_what_stays_on_the_chip():
     per_trip = tile + tile  # what f.1 reads and f.2 writes, but not what passes between them
     condition = 1 + 2 * (4 + tile)  # the comparison
     # the all-reduce: 100 columns are padded to 128; the copy reads its result
-    assert Program.parse(TEXT).hbm_bytes == (1 + 3) * (per_trip + condition) + (2 * tile + tile) + 2 * 2 * tile
+    assert (
+        Program.parse(TEXT).hbm_bytes
+        == (1 + 3) * (per_trip + condition) + (2 * tile + tile) + 2 * 2 * tile
+    )
 
 
 def program(*lines: str, parts: str = "") -> Program:
@@ -89,8 +98,14 @@ GATHER = (
 @pytest.mark.parametrize(
     ("lines", "expected"),
     [
-        (("%r = f32[256,128]{1,0:T(8,128)} reduce-scatter(%x), channel_id=1, to_apply=%add",), {"reduce-scatter": WHOLE}),
-        (("%r = f32[4096,128]{1,0:T(8,128)} all-gather(%x), channel_id=1",), {"all-gather": 4 * WHOLE}),
+        (
+            ("%r = f32[256,128]{1,0:T(8,128)} reduce-scatter(%x), channel_id=1, to_apply=%add",),
+            {"reduce-scatter": WHOLE},
+        ),
+        (
+            ("%r = f32[4096,128]{1,0:T(8,128)} all-gather(%x), channel_id=1",),
+            {"all-gather": 4 * WHOLE},
+        ),
         (GATHER, {"all-gather": 4 * WHOLE}),
         (
             (
@@ -100,12 +115,19 @@ GATHER = (
             {"all-gather": 4 * (WHOLE + ROW)},
         ),
         (
-            ("%s = ((f32[1024,128]{1,0}), f32[256,128]{1,0}, u32[]{:S(2)}) reduce-scatter-start(%x), channel_id=1",),
+            (
+                "%s = ((f32[1024,128]{1,0}), f32[256,128]{1,0}, u32[]{:S(2)}) reduce-scatter-start(%x), channel_id=1",
+            ),
             {"reduce-scatter": WHOLE},
         ),
-        (("%s = (f32[1024,128]{1,0}, f32[8,128]{1,0}) all-reduce-start(%x, %v), channel_id=1",), {"all-reduce": WHOLE + ROW}),
         (
-            ("%s = (f32[8,128]{1,0}, f32[8,128]{1,0}, u32[], u32[]) collective-permute-start(%v), channel_id=1",),
+            ("%s = (f32[1024,128]{1,0}, f32[8,128]{1,0}) all-reduce-start(%x, %v), channel_id=1",),
+            {"all-reduce": WHOLE + ROW},
+        ),
+        (
+            (
+                "%s = (f32[8,128]{1,0}, f32[8,128]{1,0}, u32[], u32[]) collective-permute-start(%v), channel_id=1",
+            ),
             {"collective-permute": ROW},
         ),
     ],
@@ -115,7 +137,10 @@ def test_a_collective_counts_the_larger_of_what_goes_in_and_what_comes_out(lines
 
 
 def test_collectives_that_share_a_channel_all_count():
-    lines = [f"%r.{i} = f32[1024,128]{{1,0}} all-reduce(%x), channel_id=1, to_apply=%add" for i in range(3)]
+    lines = [
+        f"%r.{i} = f32[1024,128]{{1,0}} all-reduce(%x), channel_id=1, to_apply=%add"
+        for i in range(3)
+    ]
     assert program(*lines).collective_bytes == {"all-reduce": 3 * WHOLE}
 
 
@@ -126,7 +151,10 @@ def test_a_sum_of_which_each_chip_keeps_a_slice_is_a_reduce_scatter():
   ROOT %part = f32[512,128]{1,0:T(8,128)} dynamic-slice(%sum, %id, %zero), dynamic_slice_sizes={512,128}
 }
 """
-    scattered = program("%f = f32[512,128]{1,0:T(8,128)} fusion(%x), kind=kCustom, calls=%all-reduce-scatter.1", parts=fusion)
+    scattered = program(
+        "%f = f32[512,128]{1,0:T(8,128)} fusion(%x), kind=kCustom, calls=%all-reduce-scatter.1",
+        parts=fusion,
+    )
     assert scattered.collective_bytes == {"reduce-scatter": WHOLE}
     assert scattered.hbm_bytes == WHOLE + WHOLE // 2
 
@@ -155,10 +183,20 @@ def test_a_sum_of_which_each_chip_keeps_a_slice_is_a_reduce_scatter():
             ),
             ROW,
         ),
-        (("%d = f32[8,128]{1,0:T(8,128)} dynamic-slice(%x, %i, %j), dynamic_slice_sizes={8,128}",), 2 * ROW),
+        (
+            (
+                "%d = f32[8,128]{1,0:T(8,128)} dynamic-slice(%x, %i, %j), dynamic_slice_sizes={8,128}",
+            ),
+            2 * ROW,
+        ),
         (("%d = f32[4,128]{1,0:T(8,128)} slice(%v), slice={[0:4]}",), ROW),
         (GATHER, WHOLE + 4 * WHOLE),
-        (("%s = (f32[1024,128]{1,0:T(8,128)}, f32[1024,128]{1,0:T(8,128)}) all-reduce-start(%x, %x)",), 4 * WHOLE),
+        (
+            (
+                "%s = (f32[1024,128]{1,0:T(8,128)}, f32[1024,128]{1,0:T(8,128)}) all-reduce-start(%x, %x)",
+            ),
+            4 * WHOLE,
+        ),
     ],
 )
 def test_what_runs_in_two_halves_reads_once_and_writes_once(lines, expected):
@@ -176,9 +214,14 @@ def test_a_collective_during_fusions_reads_once_and_writes_once():
         return f"%{name} (p: f32[1024,128]) -> f32[4096,128] {{\n{gather('p')}  ROOT {root}\n}}\n"
 
     parts = (
-        part("begin", '%c = (f32[1024,128], f32[4096,128]) custom-call(%g.p), custom_call_target="AsyncCollectiveStart"')
+        part(
+            "begin",
+            '%c = (f32[1024,128], f32[4096,128]) custom-call(%g.p), custom_call_target="AsyncCollectiveStart"',
+        )
         + part("during", "%t = (f32[8,128], f32[1024,128], f32[4096,128]) tuple(%y, %p, %g.p)")
-        + part("end", '%c = f32[4096,128] custom-call(%g.p), custom_call_target="AsyncCollectiveDone"')
+        + part(
+            "end", '%c = f32[4096,128] custom-call(%g.p), custom_call_target="AsyncCollectiveDone"'
+        )
     )
     shard, whole = "f32[1024,128]{1,0:T(8,128)}", "f32[4096,128]{1,0:T(8,128)}"
     read = program(

@@ -21,23 +21,55 @@ FORWARD_PASS, BACKWARD_PASS = "jit(step)/jvp(UNet)", "jit(step)/transpose(jvp(UN
 @pytest.mark.parametrize(
     ("source", "opcode", "place"),
     [
-        (f"{FORWARD_PASS}/down_1_0/conv_0/conv_general_dilated", "convolution", ("down 1", "convolution", FORWARD)),
-        (f"{BACKWARD_PASS}/up_0_1/norm_1/reduce_sum", "reduce", ("up 0", "normalization", BACKWARD)),
-        (f"{FORWARD_PASS}/rematted_computation/down_0_0/Dropout_0/mul", "fusion", ("down 0", "dropout", BACKWARD)),
+        (
+            f"{FORWARD_PASS}/down_1_0/conv_0/conv_general_dilated",
+            "convolution",
+            ("down 1", "convolution", FORWARD),
+        ),
+        (
+            f"{BACKWARD_PASS}/up_0_1/norm_1/reduce_sum",
+            "reduce",
+            ("up 0", "normalization", BACKWARD),
+        ),
+        (
+            f"{FORWARD_PASS}/rematted_computation/down_0_0/Dropout_0/mul",
+            "fusion",
+            ("down 0", "dropout", BACKWARD),
+        ),
         (f"{FORWARD_PASS}/down_1_0_attention/dot_general", "dot", ("down 1", "attention", FORWARD)),
         (f"{FORWARD_PASS}/middle_attention/norm/mul", "fusion", ("middle", "attention", FORWARD)),
         (f"{FORWARD_PASS}/middle_1/embedding/dot_general", "dot", ("middle", "embedding", FORWARD)),
         (f"{FORWARD_PASS}/down_0_resample/reshape", "fusion", ("down 0", "resampling", FORWARD)),
-        (f"{FORWARD_PASS}/gamma_embedding/dot_general", "dot", ("gamma_embedding", "embedding", FORWARD)),
+        (
+            f"{FORWARD_PASS}/gamma_embedding/dot_general",
+            "dot",
+            ("gamma_embedding", "embedding", FORWARD),
+        ),
         (f"{FORWARD_PASS}/out_norm/mul", "fusion", ("out", "normalization", FORWARD)),
-        (f"{FORWARD_PASS}/stem/conv_general_dilated", "convolution", ("stem", "convolution", FORWARD)),
+        (
+            f"{FORWARD_PASS}/stem/conv_general_dilated",
+            "convolution",
+            ("stem", "convolution", FORWARD),
+        ),
         (f"{FORWARD_PASS}/up_0_0/add", "fusion", ("up 0", "sums, concatenations", FORWARD)),
-        (f"{FORWARD_PASS}/reshape", "fusion", ("network, elsewhere", "sums, concatenations", FORWARD)),
+        (
+            f"{FORWARD_PASS}/reshape",
+            "fusion",
+            ("network, elsewhere", "sums, concatenations", FORWARD),
+        ),
         ("jit(step)/jvp()/sub", "fusion", ("loss", "loss: noise, degradation", FORWARD)),
-        ("jit(step)/transpose(jvp())/mul", "fusion", ("loss", "loss: noise, degradation", BACKWARD)),
+        (
+            "jit(step)/transpose(jvp())/mul",
+            "fusion",
+            ("loss", "loss: noise, degradation", BACKWARD),
+        ),
         ("jit(step)/sqrt", "fusion", ("optimizer, EMA", "optimizer, EMA", ONCE)),
         ("", "copy", ("copies of the compiler", "copies of the compiler", ONCE)),
-        ("", "convolution", ("convolutions without a name", "convolution, without a name", BACKWARD)),
+        (
+            "",
+            "convolution",
+            ("convolutions without a name", "convolution, without a name", BACKWARD),
+        ),
         (f"{FORWARD_PASS}/stem/add", "all-reduce-start", ("communication", "communication", ONCE)),
         ("", "all-gather-done", ("communication", "communication", ONCE)),
     ],
@@ -64,8 +96,13 @@ def test_an_instruction_is_named_in_a_statistic_or_by_its_line():
     def event(name: str, **stats: object) -> SimpleNamespace:
         return SimpleNamespace(name=name, stats=stats.items(), start_ns=5, duration_ns=2)
 
-    cpu = SimpleNamespace(name="worker 3", events=[event("ThunkExecutor"), event("fusion", hlo_op="fusion.7")])
-    tpu = SimpleNamespace(name="XLA Ops", events=[event("%fusion.8 = f32[8]{0} fusion(%x)"), event("wait", hlo_op="copy.1")])
+    cpu = SimpleNamespace(
+        name="worker 3", events=[event("ThunkExecutor"), event("fusion", hlo_op="fusion.7")]
+    )
+    tpu = SimpleNamespace(
+        name="XLA Ops",
+        events=[event("%fusion.8 = f32[8]{0} fusion(%x)"), event("wait", hlo_op="copy.1")],
+    )
     assert list(trace._instructions(cpu)) == [(5, 7, "fusion.7")]
     assert list(trace._instructions(tpu)) == [(5, 7, "fusion.8"), (5, 7, "copy.1")]
 
@@ -119,7 +156,9 @@ def test_a_traced_run_has_its_trace_and_parts_that_add_up(tmp_path, capsys):
     report.show_profile(found, operations=3)
     out = capsys.readouterr().out
     shares = [
-        float(line.split("│")[-2].strip(" %")) for line in out.partition("layer")[0].splitlines() if "%" in line and "│" in line
+        float(line.split("│")[-2].strip(" %"))
+        for line in out.partition("layer")[0].splitlines()
+        if "%" in line and "│" in line
     ]
     assert len(shares) == len(found.parts)
     assert sum(shares) == pytest.approx(100, abs=0.1 * len(shares))
@@ -132,7 +171,10 @@ def test_a_traced_run_has_its_trace_and_parts_that_add_up(tmp_path, capsys):
     [
         ("--config.train.accumulate=0", "train.accumulate = 0 must be at least 1"),
         ("--config.mesh.fsdp=0", "mesh.fsdp = 0 must be at least 1"),
-        ("--output=gs://bucket/trace", "--output=gs://bucket/trace must be a folder of this machine"),
+        (
+            "--output=gs://bucket/trace",
+            "--output=gs://bucket/trace must be a folder of this machine",
+        ),
     ],
 )
 def test_what_cannot_be_profiled_is_told_before_anything_starts(monkeypatch, capsys, flag, told):

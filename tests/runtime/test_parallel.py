@@ -16,7 +16,14 @@ pytestmark = pytest.mark.fast
 
 @pytest.mark.parametrize(
     ("data", "fsdp", "shape"),
-    [(-1, 1, (8, 1)), (-1, 4, (2, 4)), (2, 4, (2, 4)), (1, 8, (1, 8)), (1, -1, (1, 8)), (2, -1, (2, 4))],
+    [
+        (-1, 1, (8, 1)),
+        (-1, 4, (2, 4)),
+        (2, 4, (2, 4)),
+        (1, 8, (1, 8)),
+        (1, -1, (1, 8)),
+        (2, -1, (2, 4)),
+    ],
 )
 def test_the_mesh_takes_all_devices(data, fsdp, shape):
     config = get_config()
@@ -30,7 +37,9 @@ def test_the_mesh_takes_all_devices(data, fsdp, shape):
 def test_a_mesh_of_another_number_of_devices_is_refused_with_both_fields_and_the_number(data, fsdp):
     config = get_config()
     config.mesh.data, config.mesh.fsdp = data, fsdp
-    with pytest.raises(ConfigError, match=rf"mesh\.data = {data} and mesh\.fsdp = {fsdp}: .*must be 8"):
+    with pytest.raises(
+        ConfigError, match=rf"mesh\.data = {data} and mesh\.fsdp = {fsdp}: .*must be 8"
+    ):
         parallel.make_mesh(config)
 
 
@@ -38,7 +47,9 @@ def test_a_mesh_of_another_number_of_devices_is_refused_with_both_fields_and_the
 def test_a_batch_that_the_devices_cannot_share_is_refused_with_its_size(batch, accumulate):
     config = get_config()
     config.train.batch_size, config.train.accumulate = batch, accumulate
-    with pytest.raises(ConfigError, match=rf"train\.accumulate = {batch // accumulate} must be divisible by .* 8$"):
+    with pytest.raises(
+        ConfigError, match=rf"train\.accumulate = {batch // accumulate} must be divisible by .* 8$"
+    ):
         parallel.make_mesh(config)
 
 
@@ -71,7 +82,9 @@ def test_a_device_holds_an_equal_share_of_parameters_ema_and_moments(monkeypatch
         )
         for leaf in jax.tree.leaves(tree):
             whole = not leaf.sharding.spec
-            assert np.prod(leaf.sharding.shard_shape(leaf.shape)) == leaf.size // (1 if whole else 4)
+            assert np.prod(leaf.sharding.shard_shape(leaf.shape)) == leaf.size // (
+                1 if whole else 4
+            )
             split += not whole
     assert split >= 4 * 10
 
@@ -82,7 +95,9 @@ def test_the_rows_of_a_batch_go_to_the_devices_in_order_and_come_back():
     placed = parallel.to_devices(batch, mesh)
     shards = placed["image"].addressable_shards
     assert {shard.data.shape for shard in shards} == {(2, 3)}
-    rows = [np.asarray(shard.data) for shard in sorted(shards, key=lambda shard: shard.index[0].start)]
+    rows = [
+        np.asarray(shard.data) for shard in sorted(shards, key=lambda shard: shard.index[0].start)
+    ]
     np.testing.assert_array_equal(np.concatenate(rows), batch["image"])
     np.testing.assert_array_equal(parallel.gather(placed)["image"], batch["image"])
 
@@ -113,7 +128,10 @@ def started(monkeypatch):
 
     def begin(variables):
         for name in list(os.environ):
-            if name.startswith(("SLURM_", "OMPI_", "PMIX_", "SR3_")) or name == "JAX_LOCAL_DEVICE_IDS":
+            if (
+                name.startswith(("SLURM_", "OMPI_", "PMIX_", "SR3_"))
+                or name == "JAX_LOCAL_DEVICE_IDS"
+            ):
                 monkeypatch.delenv(name)
         for name, value in variables.items():
             monkeypatch.setenv(name, value)
@@ -142,14 +160,20 @@ def test_otherwise_jax_chooses_the_gpus(started, variables):
 
 
 def test_two_ranks_of_open_mpi_5_on_one_host_meet_there_with_a_gpu_each(started):
-    one, other = started(OPEN_MPI_5), started(OPEN_MPI_5 | {"OMPI_COMM_WORLD_RANK": "0", "OMPI_COMM_WORLD_LOCAL_RANK": "0"})
+    one, other = (
+        started(OPEN_MPI_5),
+        started(OPEN_MPI_5 | {"OMPI_COMM_WORLD_RANK": "0", "OMPI_COMM_WORLD_LOCAL_RANK": "0"}),
+    )
     assert (one["num_processes"], one["process_id"], one["local_device_ids"]) == (2, 1, [1])
     assert (other["num_processes"], other["process_id"], other["local_device_ids"]) == (2, 0, [0])
     assert one["coordinator_address"] == other["coordinator_address"]
     host, port = one["coordinator_address"].split(":")
     assert host == "localhost"
     assert 61440 <= int(port) <= 65535
-    assert started(OPEN_MPI_5 | {"PMIX_NAMESPACE": "prterun-node3-18243@1"})["coordinator_address"] != f"localhost:{port}"
+    assert (
+        started(OPEN_MPI_5 | {"PMIX_NAMESPACE": "prterun-node3-18243@1"})["coordinator_address"]
+        != f"localhost:{port}"
+    )
 
 
 def test_open_mpi_5_on_several_hosts_is_told_the_coordinator_or_refused(started):
@@ -162,12 +186,18 @@ def test_open_mpi_5_on_several_hosts_is_told_the_coordinator_or_refused(started)
 
 
 def test_open_mpi_4_is_left_to_jax(started):
-    assert "coordinator_address" not in started(OPEN_MPI_5 | {"OMPI_MCA_orte_hnp_uri": "1531576320.0;tcp://10.96.0.1:34911"})
+    assert "coordinator_address" not in started(
+        OPEN_MPI_5 | {"OMPI_MCA_orte_hnp_uri": "1531576320.0;tcp://10.96.0.1:34911"}
+    )
 
 
 def test_what_the_variables_name_goes_before_a_cluster_around_it(started):
     asked = started(SLURM | NAMED)
-    assert (asked["coordinator_address"], asked["num_processes"], asked["process_id"]) == ("node3:1234", 4, 3)
+    assert (asked["coordinator_address"], asked["num_processes"], asked["process_id"]) == (
+        "node3:1234",
+        4,
+        3,
+    )
     assert asked["cluster_detection_method"] == "deactivate"
     with pytest.raises(UserError, match="SR3_PROCESS must be a whole number, not 'x'"):
         started(NAMED | {"SR3_PROCESS": "x"})

@@ -25,7 +25,9 @@ BUCKET = "gs://bucket"
 def bucket(tmp_path_factory):
     """A bucket, with run(*arguments) that runs `sr3` where it is the one that gs:// leads to."""
     root = tmp_path_factory.mktemp("cloud")
-    (root / "tensorflow.py").write_text('raise ImportError("it has a driver of its own, which looks elsewhere")')
+    (root / "tensorflow.py").write_text(
+        'raise ImportError("it has a driver of its own, which looks elsewhere")'
+    )
     with Cloud() as cloud:
         environment = os.environ | {
             "STORAGE_EMULATOR_HOST": f"http://localhost:{cloud.port}",  # gcsfs
@@ -39,7 +41,9 @@ def bucket(tmp_path_factory):
 
         def start(*arguments):
             command = [sys.executable, "-m", "sr3_jax", *map(str, arguments)]
-            return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+            return subprocess.Popen(
+                command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+            )
 
         def run(*arguments):
             process = start(*arguments)
@@ -47,7 +51,9 @@ def bucket(tmp_path_factory):
             assert process.returncode == 0, errors
             return output
 
-        yield SimpleNamespace(start=start, run=run, put=cloud.put, get=lambda name: cloud.objects[name].data)
+        yield SimpleNamespace(
+            start=start, run=run, put=cloud.put, get=lambda name: cloud.objects[name].data
+        )
 
 
 def png(rng):
@@ -62,7 +68,9 @@ def train(place, *flags):
 
 def test_a_run_in_a_bucket_survives_a_kill_and_ends_as_one_on_this_machine(bucket, tmp_path):
     place = f"{BUCKET}/run"
-    process = bucket.start(*train(place, "--config.train.steps=1000000", "--config.train.checkpoint_every=2"))
+    process = bucket.start(
+        *train(place, "--config.train.steps=1000000", "--config.train.checkpoint_every=2")
+    )
     for line in process.stdout:
         if line.startswith("step 5/"):
             break
@@ -70,14 +78,21 @@ def test_a_run_in_a_bucket_survives_a_kill_and_ends_as_one_on_this_machine(bucke
         raise AssertionError(process.stderr.read())
     process.kill()
     process.communicate()
-    output = bucket.run(*train(place, "--config.train.steps=8", "--config.train.checkpoint_every=2"))
+    output = bucket.run(
+        *train(place, "--config.train.steps=8", "--config.train.checkpoint_every=2")
+    )
     assert "resuming from step" in output
     bucket.run(*train(tmp_path / "here", "--config.train.steps=8"))
     bucket.run("export", f"--checkpoint={place}", f"--output={tmp_path / 'there.safetensors'}")
-    there, here = load_checkpoint(tmp_path / "there.safetensors"), load_checkpoint(tmp_path / "here")
+    there, here = (
+        load_checkpoint(tmp_path / "there.safetensors"),
+        load_checkpoint(tmp_path / "here"),
+    )
     assert (there.step, here.step) == (8, 8)
     assert_same_bits(there.params, here.params)
-    steps = [json.loads(line)["step"] for line in bucket.get("run/stats.jsonl").decode().splitlines()]
+    steps = [
+        json.loads(line)["step"] for line in bucket.get("run/stats.jsonl").decode().splitlines()
+    ]
     assert steps == sorted(steps)
     assert steps[-1] == 8
     assert Image.open(io.BytesIO(bucket.get("run/samples/00000008.png"))).size[0] > 100
@@ -85,7 +100,11 @@ def test_a_run_in_a_bucket_survives_a_kill_and_ends_as_one_on_this_machine(bucke
     bucket.run("evaluate", f"--workdir={place}", "--limit=2")
     assert json.loads(bucket.get("run/evaluation/held_out/results.json"))["n"] == 2
     bucket.run("export", f"--checkpoint={place}", f"--output={BUCKET}/model.safetensors")
-    bucket.run("export", f"--checkpoint={BUCKET}/model.safetensors", f"--output={tmp_path / 'again.safetensors'}")
+    bucket.run(
+        "export",
+        f"--checkpoint={BUCKET}/model.safetensors",
+        f"--output={tmp_path / 'again.safetensors'}",
+    )
     assert_same_bits(load_checkpoint(tmp_path / "again.safetensors").params, here.params)
 
 
@@ -104,7 +123,11 @@ def test_images_in_a_bucket_train_from_the_folder_and_prepared(bucket, tmp_path)
         ("records", f"{BUCKET}/prepared"),
     ):
         workdir = tmp_path / f"{len(found)}"
-        flags = [f"--config.data.source={source}", f"--config.data.folder={place}", "--config.data.crop_jitter=0"]
+        flags = [
+            f"--config.data.source={source}",
+            f"--config.data.folder={place}",
+            "--config.data.crop_jitter=0",
+        ]
         bucket.run(*train(workdir, *flags, "--config.train.steps=2"))
         found[place] = load_checkpoint(workdir).params
     first, *others = found.values()

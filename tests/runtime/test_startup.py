@@ -29,7 +29,9 @@ def environment(monkeypatch, tmp_path):
 
 def test_compiled_programs_are_kept_in_the_users_cache_folder_within_a_bound(environment, tmp_path):
     startup.prepare()
-    assert environment["JAX_COMPILATION_CACHE_DIR"] == str(tmp_path / ".cache" / "sr3_jax" / "compiled")
+    assert environment["JAX_COMPILATION_CACHE_DIR"] == str(
+        tmp_path / ".cache" / "sr3_jax" / "compiled"
+    )
     assert (tmp_path / ".cache" / "sr3_jax" / "compiled").is_dir()
     assert int(environment["JAX_COMPILATION_CACHE_MAX_SIZE"]) == 4 * 2**30
 
@@ -41,7 +43,11 @@ def test_the_cache_folder_follows_xdg(environment, tmp_path):
 
 
 def test_what_the_user_has_set_stays(environment):
-    chosen = {"JAX_COMPILATION_CACHE_DIR": "/mine", "TPU_WORKER_HOSTNAMES": "a,b", "TF_CPP_MIN_LOG_LEVEL": "0"}
+    chosen = {
+        "JAX_COMPILATION_CACHE_DIR": "/mine",
+        "TPU_WORKER_HOSTNAMES": "a,b",
+        "TF_CPP_MIN_LOG_LEVEL": "0",
+    }
     environment.update(chosen)
     startup.prepare()
     assert {name: environment[name] for name in chosen} == chosen
@@ -56,7 +62,12 @@ def test_a_home_that_cannot_be_written_to_means_no_cache(environment, tmp_path):
 
 @pytest.mark.parametrize(
     ("processes", "backend", "set_by_user", "shared"),
-    [(4, "tpu", False, True), (1, "tpu", False, False), (4, "cpu", False, False), (4, "tpu", True, False)],
+    [
+        (4, "tpu", False, True),
+        (1, "tpu", False, False),
+        (4, "cpu", False, False),
+        (4, "tpu", True, False),
+    ],
 )
 def test_several_hosts_keep_what_they_compiled_in_the_workdir(
     environment, tmp_path, monkeypatch, processes, backend, set_by_user, shared
@@ -69,10 +80,16 @@ def test_several_hosts_keep_what_they_compiled_in_the_workdir(
     monkeypatch.setattr(jax, "default_backend", lambda: backend)
     monkeypatch.setattr(jax.config, "update", lambda name, value: changed.update({name: value}))
     startup.share_programs(tmp_path / "run")
-    expected = {"jax_compilation_cache_dir": str(tmp_path / "run" / "compiled"), "jax_compilation_cache_max_size": -1}
+    expected = {
+        "jax_compilation_cache_dir": str(tmp_path / "run" / "compiled"),
+        "jax_compilation_cache_max_size": -1,
+    }
     assert changed == (expected if shared else {})
     startup.share_programs(epath.Path("gs://bucket/run"))
-    expected |= {"jax_compilation_cache_dir": "gs://bucket/run/compiled", "jax_persistent_cache_enable_xla_caches": "none"}
+    expected |= {
+        "jax_compilation_cache_dir": "gs://bucket/run/compiled",
+        "jax_persistent_cache_enable_xla_caches": "none",
+    }
     assert changed == (expected if shared else {})
 
 
@@ -88,17 +105,31 @@ print(sum(hits))
 
 
 def test_a_second_process_finds_what_the_first_compiled(tmp_path):
-    environment = {name: value for name, value in os.environ.items() if not name.startswith(("JAX_COMP", "JAX_PERS"))}
-    environment |= {"XDG_CACHE_HOME": str(tmp_path), "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
+    environment = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("JAX_COMP", "JAX_PERS"))
+    }
+    environment |= {
+        "XDG_CACHE_HOME": str(tmp_path),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+    }
     found = [
-        subprocess.run([sys.executable, "-c", COMPILES], env=environment, capture_output=True, text=True, check=True).stdout
+        subprocess.run(
+            [sys.executable, "-c", COMPILES],
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
         for _ in range(2)
     ]
     assert [text.strip() for text in found] == ["0", "1"]
 
 
 @pytest.mark.parametrize(
-    "code", ["import sr3_jax", "import sys, sr3_jax.cli; sys.argv = ['sr3', '--help']; sr3_jax.cli.main()"]
+    "code",
+    ["import sr3_jax", "import sys, sr3_jax.cli; sys.argv = ['sr3', '--help']; sr3_jax.cli.main()"],
 )
 def test_neither_import_nor_help_waits_for_jax(code):
     check = "; import sys; assert not {'jax', 'flax', 'orbax', 'PIL', 'numpy'} & set(sys.modules)"

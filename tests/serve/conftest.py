@@ -24,12 +24,18 @@ class Served:
     def __init__(self, upscaler: Upscaler, work: jobs.Jobs, url: str):
         self.upscaler, self.jobs, self.url = upscaler, work, url
 
-    def ask(self, path: str, method: str = "GET", body: bytes | None = None, **headers: str) -> tuple[int, Any]:
+    def ask(
+        self, path: str, method: str = "GET", body: bytes | None = None, **headers: str
+    ) -> tuple[int, Any]:
         """The status, and the JSON or bytes of the answer."""
         request = urllib.request.Request(self.url + path, body, headers, method=method)
         try:
             with urllib.request.urlopen(request, timeout=60) as answer:
-                status, data, kind = answer.status, answer.read(), answer.headers.get("content-type", "")
+                status, data, kind = (
+                    answer.status,
+                    answer.read(),
+                    answer.headers.get("content-type", ""),
+                )
         except urllib.error.HTTPError as error:
             status, data, kind = error.code, error.read(), error.headers.get("content-type", "")
         return status, json.loads(data) if kind.startswith("application/json") else data
@@ -37,7 +43,9 @@ class Served:
     def send(self, image: bytes, query: str = "name=a.png") -> tuple[int, Any]:
         return self.ask(f"images?{query}", "POST", image)
 
-    def finish(self, id: str, until: tuple[str, ...] = ("done", "failed", "cancelled")) -> dict[str, Any]:
+    def finish(
+        self, id: str, until: tuple[str, ...] = ("done", "failed", "cancelled")
+    ) -> dict[str, Any]:
         """The job's state, as soon as it is one of `until`."""
         for _ in range(3000):
             _, state = self.ask(f"images/{id}")
@@ -48,7 +56,9 @@ class Served:
 
 
 @contextlib.contextmanager
-def serving(upscaler: Upscaler, waiting: int = 4, pixels: int = 10**6, megabytes: int = 1) -> Iterator[Served]:
+def serving(
+    upscaler: Upscaler, waiting: int = 4, pixels: int = 10**6, megabytes: int = 1
+) -> Iterator[Served]:
     work = jobs.Jobs(upscaler, waiting=waiting, pixels=pixels)
     with web.listen("127.0.0.1", 0) as listener:
         application = app.make_app(upscaler, work, web.LOOPBACK, megabytes)

@@ -34,16 +34,22 @@ def opened(data: bytes) -> np.ndarray:
 
 
 def test_an_image_comes_back_as_the_upscaler_makes_it_in_python(served):
-    status, job = served.send(file(), "name=my+picture.png&steps=3&seed=5&sampler=ddim&match_input=true")
+    status, job = served.send(
+        file(), "name=my+picture.png&steps=3&seed=5&sampler=ddim&match_input=true"
+    )
     assert (status, job["width"], job["height"]) == (202, 18, 22)
     state = served.finish(job["id"])
     assert (state["state"], state["done"], state["error"]) == ("done", state["total"], "")
     status, png = served.ask(f"images/{job['id']}/result.png")
-    expected = served.upscaler(COLOUR, steps=3, seed=5, sampler="ddim", match_input=True, name="my picture.png")
+    expected = served.upscaler(
+        COLOUR, steps=3, seed=5, sampler="ddim", match_input=True, name="my picture.png"
+    )
     assert status == 200
     np.testing.assert_array_equal(opened(png), expected)
     with urllib.request.urlopen(f"{served.url}images/{job['id']}/result.png") as answer:
-        assert answer.headers["content-disposition"] == "inline; filename*=UTF-8''my%20picture-2x.png"
+        assert (
+            answer.headers["content-disposition"] == "inline; filename*=UTF-8''my%20picture-2x.png"
+        )
 
 
 def test_the_input_is_shown_upright_and_its_notes_are_told(served):
@@ -59,7 +65,9 @@ def test_a_picture_of_16_bits_comes_back_with_16(served):
     pixels = rng.integers(0, 2**16, (8, 8), np.uint16)
     _, job = served.send(file(pixels))
     served.finish(job["id"])
-    assert Image.open(io.BytesIO(served.ask(f"images/{job['id']}/result.png")[1])).mode.startswith("I;16")
+    assert Image.open(io.BytesIO(served.ask(f"images/{job['id']}/result.png")[1])).mode.startswith(
+        "I;16"
+    )
 
 
 def test_the_network_is_described(served):
@@ -72,28 +80,45 @@ def test_the_network_is_described(served):
 def test_a_student_offers_only_what_it_has_learned():
     with serving(Upscaler(tiny_checkpoint(channels=3, objective="distill"), batch_size=1)) as found:
         _, about = found.ask("network")
-        assert (about["steps"], about["samplers"], about["default_sampler"]) == ([2], ["ddim"], "ddim")
+        assert (about["steps"], about["samplers"], about["default_sampler"]) == (
+            [2],
+            ["ddim"],
+            "ddim",
+        )
         _, job = found.send(file(COLOUR), "name=a.png&steps=2&sampler=ddim")
         assert found.finish(job["id"])["state"] == "done"
 
 
 def test_noise_and_blur_are_taken_off_by_a_network_that_can_up_to_what_it_was_trained_with(served):
     assert served.ask("network")[1]["signals"] == []
-    with serving(Upscaler(tiny_checkpoint(channels=3, noise=10.0, blur=2.0), batch_size=1)) as found:
+    with serving(
+        Upscaler(tiny_checkpoint(channels=3, noise=10.0, blur=2.0), batch_size=1)
+    ) as found:
         signals = found.ask("network")[1]["signals"]
-        assert {signal["name"]: signal["high"] for signal in signals} == {"noise": 10.0, "blur": 2.0}
+        assert {signal["name"]: signal["high"] for signal in signals} == {
+            "noise": 10.0,
+            "blur": 2.0,
+        }
         _, job = found.send(file(COLOUR), "name=a.png&noise=5&blur=1.5")
         assert found.finish(job["id"])["state"] == "done"
         made = Image.open(io.BytesIO(found.ask(f"images/{job['id']}/result.png")[1]))
-        np.testing.assert_array_equal(np.asarray(made), found.upscaler(COLOUR, noise=5.0, blur=1.5, name="a.png"))
+        np.testing.assert_array_equal(
+            np.asarray(made), found.upscaler(COLOUR, noise=5.0, blur=1.5, name="a.png")
+        )
         status, answer = found.send(file(COLOUR), "blur=2.5")
-        assert (status, answer["error"]) == (400, "blur = 2.5 must lie between 0 and 2, which tiny was trained with")
+        assert (status, answer["error"]) == (
+            400,
+            "blur = 2.5 must lie between 0 and 2, which tiny was trained with",
+        )
 
 
 @pytest.mark.parametrize(
     ("query", "words"),
     [
-        ("blur=1", "tiny was not trained with task.blur and task.tell_blur, so it cannot be told of blur"),
+        (
+            "blur=1",
+            "tiny was not trained with task.blur and task.tell_blur, so it cannot be told of blur",
+        ),
         ("noise=much", "noise = 'much' must be a number"),
         ("steps=0", "steps = '0' must be a whole number between 1 and 1000"),
         ("steps=1e3", "steps = '1e3'"),
@@ -115,7 +140,9 @@ def test_a_bad_option_is_one_sentence_and_400(served, query, words):
     assert "\n" not in answer["error"]
 
 
-@pytest.mark.parametrize("data", [b"", b"hello", file()[:60], file()[:-90], file(form="JPEG")[:200]])
+@pytest.mark.parametrize(
+    "data", [b"", b"hello", file()[:60], file()[:-90], file(form="JPEG")[:200]]
+)
 def test_what_is_no_image_is_one_sentence_and_400(served, data):
     status, answer = served.send(data)
     assert (status, "\n" in answer["error"]) == (400, False)
@@ -123,7 +150,10 @@ def test_what_is_no_image_is_one_sentence_and_400(served, data):
 
 def test_files_and_results_beyond_the_limits_are_refused_with_413(served):
     status, answer = served.send(bytes(2**20 + 1))
-    assert (status, answer["error"]) == (413, "the file is larger than 1 MB, the most that this server takes")
+    assert (status, answer["error"]) == (
+        413,
+        "the file is larger than 1 MB, the most that this server takes",
+    )
     status, answer = served.send(file(np.zeros((600, 600), np.uint8)))
     assert (status, "would become 1200×1200" in answer["error"]) == (413, True)
     # a scale that is not the network's own is made larger first
@@ -159,13 +189,18 @@ def test_a_running_and_a_waiting_image_can_be_cancelled_and_the_next_is_made(hel
     assert [served.ask(f"images/{id}", "DELETE")[0] for id in (waiting, running)] == [204, 204]
     assert served.ask(f"images/{waiting}")[1]["state"] == "cancelled"
     assert served.ask(f"images/{waiting}/input.png")[0] == 409
-    kept = [served.send(file())[1] for _ in range(2)]  # the places of those that were cancelled are free
+    # The places of those that were cancelled are free
+    kept = [served.send(file())[1] for _ in range(2)]
     assert [job["ahead"] for job in kept] == [1, 2]
     for job in kept:
         served.ask(f"images/{job['id']}", "DELETE")
     after = served.send(file())[1]["id"]
     gate.set()
-    assert [served.finish(id)["state"] for id in (running, waiting, after)] == ["cancelled", "cancelled", "done"]
+    assert [served.finish(id)["state"] for id in (running, waiting, after)] == [
+        "cancelled",
+        "cancelled",
+        "done",
+    ]
     assert served.ask(f"images/{after}", "DELETE")[0] == 204
     assert served.ask(f"images/{after}")[0] == 404
 
@@ -174,7 +209,10 @@ def test_an_error_of_ours_ends_its_image_not_the_service(served, monkeypatch):
     with monkeypatch.context() as patched:
         patched.setattr(served.upscaler, "enlarge", lambda *_: 1 / 0)
         state = served.finish(served.send(file())[1]["id"])
-    assert (state["state"], state["error"]) == ("failed", "a.png: ZeroDivisionError: division by zero")
+    assert (state["state"], state["error"]) == (
+        "failed",
+        "a.png: ZeroDivisionError: division by zero",
+    )
     assert served.finish(served.send(file())[1]["id"])["state"] == "done"
 
 
@@ -189,7 +227,8 @@ def test_only_the_last_results_are_kept(served, monkeypatch):
 
 def test_other_web_pages_and_other_names_are_refused(served):
     host = served.url.removeprefix("http://").rstrip("/")
-    assert served.ask("network", Host="evil.example")[0] == 403  # a name that was made to point at this machine
+    # a name that was made to point at this machine
+    assert served.ask("network", Host="evil.example")[0] == 403
     for origin in ("http://evil.example", "null", "http://127.0.0.1:1"):
         assert served.ask("images?name=a", "POST", file(), Origin=origin)[0] == 403
     assert served.ask("images?name=a", "POST", file(), Origin=f"http://{host}")[0] == 202
@@ -217,7 +256,9 @@ def test_ids_cannot_be_guessed_and_a_name_is_no_path(served):
 def test_the_command_tells_its_address_serves_and_ends_with_0_at_a_signal(tmp_path):
     command = [sys.executable, "-m", "sr3_jax", "serve", "--port=0", "--checkpoint=faces-16-64"]
     environment = os.environ | {"JAX_NUM_CPU_DEVICES": "1"}
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment) as process:
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
+    ) as process:
         line = process.stdout.readline()
         assert "serves faces-16-64; Ctrl-C ends it" in line
         address = line.split()[0]

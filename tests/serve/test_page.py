@@ -23,13 +23,25 @@ COLOUR = np.random.default_rng(0).integers(0, 256, (12, 10, 3), np.uint8)
 def page(browser, served) -> Iterator:
     context = browser.new_context(accept_downloads=True)
     found, problems = context.new_page(), []
-    found.on("console", lambda message: problems.append(message.text) if message.type == "error" else None)
+    found.on(
+        "console",
+        lambda message: problems.append(message.text) if message.type == "error" else None,
+    )
     found.on("pageerror", lambda error: problems.append(str(error)))
-    found.on("request", lambda request: problems.append(request.url) if not request.url.startswith(served.url) else None)
+    found.on(
+        "request",
+        lambda request: (
+            problems.append(request.url) if not request.url.startswith(served.url) else None
+        ),
+    )
     found.goto(served.url)
     yield found
     context.close()
-    assert not [problem for problem in problems if not problem.startswith(("blob:", "Failed to load resource"))]
+    assert not [
+        problem
+        for problem in problems
+        if not problem.startswith(("blob:", "Failed to load resource"))
+    ]
 
 
 @pytest.fixture
@@ -53,10 +65,14 @@ def test_an_image_is_chosen_enlarged_compared_and_downloaded(page, image, served
         page.click("#download")
     assert download.value.suggested_filename == "my picture-2x.png"
     found = np.asarray(Image.open(download.value.path()))
-    np.testing.assert_array_equal(found, served.upscaler(COLOUR, steps=4, seed=7, name="my picture.png", match_input=False))
+    np.testing.assert_array_equal(
+        found, served.upscaler(COLOUR, steps=4, seed=7, name="my picture.png", match_input=False)
+    )
 
 
-def test_only_a_network_that_can_take_off_noise_and_blur_is_asked_to_and_a_match_would_bring_them_back(browser, page, image):
+def test_only_a_network_that_can_take_off_noise_and_blur_is_asked_to_and_a_match_would_bring_them_back(
+    browser, page, image
+):
     for flaw in ("noise", "blur"):
         assert page.is_hidden(f"#{flaw}")
     checkpoint = tiny_checkpoint(channels=3, noise=10.0, blur=2.0)
@@ -87,7 +103,9 @@ def test_the_slider_uncovers_the_result_by_mouse_and_by_keyboard(page, image):
     page.check("#blocks")
 
     def shot() -> np.ndarray:
-        return np.asarray(Image.open(io.BytesIO(page.locator("#compare").screenshot())).convert("RGB")).astype(int)
+        return np.asarray(
+            Image.open(io.BytesIO(page.locator("#compare").screenshot())).convert("RGB")
+        ).astype(int)
 
     def to(share: float) -> np.ndarray:
         box = page.locator("#compare").bounding_box()

@@ -35,7 +35,9 @@ def make(folders):
     def create(name="study", task=2, methods=("flat", "noisy"), **options):
         candidates = {method: folders / method for method in methods}
         options = {"seconds": 0.05, "per_subject": 6, "training": 2, "catch": 2} | options
-        study = studies.create(folders / name, folders / "real", candidates, folders / "lr", task=task, **options)
+        study = studies.create(
+            folders / name, folders / "real", candidates, folders / "lr", task=task, **options
+        )
         return folders / name, study
 
     return create
@@ -45,7 +47,9 @@ class Client:
     def __init__(self, url: str):
         self.url = url
 
-    def ask(self, path: str, body: object = None, method: str | None = None) -> tuple[int, bytes, dict[str, str]]:
+    def ask(
+        self, path: str, body: object = None, method: str | None = None
+    ) -> tuple[int, bytes, dict[str, str]]:
         data = json.dumps(body).encode() if body is not None else None
         request = urllib.request.Request(self.url + path, data, method=method)
         try:

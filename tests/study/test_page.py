@@ -15,7 +15,8 @@ from tests.browser import needs_chromium
 
 pytestmark = needs_chromium
 
-# What a subject sees: the brighter image is real, or, if they are equally bright, the one with more detail.
+# What a subject sees: the brighter image is real, or, if they are equally bright, the one with more
+# detail.
 LOOK = """() => {
   const of = id => {
     const image = document.getElementById(id), canvas = document.createElement("canvas");
@@ -38,7 +39,11 @@ def take_part(page, link, chance, keyboard, reload_at):
     page.click("#agree")
     for number in range(10):
         expect(page.locator("#choose-left")).to_be_enabled()
-        assert page.evaluate("getComputedStyle(document.getElementById('left')).visibility") == "hidden"  # the time is over
+        # The time is over
+        assert (
+            page.evaluate("getComputedStyle(document.getElementById('left')).visibility")
+            == "hidden"
+        )
         if number == reload_at:
             page.reload()
             expect(page.locator("#choose-left")).to_be_enabled()
@@ -64,7 +69,11 @@ def test_the_report_recovers_what_simulated_subjects_can_do(browser, make, serve
         problems = []
         page.on("pageerror", lambda error, problems=problems: problems.append(str(error)))
         take_part(
-            page, f"{client.url}s/{token}", lambda: rng.random() < 0.5, keyboard=i % 2 == 0, reload_at=5 if i == 3 else -1
+            page,
+            f"{client.url}s/{token}",
+            lambda: rng.random() < 0.5,
+            keyboard=i % 2 == 0,
+            reload_at=5 if i == 3 else -1,
         )
         page.reload()
         expect(page.locator("#done")).to_be_visible()
@@ -90,7 +99,9 @@ def hosted(tmp_path):
         def log_message(self, *args):
             pass
 
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=tmp_path / "web"))
+    server = http.server.ThreadingHTTPServer(
+        ("127.0.0.1", 0), functools.partial(Quiet, directory=tmp_path / "web")
+    )
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
     yield tmp_path / "web", f"http://127.0.0.1:{server.server_port}"
@@ -100,7 +111,9 @@ def hosted(tmp_path):
 
 
 @pytest.mark.parametrize("task", [1, 2])
-def test_an_exported_study_needs_no_server_and_its_answers_come_back_as_files(browser, make, hosted, tmp_path, task):
+def test_an_exported_study_needs_no_server_and_its_answers_come_back_as_files(
+    browser, make, hosted, tmp_path, task
+):
     folder, study = make(task=task)
     answers = Answers(folder)
     web, url = hosted
@@ -110,9 +123,16 @@ def test_an_exported_study_needs_no_server_and_its_answers_come_back_as_files(br
         context = browser.new_context(accept_downloads=True)
         page, problems = context.new_page(), []
         page.on("pageerror", lambda error, problems=problems: problems.append(str(error)))
-        page.on("console", lambda said, problems=problems: problems.append(said.text) if said.type == "error" else None)
+        page.on(
+            "console",
+            lambda said, problems=problems: (
+                problems.append(said.text) if said.type == "error" else None
+            ),
+        )
         link = f"{url}/study/{token}/index.html"
-        take_part(page, link, lambda: rng.random() < 0.5, keyboard=i == 0, reload_at=5 if i == 1 else -1)
+        take_part(
+            page, link, lambda: rng.random() < 0.5, keyboard=i == 0, reload_at=5 if i == 1 else -1
+        )
         page.close()
         page = context.new_page()
         page.goto(link)  # what was answered outlasts the page
@@ -124,7 +144,9 @@ def test_an_exported_study_needs_no_server_and_its_answers_come_back_as_files(br
         download.value.save_as(files[-1])
         context.close()
         assert not problems
-    shown = [[answer["shown"] for answer in json.loads(file.read_text())["answers"]] for file in files]
+    shown = [
+        [answer["shown"] for answer in json.loads(file.read_text())["answers"]] for file in files
+    ]
     assert shown == [[1] * 10, [1] * 5 + [2] + [1] * 4, [1] * 10]  # the page that was loaded again
     assert [site.collect(study, answers, file) for file in files] == [10, 10, 10]
     results = report.analyse(study, answers.all())
@@ -135,7 +157,9 @@ def test_an_exported_study_needs_no_server_and_its_answers_come_back_as_files(br
     assert low < 0.5 < high
 
 
-def test_an_exported_study_works_from_the_disk_and_can_be_left_in_the_middle(browser, make, tmp_path):
+def test_an_exported_study_works_from_the_disk_and_can_be_left_in_the_middle(
+    browser, make, tmp_path
+):
     folder, study = make()
     answers = Answers(folder)
     [token], _ = site.export(tmp_path / "site", folder, study, answers, 1)
@@ -168,7 +192,9 @@ def on_disk(make, tmp_path):
 
 def test_an_exported_study_in_a_browser_that_keeps_nothing_says_so(browser, on_disk):
     page = browser.new_page()
-    page.add_init_script("Storage.prototype.setItem = () => { throw new DOMException('no', 'QuotaExceededError'); }")
+    page.add_init_script(
+        "Storage.prototype.setItem = () => { throw new DOMException('no', 'QuotaExceededError'); }"
+    )
     page.goto(on_disk)
     page.click("#agree")
     expect(page.locator("#problem")).to_contain_text("does not let a page keep anything")
@@ -190,5 +216,7 @@ def test_of_two_tabs_of_an_exported_study_one_answers(browser, on_disk):
     first.click("#next")
     with first.expect_download() as download:
         first.click("#save")
-    assert [answer["left"] for answer in json.loads(download.value.path().read_text())["answers"]] == [True]
+    assert [
+        answer["left"] for answer in json.loads(download.value.path().read_text())["answers"]
+    ] == [True]
     context.close()

@@ -35,7 +35,8 @@ def test_a_study_holds_every_image_re_encoded_alike_without_metadata(make, folde
         assert Image.open(path).info == {}
     assert len(sizes) == 1  # a flat image is as large as a noisy one
     np.testing.assert_array_equal(
-        arrays.read(folder / "images/reference/sub/03.png", 3).pixels, arrays.read(folders / "real/sub/03.png", 3).pixels
+        arrays.read(folder / "images/reference/sub/03.png", 3).pixels,
+        arrays.read(folders / "real/sub/03.png", 3).pixels,
     )
 
 
@@ -45,7 +46,9 @@ def test_what_does_not_belong_together_is_listed_and_nothing_is_begun(make, fold
     with pytest.raises(UserError, match=r"flat has no sub/03; .*flat has sub/extra, of which"):
         make()
     arrays.write(folders / "noisy/sub/03.png", np.zeros((16, 16, 3), np.uint8))
-    with pytest.raises(UserError, match=r"03.png is 16×16 and .* is 32×32; a pair must have one size"):
+    with pytest.raises(
+        UserError, match=r"03.png is 16×16 and .* is 32×32; a pair must have one size"
+    ):
         make(methods=("noisy",))
     assert not (folders / "study").exists()
     with pytest.raises(UserError, match="is not a study"):
@@ -109,7 +112,9 @@ def test_nothing_but_the_pixels_tells_which_image_is_real(make, serve):
         assert left_headers["cache-control"] == "no-store"
         assert len(left) == len(right)
         assert client.ask(f"s/{token}/{number}/lr")[0] == 200
-        brighter_left = np.mean(Image.open(io.BytesIO(left))) >= np.mean(Image.open(io.BytesIO(right)))
+        brighter_left = np.mean(Image.open(io.BytesIO(left))) >= np.mean(
+            Image.open(io.BytesIO(right))
+        )
         if trial.method >= 0:
             assert brighter_left == trial.real_left
         kinds.add(trial.kind)
@@ -119,7 +124,9 @@ def test_nothing_but_the_pixels_tells_which_image_is_real(make, serve):
     assert json.loads(client.ask(f"s/{token}/state")[1])["stage"] == "done"
 
 
-def test_only_the_next_trial_of_a_known_subject_who_agreed_is_served_and_an_answer_counts_once(make, serve):
+def test_only_the_next_trial_of_a_known_subject_who_agreed_is_served_and_an_answer_counts_once(
+    make, serve
+):
     client, [token, other] = serve(*make())
     assert client.ask("s/guess/state")[0] == client.ask("s/guess")[0] == 404
     assert client.ask(f"s/{token}/0/left")[0] == 409  # no consent yet
@@ -146,17 +153,31 @@ def test_only_the_next_trial_of_a_known_subject_who_agreed_is_served_and_an_answ
 
 def test_behind_a_proxy_the_address_that_subjects_see_is_answered_to(make):
     folder, _ = make()
-    command = [sys.executable, "-m", "sr3_jax", "study", "serve", str(folder), "--port=0", "--subjects=1"]
-    with subprocess.Popen([*command, "--url=https://study.example"], stdout=subprocess.PIPE, text=True) as process:
+    command = [
+        sys.executable,
+        "-m",
+        "sr3_jax",
+        "study",
+        "serve",
+        str(folder),
+        "--port=0",
+        "--subjects=1",
+    ]
+    with subprocess.Popen(
+        [*command, "--url=https://study.example"], stdout=subprocess.PIPE, text=True
+    ) as process:
         link = process.stdout.readline().strip()
         assert link.startswith("https://study.example/s/")
         process.stdout.readline()
         address = process.stdout.readline().split()[-1]
         token = link.rsplit("/", 1)[1]
-        for host in ("study.example", address.removeprefix("http://").rstrip("/")):  # kept by the proxy, or not
+        # Kept by the proxy, or not
+        for host in ("study.example", address.removeprefix("http://").rstrip("/")):
             for origin, status in (("https://study.example", 204), ("https://evil.example", 403)):
                 headers = {"Host": host, "Origin": origin}
-                request = urllib.request.Request(f"{address}s/{token}/agree", b"", headers, method="POST")
+                request = urllib.request.Request(
+                    f"{address}s/{token}/agree", b"", headers, method="POST"
+                )
                 try:
                     assert urllib.request.urlopen(request, timeout=30).status == status
                 except urllib.error.HTTPError as error:
@@ -166,7 +187,16 @@ def test_behind_a_proxy_the_address_that_subjects_see_is_answered_to(make):
 
 def test_after_a_kill_every_answer_is_there_and_the_subject_goes_on(make):
     folder, _ = make()
-    command = [sys.executable, "-m", "sr3_jax", "study", "serve", str(folder), "--port=0", "--subjects=1"]
+    command = [
+        sys.executable,
+        "-m",
+        "sr3_jax",
+        "study",
+        "serve",
+        str(folder),
+        "--port=0",
+        "--subjects=1",
+    ]
     for round_ in range(2):
         with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
             link = process.stdout.readline().strip()
@@ -175,7 +205,9 @@ def test_after_a_kill_every_answer_is_there_and_the_subject_goes_on(make):
             client.ask(f"s/{token}/agree", method="POST")
             assert json.loads(client.ask(f"s/{token}/state")[1])["number"] == 3 * round_
             for number in range(3 * round_, 3 * round_ + 3):
-                assert client.ask(f"s/{token}/{number}", {"left": True, "milliseconds": 1})[0] == 200
+                assert (
+                    client.ask(f"s/{token}/{number}", {"left": True, "milliseconds": 1})[0] == 200
+                )
             process.send_signal(signal.SIGKILL if round_ == 0 else signal.SIGTERM)
         assert process.returncode == (-9 if round_ == 0 else 0)
     with sqlite3.connect(folder / "answers.sqlite") as database:
@@ -188,7 +220,12 @@ def test_after_a_kill_every_answer_is_there_and_the_subject_goes_on(make):
 
 def saved(path, token, count, **changes):
     """What a subject's page saves, after `count` answers: always left."""
-    answer = {"left": True, "milliseconds": 812.5, "shown": 1, "at": "2026-01-01T00:00:00Z"} | changes
+    answer = {
+        "left": True,
+        "milliseconds": 812.5,
+        "shown": 1,
+        "at": "2026-01-01T00:00:00Z",
+    } | changes
     path.write_text(json.dumps({"token": token, "answers": [answer] * count}))
     return path
 
@@ -201,7 +238,8 @@ def test_an_exported_site_tells_what_is_real_for_the_practice_trials_alone(make,
     files = [path for path in (tmp_path / "site").rglob("*") if path.is_file()]
     assert {path.parent.name for path in files} == {"site", "page", *tokens}
     assert sum(path.stat().st_size for path in files) <= size < 10**7
-    assert all(token.isalnum() for token in tokens)  # hosts treat names that begin with _ in their own way
+    # Hosts treat names that begin with _ in their own way
+    assert all(token.isalnum() for token in tokens)
     for subject, token in enumerate(tokens):
         trials = studies.trials(study, subject)
         for number, trial in enumerate(trials):
@@ -222,7 +260,12 @@ def test_an_exported_site_tells_what_is_real_for_the_practice_trials_alone(make,
         assert path.suffix in (".png", ".html", ".js", ".css")
         if path.suffix != ".png":
             assert not any(word in path.read_text() for word in ("flat", "noisy", "sub/"))
-    assert len({path.stat().st_size for path in files if path.name.endswith(("left.png", "right.png"))}) == 1
+    assert (
+        len(
+            {path.stat().st_size for path in files if path.name.endswith(("left.png", "right.png"))}
+        )
+        == 1
+    )
     with pytest.raises(UserError, match="site exists; give a new folder"):
         site.export(tmp_path / "site", folder, study, answers, 3)
     answers.close()
@@ -232,8 +275,16 @@ def test_answers_are_collected_once_and_contradictions_refused(make, tmp_path):
     folder, study = make()
     answers = Answers(folder)
     token, other = answers.invite(2)
-    first, longer = saved(tmp_path / "first.json", token, 4), saved(tmp_path / "longer.json", token, 10)
-    assert [site.collect(study, answers, file) for file in (first, first, longer, first)] == [4, 0, 6, 0]
+    first, longer = (
+        saved(tmp_path / "first.json", token, 4),
+        saved(tmp_path / "longer.json", token, 10),
+    )
+    assert [site.collect(study, answers, file) for file in (first, first, longer, first)] == [
+        4,
+        0,
+        6,
+        0,
+    ]
     assert answers.given(0) == 10
     kept = answers.all()
     assert [answer["stem"] for answer in kept] == [trial.stem for trial in studies.trials(study, 0)]
@@ -252,7 +303,15 @@ def test_answers_are_collected_once_and_contradictions_refused(make, tmp_path):
 
 @pytest.mark.parametrize(
     "changes",
-    [{"left": 1}, {"milliseconds": -1}, {"milliseconds": "soon"}, {"shown": 0}, {"shown": None}, {"at": 7}, {"at": "=1"}],
+    [
+        {"left": 1},
+        {"milliseconds": -1},
+        {"milliseconds": "soon"},
+        {"shown": 0},
+        {"shown": None},
+        {"at": 7},
+        {"at": "=1"},
+    ],
 )
 def test_a_file_that_is_none_of_answers_is_one_sentence(make, tmp_path, changes):
     folder, study = make()
@@ -276,7 +335,13 @@ def test_a_file_that_is_none_of_answers_is_one_sentence(make, tmp_path, changes)
 
 @pytest.mark.parametrize(
     ("chosen", "of", "low", "high"),
-    [(0, 10, 0.0, 0.2775), (5, 10, 0.2366, 0.7634), (10, 10, 0.7225, 1.0), (47, 100, 0.3751, 0.5671), (0, 0, 0.0, 1.0)],
+    [
+        (0, 10, 0.0, 0.2775),
+        (5, 10, 0.2366, 0.7634),
+        (10, 10, 0.7225, 1.0),
+        (47, 100, 0.3751, 0.5671),
+        (0, 0, 0.0, 1.0),
+    ],
 )
 def test_wilson_intervals_are_the_published_ones(chosen, of, low, high):
     assert report.wilson(chosen, of) == pytest.approx((low, high), abs=1e-4)
@@ -289,8 +354,18 @@ def answered(study, ability):
         for number, trial in enumerate(studies.trials(study, subject)):
             right = rng.random() < of_method[trial.method]
             found.append(
-                {"subject": subject, "number": number, "kind": trial.kind, "stem": trial.stem, "method": trial.method}
-                | {"real_left": trial.real_left, "chose_left": trial.real_left == right, "milliseconds": 900.0}
+                {
+                    "subject": subject,
+                    "number": number,
+                    "kind": trial.kind,
+                    "stem": trial.stem,
+                    "method": trial.method,
+                }
+                | {
+                    "real_left": trial.real_left,
+                    "chose_left": trial.real_left == right,
+                    "milliseconds": 900.0,
+                }
                 | {"shown": 1, "at": "2026-01-01T00:00:00+00:00"}
             )
     return found
@@ -316,7 +391,11 @@ def test_the_report_recovers_known_fool_rates_and_leaves_out_who_guesses(make, f
 
 
 def test_the_command_creates_and_reports_and_says_what_is_missing(folders, capsys):
-    where = [f"--reference={folders / 'real'}", f"--candidates=ours={folders / 'noisy'}", f"--output={folders / 'new'}"]
+    where = [
+        f"--reference={folders / 'real'}",
+        f"--candidates=ours={folders / 'noisy'}",
+        f"--output={folders / 'new'}",
+    ]
     assert cli.main(["study", "create", *where, "--task=2", "--trials=4"]) == 0
     assert "12 images, ours; 4 pairs a subject" in capsys.readouterr().out
     assert cli.main(["study", "report", str(folders / "new")]) == 2
@@ -331,7 +410,9 @@ def test_the_command_creates_and_reports_and_says_what_is_missing(folders, capsy
     assert "| ours | 0.0% |" in capsys.readouterr().out
     made = {path.name for path in (folders / "new/report").iterdir()}
     assert made == {"report.json", "report.md", "fool_rates.png", "answers.csv"}
-    assert (folders / "new/report/answers.csv").read_text().count("\n") == 1 + len(studies.trials(study, 0))
+    assert (folders / "new/report/answers.csv").read_text().count("\n") == 1 + len(
+        studies.trials(study, 0)
+    )
 
 
 def test_the_command_exports_and_collects(make, tmp_path, capsys):
@@ -347,7 +428,8 @@ def test_the_command_exports_and_collects(make, tmp_path, capsys):
     assert cli.main(there) == 2
     assert "give a new folder" in capsys.readouterr().err
     good, bad = saved(tmp_path / "b.json", tokens[1], 10), saved(tmp_path / "a.json", "abc", 1)
-    assert cli.main(["study", "collect", str(folder), str(bad), str(good)]) == 2  # one bad file does not stop the others
+    # One bad file does not stop the others
+    assert cli.main(["study", "collect", str(folder), str(bad), str(good)]) == 2
     out, err = capsys.readouterr()
     assert out.startswith("10 new answers; ")
     assert (err.count("\n"), "a.json is not of this study" in err) == (1, True)
@@ -365,17 +447,36 @@ def test_the_command_exports_and_collects(make, tmp_path, capsys):
         (["serve"], "study serve: missing argument 'STUDY'"),
         (["collect", "x"], "study collect: missing argument 'FILE…'"),
         (["export", "x"], "study export: missing option '--output'"),
-        (["export", "x", "--output=y", "--url=here"], "--url=here must be the address where the site will be"),
+        (
+            ["export", "x", "--output=y", "--url=here"],
+            "--url=here must be the address where the site will be",
+        ),
         (["serve", "nowhere"], "nowhere is not a study"),
         (["create", "--task=2"], "study create: missing option '--reference'"),
-        (["create", "--reference=a", "--candidates=b", "--output=c", "--task=3"], "--task=3 must lie between 1 and 2"),
+        (
+            ["create", "--reference=a", "--candidates=b", "--output=c", "--task=3"],
+            "--task=3 must lie between 1 and 2",
+        ),
         (["create", "--reference=a", "--candidates=b", "--output=c", "--task=1"], "give --lr=DIR"),
         (
-            ["create", "--reference=a", "--candidates=b", "--candidates=z/b", "--output=c", "--task=2"],
+            [
+                "create",
+                "--reference=a",
+                "--candidates=b",
+                "--candidates=z/b",
+                "--output=c",
+                "--task=2",
+            ],
             "two methods are called 'b'",
         ),
-        (["create", "--reference=a", "--candidates=b", "--output=c", "--task=2"], "a is not a folder"),
-        (["create", "--reference=a", "--candidates=b", "--output=c", "--task=2", "--seconds=0"], "--seconds=0"),
+        (
+            ["create", "--reference=a", "--candidates=b", "--output=c", "--task=2"],
+            "a is not a folder",
+        ),
+        (
+            ["create", "--reference=a", "--candidates=b", "--output=c", "--task=2", "--seconds=0"],
+            "--seconds=0",
+        ),
     ],
 )
 def test_what_is_asked_for_wrongly_is_one_sentence(arguments, words, capsys, tmp_path, monkeypatch):

@@ -14,7 +14,10 @@ from sr3_jax.data.pipeline import load_evaluation
 from sr3_jax.tasks import operations
 
 LEVEL = 2 / 255  # one 8-bit level in the units of [-1, 1]
-PHOTOS = {"astronaut": photographs.astronaut()[:192, 100:244], "coffee": photographs.coffee()[100:196, 200:440]}
+PHOTOS = {
+    "astronaut": photographs.astronaut()[:192, 100:244],
+    "coffee": photographs.coffee()[100:196, 200:440],
+}
 blur = jax.jit(operations.gaussian_blur)
 
 
@@ -47,19 +50,28 @@ def test_resize_is_that_of_pillow_in_float(name, factor):
 
 def test_resize_can_change_the_aspect_by_any_ratio():
     images = as_floats(PHOTOS["coffee"][None])  # at ratios like 96:61 float32 costs a little more
-    np.testing.assert_allclose(operations.resize(images, 61, 400), pillow_resize(images, 61, 400), atol=2e-3 * LEVEL)
+    np.testing.assert_allclose(
+        operations.resize(images, 61, 400), pillow_resize(images, 61, 400), atol=2e-3 * LEVEL
+    )
 
 
 @pytest.fixture(scope="module")
 def faces():
     """The 100 test faces as (100, 64, 64, 1) uint8."""
     config = sr3_jax.config.base()
-    config.data.hr_size, config.data.lr_size, config.data.resample, config.model.image_channels = 64, 16, "bicubic", 1
+    config.data.hr_size, config.data.lr_size, config.data.resample, config.model.image_channels = (
+        64,
+        16,
+        "bicubic",
+        1,
+    )
     return jnp.asarray(load_evaluation(OrlFaces(range(31, 41)), config).images)
 
 
 def mean_psnr(images, references):
-    errors = np.square(np.asarray(images, np.float64) - np.asarray(references, np.float64)).mean((1, 2, 3))
+    errors = np.square(np.asarray(images, np.float64) - np.asarray(references, np.float64)).mean(
+        (1, 2, 3)
+    )
     return np.mean(10 * np.log10(255**2 / errors))
 
 
@@ -81,7 +93,9 @@ def test_going_to_float_and_back_is_the_identity_for_every_level():
 
 def test_floats_are_rounded_to_the_nearest_level_and_clipped():
     levels = np.linspace(0, 255, 10_000).reshape(1, 100, 100, 1)
-    rounded = np.asarray(operations.to_uint8(jnp.asarray(levels / 127.5 - 1, jnp.float32)), np.float64)
+    rounded = np.asarray(
+        operations.to_uint8(jnp.asarray(levels / 127.5 - 1, jnp.float32)), np.float64
+    )
     assert np.abs(rounded - levels).max() <= 0.5 + 1e-4
     assert abs((rounded - levels).mean()) < 1e-3  # truncation would darken by half a level
     outside = jnp.array([-9.0, -1.01, 1.01, 9.0]).reshape(1, 2, 2, 1)
@@ -90,10 +104,20 @@ def test_floats_are_rounded_to_the_nearest_level_and_clipped():
 
 @pytest.mark.parametrize("sigma", [1.0, 1.3, 2.0])
 def test_blur_is_that_of_scipy(sigma):
-    images = as_floats(np.stack([PHOTOS["coffee"][:40, :60], PHOTOS["astronaut"][:40, :60], PHOTOS["coffee"][40:80, 100:160]]))
+    images = as_floats(
+        np.stack(
+            [
+                PHOTOS["coffee"][:40, :60],
+                PHOTOS["astronaut"][:40, :60],
+                PHOTOS["coffee"][40:80, 100:160],
+            ]
+        )
+    )
     ours = blur(images, jnp.full(3, sigma))
     for image, expected in zip(ours, np.asarray(images, np.float64), strict=True):
-        theirs = scipy.ndimage.gaussian_filter(expected, (sigma, sigma, 0), mode="nearest", truncate=8)
+        theirs = scipy.ndimage.gaussian_filter(
+            expected, (sigma, sigma, 0), mode="nearest", truncate=8
+        )
         np.testing.assert_allclose(image, theirs, atol=1e-4)
 
 
@@ -109,7 +133,10 @@ def test_a_blur_of_zero_changes_nothing_and_each_image_has_its_own():
 def test_under_jit_nothing_changes(faces):
     hr = operations.to_float(faces)
     resize = jax.jit(operations.resize, static_argnums=(1, 2))
-    compiled, eager = operations.quantize(resize(hr, 16, 16)), operations.quantize(operations.resize(hr, 16, 16))
+    compiled, eager = (
+        operations.quantize(resize(hr, 16, 16)),
+        operations.quantize(operations.resize(hr, 16, 16)),
+    )
     levels = [np.asarray(operations.to_uint8(lr), int) for lr in (compiled, eager)]
     assert np.abs(levels[0] - levels[1]).max() <= 1
     assert (levels[0] == levels[1]).mean() > 0.999  # but for ties

@@ -10,7 +10,8 @@ from sr3_jax.data.faces import OrlFaces
 from sr3_jax.tasks import build_task, operations
 from sr3_jax.tasks.corruptions import CORRUPTIONS
 
-FACES = np.stack([OrlFaces(range(1, 31))[i].pixels[14:78, 14:78] for i in range(0, 300, 5)])  # (60, 64, 64, 1)
+# (60, 64, 64, 1)
+FACES = np.stack([OrlFaces(range(1, 31))[i].pixels[14:78, 14:78] for i in range(0, 300, 5)])
 LEVEL = 2 / 255  # one 8-bit level in the units of [-1, 1]
 
 
@@ -35,7 +36,8 @@ def test_the_lr_image_has_8_bits_unless_asked_otherwise(hr):
     np.testing.assert_allclose(rounded, exact, atol=0.501 * LEVEL)
     assert (exact != rounded).mean() > 0.9
     checkers = jnp.where(jnp.indices((64, 64)).sum(0)[None, ..., None] // 8 % 2, 1.0, -1.0)
-    assert jnp.abs(task_of(quantize_lr=False).corrupt(checkers).image).max() <= 1  # bicubic overshoots
+    # Bicubic overshoots
+    assert jnp.abs(task_of(quantize_lr=False).corrupt(checkers).image).max() <= 1
     assert jnp.abs(operations.resize(checkers, 48, 48)).max() > 1.01
 
 
@@ -54,7 +56,10 @@ def test_each_corruption_happens_to_half_of_the_images_by_the_strength_that_is_t
     assert told.min() < 0.1 * high
     assert 0.9 * high < told.max() <= high
     change = jnp.abs(image - clean.image).mean((1, 2, 3))
-    assert change[strength > 0.5 * high].min() > change[(strength > 0) & (strength < 0.05 * high)].max()
+    assert (
+        change[strength > 0.5 * high].min()
+        > change[(strength > 0) & (strength < 0.05 * high)].max()
+    )
     again = task.corrupt(hr, jax.random.key(1), train=True).signals[name]
     assert 0.3 < ((again == 0) != (strength == 0)).mean() < 0.7
 
@@ -82,7 +87,9 @@ def test_what_is_not_told_happens_in_training_alone(hr):
     assert (trained.image != task.corrupt(hr).image).any()
 
 
-@pytest.mark.parametrize("fields", [{}, {"blur": 2.0}, {"noise": 9.0}, {"noise": 9.0, "blur": 2.0, "tell_blur": True}])
+@pytest.mark.parametrize(
+    "fields", [{}, {"blur": 2.0}, {"noise": 9.0}, {"noise": 9.0, "blur": 2.0, "tell_blur": True}]
+)
 def test_rounding_comes_last_whatever_happened_before(hr, fields):
     image = task_of(**fields).corrupt(hr, jax.random.key(0), train=True).image
     np.testing.assert_array_equal(image, operations.quantize(image))
@@ -90,7 +97,10 @@ def test_rounding_comes_last_whatever_happened_before(hr, fields):
 
 def test_one_corruption_is_drawn_alike_whether_there_are_others_or_not(hr):
     key = jax.random.key(3)
-    alone, beside = (task_of(noise=9.0, **more).corrupt(hr, key).signals for more in ({}, {"blur": 1.0, "tell_blur": True}))
+    alone, beside = (
+        task_of(noise=9.0, **more).corrupt(hr, key).signals
+        for more in ({}, {"blur": 1.0, "tell_blur": True})
+    )
     np.testing.assert_array_equal(alone["noise"], beside["noise"])
 
 

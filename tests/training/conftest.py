@@ -37,7 +37,8 @@ def _optax_promotes():
 def _run(workdir, fields=(), *, mesh=None, scores=()):
     """Trains in this process; returns the state, the image ids seen, and the parameters given to each evaluation.
 
-    `mesh` replaces the config's, for some of the devices; `scores` are the PSNRs that the evaluations find.
+    `mesh` replaces the config's, for some of the devices; `scores` are the PSNRs that the
+    evaluations find.
     """
     config = tiny.get_config()
     config.update_from_flattened_dict(dict(fields))
@@ -56,7 +57,8 @@ def _run(workdir, fields=(), *, mesh=None, scores=()):
 
     with pytest.MonkeyPatch.context() as patch, jax.numpy_dtype_promotion("standard"):
         patch.setattr(loop, "Batches", Recorded)
-        patch.setattr(progress, "_tensorboard", lambda workdir: None)  # TensorFlow takes seconds to import
+        # TensorFlow takes seconds to import
+        patch.setattr(progress, "_tensorboard", lambda workdir: None)
         if mesh:
             patch.setattr(parallel, "make_mesh", lambda config: mesh)
         found.state = loop.train(config, workdir, evaluate)
@@ -70,7 +72,10 @@ def run(cache):
 
 @pytest.fixture(scope="session")
 def six(run, tmp_path_factory):
-    """Six steps on eight devices, checkpoints at 3 and 6, evaluations at 2, 4 and 6. Copy the workdir before you change it."""
+    """Six steps on eight devices, checkpoints at 3 and 6, evaluations at 2, 4 and 6.
+
+    Copy the workdir before you change it.
+    """
     return run(tmp_path_factory.mktemp("six") / "workdir", {"train.evaluate_every": 2})
 
 
@@ -91,10 +96,17 @@ def sr3(cache, tmp_path_factory):
         command = ["-m", "sr3_jax"]
         if largest_file:  # in bytes, as if the disk took no more
             limit = f"resource.setrlimit(resource.RLIMIT_FSIZE, ({largest_file}, {largest_file}))"
-            command = ["-c", f"import resource, sys, sr3_jax.cli; {limit}; sys.exit(sr3_jax.cli.main())"]
+            command = [
+                "-c",
+                f"import resource, sys, sr3_jax.cli; {limit}; sys.exit(sr3_jax.cli.main())",
+            ]
         command = [sys.executable, *command, *map(str, arguments)]
         process = subprocess.Popen(
-            command, env=environment | variables, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+            command,
+            env=environment | variables,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
         )
         running.append(process)
         return process

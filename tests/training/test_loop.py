@@ -39,7 +39,15 @@ def adam(state):
 
 def test_six_steps_equal_three_and_three_after_a_restart_to_the_bit(run, six, tmp_path):
     first = run(tmp_path, {"train.steps": 3})
-    second = run(tmp_path, {"train.steps": 6, "train.log_every": 5, "train.checkpoint_every": 2, "train.keep_checkpoints": 2})
+    second = run(
+        tmp_path,
+        {
+            "train.steps": 6,
+            "train.log_every": 5,
+            "train.checkpoint_every": 2,
+            "train.keep_checkpoints": 2,
+        },
+    )
     assert int(first.state.step) == 3
     assert_same_bits(second.state, six.state)
     assert_same_bits(read_state(tmp_path), read_state(six.workdir))
@@ -57,9 +65,14 @@ def test_a_run_that_is_done_stays_as_it_is_and_says_so(run, six, tmp_path, capsy
     assert complete_steps(workdir) == [3, 6]
 
 
-def test_another_experiment_is_refused_naming_field_and_both_values_and_nothing_is_touched(run, six):
+def test_another_experiment_is_refused_naming_field_and_both_values_and_nothing_is_touched(
+    run, six
+):
     before = contents(six.workdir)
-    with pytest.raises(CheckpointError, match=r"train\.learning_rate: 0\.5 here, 0\.001 there; use another --workdir"):
+    with pytest.raises(
+        CheckpointError,
+        match=r"train\.learning_rate: 0\.5 here, 0\.001 there; use another --workdir",
+    ):
         run(six.workdir, {"train.learning_rate": 0.5, "train.steps": 9})
     assert contents(six.workdir) == before
 
@@ -68,12 +81,17 @@ def test_another_experiment_is_refused_naming_field_and_both_values_and_nothing_
 
 
 @pytest.mark.parametrize(("fields", "devices"), [({}, 1), ({"mesh.data": 2, "mesh.fsdp": 4}, 8)])
-def test_eight_devices_equal_one_and_two_times_four_with_everything_sharded(run, six, tmp_path, monkeypatch, fields, devices):
+def test_eight_devices_equal_one_and_two_times_four_with_everything_sharded(
+    run, six, tmp_path, monkeypatch, fields, devices
+):
     monkeypatch.setattr(parallel, "SMALLEST_SHARDED", 64)
     other = run(tmp_path, fields, mesh=mesh_of(jax.devices()[:1]) if devices == 1 else None)
     assert other.ids == six.ids
     assert_close(other.state, six.state, atol=1e-6)
-    losses = [[line["loss"] for line in read_stats(workdir) if "loss" in line] for workdir in (tmp_path, six.workdir)]
+    losses = [
+        [line["loss"] for line in read_stats(workdir) if "loss" in line]
+        for workdir in (tmp_path, six.workdir)
+    ]
     assert losses[0] == pytest.approx(losses[1], abs=1e-6)
     state = other.state
     for tree in (state.params, state.ema, adam(state).mu, adam(state).nu):
@@ -81,22 +99,32 @@ def test_eight_devices_equal_one_and_two_times_four_with_everything_sharded(run,
             assert len(leaf.sharding.device_set) == devices
             # a large enough array of which some side divides by four is in four parts
             split = devices == 8 and leaf.size >= 64 and any(side % 4 == 0 for side in leaf.shape)
-            assert {shard.data.size for shard in leaf.addressable_shards} == {leaf.size // (4 if split else 1)}
+            assert {shard.data.size for shard in leaf.addressable_shards} == {
+                leaf.size // (4 if split else 1)
+            }
 
 
 @pytest.mark.parametrize("fsdp", [1, 4])
-def test_in_bfloat16_all_that_is_kept_stays_float32_and_the_loss_is_about_the_same(run, six, tmp_path, monkeypatch, fsdp):
+def test_in_bfloat16_all_that_is_kept_stays_float32_and_the_loss_is_about_the_same(
+    run, six, tmp_path, monkeypatch, fsdp
+):
     monkeypatch.setattr(parallel, "SMALLEST_SHARDED", 64)
     state = run(tmp_path, {"model.dtype": "bfloat16", "mesh.fsdp": fsdp}).state
     for leaf in jax.tree.leaves((state.params, state.ema, adam(state).mu, adam(state).nu)):
         assert leaf.dtype == np.float32
-    rounded, exact = ([line["loss"] for line in read_stats(place) if "loss" in line] for place in (tmp_path, six.workdir))
+    rounded, exact = (
+        [line["loss"] for line in read_stats(place) if "loss" in line]
+        for place in (tmp_path, six.workdir)
+    )
     assert rounded == pytest.approx(exact, rel=1e-2)
     assert rounded != pytest.approx(exact, rel=1e-6)
 
 
-def test_the_loop_moves_nothing_between_host_and_devices_behind_our_back(run, tmp_path, monkeypatch):
-    monkeypatch.setattr(parallel, "to_devices", lambda batch, mesh: batch)  # leaves it to the compiled step
+def test_the_loop_moves_nothing_between_host_and_devices_behind_our_back(
+    run, tmp_path, monkeypatch
+):
+    # Leaves it to the compiled step
+    monkeypatch.setattr(parallel, "to_devices", lambda batch, mesh: batch)
     with pytest.raises(Exception, match="Disallowed host-to-device transfer"):
         run(tmp_path, {"train.steps": 1})
 
@@ -125,10 +153,18 @@ def test_after_a_restart_the_stats_hold_no_line_of_the_undone_future(run, six, t
 def test_held_out_evaluation_gets_the_average_at_its_intervals_and_leaves_numbers_and_pictures(six):
     assert len(six.evaluated) == 3
     assert_same_bits(six.evaluated[-1], jax.device_get(six.state.ema))
-    assert any((a != b).any() for a, b in zip(*map(jax.tree.leaves, (six.evaluated[-1], six.state.params)), strict=True))
-    found = {line["step"]: line["eval_psnr"] for line in read_stats(six.workdir) if "eval_psnr" in line}
+    assert any(
+        (a != b).any()
+        for a, b in zip(*map(jax.tree.leaves, (six.evaluated[-1], six.state.params)), strict=True)
+    )
+    found = {
+        line["step"]: line["eval_psnr"] for line in read_stats(six.workdir) if "eval_psnr" in line
+    }
     assert found == {2: 10.0, 4: 10.0, 6: 10.0}
-    pictures = {path.name: int(arrays.read(path, 1).pixels.max()) for path in (six.workdir / "samples").iterdir()}
+    pictures = {
+        path.name: int(arrays.read(path, 1).pixels.max())
+        for path in (six.workdir / "samples").iterdir()
+    }
     assert pictures == {"00000002.png": 10, "00000004.png": 20, "00000006.png": 30}
 
 
@@ -140,7 +176,9 @@ def test_an_evaluation_that_a_stop_prevented_is_made_up_for_once(run, six, tmp_p
         run(workdir, {"train.steps": 4, "train.evaluate_every": 1_000_000})  # as it stands, at 6
         shutil.rmtree(workdir / "checkpoints" / "6")
         run(workdir, {"train.steps": 4, "train.evaluate_every": 1_000_000})
-    lines = [line for line in read_stats(workdir) if not (line["step"] == step and "eval_psnr" in line)]
+    lines = [
+        line for line in read_stats(workdir) if not (line["step"] == step and "eval_psnr" in line)
+    ]
     (workdir / "stats.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     fields = {"train.steps": steps, "train.evaluate_every": 2}
     made_up = run(workdir, fields, scores=[33.0])
@@ -163,10 +201,17 @@ def test_what_was_converted_is_said_once_at_the_first_interval(run, tmp_path, ca
     rng = np.random.default_rng(0)
     for i in range(40):
         (tmp_path / "faces").mkdir(exist_ok=True)
-        Image.fromarray(rng.integers(0, 256, (16, 16, 4), np.uint8)).save(tmp_path / "faces" / f"{i}.png")
-    run(tmp_path / "run", {"data.source": "folder", "data.folder": str(tmp_path / "faces"), "train.steps": 3})
+        Image.fromarray(rng.integers(0, 256, (16, 16, 4), np.uint8)).save(
+            tmp_path / "faces" / f"{i}.png"
+        )
+    run(
+        tmp_path / "run",
+        {"data.source": "folder", "data.folder": str(tmp_path / "faces"), "train.steps": 3},
+    )
     [line] = [line for line in capsys.readouterr().out.splitlines() if line.startswith("converted")]
-    assert re.fullmatch(r"converted so far: \d+ × alpha flattened onto white, \d+ × colour converted to grey", line)
+    assert re.fullmatch(
+        r"converted so far: \d+ × alpha flattened onto white, \d+ × colour converted to grey", line
+    )
 
 
 def test_the_data_card_stays_with_the_run_when_the_data_change_or_go(run, tmp_path):
@@ -174,7 +219,11 @@ def test_the_data_card_stays_with_the_run_when_the_data_change_or_go(run, tmp_pa
     for i in range(8):
         Image.fromarray(np.full((16, 16), 20 * i, np.uint8)).save(tmp_path / "faces" / f"{i}.png")
     (tmp_path / "faces" / "DATA.md").write_text("Mine.")
-    fields = {"data.source": "folder", "data.folder": str(tmp_path / "faces"), "data.eval_folder": str(tmp_path / "faces")}
+    fields = {
+        "data.source": "folder",
+        "data.folder": str(tmp_path / "faces"),
+        "data.eval_folder": str(tmp_path / "faces"),
+    }
     run(tmp_path / "run", fields | {"train.steps": 1})
     (tmp_path / "faces" / "DATA.md").write_text("Yours.")
     run(tmp_path / "run", fields | {"train.steps": 2})
@@ -216,7 +265,9 @@ def test_a_batch_in_two_parts_has_the_loss_and_gradient_of_the_whole(run, tmp_pa
     """Of the regression network without dropout, whose loss knows no chance."""
     whole = run(tmp_path / "whole", REGRESSION | {"train.steps": 1})
     parts = run(tmp_path / "parts", REGRESSION | {"train.steps": 1, "train.accumulate": 2})
-    gradients = [jax.tree.map(lambda moment: moment / 0.1, adam(found.state).mu) for found in (parts, whole)]
+    gradients = [
+        jax.tree.map(lambda moment: moment / 0.1, adam(found.state).mu) for found in (parts, whole)
+    ]
     assert_close(*gradients, atol=1e-6)
     assert max(float(np.abs(leaf).max()) for leaf in jax.tree.leaves(gradients[1])) > 1e-2
     losses = [read_stats(tmp_path / name)[0]["loss"] for name in ("whole", "parts")]
@@ -241,11 +292,17 @@ def test_training_starts_from_given_weights_and_needs_them_only_once(run, six, t
 
 
 @pytest.mark.parametrize(
-    ("flaw", "fields"), [("noise", {"task.noise": 8.0}), ("blur", {"task.blur": 1.0, "task.tell_blur": True})]
+    ("flaw", "fields"),
+    [("noise", {"task.noise": 8.0}), ("blur", {"task.blur": 1.0, "task.tell_blur": True})],
 )
-def test_a_network_that_is_to_be_told_of_a_flaw_starts_from_one_that_was_not(run, six, tmp_path, capsys, flaw, fields):
+def test_a_network_that_is_to_be_told_of_a_flaw_starts_from_one_that_was_not(
+    run, six, tmp_path, capsys, flaw, fields
+):
     found = run(tmp_path / "new", {"train.init_from": str(six.workdir), "train.steps": 1} | fields)
-    assert f"it has none for 4 parameters, which start afresh: input_{flaw}_embedding.dense_0.bias" in capsys.readouterr().out
+    assert (
+        f"it has none for 4 parameters, which start afresh: input_{flaw}_embedding.dense_0.bias"
+        in capsys.readouterr().out
+    )
     params = dict(found.state.params)
     new = params.pop(f"input_{flaw}_embedding")
     assert_same_bits(params, six.state.ema)
@@ -253,8 +310,13 @@ def test_a_network_that_is_to_be_told_of_a_flaw_starts_from_one_that_was_not(run
     assert np.any(new["dense_0"]["kernel"])
 
 
-def test_weights_of_another_network_are_refused_by_parameter_and_nothing_is_written(run, six, tmp_path):
-    with pytest.raises(CheckpointError, match=r"parameter \S+ has shape \(.*8.*\), the config's network needs \(.*16.*\)"):
+def test_weights_of_another_network_are_refused_by_parameter_and_nothing_is_written(
+    run, six, tmp_path
+):
+    with pytest.raises(
+        CheckpointError,
+        match=r"parameter \S+ has shape \(.*8.*\), the config's network needs \(.*16.*\)",
+    ):
         run(tmp_path / "new", {"train.init_from": str(six.workdir), "model.channels": 16})
     assert list(tmp_path.iterdir()) == []
 
@@ -270,9 +332,16 @@ STUDENT = {
 }
 
 
-def test_a_student_starts_from_its_teacher_moves_towards_its_answers_and_restarts_to_the_bit(run, six, tmp_path, capsys):
+def test_a_student_starts_from_its_teacher_moves_towards_its_answers_and_restarts_to_the_bit(
+    run, six, tmp_path, capsys
+):
     fields = STUDENT | {"train.teacher": str(six.workdir), "train.warmup_steps": 0}
-    single = {"sample.clip": False, "train.steps": 1, "train.learning_rate": 1e-12, "train.teacher_steps": 1}
+    single = {
+        "sample.clip": False,
+        "train.steps": 1,
+        "train.learning_rate": 1e-12,
+        "train.teacher_steps": 1,
+    }
     still = run(tmp_path / "still", fields | single)
     assert_close(still.state.params, six.state.ema, atol=1e-10)
     [loss] = [line["loss"] for line in read_stats(tmp_path / "still") if "loss" in line]
@@ -280,7 +349,10 @@ def test_a_student_starts_from_its_teacher_moves_towards_its_answers_and_restart
     run(tmp_path / "more", fields | single | {"train.teacher_steps": 2})
     assert f"learning from {six.workdir}: 2 evaluations instead of 4" in capsys.readouterr().out
     whole = run(tmp_path / "whole", fields | {"train.steps": 3})
-    assert any(np.any(a != b) for a, b in zip(*map(jax.tree.leaves, (whole.state.params, six.state.ema)), strict=True))
+    assert any(
+        np.any(a != b)
+        for a, b in zip(*map(jax.tree.leaves, (whole.state.params, six.state.ema)), strict=True)
+    )
     teacher = shutil.copytree(six.workdir, tmp_path / "teacher")
     fields["train.teacher"] = str(teacher)
     run(tmp_path / "parts", fields | {"train.steps": 1})
@@ -291,30 +363,57 @@ def test_a_student_starts_from_its_teacher_moves_towards_its_answers_and_restart
 
 def test_a_student_and_its_teacher_are_split_over_devices(run, six, tmp_path, monkeypatch):
     monkeypatch.setattr(parallel, "SMALLEST_SHARDED", 64)
-    fields = STUDENT | {"train.teacher": str(six.workdir), "train.steps": 2, "train.warmup_steps": 0, "mesh.fsdp": 4}
-    one, four = (run(tmp_path / name, fields | more) for name, more in (("one", {"mesh.fsdp": 1}), ("four", {})))
+    fields = STUDENT | {
+        "train.teacher": str(six.workdir),
+        "train.steps": 2,
+        "train.warmup_steps": 0,
+        "mesh.fsdp": 4,
+    }
+    one, four = (
+        run(tmp_path / name, fields | more)
+        for name, more in (("one", {"mesh.fsdp": 1}), ("four", {}))
+    )
     assert one.ids == four.ids
     assert_close(four.state.params, one.state.params, atol=1e-6)
 
 
 def test_a_teacher_that_cannot_teach_is_refused_before_anything_is_written(run, six, tmp_path):
-    with pytest.raises(CheckpointError, match=r"parameter \S+ has shape \(.*8.*\), the config's network needs \(.*16.*\)"):
+    with pytest.raises(
+        CheckpointError,
+        match=r"parameter \S+ has shape \(.*8.*\), the config's network needs \(.*16.*\)",
+    ):
         run(tmp_path / "a", STUDENT | {"train.teacher": str(six.workdir), "model.channels": 16})
-    with pytest.raises(ConfigError, match=r"is another network: model\.predict: 'v' here, 'epsilon' there"):
+    with pytest.raises(
+        ConfigError, match=r"is another network: model\.predict: 'v' here, 'epsilon' there"
+    ):
         run(tmp_path / "a", STUDENT | {"train.teacher": str(six.workdir), "model.predict": "v"})
     with pytest.raises(ConfigError, match=r"another network: data\.lr_size: 4 here, 8 there"):
         run(tmp_path / "a", STUDENT | {"train.teacher": str(six.workdir), "data.lr_size": 4})
-    with pytest.raises(ConfigError, match=r"was trained on levels up to gamma = .*: take its schedule\.\* fields"):
-        run(tmp_path / "a", STUDENT | {"train.teacher": str(six.workdir), "schedule.log_snr_end": -15.0})
-    run(tmp_path / "told", {"train.init_from": str(six.workdir), "train.steps": 1, "task.noise": 4.0})
-    with pytest.raises(ConfigError, match="was trained with noise up to 4, and the student asks at 8"):
+    with pytest.raises(
+        ConfigError, match=r"was trained on levels up to gamma = .*: take its schedule\.\* fields"
+    ):
+        run(
+            tmp_path / "a",
+            STUDENT | {"train.teacher": str(six.workdir), "schedule.log_snr_end": -15.0},
+        )
+    run(
+        tmp_path / "told",
+        {"train.init_from": str(six.workdir), "train.steps": 1, "task.noise": 4.0},
+    )
+    with pytest.raises(
+        ConfigError, match="was trained with noise up to 4, and the student asks at 8"
+    ):
         run(tmp_path / "a", STUDENT | {"train.teacher": str(tmp_path / "told"), "task.noise": 8.0})
     run(tmp_path / "two", STUDENT | {"train.teacher": str(six.workdir), "train.steps": 1})
     fields = STUDENT | {"train.teacher": str(tmp_path / "two"), "train.steps": 1}
     with pytest.raises(ConfigError, match="was distilled itself and knows only its own 2 levels"):
         run(tmp_path / "a", fields)
     with pytest.raises(ConfigError, match="the levels the same"):
-        run(tmp_path / "a", fields | {"sample.steps": 1, "sample.schedule": "log_snr", "schedule.log_snr_end": -6.0})
+        run(
+            tmp_path / "a",
+            fields
+            | {"sample.steps": 1, "sample.schedule": "log_snr", "schedule.log_snr_end": -6.0},
+        )
     assert not (tmp_path / "a").exists()
     assert int(run(tmp_path / "one", fields | {"sample.steps": 1}).state.step) == 1
 
@@ -322,12 +421,21 @@ def test_a_teacher_that_cannot_teach_is_refused_before_anything_is_written(run, 
 # -- numbers that are not finite
 
 
-def test_training_stops_after_too_many_bad_updates_and_the_last_checkpoint_is_good(run, six, tmp_path):
+def test_training_stops_after_too_many_bad_updates_and_the_last_checkpoint_is_good(
+    run, six, tmp_path
+):
     """Finite weights whose loss overflows float32."""
     params = jax.tree.map(lambda leaf: leaf * np.float32(1e30), load_checkpoint(six.workdir).params)
     export(Checkpoint(six.config, params, 0, "explosive"), tmp_path / "explosive.safetensors")
-    fields = {"train.init_from": str(tmp_path / "explosive.safetensors"), "train.steps": 50, "train.max_bad_steps": 3}
-    with pytest.raises(TrainingDiverged, match=r"3 updates in a row.*train\.max_bad_steps = 3.*lower train\.learning_rate"):
+    fields = {
+        "train.init_from": str(tmp_path / "explosive.safetensors"),
+        "train.steps": 50,
+        "train.max_bad_steps": 3,
+    }
+    with pytest.raises(
+        TrainingDiverged,
+        match=r"3 updates in a row.*train\.max_bad_steps = 3.*lower train\.learning_rate",
+    ):
         run(tmp_path / "new", fields | {"train.checkpoint_every": 1})
     last = load_checkpoint(tmp_path / "new")
     assert last.step == complete_steps(tmp_path / "new")[-1] >= 2
@@ -338,7 +446,11 @@ def test_training_stops_after_too_many_bad_updates_and_the_last_checkpoint_is_go
 def test_it_stops_soon_after_too_many_bad_updates_however_seldom_it_logs(run, six, tmp_path):
     params = jax.tree.map(lambda leaf: leaf * np.float32(1e30), load_checkpoint(six.workdir).params)
     export(Checkpoint(six.config, params, 0, "explosive"), tmp_path / "explosive.safetensors")
-    fields = {"train.init_from": str(tmp_path / "explosive.safetensors"), "train.steps": 50, "train.max_bad_steps": 3}
+    fields = {
+        "train.init_from": str(tmp_path / "explosive.safetensors"),
+        "train.steps": 50,
+        "train.max_bad_steps": 3,
+    }
     with pytest.raises(TrainingDiverged, match=r"3 updates in a row up to step 3 "):
         run(tmp_path / "new", fields | {"train.log_every": 1000, "train.checkpoint_every": 1})
     assert complete_steps(tmp_path / "new")[-1] <= 5

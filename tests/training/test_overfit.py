@@ -29,7 +29,11 @@ def tiny_config(objective, goal, steps):
     model.channels, model.multipliers, model.blocks, model.attention = 8, (1,), 1, ()
     model.image_channels, model.space_to_depth = 1, 2
     model.predict, model.predict_residual, model.residual_scale = "v", True, 0.2
-    config.train.overfit_loss, config.train.overfit_steps, config.train.overfit_batch = goal, steps, 2
+    config.train.overfit_loss, config.train.overfit_steps, config.train.overfit_batch = (
+        goal,
+        steps,
+        2,
+    )
     config_lib.validate(config)
     return config
 
@@ -56,6 +60,10 @@ def test_sr3_too_starts_at_the_size_of_its_target_and_one_step_is_not_enough():
 
 @pytest.mark.slow
 def test_the_config_of_the_demo_overfits():
-    done = subprocess.run([sys.executable, "-m", "sr3_jax", "overfit", f"--config={ORL}"], capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-m", "sr3_jax", "overfit", f"--config={ORL}"],
+        capture_output=True,
+        text=True,
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     assert "reached" in done.stdout

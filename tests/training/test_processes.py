@@ -34,7 +34,11 @@ def places(count=2):
     with socket.socket() as free:
         free.bind(("localhost", 0))
         port = free.getsockname()[1]
-    shared = {"SR3_COORDINATOR": f"localhost:{port}", "SR3_PROCESSES": str(count), "JAX_NUM_CPU_DEVICES": "2"}
+    shared = {
+        "SR3_COORDINATOR": f"localhost:{port}",
+        "SR3_PROCESSES": str(count),
+        "JAX_NUM_CPU_DEVICES": "2",
+    }
     return [shared | {"SR3_PROCESS": str(i)} for i in range(count)]
 
 
@@ -43,7 +47,9 @@ def finish_all(processes):
     return [finish(process) for process in list(processes)]
 
 
-def test_two_processes_train_as_one_does_and_either_number_takes_over_from_the_other(start, tmp_path):
+def test_two_processes_train_as_one_does_and_either_number_takes_over_from_the_other(
+    start, tmp_path
+):
     both, one = tmp_path / "both", tmp_path / "one"
     output, other = finish_all(start(both, "--config.mesh.fsdp=2", **place) for place in places())
     assert "4 × cpu in 2 processes, mesh data=2 fsdp=2" in output
@@ -66,7 +72,12 @@ def test_two_processes_train_as_one_does_and_either_number_takes_over_from_the_o
 
 def test_a_regression_network_that_no_process_holds_whole_is_exported_all_the_same(start, tmp_path):
     """Gathering the average takes both: neither waits for the other when only one of them writes it."""
-    flags = ["--config.objective=regression", "--config.mesh.fsdp=2", "--config.model.channels=64", "--config.train.steps=2"]
+    flags = [
+        "--config.objective=regression",
+        "--config.mesh.fsdp=2",
+        "--config.model.channels=64",
+        "--config.train.steps=2",
+    ]
     single = {"JAX_NUM_CPU_DEVICES": "1"}
     output, _ = finish_all(start(tmp_path, *flags, **place | single) for place in places())
     assert "2 × cpu in 2 processes, mesh data=1 fsdp=2" in output
@@ -82,11 +93,21 @@ def test_a_regression_network_that_no_process_holds_whole_is_exported_all_the_sa
     assert "step 2 held-out: psnr" in output
 
 
-@pytest.mark.parametrize(("number", "stopped"), [(signal.SIGTERM, [0]), (signal.SIGTERM, [1]), (signal.SIGINT, [0, 1])])
-def test_a_signal_to_some_of_them_saves_the_same_step_in_both_and_they_go_on_to_the_bit(start, tmp_path, number, stopped):
-    interrupted, whole, seldom = tmp_path / "interrupted", tmp_path / "whole", "--config.train.checkpoint_every=1000000"
+@pytest.mark.parametrize(
+    ("number", "stopped"), [(signal.SIGTERM, [0]), (signal.SIGTERM, [1]), (signal.SIGINT, [0, 1])]
+)
+def test_a_signal_to_some_of_them_saves_the_same_step_in_both_and_they_go_on_to_the_bit(
+    start, tmp_path, number, stopped
+):
+    interrupted, whole, seldom = (
+        tmp_path / "interrupted",
+        tmp_path / "whole",
+        "--config.train.checkpoint_every=1000000",
+    )
     launched = [place | {"SR3_STOPPED_EXIT": "75"} for place in places()]
-    processes = [start(interrupted, "--config.train.steps=1000000", seldom, **place) for place in launched]
+    processes = [
+        start(interrupted, "--config.train.steps=1000000", seldom, **place) for place in launched
+    ]
     wait_for(processes[0], "step 4/")
     for i in stopped:
         processes[i].send_signal(number)
@@ -107,7 +128,9 @@ def test_one_that_is_refused_alone_ends_at_once_and_so_does_the_other(start, tmp
     (tmp_path / "a" / "faces").mkdir(parents=True)
     rng = np.random.default_rng(0)
     for i in range(40):
-        arrays.write(tmp_path / "a" / "faces" / f"{i}.png", rng.integers(0, 256, (16, 16, 1), np.uint8))
+        arrays.write(
+            tmp_path / "a" / "faces" / f"{i}.png", rng.integers(0, 256, (16, 16, 1), np.uint8)
+        )
     began = time.monotonic()
     processes = []
     for folder, place in zip(("a", "b"), places(), strict=True):
@@ -123,10 +146,26 @@ def test_one_that_is_refused_alone_ends_at_once_and_so_does_the_other(start, tmp
 
 def test_kill_9_of_one_ends_the_other_and_the_launcher_says_so_and_resumes(tmp_path, cache):
     workdir = tmp_path / "workdir"
-    command = [sys.executable, "-m", "sr3_jax", "train", f"--config={tiny.__file__}", f"--workdir={workdir}"]
-    variables = os.environ | {"JAX_COMPILATION_CACHE_DIR": str(cache), "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
+    command = [
+        sys.executable,
+        "-m",
+        "sr3_jax",
+        "train",
+        f"--config={tiny.__file__}",
+        f"--workdir={workdir}",
+    ]
+    variables = os.environ | {
+        "JAX_COMPILATION_CACHE_DIR": str(cache),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+    }
     launcher = subprocess.Popen(
-        [ROOT / "launch" / "local.sh", "--devices=2", "2", *command, "--config.train.steps=1000000"],
+        [
+            ROOT / "launch" / "local.sh",
+            "--devices=2",
+            "2",
+            *command,
+            "--config.train.steps=1000000",
+        ],
         env=variables,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -149,7 +188,9 @@ def test_kill_9_of_one_ends_the_other_and_the_launcher_says_so_and_resumes(tmp_p
 
 
 def test_kill_9_of_one_ends_the_other_within_two_minutes_by_itself(start, tmp_path):
-    processes = [start(tmp_path / "workdir", "--config.train.steps=1000000", **place) for place in places()]
+    processes = [
+        start(tmp_path / "workdir", "--config.train.steps=1000000", **place) for place in places()
+    ]
     wait_for(processes[0], "step 4/")
     processes[1].kill()
     began = time.monotonic()
@@ -179,29 +220,44 @@ def trained(start, tmp_path):
 
 def test_evaluation_by_two_counts_each_image_once_and_equals_that_by_one(sr3, trained, tmp_path):
     arguments = ["evaluate", f"--workdir={trained}", "--limit=5", "--samples=2"]
-    outputs = finish_all(sr3(*arguments, f"--output={tmp_path / 'two'}", **place) for place in places())
+    outputs = finish_all(
+        sr3(*arguments, f"--output={tmp_path / 'two'}", **place) for place in places()
+    )
     assert "5 held-out images" in outputs[0]
     assert "PSNR" not in outputs[1]
     finish(sr3(*arguments, f"--output={tmp_path / 'one'}"))
-    two, one = (json.loads((tmp_path / name / "results.json").read_text()) for name in ("two", "one"))
+    two, one = (
+        json.loads((tmp_path / name / "results.json").read_text()) for name in ("two", "one")
+    )
     assert two["n"] == one["n"] == 5
     for name, values in one["methods"].items():
         assert two["methods"][name] == pytest.approx(values, rel=1e-4)
-    pictures = [arrays.read(tmp_path / name / "grid.png", 3).pixels.astype(int) for name in ("two", "one")]
+    pictures = [
+        arrays.read(tmp_path / name / "grid.png", 3).pixels.astype(int) for name in ("two", "one")
+    ]
     assert np.abs(pictures[0] - pictures[1]).max() <= 1
 
 
-def test_three_files_upscaled_by_two_are_those_of_one_and_one_bad_file_is_the_exit_code_of_both(sr3, trained, tmp_path):
+def test_three_files_upscaled_by_two_are_those_of_one_and_one_bad_file_is_the_exit_code_of_both(
+    sr3, trained, tmp_path
+):
     rng = np.random.default_rng(0)
     for name in ("a", "b", "c"):
         arrays.write(tmp_path / "in" / f"{name}.png", rng.integers(0, 256, (8, 8, 1), np.uint8))
     arguments = ["upscale", tmp_path / "in", f"--checkpoint={trained}"]
-    outputs = finish_all(sr3(*arguments, f"--output={tmp_path / 'two'}", **place) for place in places())
-    written = sorted(line for output in outputs for line in output.splitlines() if line.endswith(".png"))
+    outputs = finish_all(
+        sr3(*arguments, f"--output={tmp_path / 'two'}", **place) for place in places()
+    )
+    written = sorted(
+        line for output in outputs for line in output.splitlines() if line.endswith(".png")
+    )
     assert written == [str(tmp_path / "two" / f"{name}.png") for name in "abc"]
     finish(sr3(*arguments, f"--output={tmp_path / 'one'}"))
     for name in "abc":
-        two, one = (arrays.read(tmp_path / folder / f"{name}.png", 1).pixels.astype(int) for folder in ("two", "one"))
+        two, one = (
+            arrays.read(tmp_path / folder / f"{name}.png", 1).pixels.astype(int)
+            for folder in ("two", "one")
+        )
         assert np.abs(two - one).max() <= 1
     (tmp_path / "in" / "b.png").write_text("no image")
     shutil.rmtree(tmp_path / "two")

@@ -23,7 +23,10 @@ def read_stats(workdir):
     def refuse(name):
         raise ValueError(f"{name} is not JSON")
 
-    return [json.loads(line, parse_constant=refuse) for line in (workdir / "stats.jsonl").read_text().splitlines()]
+    return [
+        json.loads(line, parse_constant=refuse)
+        for line in (workdir / "stats.jsonl").read_text().splitlines()
+    ]
 
 
 def test_a_restart_drops_an_undone_future_and_a_half_written_line_and_goes_on_below(tmp_path):
@@ -31,21 +34,38 @@ def test_a_restart_drops_an_undone_future_and_a_half_written_line_and_goes_on_be
     (tmp_path / "stats.jsonl").write_text("\n".join(lines) + '\n{"step": 2, "val')
     with Reporter(tmp_path, 10, 2, True) as report:
         report.log(3, {"value": -1.0})
-    assert read_stats(tmp_path) == [{"step": s, "value": s / 3} for s in (1, 2, 2)] + [{"step": 3, "value": -1.0}]
+    assert read_stats(tmp_path) == [{"step": s, "value": s / 3} for s in (1, 2, 2)] + [
+        {"step": 3, "value": -1.0}
+    ]
     assert [path.name for path in tmp_path.iterdir()] == ["stats.jsonl"]
 
 
 def test_what_json_does_not_know_is_null(tmp_path):
     with Reporter(tmp_path, 10, 0, True) as report:
-        report.log(1, {"loss_of_a_bad_step": math.nan, "psnr_of_a_copy": math.inf, "worst": -math.inf, "fine": 1.5})
-    assert read_stats(tmp_path) == [{"step": 1, "loss_of_a_bad_step": None, "psnr_of_a_copy": None, "worst": None, "fine": 1.5}]
+        report.log(
+            1,
+            {
+                "loss_of_a_bad_step": math.nan,
+                "psnr_of_a_copy": math.inf,
+                "worst": -math.inf,
+                "fine": 1.5,
+            },
+        )
+    assert read_stats(tmp_path) == [
+        {"step": 1, "loss_of_a_bad_step": None, "psnr_of_a_copy": None, "worst": None, "fine": 1.5}
+    ]
 
 
-@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full here, which is a full disk in one file")
+@pytest.mark.skipif(
+    not Path("/dev/full").exists(),
+    reason="there is no /dev/full here, which is a full disk in one file",
+)
 def test_a_full_disk_is_one_sentence(tmp_path):
     with Reporter(tmp_path, 10, 0, True) as report:
         (tmp_path / "stats.jsonl").symlink_to("/dev/full")
-        with pytest.raises(UserError, match=r"stats\.jsonl cannot be written: No space left on device"):
+        with pytest.raises(
+            UserError, match=r"stats\.jsonl cannot be written: No space left on device"
+        ):
             report.log(1, {"value": 1.0})
 
 
@@ -53,13 +73,19 @@ class FullDisk:
     """TensorBoard's writer, as TensorFlow's behaves on a full disk."""
 
     def write_scalars(self, step, scalars):
-        raise RuntimeError("{{function_node __wrapped__WriteScalarSummary}} No space left on device [Op:WriteScalarSummary]")
+        raise RuntimeError(
+            "{{function_node __wrapped__WriteScalarSummary}} No space left on device [Op:WriteScalarSummary]"
+        )
 
     def flush(self):
-        raise RuntimeError("{{function_node __wrapped__FlushSummaryWriter}} No space left on device [Op:FlushSummaryWriter]")
+        raise RuntimeError(
+            "{{function_node __wrapped__FlushSummaryWriter}} No space left on device [Op:FlushSummaryWriter]"
+        )
 
 
-def test_a_full_disk_is_one_sentence_from_tensorboard_too_and_hides_no_error_under_way(tmp_path, monkeypatch):
+def test_a_full_disk_is_one_sentence_from_tensorboard_too_and_hides_no_error_under_way(
+    tmp_path, monkeypatch
+):
     monkeypatch.setattr(progress, "_tensorboard", lambda workdir: FullDisk())
     full = "tensorboard cannot be written: No space left on device"
     report = Reporter(tmp_path, 10, 0, True)
@@ -67,7 +93,8 @@ def test_a_full_disk_is_one_sentence_from_tensorboard_too_and_hides_no_error_und
         report.log(1, {"value": 1.0})
     with pytest.raises(UserError, match=full):
         report.__exit__(None, None, None)
-    report.__exit__(UserError, UserError("the first error"), None)  # raises nothing: that one goes on
+    # Raises nothing: that one goes on
+    report.__exit__(UserError, UserError("the first error"), None)
 
 
 @pytest.mark.parametrize("line", ['{"value": 1}', "[1]", "3", '{"step": "two"}'])

@@ -1,4 +1,7 @@
-"""Whatever stops `sr3 train`, the same command goes on as if nothing had happened. Real processes, really stopped."""
+"""Whatever stops `sr3 train`, the same command goes on as if nothing had happened.
+
+Real processes, really stopped.
+"""
 
 import shutil
 import signal
@@ -24,9 +27,13 @@ def test_sigterm_and_ctrl_c_save_and_exit_with_0_and_the_run_goes_on_to_the_bit(
         process.send_signal(number)
         output = finish(process)
         steps.append(load_checkpoint(tmp_path / "stopped").step)
-        assert f"stopped by a signal; saved step {steps[-1]}, run the same command to go on" in output
+        assert (
+            f"stopped by a signal; saved step {steps[-1]}, run the same command to go on" in output
+        )
     last = f"--config.train.steps={steps[-1] + 2}"
-    assert f"resuming from step {steps[-1]}" in finish(start(tmp_path / "stopped", last, ONLY_WHEN_STOPPED))
+    assert f"resuming from step {steps[-1]}" in finish(
+        start(tmp_path / "stopped", last, ONLY_WHEN_STOPPED)
+    )
     finish(start(tmp_path / "whole", last, ONLY_WHEN_STOPPED))
     assert complete_steps(tmp_path / "stopped") == [*steps, steps[-1] + 2]
     assert complete_steps(tmp_path / "whole") == [steps[-1] + 2]
@@ -47,7 +54,9 @@ def kill_in_mid_save(process, checkpoints):
     raise AssertionError(f"it ended by itself: {process.stderr.read()}")
 
 
-def test_kill_9_in_mid_save_costs_the_steps_since_the_last_complete_checkpoint_and_nothing_else(start, tmp_path):
+def test_kill_9_in_mid_save_costs_the_steps_since_the_last_complete_checkpoint_and_nothing_else(
+    start, tmp_path
+):
     workdir, every = tmp_path / "killed", "--config.train.checkpoint_every=1"
     left, survived = [], {}
     for when in ("compiled in", "step 4/", "step 8/"):
@@ -60,12 +69,16 @@ def test_kill_9_in_mid_save_costs_the_steps_since_the_last_complete_checkpoint_a
     output = finish(start(workdir, f"--config.train.steps={last}", every))
     assert f"resuming from step {max(survived)}" in output
     assert complete_steps(workdir)[-1] == last
-    assert [path.name for path in (workdir / "checkpoints").iterdir() if not path.name.isdigit()] == []
+    assert [
+        path.name for path in (workdir / "checkpoints").iterdir() if not path.name.isdigit()
+    ] == []
 
     finish(start(tmp_path / "whole", f"--config.train.steps={last}", every))
     assert_same_bits(read_state(workdir), read_state(tmp_path / "whole"))
     for step, params in survived.items():
-        assert_same_bits(params, load_checkpoint(tmp_path / "whole" / "checkpoints" / str(step)).params)
+        assert_same_bits(
+            params, load_checkpoint(tmp_path / "whole" / "checkpoints" / str(step)).params
+        )
 
 
 def assert_told_in_one_sentence(process, reason):
@@ -76,19 +89,26 @@ def assert_told_in_one_sentence(process, reason):
     assert f"cannot be written: {reason}" in errors
 
 
-def test_a_disk_that_takes_no_more_is_told_in_one_sentence_and_keeps_the_earlier_checkpoints(start, six, tmp_path):
+def test_a_disk_that_takes_no_more_is_told_in_one_sentence_and_keeps_the_earlier_checkpoints(
+    start, six, tmp_path
+):
     """A limit on the size of files stands in for the disk; the save under way fails in a thread of its own."""
     workdir = shutil.copytree(six.workdir, tmp_path / "workdir")
     process = start(workdir, ENDLESS, "--config.train.checkpoint_every=2", largest_file=12_000)
     assert_told_in_one_sentence(process, "File too large")
     assert complete_steps(workdir) == [3, 6]
-    assert_same_bits(load_checkpoint(workdir).params, six.state.ema)  # saved on eight devices, read on one
+    # Saved on eight devices, read on one
+    assert_same_bits(load_checkpoint(workdir).params, six.state.ema)
     assert "resuming from step 6" in finish(start(workdir, "--config.train.steps=7"))
 
 
-def test_a_damaged_checkpoint_is_named_and_without_it_the_run_goes_on_from_the_one_before(start, six, tmp_path):
+def test_a_damaged_checkpoint_is_named_and_without_it_the_run_goes_on_from_the_one_before(
+    start, six, tmp_path
+):
     workdir = shutil.copytree(six.workdir, tmp_path / "workdir")
-    files = [path for path in (workdir / "checkpoints" / "6" / "state").rglob("d/*") if path.is_file()]
+    files = [
+        path for path in (workdir / "checkpoints" / "6" / "state").rglob("d/*") if path.is_file()
+    ]
     max(files, key=lambda path: path.stat().st_size).unlink()
     process = start(workdir, "--config.train.steps=7")
     _, errors = process.communicate()
@@ -105,12 +125,18 @@ def test_a_damaged_checkpoint_is_named_and_without_it_the_run_goes_on_from_the_o
 def small_disk(folder, size):
     try:
         mounted = subprocess.run(
-            ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", folder], capture_output=True, check=False
+            ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", folder],
+            capture_output=True,
+            check=False,
         )
     except FileNotFoundError:
-        pytest.skip("there is no `mount` here; the test with a limit on the size of files needs none")
+        pytest.skip(
+            "there is no `mount` here; the test with a limit on the size of files needs none"
+        )
     if mounted.returncode:
-        pytest.skip("mounting a small disk needs root; the test with a limit on the size of files does not")
+        pytest.skip(
+            "mounting a small disk needs root; the test with a limit on the size of files does not"
+        )
     try:
         yield
     finally:

@@ -16,7 +16,8 @@ pytestmark = pytest.mark.fast
 
 RNG = np.random.default_rng(0)
 IMAGES = RNG.integers(0, 255, (8, 16, 16, 1), np.uint8)
-POISON = np.where(np.arange(8)[:, None, None, None] == 3, 255, IMAGES).astype(np.uint8)  # one image of eight
+# One image of eight
+POISON = np.where(np.arange(8)[:, None, None, None] == 3, 255, IMAGES).astype(np.uint8)
 
 
 class Toy(Method):
@@ -61,8 +62,11 @@ def test_the_learning_rate_warms_up_linearly_and_is_what_moves_the_parameters():
         new, metrics = step(state, IMAGES)
         rate = 1e-2 * min(n / 4, 1)
         np.testing.assert_allclose(metrics["learning_rate"], rate, rtol=1e-6)
-        # Adam moves against a gradient that never changes by the learning rate, whatever the gradient
-        np.testing.assert_allclose(state.params["slope"] - new.params["slope"], rate, rtol=1e-3, atol=1e-7)
+        # Adam moves against a gradient that never changes by the learning rate, whatever the
+        # gradient
+        np.testing.assert_allclose(
+            state.params["slope"] - new.params["slope"], rate, rtol=1e-3, atol=1e-7
+        )
         state = new
 
 
@@ -78,8 +82,11 @@ def test_the_cosine_starts_at_the_learning_rate_after_the_warm_up_and_ends_at_ze
 def test_the_gradient_is_clipped_to_its_norm_and_reported_as_it_was():
     state, step = setup(clip_norm=0.25)
     new, metrics = step(state, IMAGES)
-    gradient = jax.tree.map(lambda moment: moment / 0.1, new.opt_state[1][0].mu)  # Adam's first moment after one step
-    np.testing.assert_allclose(np.sqrt(sum((leaf**2).sum() for leaf in jax.tree.leaves(gradient))), 0.25, rtol=1e-5)
+    # Adam's first moment after one step
+    gradient = jax.tree.map(lambda moment: moment / 0.1, new.opt_state[1][0].mu)
+    np.testing.assert_allclose(
+        np.sqrt(sum((leaf**2).sum() for leaf in jax.tree.leaves(gradient))), 0.25, rtol=1e-5
+    )
     assert metrics["gradient_norm"] > 1
 
 
@@ -97,7 +104,10 @@ def test_randomness_is_a_function_of_seed_and_step_only():
 
     after, _ = step(state, IMAGES)
     assert drawn(state) == drawn(state._replace(ema=jax.tree.map(jnp.zeros_like, state.ema)))
-    different = [float(drawn(s)) for s in (state, state._replace(step=jnp.int32(1)), state._replace(step=jnp.int32(2)))]
+    different = [
+        float(drawn(s))
+        for s in (state, state._replace(step=jnp.int32(1)), state._replace(step=jnp.int32(2)))
+    ]
     different.append(float(drawn(state, seed=1)))
     assert len(set(different)) == 4
     # ... so that a restart at step 1 draws what the run would have drawn
@@ -117,7 +127,10 @@ def test_an_update_that_is_not_finite_changes_nothing_and_is_counted():
             if same:
                 assert_same_bits(after, before)
             else:
-                assert any((a != b).any() for a, b in zip(jax.tree.leaves(after), jax.tree.leaves(before), strict=True))
+                assert any(
+                    (a != b).any()
+                    for a, b in zip(jax.tree.leaves(after), jax.tree.leaves(before), strict=True)
+                )
         assert np.isfinite(metrics["loss"]) == (not same)
         assert new.step == state.step + 1
         assert (metrics["bad_in_a_row"], metrics["bad_steps"]) == (new.bad_in_a_row, new.bad_steps)
@@ -127,14 +140,21 @@ def test_an_update_that_is_not_finite_changes_nothing_and_is_counted():
 
 
 @pytest.mark.parametrize("parts", [2, 4])
-def test_a_batch_in_parts_has_the_mean_loss_and_gradient_of_the_whole_and_draws_anew_for_each(parts):
+def test_a_batch_in_parts_has_the_mean_loss_and_gradient_of_the_whole_and_draws_anew_for_each(
+    parts,
+):
     (state, whole), (_, split) = setup(), setup(accumulate=parts)
     (one, metrics), (many, metrics_many) = whole(state, IMAGES), split(state, IMAGES)
     np.testing.assert_allclose(metrics_many["loss"], metrics["loss"], rtol=1e-6)
     for name in ("slope", "curve"):  # of these the loss is deterministic
-        np.testing.assert_allclose(many.opt_state[1][0].mu[name], one.opt_state[1][0].mu[name], rtol=1e-6)
+        np.testing.assert_allclose(
+            many.opt_state[1][0].mu[name], one.opt_state[1][0].mu[name], rtol=1e-6
+        )
     key = jax.random.fold_in(jax.random.fold_in(jax.random.key(0), 1), 0)
-    draws = [jax.random.normal(jax.random.fold_in(key, part), (8 // parts,)).mean() for part in range(parts)]
+    draws = [
+        jax.random.normal(jax.random.fold_in(key, part), (8 // parts,)).mean()
+        for part in range(parts)
+    ]
     np.testing.assert_allclose(many.opt_state[1][0].mu["noise"], 0.1 * np.mean(draws), rtol=1e-5)
 
 

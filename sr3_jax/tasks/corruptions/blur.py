@@ -1,7 +1,8 @@
 """Gaussian blur.
 
-Untold it is the augmentation of the paper's cascades (table 5): the network becomes robust against the output of the stage
-before it. The paper states neither kernel nor sigma; half of the examples is Cascaded Diffusion's choice (arXiv 2106.15282).
+Untold it is the augmentation of the paper's cascades (table 5): the network becomes robust against
+the output of the stage before it. The paper states neither kernel nor sigma; half of the examples
+is Cascaded Diffusion's choice (arXiv 2106.15282).
 """
 
 from jaxtyping import Array, Key
@@ -16,5 +17,8 @@ def apply(images: Images, sigma: Strength, key: Key[Array, ""]) -> Images:
     return gaussian_blur(images, sigma)
 
 
-# A blur of one LR pixel matters as much as a noise of several 8-bit levels; 4 pixels are as far as the kernel reaches.
-CORRUPTION = Corruption(Signal("blur", "Gaussian blur (sigma, input pixels)", 4.0, scale=8.0), apply, told=False)
+# A blur of one LR pixel matters as much as a noise of several 8-bit levels; 4 pixels are as far as
+# the kernel reaches.
+CORRUPTION = Corruption(
+    Signal("blur", "Gaussian blur (sigma, input pixels)", 4.0, scale=8.0), apply, told=False
+)

@@ -1,4 +1,7 @@
-"""Gaussian noise. A network that is told sigma can tell noise from texture (SR3+, arXiv 2302.07864)."""
+"""Gaussian noise.
+
+A network that is told sigma can tell noise from texture (SR3+, arXiv 2302.07864).
+"""
 
 import jax
 from jaxtyping import Array, Key
@@ -13,4 +16,6 @@ def apply(images: Images, sigma: Strength, key: Key[Array, ""]) -> Images:
     return images + sigma[:, None, None, None] * noise
 
 
-CORRUPTION = Corruption(Signal("noise", "Gaussian noise (standard deviation, 8-bit levels)", 128.0), apply, told=True)
+CORRUPTION = Corruption(
+    Signal("noise", "Gaussian noise (standard deviation, 8-bit levels)", 128.0), apply, told=True
+)

@@ -14,7 +14,8 @@ from pathlib import Path
 import numpy as np
 
 HERE = Path(__file__).parent
-SIZES = ((50, 50), (37, 60), (200, 171))  # enlarged; a wide one with bars of 11 and 12; a tall one that is made smaller
+# enlarged; a wide one with bars of 11 and 12; a tall one that is made smaller
+SIZES = ((50, 50), (37, 60), (200, 171))
 
 
 def hashes(start: int, count: int) -> np.ndarray:
@@ -42,14 +43,24 @@ def random_weights(shapes: dict[str, tuple[int, ...]]) -> dict[str, np.ndarray]:
 
 
 def image(height: int, width: int) -> np.ndarray:
-    return (hashes(1000 * height, height * width * 3) >> np.uint32(24)).astype(np.uint8).reshape(height, width, 3)
+    return (
+        (hashes(1000 * height, height * width * 3) >> np.uint32(24))
+        .astype(np.uint8)
+        .reshape(height, width, 3)
+    )
 
 
 def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "found.json"
-        subprocess.run(["node", HERE / "make_face_goldens.mjs", sys.argv[1], json.dumps(SIZES), out], check=True)
-        found = {name: np.array(values, np.float32) for name, values in json.loads(out.read_text()).items()}
+        subprocess.run(
+            ["node", HERE / "make_face_goldens.mjs", sys.argv[1], json.dumps(SIZES), out],
+            check=True,
+        )
+        found = {
+            name: np.array(values, np.float32)
+            for name, values in json.loads(out.read_text()).items()
+        }
     np.savez_compressed(HERE / "face_goldens.npz", **found)
     for name, values in found.items():
         print(name, values.shape, values[:3], values.std())

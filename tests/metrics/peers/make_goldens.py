@@ -17,8 +17,14 @@ from weights import features, images, random_weights
 
 
 def loaded(network: torch.nn.Module, seed: int) -> torch.nn.Module:
-    shapes = {name: tuple(tensor.shape) for name, tensor in network.state_dict().items() if "num_batches" not in name}
-    found = {name: torch.from_numpy(values) for name, values in random_weights(shapes, seed).items()}
+    shapes = {
+        name: tuple(tensor.shape)
+        for name, tensor in network.state_dict().items()
+        if "num_batches" not in name
+    }
+    found = {
+        name: torch.from_numpy(values) for name, values in random_weights(shapes, seed).items()
+    }
     network.load_state_dict(found, strict=False)
     return network.eval()
 
@@ -32,7 +38,9 @@ def inception() -> FeatureExtractorInceptionV3:
         original = torch.nn.Module.load_state_dict
         torch.nn.Module.load_state_dict = lambda self, *_: None
         torch.save({}, path)
-        network = FeatureExtractorInceptionV3("inception-v3-compat", wanted, feature_extractor_weights_path=str(path))
+        network = FeatureExtractorInceptionV3(
+            "inception-v3-compat", wanted, feature_extractor_weights_path=str(path)
+        )
         torch.nn.Module.load_state_dict = original
     return loaded(network, 0)
 
@@ -47,7 +55,9 @@ def save_weights(folder: Path) -> None:
         "parameter": torch.nn.Parameter(torch.ones(2, 2).double()),
     }
     torch.save(state, folder / "new.pth")
-    torch.save({"state_dict": state, "epoch": 3}, folder / "old.pth", _use_new_zipfile_serialization=False)
+    torch.save(
+        {"state_dict": state, "epoch": 3}, folder / "old.pth", _use_new_zipfile_serialization=False
+    )
 
 
 def main() -> None:
@@ -57,9 +67,13 @@ def main() -> None:
         network = inception()
         for height, width in ((64, 48), (320, 330)):
             out = network(torch.from_numpy(images(height, width).transpose(0, 3, 1, 2).copy()))
-            found[f"inception_{height}"], found[f"inception_logits_{height}"] = (part.numpy() for part in out)
+            found[f"inception_{height}"], found[f"inception_logits_{height}"] = (
+                part.numpy() for part in out
+            )
         inputs = torch.from_numpy(images(224, 224).transpose(0, 3, 1, 2).copy()).float() / 255
-        mean, deviation = (torch.tensor(v)[:, None, None] for v in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
+        mean, deviation = (
+            torch.tensor(v)[:, None, None] for v in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+        )
         found["resnet"] = loaded(resnet50(weights=None), 1)((inputs - mean) / deviation).numpy()
     a, b = (torch.from_numpy(features(600, 48, 1)), torch.from_numpy(features(500, 48, 2, 0.3)))
     stats = [metric_fid.fid_features_to_statistics(part.double()) for part in (a, b)]
@@ -69,7 +83,9 @@ def main() -> None:
     found["kid"] = [kid["kernel_inception_distance_mean"], kid["kernel_inception_distance_std"]]
     score = metric_isc.isc_features_to_metric(a)
     found["inception_score"] = [score["inception_score_mean"], score["inception_score_std"]]
-    prc = metric_prc.prc_features_to_metric(a, b, prc_neighborhood=3, prc_batch_size=10000, save_cpu_ram=False, verbose=False)
+    prc = metric_prc.prc_features_to_metric(
+        a, b, prc_neighborhood=3, prc_batch_size=10000, save_cpu_ram=False, verbose=False
+    )
     found["precision_recall"] = [prc["precision"], prc["recall"]]
     np.savez_compressed(Path(__file__).with_name("goldens.npz"), **found)
     for name, values in found.items():

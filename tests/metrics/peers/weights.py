@@ -24,7 +24,9 @@ def images(height: int, width: int, count: int = 2) -> np.ndarray:
     """Smooth and rough at once: what shows a wrong resize, padding or normalization."""
     rng = np.random.default_rng(height + width)
     rows, columns = np.mgrid[:height, :width] / 20
-    smooth = np.stack([np.sin(rows + i) * np.cos(columns * (1 + i)) for i in range(3 * count)], axis=-1)
+    smooth = np.stack(
+        [np.sin(rows + i) * np.cos(columns * (1 + i)) for i in range(3 * count)], axis=-1
+    )
     values = 127.5 + 90 * smooth + 20 * rng.normal(size=smooth.shape)
     return np.moveaxis(values.clip(0, 255).astype(np.uint8).reshape(height, width, count, 3), 2, 0)
 
