@@ -86,7 +86,8 @@ EXTRAS["bench"] = ["torch>=2.6", "diffusers>=0.35"]  # the twins that benchmarks
 setup(
     name="sr3_jax",
     version="0.1.0",
-    description="Super-resolution by diffusion in JAX: SR3, Image Super-Resolution via Iterative Refinement",
+    description="Super-resolution by diffusion in JAX: "
+    "SR3, Image Super-Resolution via Iterative Refinement",
     long_description=Path(__file__).with_name("README.md").read_text(),
     long_description_content_type="text/markdown",
     license="Apache-2.0",

@@ -1,13 +1,15 @@
-"""What each choice in configs/orl_16_64.py is worth: short runs that differ in one thing, docs/ablations.md.
+"""What each choice in configs/orl_16_64.py is worth: short runs that differ in one thing.
+
+The page is docs/ablations.md.
 
     pip install '.[faces,metrics]'
     python benchmarks/ablations.py             # an hour on two idle cores; a stopped one goes on
     python benchmarks/ablations.py --write     # the page again, from docs/ablations.json
 
 Every run spends the same arithmetic: STEPS batches of 16, or fewer where a step of the network
-costs more (more where less). Each is then judged on the 100 held-out people's images, one sample
-each of 8 evaluations, and compared with the base image by image: the interval is the bootstrap's,
-over images. It knows nothing of the chance in training; that is what the base's other seeds show.
+costs more (more where less). Each is then judged on the 100 images of the held-out people, by one
+sample each of 8 evaluations, and compared with the base image by image. The interval is a bootstrap
+over images. It knows nothing of the chance in training: that is what the base's other seeds show.
 """
 
 import argparse
@@ -147,11 +149,16 @@ def page() -> str:
     lines = [
         "# Ablations",
         "",
-        f"Grey faces 16 → 64, {kept['n']} held-out images, one sample of 8 evaluations each. Each run differs from",
-        f"`{CONFIG}` in one thing and spends the same arithmetic: {STEPS} steps of 16 images for the base, other numbers",
-        "where a step costs more or less. Differences are to the base, image by image, with 95 % intervals (bootstrap over",
-        "images); bold where the interval leaves out zero *and* the difference is larger than any between the seeds. These",
-        "are three, and the comparisons many: a small bold difference is a hint. Made by `python benchmarks/ablations.py`.",
+        f"Grey faces 16 → 64, {kept['n']} held-out images, one sample of 8 evaluations each. "
+        "Each run differs from",
+        f"`{CONFIG}` in one thing and spends the same arithmetic: {STEPS} steps of 16 images "
+        "for the base, other numbers",
+        "where a step costs more or less. Differences are to the base, image by image, "
+        "with 95 % intervals (bootstrap over",
+        "images); bold where the interval leaves out zero *and* the difference is larger "
+        "than any between the seeds. These",
+        "are three, and the comparisons many: a small bold difference is a hint. "
+        "Made by `python benchmarks/ablations.py`.",
         "",
         "| change | steps | "
         + " | ".join(f"{title} | difference" for title in METRICS.values())
@@ -173,9 +180,9 @@ def page() -> str:
         for metric, row in rows.items():
             form, difference = FORMS[metric], row - values[first][metric]
             low, high = interval(difference)
-            said = f"{form.format(difference.mean())} ({form.format(low)} … {form.format(high)})".replace(
-                "-", "−"
-            )
+            said = (
+                f"{form.format(difference.mean())} ({form.format(low)} … {form.format(high)})"
+            ).replace("-", "−")
             strong = low * high > 0 and abs(difference.mean()) > noise[metric] and name not in seeds
             cells += [
                 form.format(row.mean()),
@@ -188,14 +195,20 @@ def page() -> str:
 NOTES = [
     "What it says, for a network of 3.9 M parameters after two minutes of training:",
     "",
-    "- **What is predicted matters most.** ε, the paper's choice, is far behind: √γ is small at the start of a chain, and",
+    "- **What is predicted matters most.** ε, the paper's choice, is far behind: "
+    "√γ is small at the start of a chain, and",
     "  divides its errors (`diffusion/process.py`). It may catch up later; y_0 has the best LPIPS.",
-    "- **A residual, scaled to unit variance**, is worth 2.6 dB over the whole image; unscaled, most of that is lost again.",
-    "- **A 32² grid** (space-to-depth 2) is the best for the money: 64² affords a quarter of the steps, 16² loses detail.",
-    "- The L1 loss, no dropout, plain resampling and an embedding that scales and shifts are each a little better here; the",
-    "  linear schedule has the higher PSNR and the worse LPIPS. The shipped weights are older than this table and have the",
+    "- **A residual, scaled to unit variance**, is worth 2.6 dB over the whole image; "
+    "unscaled, most of that is lost again.",
+    "- **A 32² grid** (space-to-depth 2) is the best for the money: "
+    "64² affords a quarter of the steps, 16² loses detail.",
+    "- The L1 loss, no dropout, plain resampling and an embedding that scales and shifts "
+    "are each a little better here; the",
+    "  linear schedule has the higher PSNR and the worse LPIPS. "
+    "The shipped weights are older than this table and have the",
     "  base's choices; what helps at the start need not help at the end.",
-    "- Attention at 8² and averaging the weights change little: the rate ends at zero, so there is little to average.",
+    "- Attention at 8² and averaging the weights change little: "
+    "the rate ends at zero, so there is little to average.",
 ]
 
 

@@ -1,6 +1,8 @@
-"""A line of the diary of the long run, docs/models.md: how far it is, and what it is worth on the validation set.
+"""A line for the diary of the long run, docs/models.md: how far it is, and how good.
 
-python benchmarks/diary.py [runs/photos-4x] [--data=runs/photos-256]    # five minutes beside the run itself
+How good is measured on the validation set. It takes five minutes beside the run itself.
+
+    python benchmarks/diary.py [runs/photos-4x] [--data=runs/photos-256]
 """
 
 import argparse
@@ -22,7 +24,10 @@ def sr3(*arguments: str) -> None:
 
 
 def progress(workdir: Path) -> tuple[int, float, float]:
-    """(step, hours, mean loss of late) by a run's log; hours are those spent in steps, but for times when it was held up."""
+    """(step, hours, recent mean loss) by a run's log.
+
+    The hours are those spent in steps, without the times when the run was held up.
+    """
     lines = [json.loads(line) for line in (workdir / "stats.jsonl").read_text().splitlines()]
     # a step that was done again counts once
     logged = {line["step"]: line for line in lines if "loss" in line}
@@ -62,7 +67,10 @@ def row(workdir: Path, data: str, steps: int) -> str:
         f"{values['psnr']:.2f}, {values['lpips_vgg']:.3f}, {values['lpips_alexnet']:.3f}"
         for values in (guess, sample)
     ]
-    return f"| {time.strftime('%Y-%m-%d')} | {step:,} | {hours:.1f} | {loss:.3f} | {cells[0]} | {cells[1]} |"
+    return (
+        f"| {time.strftime('%Y-%m-%d')} | {step:,} | {hours:.1f} | {loss:.3f} | {cells[0]} "
+        f"| {cells[1]} |"
+    )
 
 
 def main() -> None:

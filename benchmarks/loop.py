@@ -1,7 +1,11 @@
 """What surrounds the training step: reading images, and starting.
 
-    python benchmarks/loop.py reading     # images/s per core of the input alone, and the share of training spent waiting for it
-    python benchmarks/loop.py starting    # first and second start of `sr3 train`; `sr3 --help`; `import sr3_jax`
+    python benchmarks/loop.py reading
+    python benchmarks/loop.py starting
+
+"Reading" prints the images per second and core of the input alone, and the share of training that
+is spent waiting for it. "Starting" prints the time of the first and of the second start of
+`sr3 train`, of `sr3 --help` and of `import sr3_jax`.
 
 The images are crops of scikit-image's photographs, 256×256: as JPEG files in a folder, and the same
 as `sr3 prepare` makes of them. The network is that of configs/orl_16_64.py. Waiting is what `sr3
@@ -69,7 +73,8 @@ def reading(place: Path) -> None:
     }
     cores = len(os.sched_getaffinity(0))
     print(
-        f"| {SIZE}² images from | images/s, reading alone | per core | waiting, of training |\n|---|---|---|---|"
+        f"| {SIZE}² images from | images/s, reading alone | per core | waiting, of training |\n"
+        "|---|---|---|---|"
     )
     for name, (source, folder) in sources.items():
         rate = alone(source, place / folder)

@@ -1,12 +1,15 @@
-"""Whether a change leaves every shipped picture as it was, to the bit: the digests of this commit beside those of another.
+"""Whether a change leaves every picture of the shipped networks as it was, to the bit.
 
-    python benchmarks/parity.py                  # digests of this working tree, one line each
-    python benchmarks/parity.py --against=COMMIT # those of COMMIT as well, and which differ; exit code 1 if any do
+    python benchmarks/parity.py
+    python benchmarks/parity.py --against=COMMIT
+
+The first prints digests of what this working tree makes, one a line. The second prints those of
+COMMIT as well and says which differ; its exit code is 1 if any do.
 
 Digests differ between kinds of processors, so they are never stored: both are made here, one after
-the other. What is made: for each shipped network an image of its own size, a larger one in tiles,
-and its 8-bit files' parameters; the loss of each of six training steps of configs/orl_16_64.py, and
-the parameters after them. Needs '.[faces]'; four minutes on two cores.
+the other. For each shipped network they are of an image of its own size, of a larger one in tiles,
+and of the parameters in its 8-bit file. Of six training steps of configs/orl_16_64.py they are of
+the loss of each, and of the parameters after them. Needs '.[faces]'; four minutes on two cores.
 """
 
 import argparse
@@ -25,7 +28,8 @@ import numpy as np
 import sr3_jax
 from sr3_jax import Upscaler
 
-names = sorted(path.stem for path in (Path(sr3_jax.__file__).parent / "weights").glob("*.safetensors"))
+names = sorted(path.stem for path in (Path(sr3_jax.__file__).parent / "weights")\
+.glob("*.safetensors"))
 digest = lambda array: hashlib.sha256(np.ascontiguousarray(array).tobytes()).hexdigest()[:16]
 rng = np.random.default_rng(0)
 found = {}
@@ -37,14 +41,19 @@ for name in names:
         steps = None if "student" in name or "regression" in name else 3
         found[f"{name} {side[0]}x{side[1]}"] = digest(upscaler(image, steps=steps, seed=1))
 with tempfile.TemporaryDirectory() as folder:
-    flags = ["train.steps=6", "train.log_every=1", "train.evaluate_every=6", "train.evaluate_images=2"]
-    command = [sys.executable, "-m", "sr3_jax", "train", "--config=configs/orl_16_64.py", f"--workdir={folder}/run"]
-    subprocess.run([*command, *(f"--config.{flag}" for flag in flags)], check=True, capture_output=True)
-    lines = [json.loads(line) for line in (Path(folder) / "run" / "stats.jsonl").read_text().splitlines()]
+    flags = ["train.steps=6", "train.log_every=1", "train.evaluate_every=6", \
+"train.evaluate_images=2"]
+    command = [sys.executable, "-m", "sr3_jax", "train", "--config=configs/orl_16_64.py", \
+f"--workdir={folder}/run"]
+    subprocess.run([*command, *(f"--config.{flag}" for flag in flags)], \
+check=True, capture_output=True)
+    lines = [json.loads(line) for line in \
+(Path(folder) / "run" / "stats.jsonl").read_text().splitlines()]
     found["training losses"] = digest(np.array([line["loss"] for line in lines if "loss" in line]))
     params = sr3_jax.load_checkpoint(f"{folder}/run").params
     import jax
-    found["training parameters"] = digest(np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(params)]))
+    found["training parameters"] = digest(np.concatenate(\
+[np.ravel(leaf) for leaf in jax.tree.leaves(params)]))
 print("DIGESTS", json.dumps(found))
 """
 

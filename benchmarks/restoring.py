@@ -3,11 +3,12 @@
 For `make results`.
 
     pip install '.[photos,metrics]'
-    python benchmarks/restoring.py                          # four minutes; with Real-ESRGAN where rivals/README.md has put it
+    python benchmarks/restoring.py                          # four minutes
     python benchmarks/restoring.py runs/photos-4x-restore   # another network: printed, not kept
 
-The 15 public photographs of `--protocol=photos`, 32 → 128, the LR image blurred, then noisy, then
-rounded. One sample each.
+The images are the 15 public photographs of `--protocol=photos`, 32 → 128. The LR image is blurred,
+then made noisy, then rounded. Each is enlarged by one sample, and by Real-ESRGAN too where it is
+installed as rivals/README.md says.
 """
 
 import json

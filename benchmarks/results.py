@@ -1,13 +1,17 @@
 """The results page: measured by `sr3 evaluate`, kept as JSON, written as Markdown.
 
-Nothing on it is typed.
+No number on it is typed by hand.
 
-    make results       # docs/results.md, and the tables in README.md and docs/models.md, from docs/results/*.json
-    python benchmarks/results.py --measure        # measures again: an hour on two cores, with the rivals installed
+    make results
+    python benchmarks/results.py --measure
 
-Measuring needs '.[faces,metrics,photos]'. What else there is gets measured too: the rivals
-(benchmarks/rivals/README.md), and identity, by the face network in runs/face-api (`npm install
---prefix=runs/face-api @vladmandic/face-api`).
+The first writes docs/results.md, and the tables in README.md and docs/models.md, from the files
+docs/results/*.json. The second measures again: an hour on two cores with the rivals installed.
+
+Measuring needs '.[faces,metrics,photos]'. Two more things are measured where they are installed:
+the rivals (benchmarks/rivals/README.md), and identity, by the face network in runs/face-api:
+
+    npm install --prefix=runs/face-api @vladmandic/face-api
 """
 
 import argparse
@@ -31,8 +35,8 @@ from sr3_jax.images import arrays, sheet
 ROOT = Path(__file__).parent.parent
 KEPT = ROOT / "docs" / "results"
 FACES = (
-    ROOT
-    / "runs/face-api/node_modules/@vladmandic/face-api/model/face_recognition_model-weights_manifest.json"
+    ROOT / "runs/face-api/node_modules/@vladmandic/face-api/model/"
+    "face_recognition_model-weights_manifest.json"
 )
 RIVALS = {"ESRGAN-thick": "esrgan_thick.py", "Real-ESRGAN": "real_esrgan.py"}
 FACE_WEIGHTS = ["--checkpoint=faces-16-64-regression", "--checkpoint=faces-16-64"]
@@ -75,19 +79,24 @@ TITLES = {
     "orl-steps": "Faces: quality against network evaluations",
     "orl-students": "Faces: distilled students of 4, 2 and 1 evaluations",
     "photos": "Photographs, 32 → 128",
-    "photos-matched": "Photographs, 32 → 128, matched with the input (`--match-input`, the default of `sr3 upscale`)",
+    "photos-matched": "Photographs, 32 → 128, matched with the input "
+    "(`--match-input`, the default of `sr3 upscale`)",
     "photos-steps": "Photographs: quality against network evaluations",
-    "photos-validation": "Photographs, 32 → 128: the validation set, on which everything was chosen",
+    "photos-validation": "Photographs, 32 → 128: the validation set, "
+    "on which everything was chosen",
     "photos-large": "Photographs, 64 → 256",
 }
 WORDS = {
-    "orl": "No rival has seen this data set, and ours were trained on 30 other people of it: the home advantage is ours, which "
-    "is why our regression network, with the same advantage, stands beside.",
-    "orl-students": "Each student taught the next; the first learned from eight DDIM steps of the teacher. LPIPS by AlexNet is "
-    "not to be trusted between methods at this size, but tells blur from detail among these rows.",
+    "orl": "No rival has seen this data set, and ours were trained on 30 other "
+    "people of it: the home advantage is ours, which is why our regression network, "
+    "with the same advantage, stands beside.",
+    "orl-students": "Each student taught the next; the first learned from eight DDIM steps of "
+    "the teacher. LPIPS by AlexNet is not to be trusted between methods at this size, but tells "
+    "blur from detail among these rows.",
     "photos-steps": "The student, distilled, makes one evaluation.",
     "photos-validation": "100 squares of 18 photographs that no network was trained on.",
-    "photos": "Real-ESRGAN was trained to take off blur, noise and compression, which these clean reductions do not have.",
+    "photos": "Real-ESRGAN was trained to take off blur, noise and compression, "
+    "which these clean reductions do not have.",
 }
 PICTURES = {
     "": "The images on which SR3 is best, median and worst.",
@@ -213,8 +222,10 @@ def page() -> str:
     lines += [
         "## Imperfect photographs",
         "",
-        "The same 15 photographs, 32 → 128, the LR image blurred by a Gaussian of so many of its pixels, then with noise of",
-        "so many levels of 255. `photos-4x-restore` is told both (`--noise`, `--blur`); Real-ESRGAN, trained on such images,",
+        "The same 15 photographs, 32 → 128, the LR image blurred by a Gaussian of so many of "
+        "its pixels, then with noise of",
+        "so many levels of 255. `photos-4x-restore` is told both (`--noise`, `--blur`); "
+        "Real-ESRGAN, trained on such images,",
         "finds out by itself.",
         "",
         report.markdown(restoring["methods"]),
@@ -260,7 +271,11 @@ def _paired(results: dict[str, Any], one: str, other: str) -> str:
 
 
 def tables(text: str) -> str:
-    """A Markdown text with its marked tables written anew: <!-- results: NAME --> … <!-- end -->, or NAME [ROW, ROW]."""
+    """A Markdown text with its marked tables written anew.
+
+    A table stands between the marks <!-- results: NAME --> and <!-- end -->; NAME [ROW, ROW] keeps
+    some of its rows.
+    """
 
     def write(found: re.Match) -> str:
         mark, name, rows = found.groups()

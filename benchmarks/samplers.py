@@ -1,12 +1,13 @@
 """Quality against network evaluations, for every sampler: docs/samplers.md and docs/samplers.png.
 
     pip install '.[faces,metrics]'
-    python benchmarks/samplers.py [--checkpoint=faces-16-64] [--limit=0] [--output=docs]     # 40 minutes on two cores
+    python benchmarks/samplers.py [--checkpoint=faces-16-64] [--limit=0] [--output=docs]
 
-One sample of each held-out image, PSNR, LPIPS (VGG) and consistency, means. Every sampler visits
-the levels of the checkpoint's own schedule, spaced in the log-SNR; "found" is what `sr3 search` has
-stored for that number of evaluations. Results are kept in OUTPUT/samplers.json as they come; what
-is there is not computed again.
+It takes 40 minutes on two cores, and gives means of PSNR, LPIPS (VGG) and consistency over one
+sample of each held-out image. Every sampler visits the levels of the checkpoint's own schedule,
+spaced in the log-SNR; "found" is the schedule that `sr3 search` has stored for that number of
+evaluations. Results are kept in OUTPUT/samplers.json as they come; what is there is not computed
+again.
 """
 
 import argparse
@@ -35,10 +36,14 @@ SAMPLERS = {
     "found": {},
 }
 COLOURS = ("#888888", "#bbbbbb", "#1f77b4", "#d62728", "#ff9896", "#2ca02c", "#000000")
-NOTES = """\
-One evaluation is the network's guess from noise alone, the same for all: nearly the regression. Along a row PSNR falls, and
-LPIPS has a minimum at about 8 evaluations. Solvers of higher order gain nothing on this network. `--steps=N` takes the
-found schedule where there is one: with 8 evaluations it is better than 100 ancestral ones in all three metrics."""
+NOTES = (
+    "One evaluation is the network's guess from noise alone, the same for all: "
+    "nearly the regression. Along a row PSNR falls, and\n"
+    "LPIPS has a minimum at about 8 evaluations. Solvers of higher order gain nothing on "
+    "this network. `--steps=N` takes the\n"
+    "found schedule where there is one: with 8 evaluations it is better than 100 ancestral "
+    "ones in all three metrics."
+)
 METRICS = {
     "lpips": ("LPIPS (VGG) ↓", "{:.3f}"),
     "psnr": ("PSNR, dB ↑", "{:.2f}"),
@@ -140,7 +145,8 @@ def main() -> None:
     found = measure(checkpoint, args.limit, args.output / "samplers.json")
     text = [
         "# Samplers",
-        f"`{found['checkpoint']}`, {found['n']} held-out images, one sample each; columns: network evaluations. Made by",
+        f"`{found['checkpoint']}`, {found['n']} held-out images, one sample each; "
+        "columns: network evaluations. Made by",
         "`python benchmarks/samplers.py`; `found` are the schedules of `sr3 search --checkpoint="
         + f"{found['checkpoint']}`.",
         "![Quality against network evaluations](samplers.png)",

@@ -1,7 +1,9 @@
-"""The pictures of docs/schedules.md: noise schedules, the levels that sampling visits, and what each sampler makes of one face.
+"""The pictures of docs/schedules.md.
 
-pip install '.[faces,notebooks]'
-python benchmarks/schedules.py [--output=docs/schedules]     # 2 minutes on two cores
+They show noise schedules, the levels that sampling visits, and what each sampler makes of one face.
+
+    pip install '.[faces,notebooks]'
+    python benchmarks/schedules.py [--output=docs/schedules]     # 2 minutes on two cores
 """
 
 import argparse

@@ -1,12 +1,15 @@
-"""Time of a training step and of a sampling step, ours against PyTorch, on the same network with equal outputs.
+r"""Time of a training step and of a sampling step, ours against PyTorch, on the same network.
 
-    python benchmarks/step.py --config=configs/orl_16_64.py [--batch=16] [--repeats=20] [--dtype=bfloat16]
-    taskset -c 0 python benchmarks/step.py --config=configs/orl_16_64.py --cpu-time  # one core; for
-    a machine that is not idle
+    python benchmarks/step.py --config=configs/orl_16_64.py \
+        [--batch=16] [--repeats=20] [--dtype=bfloat16]
 
-First the outputs of both networks are compared at the same parameters (float32; above 1e-4 the
-command fails). Then the two take turns, round by round, so that whatever else the machine does
-meets both, and medians are printed.
+On one core, for a machine that is not idle:
+
+    taskset -c 0 python benchmarks/step.py --config=configs/orl_16_64.py --cpu-time
+
+First the outputs of both networks are compared at the same parameters in float32; the command
+fails where they differ by more than 1e-4. Then the two take turns, round by round, so that whatever
+else the machine does slows both, and medians are printed.
 
 Both sides do the whole step: from uint8 images through degradation, noise, network, loss and
 gradient to Adam's update; or the network and the update of Algorithm 2. PyTorch runs as its users
@@ -218,7 +221,10 @@ def torch_sampling_chain(method: Method, network: Any, lr: jax.Array) -> Run:
 
 
 class Diffusers(nn.Module):
-    """`diffusers.UNet2DModel` of about `parameters` parameters, with our network's arguments and on its grid."""
+    """`diffusers.UNet2DModel` of about `parameters` parameters.
+
+    It takes our network's arguments and works on the same grid.
+    """
 
     def __init__(self, method: Method, parameters: int):
         from diffusers import UNet2DModel
@@ -268,7 +274,10 @@ def count(parameters: Iterator[Tensor]) -> int:
 def in_turns(
     runs: dict[str, Run], repeats: int, clock: Callable[[], float]
 ) -> dict[str, list[float]]:
-    """Seconds of each run, `repeats` times, one after the other; the first round, which compiles, is not counted."""
+    """Seconds of each run, `repeats` times, one run after the other.
+
+    The first round, which compiles, is not counted.
+    """
     seconds: dict[str, list[float]] = {name: [] for name in runs}
     for i in range(repeats + 1):
         for name, run in runs.items():
@@ -280,10 +289,13 @@ def in_turns(
 
 
 def row(name: str, ours: list[float], theirs: list[float], images: int) -> str:
-    """Medians in ms per image, and the ratio of the medians with the quartiles of the rounds' own ratios."""
+    """Medians in ms per image, and their ratio with the quartiles of the rounds' own ratios."""
     a, b = statistics.median(ours), statistics.median(theirs)
     low, _, high = statistics.quantiles([y / x for x, y in zip(ours, theirs, strict=True)], n=4)
-    return f"| {name} | {1000 * a / images:.2f} | {1000 * b / images:.2f} | **{b / a:.2f}** ({low:.2f} – {high:.2f}) |"
+    return (
+        f"| {name} | {1000 * a / images:.2f} | {1000 * b / images:.2f} "
+        f"| **{b / a:.2f}** ({low:.2f} – {high:.2f}) |"
+    )
 
 
 def version(package: str) -> str:
@@ -306,7 +318,8 @@ def main() -> None:
     torch.set_float32_matmul_precision("high")  # on a GPU: TF32, which is XLA's default as well
     if args.cpu_time and (cores > 1 or DEVICE.type == "cuda"):
         raise SystemExit(
-            "--cpu-time would count threads that only wait; it needs one core: `taskset -c 0 python …`"
+            "--cpu-time would count threads that only wait; it needs one core: "
+            "`taskset -c 0 python …`"
         )
     method = load_method(args.config, args.dtype, args.batch)
     if (jax.default_backend() == "gpu") != (DEVICE.type == "cuda"):
@@ -357,19 +370,23 @@ def main() -> None:
 
     if load > 0.5 and not args.cpu_time:
         print(
-            "WARNING: other programs are running; that slows PyTorch's threads, which wait for one another, more than ours\n"
+            "WARNING: other programs are running; that slows PyTorch's threads, "
+            "which wait for one another, more than ours\n"
         )
 
     where = f"{DEVICE.type}, {cores} core{'s' * (cores > 1)}, load {load:.1f} before"
     clock = "processor" if args.cpu_time else "wall"
     print(
-        f"{args.config}, {parameters / 1e6:.2f} M parameters{note}; batch {args.batch}, {args.dtype}"
+        f"{args.config}, {parameters / 1e6:.2f} M parameters{note}; "
+        f"batch {args.batch}, {args.dtype}"
     )
     print(
-        f"{datetime.date.today()}, {', '.join(map(version, packages))}; {where}; {args.repeats} rounds, {clock} time\n"
+        f"{datetime.date.today()}, {', '.join(map(version, packages))}; {where}; "
+        f"{args.repeats} rounds, {clock} time\n"
     )
     print(
-        "| | sr3_jax, ms per image | other, ms per image | other / sr3_jax (quartiles) |\n|---|---|---|---|"
+        "| | sr3_jax, ms per image | other, ms per image | other / sr3_jax (quartiles) |\n"
+        "|---|---|---|---|"
     )
     for step, size in (("training", args.batch), ("sampling", args.batch * CHAIN)):
         print(row(f"{step} step", seconds[f"ours, {step}"], seconds[f"PyTorch, {step}"], size))

@@ -1,7 +1,9 @@
-"""The network of `sr3_jax.models.unet` in PyTorch, as a PyTorch user would write it: to compare speed with equal outputs.
+"""The network of `sr3_jax.models.unet` in PyTorch, as a PyTorch user would write it.
 
-    PYTHONPATH=. python benchmarks/torch_twin.py  # a minute: outputs and gradients agree for every
-    option of the network
+It is there to compare speed, with equal outputs. Run, it checks in a minute that outputs and
+gradients agree for every option of the network:
+
+    PYTHONPATH=. python benchmarks/torch_twin.py
 
 Modules carry the names of our Flax parameters, so that copying them is a renaming of leaves. Images
 are (b, c, h, w) here.
@@ -30,7 +32,10 @@ def conv(inputs: int, outputs: int, size: int = 3, stride: int = 1) -> nn.Conv2d
 
 
 def space_to_depth(x: Tensor, factor: int) -> Tensor:
-    """Ours orders the new channels (row, column, channel); `F.pixel_unshuffle` would order them (channel, row, column)."""
+    """Pixels become channels, in our order.
+
+    It is (row, column, channel); `F.pixel_unshuffle` has (channel, row, column).
+    """
     b, c, h, w = x.shape
     x = x.reshape(b, c, h // factor, factor, w // factor, factor).permute(0, 3, 5, 1, 2, 4)
     return x.reshape(b, factor * factor * c, h // factor, w // factor)
@@ -128,7 +133,10 @@ class PlainResample(nn.Conv2d):
 
 
 class Twin(nn.ModuleDict):
-    """The twin of `unet` with parameters of its own; `load_state_dict(torch_parameters(params))` gives it ours."""
+    """The twin of `unet`, with parameters of its own.
+
+    `load_state_dict(torch_parameters(params))` gives it ours.
+    """
 
     def __init__(self, unet: UNet, condition_channels: int):
         super().__init__()
@@ -219,7 +227,10 @@ class Twin(nn.ModuleDict):
 
 
 def nchw(images: Any) -> Tensor:
-    """Our (b, h, w, c) array as a (b, c, h, w) tensor: the same memory, which PyTorch calls channels_last."""
+    """Our (b, h, w, c) array as a (b, c, h, w) tensor.
+
+    The layout in memory stays the same; PyTorch calls it channels_last.
+    """
     return torch.from_numpy(np.array(images)).permute(0, 3, 1, 2)
 
 
@@ -239,7 +250,10 @@ def torch_parameters(params: Any) -> dict[str, Tensor]:
 
 
 def perturbed(params: Any, seed: int = 0) -> Any:
-    """Parameters plus noise, the same on every machine: convolutions that start at zero would hide all that precedes them."""
+    """Parameters plus noise, the same on every machine.
+
+    Without it, convolutions that start at zero would hide everything before them.
+    """
     generator = np.random.default_rng(seed)
     return jax.tree.map(
         lambda p: p + 0.05 * generator.standard_normal(p.shape).astype(np.float32), params
@@ -247,8 +261,12 @@ def perturbed(params: Any, seed: int = 0) -> Any:
 
 
 def compare(unet: UNet, params: Any, twin: Twin, inputs: list[np.ndarray]) -> tuple[float, float]:
-    """Largest absolute difference of the outputs for `inputs` (condition, y_t, gamma), without dropout; and of the gradients of
-    their mean square, each relative to that parameter's largest gradient."""
+    """How far the two networks differ for `inputs` (condition, y_t, gamma), without dropout.
+
+    Returns:
+        The largest absolute difference of the outputs, and that of the gradients of their mean
+        square, each relative to that parameter's largest gradient.
+    """
 
     def mean_square(params: Any) -> tuple[jax.Array, jax.Array]:
         output = unet.apply({"params": params}, *map(jnp.asarray, inputs))

@@ -1,4 +1,6 @@
-"""What each choice costs on a TPU, by the TPU compiler's estimate, on the two finest levels of the 64→256 network.
+"""What each choice costs on a TPU, by the TPU compiler's estimate.
+
+The network is the two finest levels of the one for 64→256.
 
     pip install '.[aot]'
     python benchmarks/tpu.py [NAME …]     # about two minutes a row on two cores; without names, all
@@ -114,7 +116,8 @@ def main() -> None:
     if unknown:
         raise SystemExit(f"no row {sorted(unknown)[0]!r}; there are {', '.join(ROWS)}")
     print(
-        "| | temporaries, GiB | HBM traffic, GB | time, ms | ms per image | MFU |\n|---|---|---|---|---|---|"
+        "| | temporaries, GiB | HBM traffic, GB | time, ms | ms per image | MFU |\n"
+        "|---|---|---|---|---|---|"
     )
     for name in names:
         config, around = ROWS[name]
@@ -124,8 +127,9 @@ def main() -> None:
             print(f"| {name} | {e.temporary_bytes / 2**30:.1f}: does not fit | | | | |", flush=True)
             continue
         print(
-            f"| {name} | {e.temporary_bytes / 2**30:.2f} | {e.hbm_traffic / 1e9:.1f} | {1000 * e.step_seconds:.1f} | "
-            f"{1000 * e.step_seconds / e.images_per_chip:.1f} | {e.mfu:.1%} |",
+            f"| {name} | {e.temporary_bytes / 2**30:.2f} | {e.hbm_traffic / 1e9:.1f} "
+            f"| {1000 * e.step_seconds:.1f} | {1000 * e.step_seconds / e.images_per_chip:.1f} "
+            f"| {e.mfu:.1%} |",
             flush=True,
         )
 

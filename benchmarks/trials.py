@@ -1,15 +1,16 @@
-"""Recipes for photographs, 4×, each trained for the same time and judged on the validation set: the second part of
-docs/ablations.md.
+"""Recipes for photographs, 4×, trained for the same time and judged on the validation set.
+
+They are the second part of docs/ablations.md.
 
     sr3 prepare photos --output=runs/photos-256 --encoding=raw
     pip install '.[metrics]'
-    python benchmarks/trials.py "predict and refine" …    # these trials, by name; all of them without one
+    python benchmarks/trials.py "predict and refine" …    # these trials; without names, all
     python benchmarks/trials.py --list
     python benchmarks/trials.py --write                   # the page again, from docs/trials.json
 
-A trial trains for MINUTES by its own measured seconds a step, the rate falling to zero at the end,
-so that trials of unlike networks are ended alike. What else runs on the machine must be the same
-for those that are compared.
+A trial trains for MINUTES: it measures its own seconds a step, takes as many steps as fit, and the
+rate falls to zero at the last. So trials of unlike networks end alike. What else runs on the
+machine must be the same for those that are compared.
 """
 
 import argparse
@@ -88,7 +89,7 @@ def sr3(*arguments: str) -> None:
     subprocess.run([sys.executable, "-m", "sr3_jax", *arguments], cwd=ROOT, check=True)
 
 
-def train(name: str, trial: Trial) -> tuple[Path, int]:
+def train(name: str, trial: Trial, steps: int = 0) -> tuple[Path, int]:
     """Trains, or finds, a trial's network; its workdir and steps."""
     workdir = RUNS / "".join(letter if letter.isalnum() else "-" for letter in name)
     fields = {
@@ -107,6 +108,9 @@ def train(name: str, trial: Trial) -> tuple[Path, int]:
         flags = [f"--config.{field}={value}" for field, value in ending.items()]
         sr3("train", f"--config={trial.config}", f"--workdir={place}", *flags)
 
+    if steps:
+        run(workdir, steps)
+        return workdir, steps
     paced = workdir.with_name(f"{workdir.name}-pace")
     run(paced, PROBE)
     lines = [json.loads(line) for line in (paced / "stats.jsonl").read_text().splitlines()]
@@ -118,9 +122,9 @@ def train(name: str, trial: Trial) -> tuple[Path, int]:
     return workdir, steps
 
 
-def measure(name: str, trial: Trial) -> None:
+def measure(name: str, trial: Trial, steps: int) -> None:
     """Keeps the values of every image in docs/trials.json."""
-    workdir, steps = train(name, trial)
+    workdir, steps = train(name, trial, steps)
     output = workdir / "validation"
     flags = [
         "--protocol=validation",
@@ -153,8 +157,10 @@ def section() -> str:
     lines = [
         "## Photographs, 4×",
         "",
-        "Trained from nothing for the same time on two cores, the rate falling to zero, and judged on the validation set (100",
-        "squares of 18 photographs, 32 → 128, one sample each). Differences are to the line above them that has none,",
+        "Trained from nothing for the same time on two cores, the rate falling to zero, "
+        "and judged on the validation set (100",
+        "squares of 18 photographs, 32 → 128, one sample each). Differences are to the line above "
+        "them that has none,",
         "photograph by photograph, with 95 % intervals. Made by `python benchmarks/trials.py`.",
         "",
         "| trial | minutes | steps | evaluations | "
@@ -177,12 +183,13 @@ def section() -> str:
             if base is not None:
                 difference = means[metric] - base[metric]
                 low, high = interval(difference)
-                said = f"{form.format(difference.mean())} ({form.format(low)} … {form.format(high)})".replace(
-                    "-", "−"
-                )
+                said = (
+                    f"{form.format(difference.mean())} ({form.format(low)} … {form.format(high)})"
+                ).replace("-", "−")
             cells += [form.format(means[metric].mean()), said]
         lines.append(
-            f"| {name} | {trial['minutes']} | {trial['steps']} | {trial['evaluations']} | {' | '.join(cells)} |"
+            f"| {name} | {trial['minutes']} | {trial['steps']} | {trial['evaluations']} "
+            f"| {' | '.join(cells)} |"
         )
         base = means if base is None else base
     return "\n".join([*lines, ""])
@@ -194,6 +201,13 @@ def main() -> None:
     )
     parser.add_argument("names", nargs="*", metavar="TRIAL")
     parser.add_argument("--list", action="store_true", help="the trials' names")
+    parser.add_argument(
+        "--training-steps",
+        type=int,
+        default=0,
+        help="so many for each, instead of measuring the pace: on a busy machine, "
+        "for trials whose steps cost the same",
+    )
     parser.add_argument("--write", action="store_true", help="the page alone")
     options = parser.parse_args()
     if unknown := [name for name in options.names if name not in TRIALS]:
@@ -202,7 +216,7 @@ def main() -> None:
         print("\n".join(TRIALS))
         return
     for name in [] if options.write else options.names or TRIALS:
-        measure(name, TRIALS[name])
+        measure(name, TRIALS[name], options.training_steps)
     page = ROOT / "docs" / "ablations.md"
     before = page.read_text().partition("## Photographs, 4×")[0]
     page.write_text(f"{before.rstrip()}\n\n{section()}")

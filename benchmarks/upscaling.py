@@ -1,9 +1,14 @@
 """What `sr3 upscale` and an Upscaler cost beside the network itself.
 
-    python benchmarks/upscaling.py starting    # `sr3 upscale` of a 16×16 face in 8 steps, without and with compiled programs
-    python benchmarks/upscaling.py calling     # a warm Upscaler, per step and image, against the network's bare forward pass
-    python benchmarks/upscaling.py large       # memory of a 4,000×3,000 result, in tiles
-    python benchmarks/upscaling.py pictures [CHECKPOINT …]    # seconds a megapixel, by tile, beside Real-ESRGAN
+    python benchmarks/upscaling.py starting
+    python benchmarks/upscaling.py calling
+    python benchmarks/upscaling.py large
+    python benchmarks/upscaling.py pictures [CHECKPOINT …]
+
+"Starting" is `sr3 upscale` of a 16×16 face in 8 steps, without and with compiled programs.
+"Calling" is a warm Upscaler, per step and image, against the network's bare forward pass. "Large"
+is the memory that a 4,000×3,000 result takes in tiles. "Pictures" are seconds a megapixel, by the
+size of the tiles, beside Real-ESRGAN.
 
 "Calling" takes turns within one process: what the network costs by itself (compiled, its parameters
 and inputs on the device), and a whole call, from a NumPy image to a NumPy image, divided by its
@@ -52,7 +57,8 @@ def starting(place: Path) -> None:
         for number in (0, 1, 2, 0, 1, 2)
     ]
     print(
-        f"16×16 → 64×64, {STEPS} steps: {np.median(seconds[:3]):.1f} s cold, {np.median(seconds[3:]):.1f} s warm"
+        f"16×16 → 64×64, {STEPS} steps: {np.median(seconds[:3]):.1f} s cold, "
+        f"{np.median(seconds[3:]):.1f} s warm"
     )
 
 
@@ -93,7 +99,8 @@ def calling(_: Path) -> None:
         alone, whole = np.median(rounds, axis=0) / STEPS / count
         ratio = np.quantile([b / a for a, b in rounds], (0.25, 0.5, 0.75))
         print(
-            f"{count} faces: {1000 * whole:.2f} ms per step and image, the bare network {1000 * alone:.2f}: "
+            f"{count} faces: {1000 * whole:.2f} ms per step and image, "
+            f"the bare network {1000 * alone:.2f}: "
             f"ratio {ratio[1]:.2f} ({ratio[0]:.2f} – {ratio[2]:.2f})"
         )
 
@@ -150,7 +157,8 @@ def pictures(_: Path) -> None:
                 start = time.perf_counter()
                 make()
                 print(
-                    f"{size}: {title}: {(time.perf_counter() - start) / pixels * 1e6:.1f} s a megapixel",
+                    f"{size}: {title}: {(time.perf_counter() - start) / pixels * 1e6:.1f} "
+                    "s a megapixel",
                     flush=True,
                 )
 

@@ -1,14 +1,20 @@
-"""Faces 256×256 → 1024×1024: the last stage of the paper's cascade (table A.1, 150M parameters; this network 149M).
+r"""Faces 256×256 → 1024×1024: the last stage of the paper's cascade.
 
-    sr3 train --config=configs/faces_256_1024.py --workdir=DIR --config.data.folder=FFHQ --config.data.eval_folder=CELEBA_HQ
+The paper's network has 150M parameters (table A.1); this one has 149M.
 
-One step on v5p:4x4x2, 32 chips with 8 images each: estimated 530 ms, 6.3 % of the chips' peak (16
-channels at 1024² fill an eighth of the matrix unit's lanes: memory binds), 48.9 of 95 GiB (`sr3
-compile --config=configs/faces_256_1024.py --topology=v5p:4x4x2`; benchmarks/tpu.md). The paper has
-pictures of this network, and no numbers.
+    sr3 train --config=configs/faces_256_1024.py --workdir=DIR \
+        --config.data.folder=FFHQ --config.data.eval_folder=CELEBA_HQ
 
-Its input in a cascade is another network's output, so the conditioning is blurred in training
-(paper, table 5, which does not state kernel or sigma: 0.6 LR pixels at most is ours).
+One step on v5p:4x4x2, 32 chips with 8 images each, is estimated to take 530 ms, which is 6.3 % of
+the chips' peak, and 48.9 of 95 GiB (benchmarks/tpu.md). Memory is the limit: 16 channels at 1024²
+fill an eighth of the matrix unit's lanes. The estimate comes from
+
+    sr3 compile --config=configs/faces_256_1024.py --topology=v5p:4x4x2
+
+The paper has pictures of this network, and no numbers.
+
+In a cascade its input is another network's output, so the conditioning is blurred in training
+(paper, table 5). The paper does not state the kernel or its sigma: at most 0.6 LR pixels is ours.
 """
 
 import sr3_jax.config

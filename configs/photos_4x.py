@@ -1,27 +1,34 @@
-"""Colour photographs, 4×, for a CPU: predict and refine (models/refinement.py), for pictures of any size. 6.0 M parameters.
+r"""Colour photographs of any size, 4×, for a CPU: predict and refine, 6.0 M parameters.
 
-sr3 prepare photos --output=runs/photos-256 --encoding=raw    # five packages of Debian: 1,867 squares of 158 photographs
-sr3 train --config=configs/photos_4x.py --workdir=runs/photos-4x    # 0.75 s a step on two idle cores
+The network is that of models/refinement.py. `sr3 prepare photos` takes five packages of Debian and
+makes 1,867 squares of 158 photographs; training takes 0.75 s a step on two idle cores:
 
-The rate stays constant, so that the run can go on for as long as there is time. An end is made on
-the side, when weights are wanted: from the run's average the rate falls to zero in 1,700 steps,
+    sr3 prepare photos --output=runs/photos-256 --encoding=raw
+    sr3 train --config=configs/photos_4x.py --workdir=runs/photos-4x
 
-sr3 train --config=configs/photos_4x.py --workdir=runs/photos-4x-end --config.train.init_from=runs/photos-4x \
-    --config.train.learning_rate_schedule=cosine --config.train.steps=1700 --config.train.warmup_steps=50 \
-    --config.train.ema_decay=0.99
-sr3 export --checkpoint=runs/photos-4x-end --dtype=int8 --output=photos-4x.safetensors
-sr3 export --checkpoint=runs/photos-4x-end --dtype=int8 --predictor --output=photos-4x-regression.safetensors
+The learning rate stays constant, so that the run can go on for as long as there is time. When
+weights are wanted, a second run makes an end: it starts from the average of the first, and its rate
+falls to zero in 1,700 steps.
 
-`photos-4x-student`, one evaluation, learns from that end in eight steps of DDIM:
+    sr3 train --config=configs/photos_4x.py --workdir=runs/photos-4x-end \
+        --config.train.init_from=runs/photos-4x --config.train.steps=1700 \
+        --config.train.learning_rate_schedule=cosine --config.train.warmup_steps=50 \
+        --config.train.ema_decay=0.99
+    sr3 export --checkpoint=runs/photos-4x-end --dtype=int8 --output=photos-4x.safetensors
+    sr3 export --checkpoint=runs/photos-4x-end --dtype=int8 --predictor \
+        --output=photos-4x-regression.safetensors
 
-sr3 train --config=configs/photos_4x.py --workdir=runs/photos-student --teacher=runs/photos-4x-end \
-    --config.sample.schedule=respaced --config.sample.steps=1 --config.train.teacher_steps=8 --config.train.steps=250 \
-    --config.train.learning_rate=2e-4 --config.train.learning_rate_schedule=cosine --config.train.warmup_steps=20 \
-    --config.train.ema_decay=0.98
+`photos-4x-student`, which needs one evaluation, learns from eight DDIM steps of that end:
 
-Both networks learn in the one run; `--predictor` writes the first, a regression, by itself: the
-control. The diary of the run, and what it is worth, is in docs/models.md; what else was tried in
-docs/ablations.md.
+    sr3 train --config=configs/photos_4x.py --workdir=runs/photos-student \
+        --teacher=runs/photos-4x-end --config.train.teacher_steps=8 \
+        --config.sample.schedule=respaced --config.sample.steps=1 --config.train.steps=250 \
+        --config.train.learning_rate=2e-4 --config.train.learning_rate_schedule=cosine \
+        --config.train.warmup_steps=20 --config.train.ema_decay=0.98
+
+Both networks, the predictor and the refiner, learn in the one run. `--predictor` exports the first
+by itself, a regression, as the control. The diary of the run, and what it is worth, is in
+docs/models.md; what else was tried is in docs/ablations.md.
 """
 
 import sr3_jax.config

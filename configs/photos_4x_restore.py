@@ -1,19 +1,25 @@
-"""Colour photographs with noise and blur that the network is told of, 4×: a U-Net on the LR image's own grid. 4.0 M parameters.
+"""Colour photographs with noise and blur that the network is told of, 4×: 4.0 M parameters.
 
-sr3 prepare photos --output=runs/photos-256 --encoding=raw
-sr3 train --config=configs/photos_4x_restore.py --workdir=runs/restore    # 0.3 s a step on two cores, 70 minutes
-sr3 upscale PHOTO --checkpoint=runs/restore --noise=8 --blur=1
+The network is a U-Net on the LR image's own grid. Training takes 70 minutes on two cores, 0.3 s a
+step:
 
-The shipped `photos-4x-restore` is of an earlier set of 31 photographs (`sr3 show
-photos-4x-restore`; its packages are still among those of `sr3 prepare photos`). It began with
-20,000 steps on clean squares of 64 and 15,000 with noise alone (--config.data.hr_size=64
---config.data.lr_size=16 --config.train.batch_size=16 --config.task.tell_blur=False
---config.task.blur=0, and --config.task.noise=0 at first), and went on from the result by
---config.train.init_from: a blur reaches further than squares of 16 pixels. The learning rate was
-4e-4 and constant at first, and that of 20,000 steps for the first 5,513 with noise. It pays a
-little for restoring on clean images, so it is a network of its own. Blur that it was not told of
-(task.blur=0.8, with noise, 14,000 steps) gained nothing on blurred images (LPIPS by AlexNet .475
-instead of .456), and lost more on clean ones (.248, not .207).
+    sr3 prepare photos --output=runs/photos-256 --encoding=raw
+    sr3 train --config=configs/photos_4x_restore.py --workdir=runs/restore
+    sr3 upscale PHOTO --checkpoint=runs/restore --noise=8 --blur=1
+
+The shipped `photos-4x-restore` was trained on an earlier set of 31 photographs (see `sr3 show
+photos-4x-restore`); its packages are still among those of `sr3 prepare photos`. It began with
+20,000 steps on clean squares of 64 pixels, then 15,000 with noise alone. The flags of both were
+--config.data.hr_size=64 --config.data.lr_size=16 --config.train.batch_size=16
+--config.task.tell_blur=False --config.task.blur=0, and --config.task.noise=0 at first. From the
+result it went on by --config.train.init_from, with larger squares, because a blur reaches further
+than squares of 16 pixels. The learning rate was 4e-4 and constant at first; for the first 5,513
+steps with noise it was that of a run of 20,000 steps.
+
+On clean images the network is a little worse for having learned to restore, so it is a network of
+its own. Training on blur that it was not told of (task.blur=0.8, with noise, 14,000 steps) gained
+nothing on blurred images (LPIPS by AlexNet .475 instead of .456), and lost more on clean ones
+(.248, not .207).
 """
 
 import sr3_jax.config

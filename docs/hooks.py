@@ -1,7 +1,8 @@
-"""What the site has beside the Markdown of docs/: pages from elsewhere in the repository, and lists made from the code.
+"""What the site has beside the Markdown of docs/.
 
-A link is written as it works in the repository, `../benchmarks/README.md`; here it becomes one to
-the page made of that file.
+That is pages made of files elsewhere in the repository, and lists made from the code. A link is
+written as it works in the repository, `../benchmarks/README.md`; here it becomes a link to the page
+made of that file.
 """
 
 import ast
@@ -33,8 +34,8 @@ MARKDOWN = [
 CONFIGS = [path.relative_to(ROOT).as_posix() for path in sorted(ROOT.glob("configs/*.py"))]
 NOTEBOOKS = [path.relative_to(ROOT).as_posix() for path in sorted(ROOT.glob("colab/*.ipynb"))]
 API = (
-    "diffusion models tasks objectives method config inference evaluation metrics data datasets training checkpoints images "
-    "runtime study"
+    "diffusion models tasks objectives method config inference evaluation metrics data datasets "
+    "training checkpoints images runtime study"
 ).split()
 
 # a file of the repository: the page made of it

@@ -3,7 +3,8 @@
     from sr3_jax import Upscaler
     upscaler = Upscaler.load("faces-16-64")
 
-Names are imported when first used, so that `import sr3_jax` is fast and never touches TensorFlow.
+The public names are imported only when they are first used, so that `import sr3_jax` is fast and
+never touches TensorFlow.
 """
 
 from importlib import import_module

@@ -1,4 +1,4 @@
-"""`python -m sr3_jax` is `sr3`."""
+"""Makes `python -m sr3_jax` the same command as `sr3`."""
 
 import sys
 

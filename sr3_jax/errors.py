@@ -1,12 +1,11 @@
-"""Errors that the user can mend."""
+"""Errors that the user can do something about."""
 
 
 class UserError(Exception):
-    """Something given to us is wrong.
+    """Something that the user gave is wrong: a file, an argument, a field of the config.
 
-    The message is one sentence: what, its value, what is allowed, what to do.
-
-    The command line prints it without a traceback and exits with code 2.
+    The message is one sentence: what is wrong, its value, what is allowed, what to do. The command
+    line prints it without a traceback and exits with code 2.
     """
 
 

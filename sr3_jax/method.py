@@ -1,12 +1,12 @@
-"""A config's meaning, as one object: task + network + objective + schedule → losses, and images.
+"""What a config describes, as one object: task, network, objective and noise schedule together.
 
-This is the only place where they meet. Training asks it for losses, inference for images.
+This is the only place where the four meet. Training asks it for losses, inference for images.
 
     hr ──task.corrupt──▶ given ──task.condition──▶ condition
     y_0 = hr, or (hr - condition) / residual_scale (model.predict_residual)
 
-A network that predicts and refines (model.kind = "refine") makes a better condition of the first
-one: its guess of the HR image, and features of it as further channels.
+A network that predicts and refines (model.kind = "refine") replaces the task's condition by a
+better one: its own guess of the HR image, with features of the image as further channels.
 """
 
 from collections.abc import Callable, Mapping
@@ -37,7 +37,7 @@ Condition = Float[Array, "b h w k"]  # an image, and further channels if a predi
 class Method:
     """The functions that a config defines.
 
-    Stateless: parameters come in as an argument, `model`'s "params" collection.
+    It holds no parameters: they are an argument, the "params" collection of the Flax `model`.
     """
 
     config: ConfigDict
@@ -77,10 +77,10 @@ class Method:
         model = self.config.model
         return model.image_channels + (model.feature_channels if self.refines else 0)
 
-    # -- images in and out of the space that is diffused
+    # -- between HR images and y_0, which is what noise is added to
 
     def encode(self, hr: Images, condition: Condition) -> Images:
-        """HR image to y_0."""
+        """y_0, which noise is added to, of an HR image: that itself, or its scaled residual."""
         model = self.config.model
         return (
             (hr - condition[..., : model.image_channels]) / model.residual_scale
@@ -89,7 +89,10 @@ class Method:
         )
 
     def decode(self, y_0: Any, condition: Any) -> Any:
-        """y_0 to the HR image; both arrays of JAX or of NumPy, with or without a batch."""
+        """The HR image of y_0: the inverse of `encode`.
+
+        Both arguments are arrays of JAX or of NumPy, with or without a batch axis.
+        """
         model = self.config.model
         return (
             condition[..., : model.image_channels] + model.residual_scale * y_0
@@ -100,9 +103,10 @@ class Method:
     def condition(
         self, params: PyTree, upsampled: Images, signals: Signals | None = None
     ) -> Condition:
-        """What the network is shown, from what the task shows it: that itself, or the predictor's guess and features.
+        """What the network is conditioned on, made from the upsampled LR image.
 
-        The guess takes the image's place, so that `encode` and `decode` go from it.
+        That is the upsampled image itself, or, for a network that refines, the predictor's guess
+        and features. The guess takes the image's place: `encode` and `decode` are relative to it.
         """
         if not self.refines:
             return upsampled
@@ -115,7 +119,7 @@ class Method:
         )
 
     def _told(self, signals: Signals | None, b: int) -> dict[str, Any]:
-        """The argument by which the network is told the signals that it knows; of those that are missing, 0."""
+        """The network's argument `told`: every signal that it knows, for b images; 0 if missing."""
         names = [signal.name for signal in self.task.signals]
         values = signals or {}
         return (
@@ -147,9 +151,9 @@ class Method:
         Args:
           params: of the network.
           images: uint8 (b, hr_size, hr_size, c).
-          key: all that is random is a function of it.
-          train: False: no dropout, and nothing happens to the LR image but its reduction.
-          teacher: parameters of a student's teacher, a network like it.
+          key: everything random in the loss is a function of it.
+          train: False for held-out images: no dropout, and LR images without blur or noise.
+          teacher: in distillation, parameters of the teacher, a network of the same shape.
         """
         diffusion_key, dropout_key, task_key, _ = jax.random.split(key, 4)
         hr = to_float(images)
@@ -160,7 +164,13 @@ class Method:
     def network(
         self, params: PyTree, signals: Signals | None = None, dropout: Key[Array, ""] | None = None
     ) -> Callable[..., Array]:
-        """The bare network: (condition, y_t, gamma), or the condition alone, to its output; with dropout if there is a key."""
+        """The bare network, from (condition, y_t, gamma), or the condition alone, to its output.
+
+        Args:
+          params: of the network.
+          signals: what it is told of its input, by name; missing ones are 0.
+          dropout: the random key of dropout; None: no dropout.
+        """
 
         def network(*inputs: Array) -> Array:
             told = self._told(signals, len(inputs[0]))
@@ -175,9 +185,10 @@ class Method:
     # -- inference
 
     def denoiser(self, params: PyTree, signals: Signals | None = None) -> Denoiser:
-        """The network as `diffusion` sees it: (condition, y_t, gamma) -> y_0, the image clipped if sample.clip.
+        """The network as the samplers see it: (condition, y_t, gamma) -> y_0.
 
-        One that takes no noise looks at the condition alone.
+        The image that y_0 stands for is clipped to [-1, 1] if sample.clip. A network that takes no
+        noise (regression) looks at the condition alone.
         """
         network = self.network(params, signals)
 
@@ -195,7 +206,14 @@ class Method:
     def super_resolve(
         self, params: PyTree, given: Given, keys: Keys, steps: Steps | None = None
     ) -> Images:
-        """HR images in [-1, 1], by the rows of `steps`, by default those of the config; a key an image."""
+        """HR images in [-1, 1] for the LR images in `given`.
+
+        Args:
+          params: of the network.
+          given: LR images and what the network is told of them.
+          keys: one random key per image.
+          steps: the sampler's table; None: the config's.
+        """
         upsampled = self.task.condition(given.image)
         condition = self.condition(params, upsampled, given.signals)
         table = self.objective.table() if steps is None else steps
@@ -208,10 +226,13 @@ class Method:
 def sampling_steps(
     config: ConfigDict, evaluations: int | None = None, changes: Mapping[str, Any] | None = None
 ) -> Steps:
-    """The table of a config's sampler; see `Objective.table`."""
+    """The table of a config's sampler; for the arguments see `Objective.table`."""
     return build_objective(config).table(evaluations, changes)
 
 
 def image_key(seed: int | Array, image_id: int | Array, sample: int | Array = 0) -> Key[Array, ""]:
-    """The key of one sample of one image: fold_in(fold_in(seed, image id), sample), and of nothing else."""
+    """The random key of one sample of one image: fold_in(fold_in(seed, image id), sample).
+
+    It depends on nothing else, so an image's samples are the same in any batch and on any device.
+    """
     return jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), image_id), sample)

@@ -1,7 +1,8 @@
-"""A Cloud Storage server with one bucket in memory: of its JSON API what gcsfs and TensorStore ask for.
+"""A Cloud Storage server with one bucket, in memory.
 
-Like the real one it keeps whole objects only, has neither folders, rename nor append, and numbers
-each version (generation) of an object, so that a writer can demand that nobody wrote in between.
+It has the part of the JSON API that gcsfs and TensorStore use. Like the real one it keeps whole
+objects only, and has neither folders, rename nor append. It numbers each version (generation) of an
+object, so that a writer can demand that nobody wrote in between.
 """
 
 import base64
@@ -24,7 +25,10 @@ class Object(NamedTuple):
 
 
 class Bucket:
-    """`with Bucket() as bucket:` serves gs://bucket at localhost:bucket.port; bucket.objects is its contents."""
+    """`with Bucket() as bucket:` serves gs://bucket at localhost:bucket.port.
+
+    `bucket.objects` are its contents.
+    """
 
     def __init__(self):
         self.objects: dict[str, Object] = {}

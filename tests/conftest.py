@@ -1,4 +1,7 @@
-"""Strict settings for every test: shapes checked, no silent promotion, our own warnings are errors, 8 CPU devices."""
+"""Strict settings for every test, on 8 CPU devices.
+
+Shapes are checked, nothing is promoted silently, and our own warnings are errors.
+"""
 
 import os
 import sys

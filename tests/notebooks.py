@@ -1,6 +1,8 @@
-"""`make test-notebooks`: executes every notebook of colab/ from its first to its last cell, by default with reduced sizes.
+"""`make test-notebooks`: executes every notebook of colab/ from its first to its last cell.
 
-python tests/notebooks.py [NOTEBOOK …] [--write]     # --write keeps the outputs, at the sizes of the environment
+    python tests/notebooks.py [NOTEBOOK …] [--write]
+
+By default the sizes are reduced. --write keeps the outputs, at the sizes that the environment sets.
 """
 
 import argparse

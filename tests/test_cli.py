@@ -1,4 +1,6 @@
-"""The command line as a user runs it: what is right works, what is wrong is one sentence, exit code 2 and no traceback.
+"""The command line as a user runs it.
+
+What is right works; what is wrong is one sentence, exit code 2 and no traceback.
 
 `main` runs in this process, where eight devices are faked, so batches are multiples of eight; a few
 commands run in a new one.
@@ -45,7 +47,7 @@ def get_config():
     config.sample.steps = 2
     config.train.batch_size, config.train.steps, config.train.evaluate_images, config.train.sample_images = 8, 2, 2, 2
     return config
-"""
+"""  # noqa: E501
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -58,7 +60,7 @@ def _one_process():
 
 @pytest.fixture(autouse=True)
 def _config_files_are_loaded_anew(monkeypatch):
-    """ml_collections loads each into the same module, where the names of the one before are still there."""
+    """ml_collections loads each into the same module, where names of the one before remain."""
     monkeypatch.delitem(sys.modules, "config_config", raising=False)
 
 
@@ -74,7 +76,10 @@ def place(tmp_path_factory):
         "no_function.py": "config = 3\n",
         "no_config.py": "def get_config():\n    return {'model': 3}\n",
         "nothing.py": "def get_config():\n    pass\n",
-        "other.py": "from ml_collections import ConfigDict\ndef get_config():\n    return ConfigDict({'model': 3})\n",
+        "other.py": (
+            "from ml_collections import ConfigDict\n"
+            "def get_config():\n    return ConfigDict({'model': 3})\n"
+        ),
         "typo.py": CONFIG.replace("model.channels, ", "model.chanels, "),
         "mistyped.py": CONFIG.replace("config.sample.steps = 2", "config.sample.steps = 'two'"),
         "takes_no_argument.py": CONFIG,
@@ -381,7 +386,8 @@ COMMAND_LINES = {
         ("empty' holds no images", ".png"),
     ),
     "too many bad images": (
-        "train --config={p}/tiny.py --workdir={w} {folder}{p}/bad --config.data.eval_folder={p}/good",
+        "train --config={p}/tiny.py --workdir={w} {folder}{p}/bad "
+        "--config.data.eval_folder={p}/good",
         (
             "2 of 7 images cannot be used",
             "data.max_bad_fraction = 0.01",
@@ -390,11 +396,13 @@ COMMAND_LINES = {
         ),
     ),
     "no usable image": (
-        "train --config={p}/tiny.py --workdir={w} {folder}{p}/good --config.data.eval_folder={p}/good --config.data.hr_size=64",
+        "train --config={p}/tiny.py --workdir={w} {folder}{p}/good "
+        "--config.data.eval_folder={p}/good --config.data.hr_size=64",
         ("none of 4 images can be used", "40×40, smaller than data.hr_size = 64"),
     ),
     "bad images in check-data": (
-        "check-data --config={p}/tiny.py --output={w}.png {folder}{p}/bad --config.data.eval_folder={p}/good",
+        "check-data --config={p}/tiny.py --output={w}.png {folder}{p}/bad "
+        "--config.data.eval_folder={p}/good",
         ("3 of 7 images cannot be used", "cut.png"),
     ),
     "a sheet of no image format": (
@@ -530,7 +538,10 @@ def test_a_device_that_is_not_there_is_told_in_one_sentence(place, tmp_path):
 
 
 def test_a_closed_pipe_is_no_error(place):
-    command = f"{sys.executable} -m sr3_jax params --config={place / 'tiny.py'} | head -n 1; exit ${{PIPESTATUS[0]}}"
+    command = (
+        f"{sys.executable} -m sr3_jax params --config={place / 'tiny.py'} | head -n 1; "
+        "exit ${PIPESTATUS[0]}"
+    )
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")
 
@@ -782,7 +793,10 @@ def test_the_results_of_an_exported_file_are_where_the_help_says(
 
 
 def test_colour_photographs_go_all_the_way_and_what_was_converted_is_said(tmp_path, capsys):
-    """From a folder, prepared, through training and evaluation to a larger picture; one in three has an alpha channel."""
+    """From a folder, prepared, through training and evaluation to a larger picture.
+
+    One photograph in three has an alpha channel.
+    """
     photograph = Image.fromarray(photographs.astronaut())
     for folder, count in (("in", 30), ("test", 3)):
         (tmp_path / folder).mkdir()

@@ -1,4 +1,7 @@
-"""A config is right before anything is allocated, or one sentence says which field is wrong and what it may be."""
+"""A config is found right or wrong before anything is allocated.
+
+If it is wrong, one sentence says which field is, and what it may be.
+"""
 
 import ast
 import importlib.util

@@ -1,4 +1,7 @@
-"""The site is built without a warning, holds what the code has, and says to type only what the command line takes."""
+"""The site is built without a warning and holds what the code has.
+
+What it says to type, the command line takes.
+"""
 
 import os
 import re
@@ -83,7 +86,10 @@ def test_lists_made_from_the_code_are_whole(site):
 
 
 def commands(text: str) -> Iterator[tuple[str, bool]]:
-    """The `sr3 …` in a page, without the `sr3`, and whether it is a line of its own: it then is meant to be typed."""
+    """The `sr3 …` in a page, without the `sr3`, and whether it is a line of its own.
+
+    Such a line is meant to be typed.
+    """
     text = re.sub(r"\\\n\s*", " ", text)
     yield from ((found, True) for found in re.findall(r"^ *sr3 +(.+)$", text, re.MULTILINE))
     for code in re.findall(r"`([^`]+)`", text):

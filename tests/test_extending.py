@@ -1,4 +1,4 @@
-"""docs/extending.md: one file and one line are all that a new corruption, or a new sampler, takes."""
+"""docs/extending.md: a new corruption, or a new sampler, takes one file and one line."""
 
 import re
 from pathlib import Path

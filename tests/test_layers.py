@@ -1,4 +1,7 @@
-"""Imports point one way (docs/architecture.md), and `import sr3_jax` brings neither TensorFlow nor torch."""
+"""Imports point one way (docs/architecture.md).
+
+`import sr3_jax` brings neither TensorFlow nor torch.
+"""
 
 import ast
 import subprocess
@@ -54,7 +57,7 @@ def name_of(path: Path) -> str:
 
 
 def imports(tree: ast.AST, package: str) -> Iterator[str]:
-    """Full names of the modules imported, those inside functions and under TYPE_CHECKING included."""
+    """Full names of the modules imported, also inside functions and under TYPE_CHECKING."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
@@ -168,11 +171,14 @@ def test_tensorflow_and_torch_are_imported_nowhere():
     [
         "import sr3_jax",
         "from sr3_jax import *",
-        "import sr3_jax.training.loop, sr3_jax.evaluation.held_out",
+        "import sr3_jax.training.run, sr3_jax.evaluation.held_out",
     ],
 )
 def test_importing_brings_neither_tensorflow_nor_torch(program):
-    check = "import sys; sys.exit(str({'tensorflow', 'torch', 'tensorboard'} & sys.modules.keys() or 'none'))"
+    check = (
+        "import sys; "
+        "sys.exit(str({'tensorflow', 'torch', 'tensorboard'} & sys.modules.keys() or 'none'))"
+    )
     done = subprocess.run(
         [sys.executable, "-c", f"{program}; {check}"], capture_output=True, text=True
     )

@@ -1,4 +1,7 @@
-"""What a config means: losses for training, images for inference, both from the same degradation and schedule."""
+"""What a config means: losses for training, images for inference.
+
+Both come from the same degradation and schedule.
+"""
 
 from types import SimpleNamespace
 
@@ -56,7 +59,10 @@ def random_params(method):
 
 
 def with_network(config, network):
-    """The method with a function (params, *inputs) -> output in the place of its network: what it says can be chosen."""
+    """The method with a function (params, *inputs) -> output in the place of its network.
+
+    So a test can choose what the network says.
+    """
     method = Method(config)
     object.__setattr__(
         method,

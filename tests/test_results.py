@@ -1,4 +1,7 @@
-"""What the pages of results say is what the JSON files hold, and those were measured on the weights that are shipped."""
+"""What the pages of results say is what the JSON files hold.
+
+Those were measured on the weights that are shipped.
+"""
 
 import importlib.util
 import json

@@ -1,4 +1,7 @@
-"""The smallest experiment, faces 8×8 to 16×16: for tests, and for `sr3 train --config=tests/tiny.py`."""
+"""The smallest experiment, faces 8×8 to 16×16.
+
+It is for tests, and for `sr3 train --config=tests/tiny.py`.
+"""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -61,7 +64,7 @@ def tiny_checkpoint(
 
 
 def refining_checkpoint(objective: str = "sr3") -> Checkpoint:
-    """8×8 to 16×16, grey: a predictor and a denoiser (model.kind = "refine"), random weights everywhere."""
+    """8×8 to 16×16, grey, model.kind = "refine": a predictor and a denoiser, random weights."""
     config = tiny_config(objective=objective, noise=4.0)
     model = config.model
     model.kind, model.predictor_channels, model.predictor_blocks = "refine", 8, 1

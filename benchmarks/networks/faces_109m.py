@@ -1,4 +1,7 @@
-"""Faces 16×16 → 128×128 on a network of 109 M parameters, about the size that ports of SR3 commonly train."""
+"""Faces 16×16 → 128×128 on a network of 109 M parameters.
+
+That is about the size that ports of SR3 commonly train.
+"""
 
 import sr3_jax.config
 

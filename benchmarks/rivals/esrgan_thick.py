@@ -1,8 +1,11 @@
-"""ESRGAN-thick, a residual dense network: the npm package `@upscalerjs/esrgan-thick`, run by TensorFlow.js in node.
+r"""ESRGAN-thick, a residual dense network, run by TensorFlow.js in node.
 
-    npm install --prefix=runs/rivals --no-save @upscalerjs/esrgan-thick@1.0.0 \\
+The network is in the npm package `@upscalerjs/esrgan-thick`.
+
+    npm install --prefix=runs/rivals --no-save @upscalerjs/esrgan-thick@1.0.0 \
         @tensorflow/tfjs@4.11.0 @tensorflow/tfjs-backend-wasm@4.11.0
-    python benchmarks/rivals/esrgan_thick.py LR_FOLDER OUTPUT_FOLDER [--scale=4] [--packages=runs/rivals/node_modules]
+    python benchmarks/rivals/esrgan_thick.py LR_FOLDER OUTPUT_FOLDER \
+        [--scale=4] [--packages=runs/rivals/node_modules]
 """
 
 import argparse
@@ -27,7 +30,10 @@ INSTALL = "npm install --prefix=runs/rivals --no-save " + " ".join(
 
 @contextmanager
 def load(options: argparse.Namespace) -> Iterator[folders.Enlarge]:
-    """One node process for the whole folder, so that the network is loaded once; pixels go through its pipes."""
+    """One node process for the whole folder, so that the network is loaded only once.
+
+    Pixels go through its pipes.
+    """
     if shutil.which("node") is None:
         raise UserError(
             "node is not installed; install Node.js 18 or later, which brings npm, then " + INSTALL
@@ -52,7 +58,8 @@ def load(options: argparse.Namespace) -> Iterator[folders.Enlarge]:
                 answer = b""
             if len(answer) != 4 * shape[0] * shape[1] * 3:
                 raise UserError(
-                    f"node ended without enlarging an image of {width}×{height}; what it said is above"
+                    f"node ended without enlarging an image of {width}×{height}; "
+                    "what it said is above"
                 )
             return np.frombuffer(answer, "<f4").reshape(shape)
 

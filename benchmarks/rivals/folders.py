@@ -39,7 +39,10 @@ def run(
     options: argparse.Namespace,
     load: Callable[[argparse.Namespace], AbstractContextManager[Enlarge]],
 ) -> None:
-    """Enlarges the folder by the network that `load` opens; what the user can mend ends in one sentence and exit code 2."""
+    """Enlarges the folder by the network that `load` opens.
+
+    An error that the user can mend ends in one sentence and exit code 2.
+    """
     try:
         files = _files(options.lr, options.output)
         with load(options) as enlarge:
@@ -66,19 +69,26 @@ def run(
 
 
 def to_uint8(colour: Colour, grey: bool) -> UInt8[np.ndarray, "h w c"]:
-    """Clipped and rounded; grey is the luma of the colours as the network gave them, so that it is rounded only once."""
+    """Clipped and rounded.
+
+    Grey is the luma of the colours as the network gave them, so that it is rounded only once.
+    """
     if grey:
         colour = (np.clip(colour, 0, 1) @ LUMA)[..., None]
     return np.round(np.clip(colour, 0, 1) * 255).astype(np.uint8)
 
 
 def _files(lr: Path, output: Path) -> list[Path]:
-    """The PNGs below `lr`, sorted, hidden ones left out; raises UserError when there are none, or `output` lies there too."""
+    """The PNGs below `lr`, sorted, without the hidden ones.
+
+    Raises UserError when there are none, or when `output` lies below `lr` too.
+    """
     if not lr.is_dir():
         raise UserError(f"{lr} is not a folder")
     if output.resolve().is_relative_to(lr.resolve()):
         raise UserError(
-            f"{output} lies in {lr}, whose images would be lost or enlarged twice; choose another folder"
+            f"{output} lies in {lr}, whose images would be lost or enlarged twice; "
+            "choose another folder"
         )
     files = sorted(
         file

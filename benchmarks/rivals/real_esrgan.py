@@ -47,7 +47,8 @@ def load(options: argparse.Namespace) -> Iterator[folders.Enlarge]:
         status, large = extractor.extract("output")
         if status:
             raise UserError(
-                f"ncnn gives up on an image of {colour.shape[1]}×{colour.shape[0]}: out of memory, probably"
+                f"ncnn gives up on an image of {colour.shape[1]}×{colour.shape[0]}: "
+                "out of memory, probably"
             )
         return np.array(large).transpose(1, 2, 0)
 

@@ -1,4 +1,4 @@
-"""Checkpoints: a training run, an exported file, a name in the package.
+"""Checkpoints of all kinds: a training run, an exported file, or weights in the package by name.
 
-Whoever has one can resume, evaluate or upscale.
+Each can be evaluated, used to upscale, or trained further from.
 """

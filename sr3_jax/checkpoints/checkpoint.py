@@ -1,4 +1,4 @@
-"""A checkpoint, in memory: parameters that fit the network of their config."""
+"""A checkpoint in memory: a config, and parameters that fit its network."""
 
 import dataclasses
 from collections.abc import Iterator, Mapping
@@ -23,23 +23,27 @@ class CheckpointError(UserError):
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """Weights ready for use: the EMA parameters, the config they were trained with, where they came from."""
+    """Weights that are ready for use, and where they came from."""
 
-    config: ConfigDict
-    params: PyTree
-    step: int
-    name: str
+    config: ConfigDict  # that the network was trained with
+    params: PyTree  # the EMA of the parameters
+    step: int  # of the training
+    name: str  # what the user called it: a path, or a name in the package
     # number of network evaluations → fields of config.sample, as `sr3 search` found them
     schedules: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    data_card: str = ""  # of an export: what it was trained on, Markdown
+    data_card: str = ""  # what it was trained on, Markdown
 
     @property
     def method(self) -> Method:
+        """The functions that the config defines."""
         return Method(self.config)
 
     @property
     def predictor(self) -> "Checkpoint":
-        """The predictor of a network that predicts and refines, as a regression; raises CheckpointError for another."""
+        """The predictor of a network that predicts and refines, as a regression network.
+
+        Raises CheckpointError for a network of another kind.
+        """
         if not self.method.refines:
             raise CheckpointError(
                 f"{self.name} has no predictor: its model.kind is {self.config.model.kind!r}"
@@ -52,9 +56,19 @@ class Checkpoint:
 
 
 def check_params(params: PyTree, config: ConfigDict, where: str, partly: bool = False) -> list[str]:
-    """Raises CheckpointError, naming the first parameter and both shapes, unless `params` fit the config's network.
+    """Checks that parameters fit the network of a config.
 
-    With `partly` some may be missing; returns their names.
+    Args:
+      params: the parameters.
+      config: whose network they are for.
+      where: names the checkpoint in the error.
+      partly: whether some may be missing.
+
+    Returns:
+      The names of those that are missing.
+
+    Raises:
+      CheckpointError: they do not fit; names the first wrong parameter and both shapes.
     """
     expected = jax.eval_shape(Method(config).init, jax.random.key(0))
     wanted = {SEPARATOR.join(keys): leaf.shape for keys, leaf in leaves(expected)}
@@ -65,14 +79,18 @@ def check_params(params: PyTree, config: ConfigDict, where: str, partly: bool = 
     for name in sorted((wanted.keys() | found.keys()) - set(missing)):
         if wanted.get(name) != found.get(name):
             raise CheckpointError(
-                f"{where} is of another network: parameter {name} has shape {found.get(name, 'none (missing)')}, "
+                f"{where} is of another network: parameter {name} has shape "
+                f"{found.get(name, 'none (missing)')}, "
                 f"the config's network needs {wanted.get(name, 'none (unknown name)')}"
             )
     return missing
 
 
 def valid_config(text: str, where: AnyPath) -> ConfigDict:
-    """A checkpoint's config, which may have been changed by hand."""
+    """A checkpoint's config from its JSON text, checked, since it may have been edited by hand.
+
+    Raises CheckpointError, which begins with `where`, if it is not valid.
+    """
     try:
         config = config_lib.from_json(text)
         config_lib.validate(config)
@@ -84,6 +102,7 @@ def valid_config(text: str, where: AnyPath) -> ConfigDict:
 def leaves(
     tree: Mapping[str, Any], prefix: tuple[str, ...] = ()
 ) -> Iterator[tuple[tuple[str, ...], Any]]:
+    """The leaves of nested parameters, each with its keys after `prefix`, in alphabetical order."""
     for key in sorted(tree):
         if isinstance(tree[key], Mapping):
             yield from leaves(tree[key], (*prefix, key))
@@ -92,6 +111,7 @@ def leaves(
 
 
 def nest(flat: Mapping[str, Any]) -> dict[str, Any]:
+    """Nested parameters from flat ones, whose names are the keys with SEPARATOR between them."""
     tree: dict[str, Any] = {}
     for name, leaf in flat.items():
         *parents, last = name.split(SEPARATOR)

@@ -1,4 +1,7 @@
-"""An export: EMA, config, schedules and data card in one .safetensors file, for inference and for `train.init_from`."""
+"""Exported checkpoints: EMA, config, schedules and data card in one .safetensors file.
+
+They are for inference, and to start a training from (`train.init_from`).
+"""
 
 import json
 from collections.abc import Mapping
@@ -23,7 +26,7 @@ from sr3_jax.runtime import paths
 from sr3_jax.runtime.atomic import disk_errors, replacing
 from sr3_jax.runtime.paths import AnyPath
 
-# After the name of an int8 kernel: what its whole numbers stand for, an output channel each
+# Added to the name of an int8 kernel: the factors, one per output channel, of its whole numbers
 SCALE = ":scale"
 
 
@@ -33,10 +36,17 @@ def export(
     metadata: Mapping[str, str] | None = None,
     dtype: str = "float32",
 ) -> None:
-    """Writes EMA, config and data card to one .safetensors file, which appears by rename.
+    """Writes a checkpoint to one .safetensors file, which appears whole, by rename.
 
-    `dtype` is float32, bfloat16 or int8: kernels as whole numbers of 1/127 of the largest weight of
-    each output channel, all else in bfloat16.
+    Args:
+      checkpoint: EMA, config, schedules and data card.
+      path: of the file.
+      metadata: further texts to note in it, such as "psnr".
+      dtype: "float32", "bfloat16" or "int8". With int8, kernels are whole numbers of 1/127 of the
+        largest weight of each output channel, and all else is bfloat16.
+
+    Raises:
+      UserError: the file cannot be written.
     """
     flat: dict[str, np.ndarray] = {}
     for keys, leaf in leaves(checkpoint.params):
@@ -75,6 +85,11 @@ def best_psnr(path: AnyPath) -> float:
 
 
 def load_export(path: AnyPath, name: str) -> Checkpoint:
+    """The checkpoint in an exported file, in float32, under the name `name`.
+
+    Raises:
+      CheckpointError: the file is damaged, or no export.
+    """
     try:
         with paths.local_copy(path) as local:
             with safe_open(local, framework="numpy") as file:
@@ -101,6 +116,11 @@ def load_export(path: AnyPath, name: str) -> Checkpoint:
 
 
 def checked_schedules(text: str, path: AnyPath) -> dict[str, dict[str, Any]]:
+    """The schedules in a JSON text: by number of evaluations, fields of config.sample.
+
+    Raises:
+      CheckpointError: the text is not such; names `path`, where it comes from.
+    """
     try:
         found = json.loads(text)
         known = set(config_lib.base().sample)

@@ -1,4 +1,4 @@
-"""What `--checkpoint` takes: a workdir, a step of one, an exported file, or the name of weights in the package."""
+"""What `--checkpoint` can name: a workdir, a step of one, an exported file, or shipped weights."""
 
 import dataclasses
 from importlib import resources
@@ -16,9 +16,14 @@ SCHEDULES = "schedules.json"
 
 
 def load_checkpoint(place: str | AnyPath) -> Checkpoint:
-    """The weights at a workdir (its latest), a step of it, an exported file or a folder of one, or a shipped name.
+    """The checkpoint that `place` names, with the schedules that were found for it.
 
-    Raises CheckpointError when there are none, or they are damaged, naming what was looked for.
+    Args:
+      place: a workdir (its latest step), a step of one (WORKDIR/checkpoints/STEP), an exported file
+        or a folder with one, or the name of weights in the package.
+
+    Raises:
+      CheckpointError: there is none, or it is damaged.
     """
     found = _load(place)
     return dataclasses.replace(found, schedules={**found.schedules, **read_schedules(place)})
@@ -38,12 +43,13 @@ def _load(place: str | AnyPath) -> Checkpoint:
     if path.is_dir():
         return load_workdir(path)
     raise CheckpointError(
-        f"no checkpoint at {str(place)!r}; it can be a workdir, an exported file, or one of {', '.join(shipped())}"
+        f"no checkpoint at {str(place)!r}; it can be a workdir, an exported file, or one of "
+        f"{', '.join(shipped())}"
     )
 
 
 def schedules_file(place: str | AnyPath) -> AnyPath:
-    """Where the schedules found for the checkpoint at `place` are kept: in its workdir, or beside its file."""
+    """The file with the schedules found for a checkpoint: in its workdir, or beside its file."""
     path = paths.parse(place)
     if str(place) in shipped() and not path.exists():
         path = Path(str(resources.files("sr3_jax") / "weights" / f"{place}.safetensors"))
@@ -53,6 +59,9 @@ def schedules_file(place: str | AnyPath) -> AnyPath:
 
 
 def read_schedules(place: str | AnyPath) -> dict[str, dict[str, Any]]:
-    """What is in that file: by number of evaluations, fields of config.sample; raises CheckpointError if it is damaged."""
+    """What `schedules_file` contains: by number of evaluations, fields of config.sample.
+
+    Empty without such a file; raises CheckpointError if it is damaged.
+    """
     path = schedules_file(place)
     return checked_schedules(path.read_text(), path) if path.exists() else {}

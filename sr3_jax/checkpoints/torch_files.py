@@ -1,8 +1,8 @@
-"""Weights that PyTorch saved (.pth, .pt), read without PyTorch and without running what the file says.
+"""Weights that PyTorch saved (.pth, .pt), read without PyTorch and without running code in them.
 
-Both of its formats are a pickle of a dictionary that refers to raw arrays: since 1.6 in a zip
-archive, before that one after the other. The unpickler knows tensors, storages and dictionaries;
-anything else in the file is refused.
+PyTorch has had two formats. Both are a pickle of a dictionary that refers to raw arrays: since
+version 1.6 in a zip archive, before that one after the other. The unpickler here knows tensors,
+storages and dictionaries; anything else in the file is refused.
 """
 
 import collections
@@ -32,7 +32,11 @@ WEIGHTS = dict[str, np.ndarray]
 
 
 def load(path: Path) -> WEIGHTS:
-    """{name: array} of a saved state dict, or of a .safetensors file; raises UserError for anything else."""
+    """{name: array} of a saved state dict, or of a .safetensors file.
+
+    Raises:
+      UserError: it cannot be read, or holds anything else.
+    """
     try:
         if path.suffix == ".safetensors":
             from safetensors.numpy import load_file
@@ -41,9 +45,10 @@ def load(path: Path) -> WEIGHTS:
         found = _load_zip(path) if zipfile.is_zipfile(path) else _load_old(path)
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror or error}") from error
-    except Exception as error:  # a damaged pickle can end in any
+    except Exception as error:  # a damaged pickle can raise any error
         raise UserError(
-            f"{path} is no file of weights that can be read safely: {' '.join(str(error).split())[:200]}"
+            f"{path} is no file of weights that can be read safely: "
+            f"{' '.join(str(error).split())[:200]}"
         ) from error
     if isinstance(found, dict) and isinstance(found.get("state_dict"), dict):
         found = found["state_dict"]
@@ -55,13 +60,24 @@ def load(path: Path) -> WEIGHTS:
 def require(
     weights: WEIGHTS, shapes: dict[str, tuple[int, ...]], path: Path, network: str
 ) -> WEIGHTS:
-    """The weights of these names, float32; raises UserError naming the first that is missing or has another shape."""
+    """The weights that a network needs, in float32.
+
+    Args:
+      weights: by name, as `load` gives them.
+      shapes: of the weights that are needed, by name.
+      path: of their file, for the error.
+      network: its name, for the error.
+
+    Raises:
+      UserError: one is missing or has another shape; the message names the first.
+    """
     for name, shape in shapes.items():
         if name not in weights:
             raise UserError(f"{path} is not of {network}: it has no {name}")
         if weights[name].shape != shape:
             raise UserError(
-                f"{path} is not of {network}: {name} has the shape {weights[name].shape}, not {shape}"
+                f"{path} is not of {network}: {name} has the shape {weights[name].shape}, "
+                f"not {shape}"
             )
     return {name: weights[name].astype(np.float32) for name in shapes}
 
@@ -138,8 +154,8 @@ def _load_old(path: Path) -> Any:
             raise ValueError("it is neither of PyTorch's formats")
         _Unpickler(file, storage).load()  # version of the format
         _Unpickler(file, storage).load()  # sizes of C types
-        # tensors are copies, so the arrays must be there first: find them, fill them, and read the
-        # dictionary again
+        # `_tensor` copies, so the arrays must be filled before the dictionary is read: read it once
+        # to find the arrays, fill them, and read it again
         place = file.tell()
         _Unpickler(file, storage).load()
         for key in _Unpickler(file, storage).load():

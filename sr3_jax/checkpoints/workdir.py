@@ -1,10 +1,11 @@
-"""A training run's folder. Orbax lives here alone.
+"""The workdir: the folder of a training run, with its checkpoints.
 
     WORKDIR/config.json              the experiment
-    WORKDIR/checkpoints/STEP/        state (all but EMA), ema, meta (config, data position): one complete restart point
+    WORKDIR/checkpoints/STEP/        one complete restart point: state (all but EMA), ema, and
+                                     meta (config, data position)
 
-A checkpoint directory appears by rename when it is complete, so a kill at any moment leaves the
-last complete one.
+A checkpoint's folder appears by rename when it is complete, so whenever a run is killed, the last
+complete one is there. This is the only module that imports Orbax.
 """
 
 import json
@@ -32,34 +33,41 @@ from sr3_jax.runtime.paths import AnyPath
 TEACHER = "teacher.safetensors"  # in a student's workdir, what it learns from
 
 
-# Files of a workdir that training writes anew
+# Files of a workdir that a new training overwrites
 WRITTEN = ("stats.jsonl", "parameters.txt", "best.safetensors", TEACHER)
 
 
 class Checkpoints:
-    """The checkpoints of one workdir, for training: asynchronous saves, the latest few kept."""
+    """The checkpoints of one workdir, for training: saved asynchronously, only the latest kept."""
 
     def __init__(self, workdir: AnyPath, config: ConfigDict):
         _quieten_orbax()
         self.workdir, self.config = paths.absolute(workdir), config
         options = ocp.CheckpointManagerOptions(
             preservation_policy=ocp.checkpoint_managers.LatestN(config.train.keep_checkpoints),
-            # We decide when to save; orbax must not skip one.
+            # The training loop decides when to save; Orbax must not skip any.
             save_decision_policy=ocp.checkpoint_managers.FixedIntervalPolicy(1),
-            cleanup_tmp_directories=True,  # what a kill in mid-save left behind
+            cleanup_tmp_directories=True,  # left behind if the run was killed while saving
         )
         with disk_errors(self.workdir):
             self._manager = ocp.CheckpointManager(self.workdir / "checkpoints", options=options)
 
     def latest(self) -> int | None:
-        """The step of the newest complete checkpoint."""
+        """The step of the newest complete checkpoint; None if there is none."""
         return self._manager.latest_step()
 
     def save(self, state: PyTree, position: int) -> None:
-        """Starts saving a TrainState at its step, with the data position; returns before the files are written.
+        """Starts saving a TrainState at its step; returns before the files are written.
 
-        Arrays are copied first, so the state may be donated. Raises UserError when the disk is
-        full.
+        Arrays are copied first, so the state may be donated. Nothing is done if the step is saved
+        already.
+
+        Args:
+          state: the TrainState.
+          position: the number of the next training batch.
+
+        Raises:
+          UserError: the disk is full or cannot be written to.
         """
         step = int(state.step)
         if step == self.latest():
@@ -74,7 +82,15 @@ class Checkpoints:
             self._manager.save(step, args=items)
 
     def restore(self, abstract: PyTree, step: int | None = None) -> tuple[PyTree, int]:
-        """The state at `step` (default: the latest) with the shardings of the shapes `abstract`; and the data position."""
+        """The state at a step, and the data position that was saved with it.
+
+        Args:
+          abstract: the state's shapes, with the shardings that it shall have.
+          step: None: the latest.
+
+        Raises:
+          CheckpointError: the checkpoint is damaged, or of another network.
+        """
         step = self.latest() if step is None else step
         items = ocp.args.Composite(
             state=ocp.args.StandardRestore(abstract._replace(ema=None)),
@@ -86,7 +102,7 @@ class Checkpoints:
         return restored.state._replace(ema=restored.ema), restored.meta["position"]
 
     def reached_preemption(self, step: int) -> bool:
-        """Whether the cluster told some process to stop: all processes agree on the answer for a step."""
+        """Whether the cluster told any process to stop; all processes get the same answer."""
         return jax.distributed.is_initialized() and self._manager.reached_preemption(step)
 
     def wait(self) -> None:
@@ -95,39 +111,45 @@ class Checkpoints:
             self._manager.wait_until_finished()
 
     def close(self) -> None:
+        """Waits for the saves, and ends Orbax's threads; raises UserError if a save failed."""
         with disk_errors(self.workdir):
             self._manager.close()
 
 
 def open_workdir(workdir: AnyPath, config: ConfigDict) -> None:
-    """Makes the workdir this experiment's by its config.json, or checks that it is; raises CheckpointError if not."""
+    """Writes config.json into a new workdir, or checks that an old one is of the same experiment.
+
+    Raises:
+      CheckpointError: it is of another experiment, or it holds files of ours but no config.json.
+    """
     path = workdir / "config.json"
     if not path.exists():
         for name in WRITTEN:
             if (workdir / name).exists():
                 raise CheckpointError(
-                    f"{workdir} holds {name} but no config.json: it is no workdir of ours, and that file would be lost; "
-                    "use another --workdir"
+                    f"{workdir} holds {name} but no config.json: it is no workdir of ours, "
+                    "and that file would be lost; use another --workdir"
                 )
         write_config(workdir, config)
         return
     differing = config_lib.differences(config, read_config(path))
     if differing:
         raise CheckpointError(
-            f"{workdir} belongs to another experiment; differing fields (this config here, the workdir's there): "
+            f"{workdir} belongs to another experiment; "
+            "differing fields (this config here, the workdir's there): "
             + "; ".join(differing)
             + "; use another --workdir"
         )
 
 
 def write_config(workdir: AnyPath, config: ConfigDict) -> None:
-    """Notes the config as it is now: some of its fields may change."""
+    """Writes config.json as the config is now, since some fields may change when a run resumes."""
     with disk_errors(workdir):
         write_text(workdir / "config.json", config_lib.to_json(config))
 
 
 def read_config(path: AnyPath) -> ConfigDict:
-    """The config in a JSON file."""
+    """The config in a JSON file; raises CheckpointError if it cannot be read."""
     try:
         return config_lib.from_json(path.read_text())
     except (OSError, ValueError) as error:
@@ -135,11 +157,11 @@ def read_config(path: AnyPath) -> ConfigDict:
 
 
 def complete_steps(workdir: AnyPath) -> list[int]:
-    """The steps of which a workdir holds a complete checkpoint, in order."""
+    """The steps at which a workdir holds a complete checkpoint, in order."""
     folder = workdir / "checkpoints"
     if not folder.is_dir():
         return []
-    # In an object store, which cannot rename, an incomplete one has its name already.
+    # In an object store, which cannot rename, an incomplete one may have such a name as well.
     names = [
         path.name
         for path in folder.iterdir()
@@ -149,16 +171,18 @@ def complete_steps(workdir: AnyPath) -> list[int]:
 
 
 def load_workdir(path: AnyPath) -> Checkpoint:
-    """From a workdir, its latest step; or from WORKDIR/checkpoints/STEP itself.
+    """The checkpoint in a workdir, its latest, or in WORKDIR/checkpoints/STEP itself.
 
-    Reads the EMA only: a quarter of the bytes.
+    Only the EMA is read, a quarter of the bytes. Raises CheckpointError if there is none, or it is
+    damaged.
     """
     step_dir = paths.absolute(path)
     if not (step_dir.name.isdigit() and step_dir.parent.name == "checkpoints"):
         steps = complete_steps(path)
         if not steps:
             raise CheckpointError(
-                f"{path} holds no checkpoint (looked for {path}/checkpoints/STEP and {path}/model.safetensors)"
+                f"{path} holds no checkpoint "
+                f"(looked for {path}/checkpoints/STEP and {path}/model.safetensors)"
             )
         step_dir = step_dir / "checkpoints" / str(steps[-1])
     _quieten_orbax()
@@ -181,7 +205,7 @@ def load_workdir(path: AnyPath) -> Checkpoint:
 
 @contextmanager
 def _damage(where: AnyPath) -> Iterator[None]:
-    """Turns whatever reading a damaged or foreign checkpoint raises into one sentence."""
+    """Turns whatever reading a damaged or foreign checkpoint raises into a CheckpointError."""
     try:
         yield
     except UserError:
@@ -189,13 +213,14 @@ def _damage(where: AnyPath) -> Iterator[None]:
     except Exception as error:  # tensorstore, orbax, zstd, JSON: each has errors of its own
         detail = " ".join(str(error).split())
         raise CheckpointError(
-            f"{where} is damaged or of another network: {detail[:300]}{'…' if len(detail) > 300 else ''}; "
+            f"{where} is damaged or of another network: "
+            f"{detail[:300]}{'…' if len(detail) > 300 else ''}; "
             "remove that folder to use the checkpoint before it"
         ) from error
 
 
 def _quieten_orbax() -> None:
-    """Orbax logs every file it touches, and each failure, with a traceback, that it then raises as well."""
+    """Turns off Orbax's logging of every file, and of failures that it raises as well."""
     for logger in ("absl", "asyncio"):
         logging.getLogger(logger).setLevel(logging.CRITICAL)
     if sys.unraisablehook is sys.__unraisablehook__:
@@ -203,7 +228,10 @@ def _quieten_orbax() -> None:
 
 
 def _unraisable(hint: Any) -> None:
-    """Drops the tracebacks, hundreds, of the other reads and writes under way when one failed: that one is raised."""
+    """Drops what Orbax prints when one of many simultaneous reads or writes has failed.
+
+    That one is raised; the others end in hundreds of tracebacks, which say nothing more.
+    """
     files = [frame.filename for frame in traceback.extract_tb(hint.exc_traceback)]
     if not any(name in file for file in files for name in ("orbax", "asyncio")):
         sys.__unraisablehook__(hint)

@@ -48,14 +48,17 @@ class Commands(click.RichGroup):
     """Imports a command when it is asked for, so that `sr3 --help` is fast."""
 
     def list_commands(self, _: click.Context) -> list[str]:
+        """The names of all commands, in the order of `sr3 --help`."""
         return list(COMMANDS)
 
     def get_command(self, _: click.Context, name: str) -> click.Command | None:
+        """A stand-in of that name with its one-line help; None if there is no such command."""
         return click.RichCommand(name=name, help=COMMANDS[name]) if name in COMMANDS else None
 
     def resolve_command(
         self, _: click.Context, words: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Import the command that the first word names; raises UserError if there is none."""
         name, *rest = words
         if name not in COMMANDS:
             raise UserError(f"no command {name!r}; there are {', '.join(COMMANDS)} (sr3 --help)")

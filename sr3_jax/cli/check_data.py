@@ -10,7 +10,9 @@ from sr3_jax.cli.options import Arguments, command, output
 @config_options
 @output("The contact sheet.", default="check-data.png")
 def run(args: Arguments) -> None:
-    """Read every image of the data set: what is in it, what would be dropped and why; write a contact sheet.
+    """Read every image of the data set, tell what is in it, and write a contact sheet.
+
+    It also tells which images would be dropped, and why.
 
     The sheet shows LR, conditioning and HR as the network will see them, augmentation included. The
     images are those of data.source and data.folder.

@@ -29,7 +29,9 @@ from sr3_jax.cli.options import Arguments, Whole, as_json, command, option, prin
 )
 @as_json()
 def run(args: Arguments) -> int:
-    """Compile for a TPU slice that is not here: memory, time and utilisation, estimated by the TPU compiler.
+    """Compile for a TPU slice that is not here.
+
+    Prints memory, time and utilisation, estimated by the TPU compiler.
 
     Runs on any machine with the extra [aot]. Exit code 1 if it does not fit; then it says what
     would make it fit.

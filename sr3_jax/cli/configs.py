@@ -1,4 +1,6 @@
-"""--config=FILE --config.FIELD=VALUE, as users of ml_collections know it; what is wrong with them, in one sentence.
+"""--config=FILE --config.FIELD=VALUE, as users of ml_collections know it.
+
+What is wrong with them is told in one sentence.
 
 Click does not see these words: their names are the config's fields, which only the file knows.
 """
@@ -24,6 +26,7 @@ class ConfigCommand(Command):
     """A command with a config, which its function finds as `config`."""
 
     def parse_args(self, context: click.Context, words: list[str]) -> list[str]:
+        """Take the words about the config out, load it, and leave the others to click."""
         words, given = split(words)
         rest = super().parse_args(context, words)
         if not context.resilient_parsing:
@@ -43,7 +46,8 @@ def config_options(run: Callable) -> Callable:
             context.exit()
 
     run = option(
-        "--fields", is_flag=True, is_eager=True, expose_value=False, callback=show_fields, panel="Config",
+        "--fields", is_flag=True, is_eager=True, expose_value=False, callback=show_fields,
+        panel="Config",
         help="List the config's fields, with the base's values, and exit.",
     )(run)  # fmt: skip
     run = option(
@@ -110,7 +114,10 @@ def _flag(words: list[str]) -> flags.FlagValues:
 
 
 def _load_file(word: str) -> Any:
-    """The config of --config=FILE alone; whatever goes wrong in the user's file is told in one sentence."""
+    """The config of --config=FILE alone.
+
+    Whatever goes wrong in the user's file is told in one sentence.
+    """
     from ml_collections import ConfigDict
 
     from sr3_jax.config import base, flatten
@@ -128,7 +135,8 @@ def _load_file(word: str) -> Any:
         raise UserError(f"{path}{_sentence(error, Path(path).name)}") from error
     if not isinstance(config, ConfigDict):
         raise UserError(
-            f"{path}: get_config() returned {config!r:.50}; it must return sr3_jax.config.base(), with changes"
+            f"{path}: get_config() returned {config!r:.50}; "
+            "it must return sr3_jax.config.base(), with changes"
         )
     missing = flatten(base()).keys() - flatten(config).keys()
     if missing:
@@ -139,7 +147,10 @@ def _load_file(word: str) -> Any:
 
 
 def _sentence(error: BaseException, file: str) -> str:
-    """Where in `file` and what: in one line, without the traceback that ml_collections quotes and its list of fields."""
+    """Where in `file` the error is, and what it is, in one line.
+
+    Without the traceback that ml_collections quotes, and without its list of fields.
+    """
     text = str(error).strip()
     quoted = "Traceback (most recent call last)" in text
     where = text if quoted else "".join(traceback.format_tb(error.__traceback__))
@@ -177,6 +188,9 @@ def _check_overrides(config: Any, words: list[str]) -> None:
             difflib.get_close_matches(field, known, 3, 0.5)
             or [f for f in known if field.split(".")[-1] in f][:3]
         )
-        some = "; there are data.hr_size, model.channels, train.steps and others: sr3 train --fields lists them"
+        some = (
+            "; there are data.hr_size, model.channels, train.steps and others: "
+            "sr3 train --fields lists them"
+        )
         hint = f"; did you mean {' or '.join(near)}?" if near else some
         raise UserError(f"--config.{field}: the config has no such field{hint}")

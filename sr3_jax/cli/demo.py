@@ -9,7 +9,9 @@ from sr3_jax.cli.options import Arguments, command, option, output
 @output("A folder, new or empty.", default="demo")
 @option("--image", metavar="PATH", help="An image of yours.")
 def run(args: Arguments) -> None:
-    """Show the shipped networks at work: faces and photographs they have never seen, and an image of yours (--image).
+    """Show the shipped networks at work.
+
+    They enlarge faces and photographs they have never seen, and an image of yours (--image).
 
     Needs the extras [faces,photos], which hold the images. Writes demo.png; of your image
     yours.png, four times larger, and compare.png, its middle beside bicubic.

@@ -13,9 +13,11 @@ NAME = CheckpointName()
 def options(run: Callable) -> Callable:
     """--device, --precision, --tile, --batch."""
     for add in (
-        option("--batch", type=Whole(), default=0, panel="Machine", help="Tiles or small images at a time."),
+        option("--batch", type=Whole(), default=0, panel="Machine",
+               help="Tiles or small images at a time."),
         option("--tile", type=Whole(), default=0, panel="Machine",
-               help="Side of a tile of a large image, in pixels of the result. By default by network, image and memory."),
+               help="Side of a tile of a large image, in pixels of the result. "
+                    "By default by network, image and memory."),
         option("--precision", type=click.Choice(["float32", "bfloat16"]), panel="Machine",
                help="Of the network; by default as trained."),
         option("--device", type=click.Choice(["cpu", "gpu", "tpu"]), panel="Machine",

@@ -24,11 +24,13 @@ from sr3_jax.cli.statistics import resize_option
 from sr3_jax.errors import UserError
 
 PROTOCOLS = (
-    "held_out", "orl", "photos", "photos-large", "validation", "table1", "table2", "table3", "table4", "table5"
+    "held_out", "orl", "photos", "photos-large", "validation",
+    "table1", "table2", "table3", "table4", "table5",
 )  # fmt: skip
 # What only checkpoints and protocols understand, and its default.
 NOT_FOR_FOLDERS = {
-    "limit": 0, "samples": 1, "steps": (), "seed": 0, "data": None, "export": None, "match_input": False
+    "limit": 0, "samples": 1, "steps": (), "seed": 0, "data": None, "export": None,
+    "match_input": False,
 }  # fmt: skip
 
 
@@ -135,7 +137,9 @@ NOT_FOR_FOLDERS = {
 @quiet()
 @as_json()
 def run(args: Arguments) -> None:
-    """Measure checkpoints, or any method's images: a table, results.json, and grid.png with the best and the worst.
+    """Measure checkpoints, or any method's images.
+
+    The results are a table, results.json, and grid.png with the best and the worst.
 
     Checkpoints are measured beside bicubic, on the held-out images of their own data; with
     --protocol on those of one of the paper's tables or of ours:
@@ -158,7 +162,7 @@ def run(args: Arguments) -> None:
 
     The files go to --output, by default WORKDIR/evaluation/PROTOCOL, or evaluation/NAME/PROTOCOL
     for other checkpoints.
-    """
+    """  # noqa: D301 (click's mark is the character, not the escape)
     from sr3_jax.checkpoints.names import load_checkpoint
     from sr3_jax.evaluation import runs
     from sr3_jax.evaluation.protocols import PROTOCOLS as KNOWN
@@ -226,7 +230,8 @@ def _protocol(args: Arguments, places: list[str]) -> str:
         for flag, default in NOT_FOR_FOLDERS.items():
             if getattr(args, flag) != default:
                 raise UserError(
-                    f"--{flag} is for checkpoints and protocols, not for --images and --reference alone"
+                    f"--{flag} is for checkpoints and protocols, "
+                    "not for --images and --reference alone"
                 )
         return "images"
     protocol = str(args.protocol or "held_out")

@@ -31,7 +31,9 @@ from sr3_jax.errors import UserError
 )
 @option("--data-card", metavar="FILE", help="A Markdown file that says what it was trained on.")
 def run(args: Arguments) -> None:
-    """Write a checkpoint's EMA weights, config and data card to one .safetensors file, for sharing and for --checkpoint.
+    """Write a checkpoint's EMA weights, config and data card to one .safetensors file.
+
+    The file is for sharing and for --checkpoint.
 
     The data card, Markdown, says what the network was trained on: without --data-card the one that
     an export has already, or DATA.md in the folder of the training data. `sr3 show` prints it.

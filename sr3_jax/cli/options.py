@@ -37,6 +37,7 @@ class Command(click.RichCommand):
     """A command whose help is shown whatever else stands on the line."""
 
     def parse_args(self, context: click.Context, words: list[str]) -> list[str]:
+        """As click does it, but of --help alone if that is among the words."""
         before = words[: words.index("--")] if "--" in words else words
         return super().parse_args(context, ["--help"] if {"-h", "--help"} & set(before) else words)
 
@@ -44,7 +45,10 @@ class Command(click.RichCommand):
 def command(
     name: str, cls: type[click.Command] = Command
 ) -> Callable[[Callable[[Arguments], int | None]], click.Command]:
-    """A command of one function, which takes all flags and arguments as the attributes of one object."""
+    """A command of one function.
+
+    The function takes all flags and arguments as the attributes of one object.
+    """
 
     def decorate(run: Callable[[Arguments], int | None]) -> click.Command:
         @functools.wraps(run)
@@ -67,6 +71,7 @@ class Number(click.ParamType):
         self.least, self.most, self.number = least, most, number
 
     def convert(self, value: Any, param: click.Parameter | None, _: click.Context | None) -> Any:
+        """The number that the user gave; raises UserError for anything else."""
         flag = param.opts[0] if param else "the value"
         try:
             found = self.number(value)
@@ -93,11 +98,15 @@ class Whole(Number):
 
 
 class CheckpointName(click.ParamType):
-    """A workdir, a step of one, an exported file, or the name of shipped weights; a shell completes those."""
+    """A workdir, a step of one, an exported file, or the name of shipped weights.
+
+    A shell completes the names of shipped weights.
+    """
 
     name = "checkpoint"
 
     def shell_complete(self, _: click.Context, __: click.Parameter, begun: str) -> list[Any]:
+        """The shipped weights whose names begin like this; files if there are none."""
         from click.shell_completion import CompletionItem
 
         names = [CompletionItem(name) for name in weights.shipped() if name.startswith(begun)]
@@ -114,10 +123,12 @@ def output(help: str, required: bool = False, panel: str | None = None, **defaul
 
 
 def overwrite(panel: str | None = None) -> Any:
+    """--overwrite."""
     return option("--overwrite", is_flag=True, help="Replace files that exist.", panel=panel)
 
 
 def quiet() -> Any:
+    """-q, --quiet."""
     return option(
         "--quiet",
         "-q",
@@ -128,10 +139,12 @@ def quiet() -> Any:
 
 
 def as_json(help: str = "Print the results as JSON.") -> Any:
+    """--json."""
     return option("--json", is_flag=True, help=help, panel="Scripts")
 
 
 def seed(panel: str | None = None) -> Any:
+    """--seed."""
     return option(
         "--seed",
         type=Whole(),
@@ -143,6 +156,7 @@ def seed(panel: str | None = None) -> Any:
 
 
 def print_json(value: Any) -> None:
+    """Print a value as indented JSON."""
     print(json.dumps(value, indent=2))
 
 
@@ -150,7 +164,10 @@ def print_json(value: Any) -> None:
 def progress(
     title: str, quiet: bool = False
 ) -> Iterator[tuple[Callable[..., object], Callable[[int], object]]]:
-    """A bar on the main process's terminal: (its total and what is done already, what advances it)."""
+    """A progress bar on the main process's terminal.
+
+    Yields two functions: one sets its total and how much is done already, the other advances it.
+    """
     from rich.console import Console
     from rich.progress import (
         BarColumn,

@@ -21,6 +21,7 @@ def run(args: Arguments) -> int:
     outcome = overfit.overfit(args.config)
     verdict = "reached" if outcome.reached else "NOT reached"
     print(
-        f"loss {outcome.before:.4f} → {outcome.after:.4f}; goal, below {outcome.goal:.4f}: {verdict}"
+        f"loss {outcome.before:.4f} → {outcome.after:.4f}; "
+        f"goal, below {outcome.goal:.4f}: {verdict}"
     )
     return 0 if outcome.reached else 1

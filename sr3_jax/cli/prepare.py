@@ -64,7 +64,9 @@ from sr3_jax.errors import UserError
 @quiet()
 @as_json("Print a summary as JSON.")
 def run(args: Arguments) -> None:
-    """Decode, crop and resize images once, into a few large files that training reads without waiting.
+    """Decode, crop and resize images once, into a few large files.
+
+    Training reads these without waiting.
 
     SOURCE is a folder of images, of any depth, or tfds:NAME[:VERSION][:SPLIT], or orl, or photos.
     The output gets ArrayRecord files and manifest.json; use it as data.source=records,
@@ -84,33 +86,26 @@ def run(args: Arguments) -> None:
     factors = _factors(args.tiles)
     if args.detail and not factors and not photos:
         raise UserError("--detail is for --tiles")
+    usual = debian_photos.OPTIONS if photos else preparation.Options(0)
+    options = preparation.Options(
+        args.size or usual.size,
+        args.resample,
+        args.encoding,
+        factors or usual.tiles,
+        usual.detail if args.detail is None else args.detail,
+    )
     target = paths.parse(args.output)
     with progress("preparing", args.quiet) as (on_start, on_image):
-        options: dict[str, Any] = {
-            "method": args.resample,
-            "encoding": args.encoding,
+        others: dict[str, Any] = {
             "workers": args.workers or None,
             "on_start": on_start,
             "on_image": on_image,
         }
         if photos:
-            done = debian_photos.prepare_photos(
-                target,
-                Path(args.packages) if args.packages else None,
-                size=args.size or debian_photos.SIZE,
-                tiles=factors or debian_photos.TILES,
-                detail=debian_photos.DETAIL if args.detail is None else args.detail,
-                **options,
-            )
+            packages = Path(args.packages) if args.packages else None
+            done = debian_photos.prepare_photos(target, packages, options, **others)
         else:
-            done = preparation.prepare(
-                args.source,
-                target,
-                size=args.size,
-                tiles=factors,
-                detail=args.detail or 0.0,
-                **options,
-            )
+            done = preparation.prepare(args.source, target, options, **others)
     if args.json:
         print_json(
             {
@@ -127,8 +122,10 @@ def run(args: Arguments) -> None:
             print(f"dropped: {dropped.id} {dropped.reason}")
         if done.converted:
             print(f"converted: {done.converted}")
-    size = args.size or debian_photos.SIZE
-    print(f"{done.images} images of {size}² in {done.shards} files, {len(done.dropped)} dropped")
+    print(
+        f"{done.images} images of {options.size}² in {done.shards} files, "
+        f"{len(done.dropped)} dropped"
+    )
     print(f"--config.data.source=records --config.data.folder={args.output}")
 
 
@@ -145,7 +142,8 @@ def _check(args: Arguments, photos: bool) -> None:
         here = paths.files_below(Path("photos"))
         if any(arrays.is_image_name(Path(name)) for name in here):
             raise UserError(
-                "photos are Debian's photographs, but also a folder of images here: write ./photos or give --packages=DIR"
+                "photos are Debian's photographs, but also a folder of images here: "
+                "write ./photos or give --packages=DIR"
             )
 
 

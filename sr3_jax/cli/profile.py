@@ -37,7 +37,8 @@ def run(args: Arguments) -> None:
 
     if "://" in args.output:
         raise UserError(
-            f"--output={args.output} must be a folder of this machine: the profiler writes nowhere else"
+            f"--output={args.output} must be a folder of this machine: "
+            "the profiler writes nowhere else"
         )
     validate(args.config)
     parallel.start(args.config)

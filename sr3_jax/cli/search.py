@@ -91,7 +91,8 @@ def run(args: Arguments) -> None:
             else ""
         )
         print(
-            f"{title}, on the other held-out images: PSNR {scores['psnr']:.2f} dB, LPIPS (VGG) {scores['lpips']:.3f}, "
+            f"{title}, on the other held-out images: PSNR {scores['psnr']:.2f} dB, "
+            f"LPIPS (VGG) {scores['lpips']:.3f}, "
             f"consistency {scores['consistency_db']:.1f} dB{features}"
         )
     print(f"{folder / 'frontier.png'}\n{target}")

@@ -55,7 +55,9 @@ from sr3_jax.errors import UserError
 )
 @devices.options
 def run(args: Arguments) -> None:
-    """A web page on this machine: upload an image, choose steps and seed, compare before and after, download.
+    """A web page on this machine that enlarges images.
+
+    Upload an image, choose steps and seed, compare before and after, download.
 
     Needs the extra [serve]. Listens on this machine alone, unless --host says otherwise; there is
     no password. One image is made at a time. Images stay in memory: nothing is written to disk.

@@ -46,8 +46,8 @@ def resize_option() -> Callable:
 def run(args: Arguments) -> None:
     """Compute mean and covariance of FID's features over a folder of images, as the common .npz.
 
-    sr3 evaluate --protocol=… --reference=STATISTICS.npz compares with it, and so do other FID tools. A run that is
-    stopped goes on.
+    sr3 evaluate --protocol=… --reference=STATISTICS.npz compares with it, and so do other FID
+    tools. A run that is stopped goes on.
     """
     from sr3_jax.evaluation import runs
     from sr3_jax.metrics.networks import inception

@@ -28,9 +28,11 @@ class Study(click.RichGroup):
     """Its commands, in the order of use."""
 
     def list_commands(self, _: click.Context) -> list[str]:
+        """The names of its commands, in the order in which they were added."""
         return list(self.commands)
 
     def parse_args(self, context: click.Context, words: list[str]) -> list[str]:
+        """As click does it, but without a word it fails, and --help counts wherever it stands."""
         if not words:
             raise click.UsageError(f"needs one of {', '.join(self.commands)}", context)
         wants_help = words[0] not in self.commands and {"-h", "--help"} & set(words)
@@ -39,6 +41,7 @@ class Study(click.RichGroup):
     def resolve_command(
         self, context: click.Context, words: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
+        """The command that the first word names; raises UserError if there is none."""
         if words[0] not in self.commands:
             raise UserError(
                 f"study {words[0]}: there are {', '.join(self.commands)} (sr3 study --help)"
@@ -48,14 +51,16 @@ class Study(click.RichGroup):
 
 @click.group("study", cls=Study, **HELP)
 def run() -> None:
-    """Ask people: pairs of a real and a super-resolved image, which is which? The paper's fool rate, as a web page.
+    """Ask people: pairs of a real and a super-resolved image, which is which?
+
+    The paper's fool rate, as a web page.
 
     \b
       sr3 study create --reference=DIR --candidates=DIR --task=1|2 -o STUDY
       sr3 study serve STUDY                  or, without a server:
       sr3 study export STUDY -o SITE         then sr3 study collect STUDY FILE…
       sr3 study report STUDY
-    """
+    """  # noqa: D301 (click's mark is the character, not the escape)
 
 
 @command("create")
@@ -115,12 +120,7 @@ def create(args: Arguments) -> None:
         Path(args.reference),
         pairs.named_folders(args.candidates),
         Path(args.lr) if args.lr else None,
-        task=args.task,
-        seconds=args.seconds,
-        per_subject=args.trials,
-        training=args.training,
-        catch=args.catch,
-        seed=args.seed,
+        studies.Design(args.task, args.seconds, args.trials, args.training, args.catch, args.seed),
     )
     print(
         f"{len(made.stems)} images, {', '.join(made.methods)}; {made.per_subject} pairs a subject"
@@ -186,7 +186,8 @@ def serve(args: Arguments) -> None:
         write_text(folder / "links.txt", "".join(f"{link}\n" for link in links))
         print(links[0])
         print(
-            f"{len(links)} such links, one a subject, are in {folder / 'links.txt'}; Ctrl-C ends it",
+            f"{len(links)} such links, one a subject, are in {folder / 'links.txt'}; "
+            "Ctrl-C ends it",
             flush=True,
         )
         if args.url:
@@ -218,7 +219,8 @@ def export(args: Arguments) -> None:
 
     if args.url and not re.fullmatch(r"https?://[^\s]+", args.url):
         raise UserError(
-            f"--url={args.url} must be the address where the site will be, such as https://example.org/study"
+            f"--url={args.url} must be the address where the site will be, "
+            "such as https://example.org/study"
         )
     folder = Path(args.folder)
     found = studies.load(folder)

@@ -34,7 +34,7 @@ def run(args: Arguments) -> int:
     from sr3_jax.config import validate
     from sr3_jax.evaluation import held_out
     from sr3_jax.runtime import parallel, paths
-    from sr3_jax.training import loop
+    from sr3_jax.training import run as runs
 
     if not args.workdir:
         raise UserError("--workdir= names no folder")
@@ -49,12 +49,15 @@ def run(args: Arguments) -> int:
     workdir = paths.parse(args.workdir)
     startup.share_programs(workdir)
     parallel.make_mesh(args.config)  # what does not fit fails before the data are read
-    state = loop.train(args.config, workdir, held_out.during_training(args.config))
+    state = runs.train(args.config, workdir, held_out.during_training(args.config))
     return stopped if int(state.step) < args.config.train.steps else 0
 
 
 def _stopped_exit() -> int:
-    """The exit code of a training that a signal stopped: its launcher may have to tell that from a finished one."""
+    """The exit code of a training that a signal stopped.
+
+    Its launcher may have to tell that from a finished one.
+    """
     value = os.environ.get(STOPPED_EXIT, "0")
     if value != "0" and not (value.isdecimal() and 3 <= int(value) <= 125):
         raise UserError(f"{STOPPED_EXIT}={value} must be 0, or a whole number between 3 and 125")

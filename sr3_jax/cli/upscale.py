@@ -29,6 +29,7 @@ class Upscale(Command):
     """With a flag for each corruption that a network can be told of."""
 
     def get_params(self, context: click.Context) -> list[click.Parameter]:
+        """The declared flags, those of the corruptions, and --help."""
         told: list[click.Parameter] = [
             click.RichOption(
                 [f"--{name}"],
@@ -59,7 +60,8 @@ class Upscale(Command):
     type=Whole(),
     default=0,
     panel="What it makes",
-    help="Network evaluations: more take longer, and add detail. By default the checkpoint's own number.",
+    help="Network evaluations: more take longer, and add detail. "
+    "By default the checkpoint's own number.",
 )
 @option(
     "--samples",
@@ -79,7 +81,8 @@ class Upscale(Command):
     "--match-input/--no-match-input",
     default=None,
     panel="What it makes",
-    help="Correct the result until, reduced again, it is the input. By default as the checkpoint says.",
+    help="Correct the result until, reduced again, it is the input. "
+    "By default as the checkpoint says.",
 )
 @seed("What it makes")
 @option(

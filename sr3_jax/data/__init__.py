@@ -1,1 +1,1 @@
-"""Pixels in, batches out: data sets as random access to images, and the input pipeline."""
+"""Data sets, as random access to images, and the input pipeline that makes batches of them."""

@@ -1,4 +1,4 @@
-"""Data cards: what the training data are, whose, and under which licence, as Markdown."""
+"""Data cards: Markdown that says what the training data are, whose, and under which licence."""
 
 from ml_collections import ConfigDict
 
@@ -7,11 +7,11 @@ from sr3_jax.data.source import DataError
 from sr3_jax.runtime import paths
 from sr3_jax.runtime.paths import AnyPath
 
-DATA_CARD = "DATA.md"  # in a folder of images: what they are, whose, under which licence
+DATA_CARD = "DATA.md"  # the name of a folder's data card
 
 
 def data_card(config: ConfigDict) -> str:
-    """What there is to read about the config's training data, Markdown: DATA.md of its folder, for instance; or empty."""
+    """The data card of a config's training data, such as DATA.md of its folder; empty for none."""
     if config.data.source == "orl":
         return ORL_CARD
     if config.data.source not in ("folder", "records") or not config.data.folder:
@@ -20,7 +20,10 @@ def data_card(config: ConfigDict) -> str:
 
 
 def card_in(folder: AnyPath) -> str:
-    """The text of a folder's DATA.md; empty, too, when that is out of reach: those who have weights may not have the data."""
+    """The text of a folder's DATA.md; empty if there is none or it cannot be reached.
+
+    That is no error: whoever has a checkpoint need not have the data that it was trained on.
+    """
     try:
         return (folder / DATA_CARD).read_text()
     except Exception:  # the drivers of object stores have errors of their own
@@ -28,7 +31,7 @@ def card_in(folder: AnyPath) -> str:
 
 
 def read_card(path: AnyPath) -> str:
-    """The text of a data card's file; raises DataError."""
+    """The text of a data card's file; raises DataError if it cannot be read."""
     try:
         return path.read_text()
     except (OSError, ValueError) as error:

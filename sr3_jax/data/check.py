@@ -23,13 +23,19 @@ SHOWN = 8  # images on the contact sheet; names listed before "…"
 
 
 def check(config: ConfigDict, output: Path) -> Iterator[str]:
-    """Reads every image of both splits; yields the report line by line and writes the contact sheet to `output`.
+    """Reads every image of both splits, and writes a contact sheet to `output`.
 
-    Raises DataError after the report, when training would refuse the data.
+    Yields:
+      The report, line by line.
+
+    Raises:
+      UserError: `output` has a suffix that cannot be written.
+      DataError: training would refuse the data; after the report.
     """
     if not arrays.can_write(output):
         raise UserError(
-            f"--output={output}: no image format has the suffix {output.suffix!r}; use .png, .jpg, .webp or .tiff"
+            f"--output={output}: no image format has the suffix {output.suffix!r}; "
+            "use .png, .jpg, .webp or .tiff"
         )
     folder = config.data.source == "folder"
     train = scan_folder(config, "train", decode=True) if folder else open_source(config, "train")
@@ -45,7 +51,7 @@ def check(config: ConfigDict, output: Path) -> Iterator[str]:
 
 
 def _describe(name: str, source: Source, config: ConfigDict, bad: list[Dropped]) -> Iterator[str]:
-    """Reports on one split; adds the images that turn out to be unusable to `bad`."""
+    """The report on one split; adds the images that turn out to be unusable to `bad`."""
     sizes, notes = [], Counter[str]()
     for index in range(len(source)):
         try:
@@ -72,7 +78,10 @@ def _describe(name: str, source: Source, config: ConfigDict, bad: list[Dropped])
 
 
 def contact_sheet(source: Source, config: ConfigDict) -> np.ndarray:
-    """LR, conditioning and HR of a few training examples: crops, mirrors, blur and noise as the network sees them."""
+    """LR image, condition and HR image of a few training examples, side by side.
+
+    Crops, mirrors, blur and noise are drawn as in training, so this is what the network sees.
+    """
     rng = np.random.default_rng(config.seed)
     rows = np.linspace(0, len(source), min(SHOWN, len(source)), endpoint=False).astype(int)
     survivors = pipeline.Survivors(source, 1.0, config.data.hr_size)

@@ -1,4 +1,4 @@
-"""One image, of any size, to the square that the network sees."""
+"""From an image of any size to the square that the network sees."""
 
 import numpy as np
 from jaxtyping import UInt8
@@ -31,10 +31,18 @@ def square(image: Image) -> Box:
 def fit(
     image: Image, config: ConfigDict, rng: np.random.Generator | None = None
 ) -> UInt8[np.ndarray, "s s c"]:
-    """The image as data.hr_size², by data.fit; with `rng` a random crop and mirror, without it the one for evaluation.
+    """The image as a square of data.hr_size pixels, made as data.fit says.
 
-    "resize" cuts the square and resamples it by data.resample. "crop" cuts hr_size pixels,
-    unscaled. Raises ImageError for an image too small to be cut.
+    "resize" cuts out a square and resamples it by data.resample. "crop" cuts out hr_size × hr_size
+    pixels, unscaled.
+
+    Args:
+      image: as its source gives it.
+      config: its `data` section is used.
+      rng: of the random crop, mirror and turn of training; None: the fixed square for evaluation.
+
+    Raises:
+      ImageError: the image is too small to be cut.
     """
     data, size = config.data, config.data.hr_size
     height, width, _ = image.pixels.shape
@@ -59,7 +67,10 @@ def fit(
 def resample(
     pixels: UInt8[np.ndarray, "h w c"], box: Box | FloatBox, size: int, method: str
 ) -> UInt8[np.ndarray, "s s c"]:
-    """The box of an image at size × size, by Pillow: "area" (a box filter) or "bicubic" (antialiased)."""
+    """The box of an image, resampled to size × size by Pillow.
+
+    `method` is "area" (a box filter) or "bicubic" (anti-aliased).
+    """
     filters = {"area": PillowImage.Resampling.BOX, "bicubic": PillowImage.Resampling.BICUBIC}
     return np.asarray(to_pillow(pixels).resize((size, size), filters[method], box=box)).reshape(
         size, size, -1
@@ -67,7 +78,10 @@ def resample(
 
 
 def _jitter(box: Box, amount: float, width: int, height: int, rng: np.random.Generator) -> FloatBox:
-    """A smaller square, by up to `amount`, near `box`: its corner moves by up to amount · side either way, inside the image."""
+    """A square near `box`, inside the image: smaller by up to amount · side.
+
+    Its middle moves by up to amount · side either way.
+    """
     side = box[2] - box[0]
     new = side * (1 - amount * rng.random())
     left = box[0] + (side - new) * rng.random() + side * amount * (rng.random() - 0.5)

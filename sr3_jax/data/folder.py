@@ -1,4 +1,4 @@
-"""A folder of image files."""
+"""A folder of image files as a data set."""
 
 import os
 from collections.abc import Sequence
@@ -34,17 +34,31 @@ class Folder:
 
 
 def open_folder(config: ConfigDict, split: str) -> Folder:
-    """The usable images of the config's folder; only their headers are read. Raises DataError."""
+    """The usable images of the config's folder for a split, "train" or "eval".
+
+    Only the files' headers are read.
+
+    Raises:
+      DataError: there is no such folder, or too few of its images are usable.
+    """
     folder = scan_folder(config, split)
     check_budget(folder.dropped, folder, config.data.max_bad_fraction, str(folder.root))
     return folder
 
 
 def scan_folder(config: ConfigDict, split: str, decode: bool = False) -> Folder:
-    """The folder with what would be dropped and why, however much that is; with `decode` the pixels are read as well.
+    """As `open_folder`, but however many images would be dropped.
 
-    Held out for evaluation: data.eval_folder, or else 5 % by a hash of the path (at least one
-    image), so that a picture does not change sides when others come or go.
+    Held out for evaluation are the images of data.eval_folder, or else 5 % by a hash of the path
+    (at least one image), so that an image stays in its split when others are added or removed.
+
+    Args:
+      config: its `data` section says which folder.
+      split: "train" or "eval".
+      decode: read the pixels as well, not only the headers.
+
+    Raises:
+      DataError: there is no such folder, or it has no images.
     """
     data = config.data
     separate = bool(data.eval_folder)
@@ -55,14 +69,15 @@ def scan_folder(config: ConfigDict, split: str, decode: bool = False) -> Folder:
     if not root.is_dir():
         raise DataError(f"{field} = {str(root)!r} is not a folder")
     names = sorted(name for name in paths.files_below(root) if arrays.is_image_name(Path(name)))
-    # When one of the two folders lies within the other, its images are its own
+    # When one of the two folders lies within the other, its images belong to it alone
     if separate and data.folder:
         other = data.folder if split == "eval" else data.eval_folder
         inner = Path(os.path.relpath(_resolved(other), _resolved(str(root)))).as_posix()
         names = [name for name in names if not name.startswith(f"{inner}/")]
     if not names:
         raise DataError(
-            f"{field} = {str(root)!r} holds no images; known suffixes are {' '.join(sorted(arrays.SUFFIXES))}"
+            f"{field} = {str(root)!r} holds no images; known suffixes are "
+            f"{' '.join(sorted(arrays.SUFFIXES))}"
         )
     total = len(names)
     if not separate:

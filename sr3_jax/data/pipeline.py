@@ -1,9 +1,9 @@
-"""Source → batches, by Grain: deterministic, per process, with a state of one number.
+"""From a data set to batches, by Grain: deterministic, and resumed by a single number.
 
-Everything about an example (which image, which crop, mirrored or not) is a function of (seed,
-position in the stream). Batch number n holds positions n·B ... (n+1)·B - 1 of the stream, and
-process p of P takes the p-th of P equal runs of them, which are its rows of the global batch; so a
-run resumes at batch n by starting there, on any number of processes.
+Everything about an example (which image, which crop, mirrored or not) is a function of the seed and
+of its position in the stream of examples. Batch number n, of size B, holds positions n·B to
+(n+1)·B - 1. They are cut into P equal parts, and process p of P takes the p-th, which are its rows
+of the global batch. So a run resumes at batch n by starting there, on any number of processes.
 """
 
 import threading
@@ -32,11 +32,11 @@ from sr3_jax.runtime import parallel
 
 
 class Survivors:
-    """A source that never fails: an unreadable or too small image is replaced by the next good one, counted and named.
+    """A source in which an unreadable or too small image is replaced by the next good one.
 
     The epoch keeps its length and order, so every process and every restart sees the same stream.
-    More bad images than data.max_bad_fraction raise DataError. What was converted when an image was
-    read is in `notes`.
+    The images that failed are in `bad`, with the reason; more of them than `max_bad_fraction` raise
+    DataError. What was converted when an image was read is in `notes`.
     """
 
     def __init__(self, source: Source, max_bad_fraction: float, min_size: int = 1):
@@ -64,7 +64,7 @@ class Survivors:
                 with self._lock:
                     self.bad[at] = Dropped("", str(error))
                     self._check_budget()
-        self._check_budget()  # raises: another thread has just found the last one bad
+        self._check_budget()  # raises if another thread has just found the last image bad
         raise DataError("there are no images to train on")
 
     def _check_budget(self) -> None:
@@ -77,7 +77,17 @@ class Survivors:
 
 
 class Batches:
-    """An endless iterator of {"image": uint8 (b, s, s, c), "index": int64 (b,)}, this process's part of each batch."""
+    """An endless iterator over this process's part of each training batch.
+
+    A batch is {"image": uint8 (b, s, s, c), "index": int64 (b,)}.
+
+    Args:
+      source: the data set.
+      config: its data.*, train.batch_size and seed are used.
+      position: the number of the first batch, to resume there.
+      process: the number of this process.
+      processes: how many there are; must divide train.batch_size.
+    """
 
     def __init__(
         self,
@@ -90,7 +100,8 @@ class Batches:
     ):
         if config.train.batch_size % processes:
             raise DataError(
-                f"train.batch_size = {config.train.batch_size} must be divisible by the number of processes, {processes}"
+                f"train.batch_size = {config.train.batch_size} must be divisible by the number of "
+                f"processes, {processes}"
             )
         self.survivors = Survivors(source, config.data.max_bad_fraction, config.data.hr_size)
 
@@ -120,7 +131,7 @@ class Batches:
 
     @property
     def converted(self) -> str:
-        """What was converted in the images read so far, each counted once, in words."""
+        """What was converted in the images read so far, in words; each image counts once."""
         return converted(list(self.survivors.notes.values()))
 
     def __iter__(self) -> Iterator[dict[str, np.ndarray]]:
@@ -131,12 +142,12 @@ class Batches:
 
 
 class Evaluation(NamedTuple):
-    """This process's share of the images for evaluation, whole in memory."""
+    """This process's share of the images for evaluation, all in memory."""
 
     images: UInt8[np.ndarray, "n s s c"]
     names: list[str]
-    rows: Int[np.ndarray, " n"]  # their places among all
-    total: int  # of all processes
+    rows: Int[np.ndarray, " n"]  # their places among the images of all processes
+    total: int  # number of images of all processes
     notes: list[tuple[str, ...]]  # what was converted when each was read
 
     @property
@@ -146,11 +157,13 @@ class Evaluation(NamedTuple):
 
 
 def load_evaluation(source: Source, config: ConfigDict, limit: int = 0) -> Evaluation:
-    """`limit` images of `source` (0: all), spread evenly over it, as the evaluation crop.
+    """`limit` images of `source` (0: all), spread evenly over it, cropped as for evaluation.
 
-    In place of an unreadable one comes the next good one that is not of the sample itself; without
-    such it is left out. Each process reads every P-th. Raises DataError above
-    data.max_bad_fraction.
+    An unreadable image is replaced by the next good one that is not in the sample already; where
+    there is none, it is left out. Of P processes, each reads every P-th image.
+
+    Raises:
+      DataError: more images than data.max_bad_fraction failed to load.
     """
     count = min(limit, len(source)) if limit else len(source)
     size, channels, fraction = (
@@ -171,7 +184,7 @@ def load_evaluation(source: Source, config: ConfigDict, limit: int = 0) -> Evalu
     )
     for row in mine:
         for at in range(spread[row], [*spread, len(source)][row + 1]):
-            # No need to look for others
+            # Too many are bad already, and the check below will say so
             if at > spread[row] and len(bad) > fraction * whole(source):
                 break
             try:

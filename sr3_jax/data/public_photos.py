@@ -1,4 +1,4 @@
-"""Seven public photographs in colour that come inside Python packages: to test on, never to train on.
+"""Seven public colour photographs from Python packages: to test on, never to train on.
 
 They are in `scikit-image` (astronaut, chelsea, coffee, motorcycle, rocket) and `scikit-learn`
 (china, flower), extra [photos].
@@ -19,15 +19,17 @@ FILES = {
     "sklearn": ("china.jpg", "flower.jpg"),
 }
 WHERE = {"skimage": ("scikit-image", "data"), "sklearn": ("scikit-learn", "datasets/images")}
-# Squares of up to 128 pixels are of photographs made so many times smaller: sharper, and more in
-# each
+# For squares of up to 128 pixels the photographs are first reduced by this factor: they become
+# sharper, and each square shows more
 FINE = 2
 
 
 @dataclass
 class PublicPhotos:
-    """All whole squares of `size` in each photograph, as a grid around its middle; by Pillow's bicubic, half as large first if
-    they are of 128 pixels or fewer. The photographs are read at once: there are seven.
+    """All whole squares of `size` pixels in each photograph, as a grid around its middle.
+
+    For squares of 128 pixels or fewer, the photographs are first reduced to half their size, by
+    Pillow's bicubic. All seven are read at once.
     """
 
     size: int

@@ -1,7 +1,8 @@
-"""Images prepared once: square, of one size, in a few large files that are read at random.
+"""Images prepared once: square, of one size, in a few large files with random access.
 
-    DIR/manifest.json                              size, shards with the ids of their images, what was dropped and why
-    DIR/images-00000-of-00016.array_record         a record an image: its pixels as PNG or as .npy
+    DIR/manifest.json                        size, shards with the ids of their images, what was
+                                             dropped and why
+    DIR/images-00000-of-00016.array_record   a record an image: its pixels as PNG or as .npy
 
 `sr3 prepare` writes them (prepare.py). Held out for evaluation: the images of data.eval_folder,
 another such folder, or else those that the manifest names, or else 5 % by a hash of the id.
@@ -32,9 +33,15 @@ MANIFEST = "manifest.json"
 
 
 class Records:
-    """The images of a prepared folder whose ids `wanted` picks; raises DataError.
+    """The images of a prepared folder, or of one of its splits.
 
-    Files are opened when first read.
+    Files are opened when they are first read. Raises DataError if the manifest is missing or
+    damaged.
+
+    Args:
+      root: the folder.
+      channels: of the images, 1 or 3; converted if the stored ones have another number.
+      part: "all", "train" or "eval".
     """
 
     def __init__(self, root: AnyPath, channels: int, part: str = "all"):
@@ -66,9 +73,8 @@ class Records:
             data = self._shard(shard)[record]
         except UserError:
             raise
-        except (
-            Exception
-        ) as error:  # a damaged or missing shard: ArrayRecord raises errors of many kinds
+        # A damaged or missing shard: ArrayRecord raises errors of many kinds
+        except Exception as error:
             first = (str(error).splitlines() or [type(error).__name__])[0]
             raise arrays.ImageError(
                 f"{id} cannot be read from {self._shards[shard]}: {first}"
@@ -88,7 +94,10 @@ class Records:
             return self._open[number]
 
     def _local(self, path: AnyPath) -> Path:
-        """ArrayRecord reads local files only: a remote shard is copied once, and stays for the next run on this machine."""
+        """The path of a shard on this machine: a remote one is copied, as ArrayRecord needs.
+
+        The copy stays for the next run on this machine.
+        """
         if isinstance(path, Path):
             return path
         folder = (
@@ -108,32 +117,39 @@ class Records:
                     partial.unlink()
                 reason = error.strerror or error
                 raise UserError(
-                    f"{path} cannot be copied to {folder}: {reason}; let TMPDIR name a folder with room"
+                    f"{path} cannot be copied to {folder}: {reason}; "
+                    "let TMPDIR name a folder with room"
                 ) from error
         return copy
 
 
 def _held_out(ids: Sequence[str], named: Sequence[str]) -> set[str]:
-    """Those of `ids` that are not trained on; the tiles of a photograph go together."""
+    """Those of `ids` that are held out; all tiles of a photograph are in the same split."""
     if named:
         return {id for id in ids if id.partition("#")[0] in named}
     return {id for id in ids if is_held_out(id)} or {min(ids, key=image_id)}
 
 
 def open_records(config: ConfigDict, split: str) -> Records:
-    """The config's split, "train" or "eval", of the prepared folder or folders; raises DataError."""
+    """The config's split, "train" or "eval", of the prepared folder or folders.
+
+    Raises:
+      DataError: a folder is missing or damaged, its images are too small, or too few are usable.
+    """
     data, channels = config.data, config.model.image_channels
     field = "data.eval_folder" if data.eval_folder and split == "eval" else "data.folder"
     place = data.eval_folder if field == "data.eval_folder" else data.folder
     if not place:
         raise DataError(
-            f'data.source = "records" needs {field}: --config.{field}=FOLDER, as `sr3 prepare` wrote it'
+            f'data.source = "records" needs {field}: --config.{field}=FOLDER, '
+            "as `sr3 prepare` wrote it"
         )
     records = Records(paths.parse(place), channels, "all" if data.eval_folder else split)
     check_budget(records.dropped, records, data.max_bad_fraction, place)
     if records.size < data.hr_size:
         raise DataError(
-            f"{field} = {place!r} holds images of {records.size}², smaller than data.hr_size = {data.hr_size}"
+            f"{field} = {place!r} holds images of {records.size}², "
+            f"smaller than data.hr_size = {data.hr_size}"
         )
     if not records.ids:
         raise DataError(f"{field} = {place!r} has too few images to train on and to hold one out")
@@ -141,10 +157,11 @@ def open_records(config: ConfigDict, split: str) -> Records:
 
 
 def read_manifest(root: AnyPath) -> dict[str, Any]:
-    """The manifest of a prepared folder; raises DataError without one."""
+    """The manifest of a prepared folder; raises DataError if it is missing or damaged."""
     if not (root / MANIFEST).exists():
         raise DataError(
-            f"{root} has no {MANIFEST}: it was not written by `sr3 prepare`, or not to the end (run that again)"
+            f"{root} has no {MANIFEST}: it was not written by `sr3 prepare`, or not to the end "
+            "(run that again)"
         )
     try:
         manifest = json.loads((root / MANIFEST).read_text())
@@ -158,12 +175,15 @@ def read_manifest(root: AnyPath) -> dict[str, Any]:
 
 
 def encode(pixels: np.ndarray, encoding: str) -> bytes:
-    """(h, w, 1 or 3) uint8 as the bytes of a record: "png", or "raw" (.npy), which is larger and needs no decoding."""
+    """An image, uint8 (h, w, 1 or 3), as the bytes of a record.
+
+    `encoding` is "png", or "raw" (.npy), which is larger and needs no decoding.
+    """
     buffer = io.BytesIO()
     if encoding == "raw":
         np.save(buffer, pixels)
     else:
-        # a tenth larger than at 6, four times as fast
+        # a tenth larger than at level 6, the default, and four times as fast
         arrays.to_pillow(pixels).save(buffer, "PNG", compress_level=1)
     return buffer.getvalue()
 

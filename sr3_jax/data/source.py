@@ -1,9 +1,9 @@
-"""What a data set is to everything else: random access to images.
+"""What every data set offers: random access to images.
 
     len(source), source[i] -> Image
 
-Sources are picklable and hold no open files. An image that cannot be read raises ImageError from
-`source[i]`.
+Sources are picklable and hold no open files. If an image cannot be read, `source[i]` raises
+ImageError.
 """
 
 import zlib
@@ -24,20 +24,26 @@ class DataError(UserError):
 
 
 class Image(NamedTuple):
+    """An image of a data set."""
+
     pixels: UInt8[np.ndarray, "h w c"]
     id: str  # names the image within its data set
-    # The square that the data set's protocol uses; None: the largest central one
+    # The square that the data set's protocol prescribes; None: the largest central one
     box: Box | None = None
     notes: tuple[str, ...] = ()  # what was converted when it was read
 
 
 class Dropped(NamedTuple):
+    """An image that cannot be used, and why."""
+
     id: str
     reason: str
 
 
 @runtime_checkable
 class Source(Protocol):
+    """A data set, or a split of one: random access to its usable images."""
+
     dropped: Sequence[Dropped]  # what is in the data set but cannot be used
 
     def __len__(self) -> int: ...
@@ -46,25 +52,40 @@ class Source(Protocol):
 
 
 def image_id(name: str) -> int:
-    """The number, below 2³¹, that stands for an image in random keys."""
+    """The number, below 2³¹, from which an image's random keys are made: a hash of its name."""
     return zlib.crc32(name.encode()) & 0x7FFFFFFF
 
 
 def is_held_out(name: str) -> bool:
-    """Whether an image without a split of its own belongs to the held-out 5 %; the tiles of a photograph go together."""
+    """Whether an image belongs to the held-out 5 %, by a hash of its name.
+
+    For data sets that come without a split. All tiles of a photograph get the same answer.
+    """
     return zlib.crc32(name.partition("#")[0].encode()) % 20 == 0
 
 
 def whole(source: Source) -> int:
-    """The number of images in the set that the source is a split of, usable or not: what a fraction of bad ones is one of."""
+    """The number of images, usable or not, in the whole set that `source` is a split of.
+
+    Fractions of bad images are relative to this number.
+    """
     return getattr(source, "total", 0) or len(source) + len(source.dropped)
 
 
 def check_budget(bad: Sequence[Dropped], source: Source, max_fraction: float, where: str) -> None:
-    """Raises DataError when those `bad` are more than `max_fraction` of the whole set, or all of the split; names a few.
+    """Checks that few enough images failed to load.
 
-    Of the whole set, since one broken file among a few held-out ones, or in a sample, must not stop
-    a run.
+    The fraction is of the whole set, not of the split, since one broken file among a few held-out
+    ones, or in a sample, must not stop a run.
+
+    Args:
+      bad: the images that cannot be used.
+      source: the split that they are of.
+      max_fraction: of the whole set, that may be bad.
+      where: names the data in the error.
+
+    Raises:
+      DataError: more are bad, or all of the split; the message names a few.
     """
     split, total = len(source) + len(source.dropped), whole(source)
     if bad and (len(bad) > max_fraction * total or len(bad) >= split):
@@ -75,11 +96,12 @@ def check_budget(bad: Sequence[Dropped], source: Source, max_fraction: float, wh
             raise DataError(f"{where}: none of {split} images can be used ({named})")
         above = f"above data.max_bad_fraction = {max_fraction}"
         raise DataError(
-            f"{where}: {len(bad)} of {total} images cannot be used, {above} ({named}); remove them or raise it"
+            f"{where}: {len(bad)} of {total} images cannot be used, {above} ({named}); "
+            "remove them or raise it"
         )
 
 
 def converted(notes: Iterable[Iterable[str]]) -> str:
-    """What was converted, in words, from the notes of some images; empty for none."""
+    """The notes of some images in one line, "3 × palette converted to RGB, …"; empty for none."""
     counts = Counter(note for of_one in notes for note in of_one)
     return ", ".join(f"{count} × {note}" for note, count in counts.most_common())

@@ -1,6 +1,8 @@
-"""Which images a config names.
+"""The data set that a config names.
 
-source = open_source(config, "train")     # or "eval", or "validation"
+For example:
+
+    source = open_source(config, "train")     # or "eval", or "validation"
 """
 
 import re
@@ -13,16 +15,25 @@ from sr3_jax.data.source import DataError, Source
 
 
 def tfds_place(place: str) -> tuple[str, str] | None:
-    """Name, with its version if there is one, and split or "", of `tfds:NAME[:VERSION][:SPLIT]`; None for any other place."""
+    """Name and split of `tfds:NAME[:VERSION][:SPLIT]`; None for any other text.
+
+    The name includes the version if there is one; the split is "" if none is given.
+    """
     found = re.fullmatch(r"tfds:([^:]+(?::\d+\.\d+\.\d+)?)(?::(.+))?", place)
     return (found[1], found[2] or "") if found else None
 
 
 def open_source(config: ConfigDict, split: str) -> Source:
-    """The images of `split` that the config names; raises DataError when none, or too few, are usable.
+    """The images of a split of the config's data set.
 
-    "train"; "eval", held out; or "validation", to choose by: held out as well, but of the AT&T
-    faces people 26-30, who are trained on, because the others are the test set of a table.
+    Args:
+      config: its data.* and model.image_channels are used.
+      split: "train"; "eval", which is held out; or "validation", to choose settings by. That is
+        the held-out split too, but for the AT&T faces: people 26-30, who are trained on, because
+        the held-out people are the test set of a results table.
+
+    Raises:
+      DataError: none of the images are usable, or too few.
     """
     data, channels = config.data, config.model.image_channels
     if data.source == "orl":

@@ -1,10 +1,12 @@
-"""Image sets of TensorFlow Datasets that were prepared as ArrayRecord: random access, read without TensorFlow.
+r"""Image sets of TensorFlow Datasets, prepared as ArrayRecord and read without TensorFlow.
 
-    tfds build celeb_a_hq/256 --data_dir=/data --file_format=array_record    # once, and this does need TensorFlow
-    sr3 train --config.data.source=tfds --config.data.name=celeb_a_hq/256 --config.data.tfds_dir=/data ...
+    # once; this does need TensorFlow
+    tfds build celeb_a_hq/256 --data_dir=/data --file_format=array_record
+    sr3 train --config.data.source=tfds --config.data.name=celeb_a_hq/256 \
+        --config.data.tfds_dir=/data ...
 
 The set is found by its folder, DATA_DIR/NAME[/CONFIG]/VERSION, and not by the code that made it:
-that may need TensorFlow or the network, and reading does not.
+that code may need TensorFlow or the network, and reading does not.
 """
 
 import os
@@ -17,16 +19,22 @@ import tensorflow_datasets as tfds
 from sr3_jax.data.source import DataError, Dropped, Image
 from sr3_jax.images import arrays
 
-# tfds 4.9.10 imports all of them, whatever its command is asked to do, and its package asks for
-# none.
+# The command `tfds` of version 4.9.10 imports all of them, whatever it is asked to do, and its
+# package requires none of them.
 _COMMAND_NEEDS = "pip install tensorflow apache-beam mlcroissant importlib_resources"
 
 
 class TfdsSource:
-    """The images of a split ("train", "train[:95%]", ...) of the set `name` ("celeb_a_hq/256", "mnist:3.0.1") below `data_dir`.
+    """The images of a split of a TensorFlow data set.
 
-    An empty `data_dir` is tfds' own default. The newest version is taken unless the name says
-    which. Raises DataError.
+    Args:
+      name: of the set, such as "celeb_a_hq/256" or "mnist:3.0.1"; without a version, the newest.
+      split: such as "train" or "train[:95%]".
+      data_dir: the folder that sets are prepared in; empty: tfds' own default.
+      channels: of the images, 1 or 3; converted if the stored ones have another number.
+
+    Raises:
+      DataError: there is no such set or split, or it is not as needed.
     """
 
     dropped: Sequence[Dropped] = ()
@@ -35,8 +43,9 @@ class TfdsSource:
         self.name, self.split, self.data_dir, self.channels = name, split, data_dir, channels
         if "://" in data_dir:
             raise DataError(
-                f"data.tfds_dir = {data_dir!r} is an object store, and ArrayRecord reads local files only; run, where the set "
-                f"is local: sr3 prepare tfds:{name} --size=… --output={data_dir.partition('://')[0]}://…; and train with "
+                f"data.tfds_dir = {data_dir!r} is an object store, and ArrayRecord reads local "
+                f"files only; run, where the set is local: sr3 prepare tfds:{name} --size=… "
+                f"--output={data_dir.partition('://')[0]}://…; and train with "
                 "data.source=records and that as data.folder"
             )
         builder = _open(
@@ -57,7 +66,8 @@ class TfdsSource:
         id = f"{self.name}/{self.split}/{index}"
         try:
             record = self._records[index]
-        except Exception as error:  # a damaged or missing shard: ArrayRecord and protobuf raise errors of many kinds
+        # A damaged or missing shard: ArrayRecord and protobuf raise errors of many kinds
+        except Exception as error:
             raise arrays.ImageError(f"{id} cannot be read: {_first_line(error)}") from error
         pixels, notes = arrays.decode(record[self._feature], self.channels, id)
         return Image(pixels, id, notes=notes)
@@ -75,8 +85,9 @@ def _open(name: str, data_dir: str) -> tfds.core.DatasetBuilder:
         looked_in = root / path if _folders(root / path) else root
         held = ", ".join(_folders(looked_in)[:20]) or "nothing"
         raise DataError(
-            f"data.name = {name!r} is not prepared in {looked_in}, which holds {held}; prepare it with: "
-            f"tfds build {name} --data_dir={root} --file_format=array_record ({_COMMAND_NEEDS})"
+            f"data.name = {name!r} is not prepared in {looked_in}, which holds {held}; "
+            f"prepare it with: tfds build {name} --data_dir={root} --file_format=array_record "
+            f"({_COMMAND_NEEDS})"
         )
     folder = (
         root / path / (version or max(versions, key=lambda v: [int(part) for part in v.split(".")]))
@@ -88,8 +99,9 @@ def _open(name: str, data_dir: str) -> tfds.core.DatasetBuilder:
     formats = {file_format.value for file_format in builder.info.available_file_formats()}
     if "array_record" not in formats:
         raise DataError(
-            f"{folder} is prepared as {', '.join(sorted(formats))}, which has no random access; convert it with: "
-            f"tfds convert_format --dataset_version_dir={folder} --out_file_format=array_record ({_COMMAND_NEEDS})"
+            f"{folder} is prepared as {', '.join(sorted(formats))}, which has no random access; "
+            f"convert it with: tfds convert_format --dataset_version_dir={folder} "
+            f"--out_file_format=array_record ({_COMMAND_NEEDS})"
         )
     return builder
 
@@ -106,26 +118,29 @@ def _first_line(error: Exception) -> str:
 def _check_split(info: tfds.core.DatasetInfo, split: str) -> None:
     try:
         count = info.splits[split].num_examples
-    except (
-        Exception
-    ) as error:  # ValueError, AssertionError, KeyError: whatever was wrong, the answer is the same
+    # ValueError, AssertionError, KeyError: whatever was wrong, the answer is the same
+    except Exception as error:
         splits = ", ".join(
             f"{name} ({known.num_examples} images)" for name, known in info.splits.items()
         )
         raise DataError(
-            f"{info.full_name} has no split {split!r}; it has {splits}, or slices such as 'train[:95%]'"
+            f"{info.full_name} has no split {split!r}; it has {splits}, "
+            "or slices such as 'train[:95%]'"
         ) from error
     if not count:
         raise DataError(f"the split {split!r} of {info.full_name} is empty")
 
 
 def _image_features(info: tfds.core.DatasetInfo) -> list[str]:
-    """Names of the features that are images of integer levels: one, or several with "image" among them."""
+    """Names of the features that are images with integer levels.
+
+    It is one, or several with "image" among them; raises DataError for anything else.
+    """
     features = dict(sorted(info.features.items()))
     found = [
         name
         for name, feature in features.items()
-        # Float images are packed into RGBA
+        # not float images, which tfds packs into RGBA
         if isinstance(feature, tfds.features.Image) and feature.np_dtype.kind == "u"
     ]
     if not found or ("image" not in found and len(found) > 1):
@@ -133,6 +148,7 @@ def _image_features(info: tfds.core.DatasetInfo) -> list[str]:
             f"{name} ({type(feature).__name__})" for name, feature in features.items()
         )
         raise DataError(
-            f'{info.full_name} needs an 8 or 16-bit image feature called "image", or a single one; it has {listed}'
+            f'{info.full_name} needs an 8 or 16-bit image feature called "image", '
+            f"or a single one; it has {listed}"
         )
     return found

@@ -1,1 +1,1 @@
-"""What `sr3 prepare` gathers: photographs from packages, folders and archives, as records to train on."""
+"""`sr3 prepare`: photographs from packages, folders and archives, as records to train on."""

@@ -1,6 +1,7 @@
-"""Debian packages, read without dpkg: an `ar` archive of two tar archives; and what their copyright file says of a file.
+"""Debian packages, read without dpkg, and what their copyright files say of a file.
 
-Nothing is unpacked: members are read into memory, so that no path in a package can lead anywhere.
+A package is an `ar` archive of two tar archives. Nothing is unpacked: members are read into memory,
+so that no path in a package can make us write outside of a folder.
 """
 
 import fnmatch
@@ -15,33 +16,41 @@ from typing import NamedTuple
 
 from sr3_jax.data.source import DataError
 
-# Of a control file: fields in lower case; a field's further lines follow its first
+# A paragraph of a control file: values by field, in lower case; values may have several lines
 Paragraph = dict[str, str]
 _URL = re.compile(r"https?://[^\s<>)]+")
 
 
 class Deb(NamedTuple):
+    """A Debian package, with some of its files."""
+
     name: str
     version: str
-    files: dict[
-        str, bytes
-    ]  # the regular files that were wanted, by their path from the root, "usr/share/…"
+    # The regular files that were wanted, by their path from the root, "usr/share/…"
+    files: dict[str, bytes]
 
 
 class Credit(NamedTuple):
+    """Whose a file is, and under which licence."""
+
     holders: str  # "2008, Jane Doe; 2009, John Doe", without e-mail addresses
     licence: str  # its short name, "CC-BY-4.0"
     source: str  # a URL, or empty
 
 
 def read(path: Path, wanted: Callable[[PurePosixPath], bool]) -> Deb:
-    """The package in a .deb file; raises DataError when it is damaged, or compressed in a way that is not read here."""
+    """The package in a .deb file, with the files of whose path `wanted` is true.
+
+    Raises:
+      DataError: it is damaged, or compressed in a way that is not supported.
+    """
     try:
         members = _members(path.read_bytes())
         zstd = [name for name in members if name.endswith(".zst")]
         if zstd and "zst" not in tarfile.TarFile.OPEN_METH:  # Python reads it from 3.14 on
             raise DataError(
-                f"{path}: {zstd[0]} needs Python 3.14; or take the package from Debian, which compresses with xz"
+                f"{path}: {zstd[0]} needs Python 3.14; or take the package from Debian, "
+                "which compresses with xz"
             )
         [about] = paragraphs(
             _files(members, "control", lambda name: str(name) == "control")["control"].decode()
@@ -63,7 +72,7 @@ def read(path: Path, wanted: Callable[[PurePosixPath], bool]) -> Deb:
 
 
 def paragraphs(text: str) -> list[Paragraph]:
-    """The paragraphs of a file in the format of Debian's control files, of which copyright files are an instance."""
+    """The paragraphs of a Debian control file; copyright files have the same format."""
     found = []
     for block in re.split(r"\n\s*\n", text):
         fields: Paragraph = {}
@@ -81,12 +90,19 @@ def paragraphs(text: str) -> list[Paragraph]:
 
 
 def credit(copyright: str, path: str) -> Credit | None:
-    """What a machine-readable copyright file (DEP-5) says of an installed file; None if it says nothing, or is of another kind.
+    """What a machine-readable copyright file (DEP-5) says of an installed file.
 
     Its patterns are paths in the source package. Installation may have moved a file, or written it
-    in another format, as `.webp` instead of `.jpg`. So a pattern that is the end of the path but
-    for the suffix decides, then one of the file's own name, then a wildcard that fits the end of
-    its path. The last that fits counts.
+    in another format, as `.webp` instead of `.jpg`. So three kinds of match are tried, best first:
+    a pattern with a folder that is the end of the path, suffixes aside; one with the file's own
+    name; a wildcard that fits the end of the path. Of equally good matches the last counts.
+
+    Args:
+      copyright: the text of the copyright file.
+      path: of the installed file.
+
+    Returns:
+      The credit; None if the file says nothing about `path`, or is not machine-readable.
     """
     first, *others = paragraphs(copyright) or [{}]
     if "format" not in first:
@@ -142,7 +158,10 @@ def _members(data: bytes) -> dict[str, bytes]:
 def _files(
     members: dict[str, bytes], archive: str, wanted: Callable[[PurePosixPath], bool]
 ) -> dict[str, bytes]:
-    """The regular files of control.tar.* or data.tar.*; links, of which the target is there as well, are left out."""
+    """The wanted regular files of control.tar.* or data.tar.*.
+
+    Links are left out: what they point to is in the archive as well.
+    """
     name = next((name for name in members if name.startswith(f"{archive}.tar")), None)
     if name is None:
         raise ValueError(f"it has no {archive}.tar")
@@ -152,7 +171,7 @@ def _files(
             if member.isreg() and wanted(PurePosixPath(member.name)):
                 file = files.extractfile(member)
                 found[str(PurePosixPath(member.name))] = file.read() if file else b""
-        # To the end, where a cut or damaged stream shows
+        # Read to the end, so that a truncated or damaged stream is noticed
         while files.fileobj and files.fileobj.read(2**20):
             pass
     return found

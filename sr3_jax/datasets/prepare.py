@@ -1,4 +1,6 @@
-"""`sr3 prepare`: images of any size and place → square ones of one size in records.py's format, once.
+"""`sr3 prepare`: turns images of any size and place into records, once.
+
+The records are square images of one size, in the format of records.py.
 
 Worker processes decode, crop (the largest central square), resize and encode; this process writes.
 A shard appears by rename when it is whole, with the list of its images beside it; the manifest
@@ -39,6 +41,8 @@ STATE = "prepare.json"  # what an unfinished folder is being made of
 
 
 class Prepared(NamedTuple):
+    """What a folder of records holds, and what was left out of it."""
+
     images: int
     shards: int
     dropped: Sequence[Dropped]
@@ -79,7 +83,10 @@ class Files(Folder):
 
 
 def open_images(place: str) -> tuple[Source, list[str]]:
-    """The images at `place`, and their ids: a folder, "orl", `tfds:NAME[:VERSION][:SPLIT]` (ArrayRecord); raises DataError."""
+    """The images at `place`, and their ids.
+
+    A place is a folder, "orl", or `tfds:NAME[:VERSION][:SPLIT]` (ArrayRecord). Raises DataError.
+    """
     if place == "orl":
         faces = OrlFaces(range(1, 41))
         return faces, [f"s{person}/{number}" for person in faces.people for number in range(1, 11)]
@@ -108,36 +115,55 @@ def open_tiles(place: str, size: int, factors: Sequence[int]) -> tuple[Source, l
     tiles = Tiles(source, size, factors)
     if not len(tiles):
         raise DataError(
-            f"{place}: no image has room for a square of --size={size}, reduced by {min(factors)} (--tiles)"
+            f"{place}: no image has room for a square of --size={size}, "
+            f"reduced by {min(factors)} (--tiles)"
         )
     return tiles, tiles.ids
+
+
+class Options(NamedTuple):
+    """How images become records."""
+
+    size: int  # height and width, in pixels
+    method: str = "area"  # how they are reduced: area or bicubic
+    encoding: str = "png"  # or raw
+    tiles: Sequence[int] = ()  # cut into squares, reduced by each of these factors first
+    detail: float = 0.0  # leave out squares that 4x bicubic restores to within so many levels
 
 
 def prepare(
     place: str,
     output: AnyPath,
+    options: Options,
     *,
     name: str = "",
-    size: int,
-    method: str = "area",
-    encoding: str = "png",
-    tiles: Sequence[int] = (),
-    detail: float = 0.0,
     held_out: Collection[str] = (),
     workers: int | None = None,
-    on_image: Callable[[int], object] = lambda done: None,
     on_start: Callable[[int, int], object] = lambda total, done: None,
+    on_image: Callable[[int], object] = lambda done: None,
 ) -> Prepared:
-    """Writes or completes `output`; raises UserError when it holds something else, or when no image can be used.
+    """Write a folder of records, or complete one.
 
-    `name` stands for `place` in what is written. `held_out` names the images (or the photographs
-    that tiles are of) to be held out from training; without any it is 5 %, by a hash of the name.
-    `on_start(total, done)` is called once, `on_image(count)` after every few images.
+    Args:
+      place: Where the images are: a folder, tfds:NAME, or orl.
+      output: The folder for the records.
+      options: How images become records.
+      name: Stands for `place` in what is written.
+      held_out: Images (or photographs that tiles are of) to be held out from training; without any
+        it is 5 %, by a hash of the name.
+      workers: Processes; by default one a core.
+      on_start: Called once with the number of images, and of those that are there already.
+      on_image: Called with a number of images after every few.
+
+    Raises:
+      UserError: The output holds something else, or no image can be used.
     """
+    size, tiles = options.size, options.tiles
     source, ids = open_tiles(place, size, tiles) if tiles else open_images(place)
     digest = hashlib.sha256("\n".join(ids).encode()).hexdigest()[:16]
+    about = f"{len(ids)} images, {digest}"
     settings = Settings(
-        name or place, f"{len(ids)} images, {digest}", size, method, encoding, [*tiles], detail
+        name or place, about, size, options.method, options.encoding, [*tiles], options.detail
     )
     _claim(output, settings)
     per_shard = max(64, SHARD_BYTES // (3 * size * size))
@@ -162,7 +188,8 @@ def prepare(
                     _write_shard(output, names[k], result, on_image)
             except BrokenProcessPool as error:
                 raise UserError(
-                    f"a worker process was killed, probably for memory; give --workers={max(1, workers // 2)}; "
+                    "a worker process was killed, probably for memory; "
+                    f"give --workers={max(1, workers // 2)}; "
                     "the same command goes on where it stopped"
                 ) from error
             except BaseException:
@@ -172,7 +199,10 @@ def prepare(
 
 
 def finished(output: AnyPath, settings: Settings) -> Prepared | None:
-    """What `output` holds, if it is complete, whatever its images; raises UserError if it is of other settings or not ours."""
+    """What `output` holds, if it is complete, whatever its images.
+
+    Raises UserError if it is of other settings, or not ours.
+    """
     if not _is_of(output, settings, ("images",)) or not (output / records.MANIFEST).exists():
         return None
     manifest = records.read_manifest(output)
@@ -197,7 +227,8 @@ def _is_of(output: AnyPath, settings: Settings, ignored: Sequence[str] = ()) -> 
         ]
         if differing:
             raise UserError(
-                f"{output} was begun with other settings ({'; '.join(differing)}); use another --output"
+                f"{output} was begun with other settings ({'; '.join(differing)}); "
+                "use another --output"
             )
         return True
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
@@ -258,7 +289,8 @@ def _finish(
     count = sum(map(len, shards.values()))
     if not count:
         raise DataError(
-            f"{settings.source}: none of its {len(dropped)} images can be used ({dropped[0].id} {dropped[0].reason})"
+            f"{settings.source}: none of its {len(dropped)} images can be used "
+            f"({dropped[0].id} {dropped[0].reason})"
         )
     manifest = {
         "source": settings.source,
@@ -307,7 +339,10 @@ def _end_with_parent() -> None:
 
 
 def _one(index: int) -> tuple[str, bytes | str, Sequence[str]]:
-    """(id, record, or why there is none, what was converted); an empty record for a tile without detail."""
+    """(id, record, or why there is none, what was converted).
+
+    The record is empty for a tile without detail.
+    """
     source, ids, settings = _job
     size = settings.size
     try:

@@ -1,13 +1,14 @@
-"""Qt resource files (.rcc), read without Qt: a tree of folders in one file, as programs ship their pictures.
+"""Qt resource files (.rcc), read without Qt: a tree of folders in one file.
 
-The format, big-endian: "qres", then version and the offsets of tree, data and names, 32 bits each.
-A node of the tree has 14 bytes, 22 from version 2 on: offset of its name (32), flags (16), then for
-a folder the number and index of its children (32 each), for a file country and language (16 each)
-and the offset of its data (32); version 2 adds the time of change (64). A name is its length (16),
-a hash (32) and UTF-16; data are their length (32) and the bytes.
+Programs ship their pictures in such files. The format, big-endian, numbers of bits in parentheses:
+"qres", then version and the offsets of tree, data and names (32 each). A node of the tree has 14
+bytes, 22 from version 2 on: offset of its name (32), flags (16), then for a folder the number and
+index of its children (32 each), for a file country and language (16 each) and the offset of its
+data (32); version 2 adds the time of change (64). A name is its length (16), a hash (32) and
+UTF-16; data are their length (32) and the bytes.
 
-Nothing is unpacked: files are read into memory, so that no path in a resource file can lead
-anywhere.
+Nothing is unpacked: files are read into memory, so that no path in a resource file can make us
+write outside of a folder.
 """
 
 import struct
@@ -21,9 +22,11 @@ LARGEST = 2**28  # bytes of one decompressed file
 
 
 def read(data: bytes, wanted: Callable[[PurePosixPath], bool]) -> dict[PurePosixPath, bytes]:
-    """The files of a resource file of whose path `wanted` is true; raises ValueError when it is damaged.
+    """The files in a resource file's bytes `data` of whose path `wanted` is true.
 
-    Files compressed by zstd are not read: pictures never are, being compressed already.
+    Raises:
+      ValueError: it is damaged, or a wanted file is compressed by zstd. Pictures never are, since
+        their own formats compress already.
     """
     try:
         return {
@@ -36,7 +39,7 @@ def read(data: bytes, wanted: Callable[[PurePosixPath], bool]) -> dict[PurePosix
 
 
 def _files(data: bytes) -> Iterator[tuple[PurePosixPath, int, int]]:
-    """Path, flags, and the place of the data, of every file."""
+    """Path, flags, and offset of the data, of every file."""
     magic, version, tree, contents, names = struct.unpack_from(">4s4I", data)
     if magic != b"qres":
         raise ValueError("it is no Qt resource file")
@@ -69,7 +72,7 @@ def _content(data: bytes, flags: int, start: int) -> bytes:
     (content,) = struct.unpack_from(f"{length}s", data, start + 4)
     if flags & COMPRESSED_ZSTD:
         raise ValueError("a file in it is compressed by zstd, which is not read here")
-    if flags & COMPRESSED:  # after the length that it will have
+    if flags & COMPRESSED:  # by zlib, after 4 bytes with the length once decompressed
         stream = zlib.decompressobj()
         content = stream.decompress(content[4:], LARGEST)
         if not stream.eof:

@@ -1,8 +1,8 @@
-"""Large photographs as many squares: a folder of forty holds enough to train on.
+"""Large photographs cut into many squares: forty photographs are enough to train on.
 
-Each photograph is reduced first, by averaging whole blocks of pixels: what a camera's sensor and
-its JPEG leave of the finest detail is not worth learning. Sky and defocus teach nothing either, so
-squares without detail can be left out.
+Each photograph is reduced first, by averaging whole blocks of pixels, because a camera's sensor and
+JPEG compression spoil the finest detail, which would then be learned. Squares without detail, such
+as sky and defocused background, teach nothing and can be left out.
 """
 
 from collections.abc import Sequence
@@ -20,13 +20,13 @@ from sr3_jax.images import arrays
 
 @dataclass
 class Tiles:
-    """Squares of `size` pixels that cover each image of a folder, at each reduction.
+    """Squares of `size` pixels that cover each image of a folder, at each reduction factor.
 
-    They lie side by side, or overlap evenly where a further one brings in more than a quarter of a
-    square that is new.
+    They lie side by side. If more than a quarter of a square would be left over along a side, there
+    is one square more along it, and they overlap evenly.
 
-    A square's id is its photograph's and its place, "name#factor,row,column". Photographs without
-    room for one are `dropped`.
+    A square's id is "name#factor,row,column", with the name of its photograph. Photographs without
+    room for a single square are in `dropped`.
     """
 
     folder: Folder
@@ -38,13 +38,13 @@ class Tiles:
 
     def __post_init__(self):
         dropped = list(self.folder.dropped)
-        # Consecutive squares share a photograph
+        # The photograph read last is kept: consecutive squares are mostly of the same one
         self._last: tuple[tuple[int, int], Image] | None = None
         for index, name in enumerate(self.folder.names):
             try:
                 width, height = arrays.read_size(self.folder.root / name)
             except arrays.ImageError as error:
-                # The disk's fault, perhaps for a moment
+                # An error of the disk, perhaps only for a moment, is none of the photograph
                 if isinstance(error.__cause__, OSError) and error.__cause__.errno:
                     raise UserError(str(error)) from error
                 dropped.append(Dropped(name, str(error)))
@@ -67,6 +67,7 @@ class Tiles:
 
     @property
     def ids(self) -> list[str]:
+        """The ids of all squares, in order."""
         return [
             f"{self.folder.names[index]}#{factor},{row},{column}"
             for index, factor, row, column in self.places
@@ -97,7 +98,7 @@ class Tiles:
 
 
 def starts(length: int, size: int) -> list[int]:
-    """Where squares of `size` begin that cover `length` pixels: none if it has no room for one."""
+    """Where squares of `size` begin that cover `length` pixels; empty without room for one."""
     count, rest = divmod(length, size)
     if not count:
         return []
@@ -107,7 +108,10 @@ def starts(length: int, size: int) -> list[int]:
 
 
 def detail(pixels: UInt8[np.ndarray, "h w c"]) -> float:
-    """What is lost when an image is reduced to a quarter and enlarged again by bicubic: root mean square, in levels of 255."""
+    """How much detail an image has: what is lost when it is reduced 4× and enlarged by bicubic.
+
+    The root mean square of the difference, in levels of 255.
+    """
     image = arrays.to_pillow(pixels)
     small = image.resize((image.width // 4, image.height // 4), PIL.Image.Resampling.BICUBIC)
     again = np.asarray(small.resize(image.size, PIL.Image.Resampling.BICUBIC), np.float32)

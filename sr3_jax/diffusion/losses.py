@@ -1,7 +1,7 @@
 """Algorithm 1 (training), the regression baseline's loss, and distillation."""
 
 from collections.abc import Callable
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +15,10 @@ Norm = Literal["l1", "l2"]
 
 
 def distance(output: Images, wanted: Images, norm: Norm) -> Float[Array, " b"]:
-    """‖output - wanted‖_p^p over each image, divided by its number of values (so that sizes compare); p = 1 or 2."""
+    """‖output - wanted‖_p^p over each image, p = 1 or 2.
+
+    Divided by the number of values, so that sizes compare.
+    """
     difference = (output - wanted).astype(jnp.float32)
     error = jnp.abs(difference) if norm == "l1" else jnp.square(difference)
     return error.mean(axis=tuple(range(1, error.ndim)))
@@ -31,7 +34,9 @@ def sr3_loss(
     predict: Prediction = "epsilon",
     norm: Norm = "l1",
 ) -> Float[Array, " b"]:
-    """Algorithm 1, lines 2 to 5, the loss of each image; `network(condition, y_t, gamma)` gives the output named by `predict`.
+    """Algorithm 1, lines 2 to 5: the loss of each image.
+
+    `network(condition, y_t, gamma)` gives the output named by `predict`.
 
     With predict = "epsilon" this is the paper's loss to the letter. "v" and "y_0" are reweightings
     of it: for p = 2 by 1 / gamma and by (1 - gamma) / gamma, since v - v̂ = (ε - ε̂) / √gamma and
@@ -44,27 +49,34 @@ def sr3_loss(
     return distance(output, target(predict, y_0, gamma, epsilon), norm)
 
 
+class Teacher(NamedTuple):
+    """The network that a student learns from, and its DDIM steps for one of the student's."""
+
+    denoise: Denoiser
+    steps: int
+
+
 def distillation_loss(
     network: Callable[[PyTree, Array, Array], Array],
-    teacher: Denoiser,
+    teacher: Teacher,
     condition: PyTree,
     y_0: Images,
     key: Key[Array, ""],
     schedule: NoiseSchedule,
-    teacher_steps: int,
     *,
     predict: Prediction = "epsilon",
     norm: Norm = "l2",
 ) -> Float[Array, " b"]:
-    """How far one step of `network` is from `teacher_steps` DDIM steps of the teacher, the loss of each image.
+    """How far one step of `network` is from `teacher.steps` DDIM steps of the teacher, each image.
 
-    Progressive distillation (Salimans & Ho 2022, algorithm 2; there teacher_steps = 2). `schedule`
+    Progressive distillation (Salimans & Ho 2022, algorithm 2; there teacher.steps = 2). `schedule`
     holds the few levels the student visits; t is drawn from them, for each image. With the angle
     phi, cos phi = √gamma, the teacher goes from phi to that of the level before, phi', in equal
     parts of the angle, and arrives at y'. The student is to say the y_0 from which a single DDIM
     step leads there:
 
-        cos phi' y_0 + sin phi' (y_t - cos phi y_0) / sin phi = y'   ⇔   y_0 = (sin phi y' - sin phi' y_t) / sin(phi - phi')
+        cos phi' y_0 + sin phi' (y_t - cos phi y_0) / sin phi = y'
+        ⇔   y_0 = (sin phi y' - sin phi' y_t) / sin(phi - phi')
     """
     t_key, epsilon_key = jax.random.split(key)
     angles = schedule.angle
@@ -74,12 +86,12 @@ def distillation_loss(
 
     def teach(step: Array, y: Array) -> Array:
         before, after = (
-            jnp.square(jnp.cos(phi + (phi_end - phi) * (step + i) / teacher_steps)) for i in (0, 1)
+            jnp.square(jnp.cos(phi + (phi_end - phi) * (step + i) / teacher.steps)) for i in (0, 1)
         )
-        guess = teacher(condition, y, before)
+        guess = teacher.denoise(condition, y, before)
         return q_sample(guess, after, epsilon_from_y_0(guess, y, before))
 
-    y_end = jax.lax.fori_loop(0, teacher_steps, teach, y_t)
+    y_end = jax.lax.fori_loop(0, teacher.steps, teach, y_t)
     arrive, start, end = (
         per_image(sine, y_t) for sine in (jnp.sin(phi - phi_end), jnp.sin(phi), jnp.sin(phi_end))
     )

@@ -1,10 +1,12 @@
 """The forward process and its algebra, as pure functions of arrays.
 
-    (1) q(y_t | y_0) = N(√gamma_t · y_0, (1 - gamma_t) I)                                   paper, section 2.1
-    (2) q(y_{t-1} | y_0, y_t) = N(mu, sigma² I), with                                        paper, section 2.1
-        mu      = √gamma_{t-1} (1 - alpha_t) / (1 - gamma_t) · y_0 + √alpha_t (1 - gamma_{t-1}) / (1 - gamma_t) · y_t
+    (1) q(y_t | y_0) = N(√gamma_t · y_0, (1 - gamma_t) I)                       paper, section 2.1
+    (2) q(y_{t-1} | y_0, y_t) = N(mu, sigma² I), with                           paper, section 2.1
+        mu      = √gamma_{t-1} (1 - alpha_t) / (1 - gamma_t) · y_0
+                + √alpha_t (1 - gamma_{t-1}) / (1 - gamma_t) · y_t
         sigma²  = (1 - gamma_{t-1}) (1 - alpha_t) / (1 - gamma_t)
-    (3) y_t = √gamma · y_0 + √(1 - gamma) · epsilon,   v = √gamma · epsilon - √(1 - gamma) · y_0   (Salimans & Ho 2022, app. D)
+    (3) y_t = √gamma · y_0 + √(1 - gamma) · epsilon
+        v   = √gamma · epsilon - √(1 - gamma) · y_0                 Salimans & Ho 2022, appendix D
 
 Images have shape (b, h, w, c); a level has shape (b,), gamma in (0, 1].
 """
@@ -35,9 +37,9 @@ def q_sample(y_0: Images, gamma: Levels, epsilon: Images) -> Images:
 def q_posterior(
     y_0: Images, y_t: Images, schedule: NoiseSchedule, t: int | Array
 ) -> tuple[Images, Float[Array, ""]]:
-    """Mean, of the images' shape, and variance, of q(y_{t-1} | y_0, y_t), eq. (2); t in 1 ...
+    """Mean, of the images' shape, and variance of q(y_{t-1} | y_0, y_t), eq. (2).
 
-    T for the whole batch.
+    The step t, 1 to T, is the same for the whole batch.
     """
     gamma_before, one_minus_before = schedule.gamma[t - 1], schedule.one_minus_gamma[t - 1]
     alpha, beta, one_minus_gamma = schedule.alpha[t], schedule.beta[t], schedule.one_minus_gamma[t]
@@ -49,7 +51,7 @@ def q_posterior(
 
 
 def target(predict: Prediction, y_0: Images, gamma: Levels, epsilon: Images) -> Images:
-    """What a network that predicts `predict` should say for these y_0, gamma and epsilon."""
+    """The right output, for y_0, gamma and epsilon, of a network that predicts `predict`."""
     signal, noise = _roots(gamma, y_0)
     return {"epsilon": epsilon, "y_0": y_0, "v": signal * epsilon - noise * y_0}[predict]
 
@@ -57,10 +59,11 @@ def target(predict: Prediction, y_0: Images, gamma: Levels, epsilon: Images) -> 
 def to_y_0_and_epsilon(
     predict: Prediction, output: Images, y_t: Images, gamma: Levels
 ) -> tuple[Images, Images]:
-    """The network's output as (y_0, epsilon), by eq. (3).
+    """The (y_0, epsilon) that the output of a network stands for, by eq. (3).
 
-    Dividing by √gamma multiplies an error of epsilon at the start of a chain (150 times at gamma =
-    4e-5), so "epsilon" is the least forgiving choice for a small network; "v" divides by nothing.
+    With "epsilon", y_0 is divided by √gamma, which multiplies the network's error at the start of
+    sampling (150 times at gamma = 4e-5). So a small network does worst with it; with "v" nothing is
+    divided.
     """
     signal, noise = _roots(gamma, y_t)
     if predict == "epsilon":

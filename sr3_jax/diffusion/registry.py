@@ -1,9 +1,9 @@
 """The samplers by name.
 
-A new one is a function that makes `Steps`, in a file of its own, and its line here.
+To add one, write a function that makes its `Steps`, in a file of its own, and list it in SAMPLERS.
 
-`sample.sampler`, `sr3 upscale --sampler` and the web page follow by themselves; `sr3 search` tries
-the four below.
+`sample.sampler`, `sr3 upscale --sampler` and the web page find it by themselves; `sr3 search` tries
+only the four below.
 """
 
 from collections.abc import Callable
@@ -16,12 +16,12 @@ from sr3_jax.diffusion.schedules import NoiseSchedule
 class Sampler(NamedTuple):
     """How a sampler's table is made."""
 
-    # Of a schedule, sample.variance and sample.eta
+    # From a schedule, sample.variance and sample.eta
     table: Callable[[NoiseSchedule, Variance, float], Steps]
     evaluations_per_step: int = 1  # the last step, to where there is no noise, always takes one
 
     def steps(self, evaluations: int) -> int:
-        """The most steps that so many network evaluations are enough for."""
+        """How many steps can be taken in at most that many network evaluations."""
         return (evaluations + self.evaluations_per_step - 1) // self.evaluations_per_step
 
 

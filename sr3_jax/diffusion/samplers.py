@@ -5,13 +5,14 @@ and gamma, D' the estimate before, and z ~ N(0, I), one network evaluation takes
 
     (1)  keep · y + predicted · D + previous · D' + noise · z
 
-so a sampler is a table of four numbers a row, a row an evaluation, computed once in float64, and
-`sample` runs any table. Below, gamma and gamma' are the levels before and after a step from t to t
-- 1, and s = √((1 - gamma) / gamma) is the noise relative to the signal.
+So a sampler is a table with one row per evaluation, which holds these four numbers and the level.
+It is computed once, in float64, and `sample` runs any table. Below, gamma and gamma' are the levels
+before and after a step from t to t-1, and s = √((1 - gamma) / gamma) is the noise relative to the
+signal.
 
-`keys` holds one random key per image, and the noise of image i at a row depends on keys[i] and the
-row alone: batch size, position in the batch, padding and the number of devices never enter. Memory
-does not grow with the number of rows.
+`keys` holds one random key per image. The noise of image i at a row depends on keys[i] and the row
+alone, and not on batch size, position in the batch, padding or the number of devices. Memory does
+not grow with the number of rows.
 """
 
 from typing import Literal, NamedTuple, get_args
@@ -30,7 +31,10 @@ Table = np.ndarray | Array
 
 
 class Steps(NamedTuple):
-    """The table of one sampler, eq. (1): float32 arrays of shape (evaluations,), noisiest level first. A pytree."""
+    """The table of a sampler, eq. (1): float32 arrays of shape (evaluations,), a pytree.
+
+    The noisiest level comes first.
+    """
 
     gamma: Table  # the level of y, told to the network
     keep: Table
@@ -40,12 +44,12 @@ class Steps(NamedTuple):
 
     @property
     def evaluations(self) -> int:
-        """How often the network is asked."""
+        """The number of network evaluations."""
         return self.gamma.shape[0]
 
 
 class _Levels(NamedTuple):
-    """A schedule's tables for steps t = T ... 1 in float64; `_next` is that of t - 1."""
+    """A schedule's tables for the steps t = T ... 1, in float64; `_next` is the value at t-1."""
 
     gamma: np.ndarray
     gamma_next: np.ndarray
@@ -67,12 +71,18 @@ def _table(*columns: Table) -> Steps:
 def ancestral(schedule: NoiseSchedule, variance: Variance = "beta") -> Steps:
     """Algorithm 2 of the paper (section 2.3).
 
-    y_{t-1} = (y_t - (1 - alpha_t) / √(1 - gamma_t) · epsilon) / √alpha_t + √variance · z,   z = 0 at t = 1.
+    y_{t-1} = (y_t - (1 - alpha_t) / √(1 - gamma_t) · epsilon) / √alpha_t + √variance · z,
+    z = 0 at t = 1.
 
     The fraction is the mean of the posterior q(y_{t-1} | y_0, y_t) at the predicted y_0 (section
-    2.3), which is how it stands here: the same number, and a y_0 that was clipped is respected.
-    variance = "beta" is the paper's, 1 - alpha_t, right when y_0 is itself N(0, I); "posterior" is
-    that of q, right when y_0 is known. With few steps "beta" leaves visible grain.
+    2.3). It is computed in that form here: the number is the same, but a y_0 that was clipped is
+    taken into account.
+
+    Args:
+      schedule: the levels.
+      variance: "beta" is the paper's, 1 - alpha_t, which is right if y_0 is itself N(0, I);
+        "posterior" is that of q, which is right if y_0 is known. With few steps "beta" leaves
+        visible grain.
     """
     c = _levels(schedule)
     keep = np.sqrt(c.alpha) * c.one_minus_next / c.one_minus
@@ -83,14 +93,15 @@ def ancestral(schedule: NoiseSchedule, variance: Variance = "beta") -> Steps:
 
 
 def ddim(schedule: NoiseSchedule, eta: float = 0.0) -> Steps:
-    """Denoising diffusion implicit models (Song et al. 2021, eq. 12). First order.
+    """Denoising diffusion implicit models (Song et al. 2021, eq. 12), of first order.
 
-    y_{t-1} = √gamma' D + √(1 - gamma' - sigma²) epsilon + sigma z,   sigma² = eta² (1 - gamma') / (1 - gamma) · beta_t.
+    y_{t-1} = √gamma' D + √(1 - gamma' - sigma²) epsilon + sigma z,
+    sigma² = eta² (1 - gamma') / (1 - gamma) · beta_t.
 
     eta = 0 is deterministic; eta = 1 is `ancestral` with the posterior's variance.
     """
     c = _levels(schedule)
-    # 1 - gamma' - sigma², without its cancellation
+    # √(1 - gamma' - sigma²), in a form that loses no digits in a difference
     direction = np.sqrt(
         c.one_minus_next * ((1 - eta**2) + eta**2 * c.alpha * c.one_minus_next / c.one_minus)
     )
@@ -101,11 +112,12 @@ def ddim(schedule: NoiseSchedule, eta: float = 0.0) -> Steps:
 
 
 def dpm_solver(schedule: NoiseSchedule, eta: float = 0.0) -> Steps:
-    """DPM-Solver++(2M) (Lu et al. 2022, algorithm 2): `ddim` with D extrapolated along the log-SNR from the estimate before.
+    """DPM-Solver++(2M) (Lu et al. 2022, algorithm 2).
 
-    D + (D - D') / (2 r), r = h_before / h, h the steps in log(1 / s). Second order at eta = 0; eta
-    = 1 is its stochastic form, SDE-DPM-Solver++(2M). The first step has no D', and the last, whose
-    h is infinite, is plain.
+    It is `ddim` with D extrapolated along the log-SNR from the estimate before: D is replaced by
+    D + (D - D') / (2 r), r = h_before / h, h the steps in log(1 / s). It is of second order at
+    eta = 0; eta = 1 is its stochastic form, SDE-DPM-Solver++(2M). The first step, which has no D',
+    and the last, whose h is infinite, are plain steps of `ddim`.
     """
     c = _levels(schedule)
     base = ddim(schedule, eta)
@@ -120,11 +132,9 @@ def dpm_solver(schedule: NoiseSchedule, eta: float = 0.0) -> Steps:
 def heun(schedule: NoiseSchedule) -> Steps:
     """Heun's method on the probability flow (Karras et al. 2022, algorithm 1, without noise).
 
-    Second order.
-
     Each step but the last is a `ddim` step, then a second evaluation where it ended, and a
-    correction by the trapezoidal rule in s: y + √gamma' · (s / s' - 1) / 2 · (D - D'). 2 T - 1
-    evaluations for T steps.
+    correction by the trapezoidal rule in s: y + √gamma' · (s / s' - 1) / 2 · (D - D'). It is of
+    second order, and takes 2 T - 1 evaluations for T steps.
     """
     c = _levels(schedule)
     base = ddim(schedule)
@@ -145,7 +155,7 @@ def heun(schedule: NoiseSchedule) -> Steps:
 
 
 def noise_like(images: Images, keys: Keys, t: int | Array) -> Images:
-    """Standard normal noise of the images' shape, image i's from fold_in(keys[i], t)."""
+    """Standard normal noise of the images' shape; that of image i is made from keys[i] and t."""
     return jax.vmap(
         lambda key: jax.random.normal(jax.random.fold_in(key, t), images.shape[1:], images.dtype)
     )(keys)
@@ -154,9 +164,20 @@ def noise_like(images: Images, keys: Keys, t: int | Array) -> Images:
 def sample(
     denoise: Denoiser, condition: PyTree, keys: Keys, steps: Steps, *, shape: tuple[int, ...]
 ) -> Images:
-    """Draws y_T ~ N(0, I), of shape (b, h, w, c), and applies eq. (1) row by row; pure, for `jit`.
+    """Draws y_T ~ N(0, I) and applies eq. (1) row by row; a pure function, for `jit`.
 
-    Noise is numbered by the evaluations that are left, y_T's by one more than there are.
+    The noise of a row is numbered by the evaluations that are left, and that of y_T by one more
+    than there are.
+
+    Args:
+      denoise: the network.
+      condition: its first argument.
+      keys: one random key per image.
+      steps: the sampler's table.
+      shape: of the images, (b, h, w, c).
+
+    Returns:
+      y_0 of each image.
     """
     count = steps.evaluations
     quiet = isinstance(steps.noise, np.ndarray) and not steps.noise.any()

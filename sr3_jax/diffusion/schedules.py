@@ -1,11 +1,13 @@
 """Noise schedules: tables of gamma, and the training distribution p(gamma).
 
 Symbols (Saharia et al. 2021, section 2.1):
-    alpha_t = 1 - beta_t,   gamma_t = alpha_1 · ... · alpha_t,   gamma_0 = 1,   log-SNR lambda_t = log(gamma_t / (1 - gamma_t)).
+    alpha_t = 1 - beta_t,   gamma_t = alpha_1 · ... · alpha_t,   gamma_0 = 1,
+    log-SNR lambda_t = log(gamma_t / (1 - gamma_t)).
 Tables have T + 1 entries, t = 0 (clean) to t = T (nearly pure noise).
 
-In float32 none of gamma, 1 - gamma, alpha and beta can be had from another without losing digits (1
-- alpha alone is off by up to 1.3 %), so each is computed in float64 from log gamma and cast once.
+In float32 none of gamma, 1 - gamma, alpha and beta can be computed from another without losing
+digits (computed as 1 - alpha, beta is off by up to 1.3 %). So each is computed in float64 from log
+gamma, and converted once.
 """
 
 from typing import NamedTuple
@@ -15,8 +17,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Key
 
-# Linear beta from 1e-6 to 0.01 in 2000 steps: not in the SR3 paper; stated by the same team's next
-# one (Palette, section 4).
+# Linear beta from 1e-6 to 0.01 in 2000 steps is not stated in the SR3 paper, but in the same team's
+# next one (Palette, section 4).
 TRAINING_STEPS = 2000
 
 
@@ -26,7 +28,7 @@ class NoiseSchedule(NamedTuple):
     All have shape (T + 1,), float32.
     """
 
-    gamma: jax.Array  # prod of alpha; falls from 1
+    gamma: jax.Array  # the product of all alpha up to t; falls from 1
     one_minus_gamma: jax.Array  # the variance of the noise in y_t
     alpha: jax.Array  # alpha_0 = 1
     beta: jax.Array  # 1 - alpha; beta_0 = 0
@@ -51,7 +53,8 @@ def from_log_gamma(log_gamma: np.ndarray) -> NoiseSchedule:
     log_alpha = np.diff(log_gamma, prepend=0.0)
     if len(log_gamma) < 2 or not np.all(np.isfinite(log_gamma)) or not np.all(log_alpha[1:] < 0):
         raise ValueError(
-            "a noise schedule needs at least one step and a gamma that falls strictly from 1 at every step"
+            "a noise schedule needs at least one step and a gamma that falls strictly from 1 "
+            "at every step"
         )
     tables = np.exp(log_gamma), -np.expm1(log_gamma), np.exp(log_alpha), -np.expm1(log_alpha)
     with jax.ensure_compile_time_eval():  # constants, also when asked for inside a jitted function
@@ -60,7 +63,7 @@ def from_log_gamma(log_gamma: np.ndarray) -> NoiseSchedule:
 
 def from_gamma(gamma: np.ndarray) -> NoiseSchedule:
     """The schedule that visits the levels `gamma`, float64 of shape (T,), cleanest first."""
-    with np.errstate(all="ignore"):  # what is not a schedule is refused below
+    with np.errstate(all="ignore"):  # `from_log_gamma` refuses what is not a schedule
         return from_log_gamma(np.log(np.asarray(gamma, np.float64)))
 
 
@@ -75,11 +78,11 @@ def linear(
 def linear_to(steps: int, gamma_end: float, beta_start: float = 1e-4) -> NoiseSchedule:
     """Beta linear in t from `beta_start`, its end chosen such that gamma_T = gamma_end.
 
-    Sampling must end where training ended: below that gamma the network was never trained, above it
-    y_T is not yet noise. The end is found by bisection: log gamma_T falls monotonically in
-    beta_end.
+    Sampling must use the same gamma_T as training: at a lower gamma the network was never trained,
+    and at a higher one y_T is not yet pure noise. The end of beta is found by bisection, since log
+    gamma_T falls monotonically in beta_end.
 
-    Raises ValueError when `steps` of at least beta_start already pass gamma_end.
+    Raises ValueError if there is no such end, as with too many steps of beta_start or more.
     """
     if not 0 < gamma_end < 1 or steps * np.log1p(-beta_start) <= np.log(gamma_end):
         raise ValueError(
@@ -100,11 +103,12 @@ def linear_to(steps: int, gamma_end: float, beta_start: float = 1e-4) -> NoiseSc
 
 
 def cosine(steps: int, log_snr_start: float = 10.0, log_snr_end: float = -10.0) -> NoiseSchedule:
-    """Gamma = cos²(phi), the angle equally spaced between the levels lambda_1 = log_snr_start and lambda_T = log_snr_end.
+    """Gamma = cos²(phi), with the angle phi equally spaced.
 
-    Nichol & Dhariwal's cosine (2021, section 3.2), its ends cut at given log-SNRs instead of by an
-    offset and a largest beta (Ho & Salimans 2022, section 2). Spends most steps near lambda = 0,
-    where most of an image is decided.
+    It goes from the level lambda_1 = log_snr_start to lambda_T = log_snr_end. This is the cosine
+    schedule of Nichol & Dhariwal (2021, section 3.2), with its ends cut at given log-SNRs instead
+    of by an offset and a largest beta (Ho & Salimans 2022, section 2). It has most of its steps
+    near lambda = 0, where most of an image is decided.
     """
     start, end = (np.arctan(np.exp(-level / 2)) for level in (log_snr_start, log_snr_end))
     return from_log_gamma(
@@ -115,12 +119,14 @@ def cosine(steps: int, log_snr_start: float = 10.0, log_snr_end: float = -10.0) 
 def log_snr(
     steps: int, log_snr_start: float = 10.0, log_snr_end: float = -10.0, rho: float = 0.0
 ) -> NoiseSchedule:
-    """Levels from lambda_1 = log_snr_start down to lambda_T = log_snr_end, equally spaced in the log-SNR.
+    """Levels equally spaced in the log-SNR, from log_snr_start at t = 1 to log_snr_end at t = T.
 
-    With rho > 0 they are equally spaced in s^(1/rho), s = √((1 - gamma) / gamma) (Karras et al.
-    2022, eq. 5; there 7): the smaller, the more of them in the noise; 0 stands for its limit,
-    infinity. One step goes straight to lambda_T. Good for few steps: each removes about the same
-    factor of noise.
+    Good for few steps, as each divides the noise by about the same factor. A single step goes
+    straight to log_snr_end.
+
+    With rho > 0 the levels are equally spaced in s^(1/rho), s = √((1 - gamma) / gamma) (Karras et
+    al. 2022, eq. 5, where rho is 7). The smaller rho is, the more of the levels are noisy ones. In
+    the limit of infinite rho they are equally spaced in the log-SNR; rho = 0 stands for that limit.
     """
     levels = np.linspace(log_snr_start, log_snr_end, steps)
     if rho:
@@ -137,7 +143,7 @@ def log_snr(
 
 
 def respaced(schedule: NoiseSchedule, steps: int) -> NoiseSchedule:
-    """`steps` of the levels of `schedule`, equally spaced in t, the last one always kept."""
+    """`steps` of the levels of `schedule`, equally spaced in t; the last is always among them."""
     if not 1 <= steps <= schedule.steps:
         raise ValueError(f"cannot take {steps} steps from a schedule of {schedule.steps}")
     t = np.round(np.linspace(0, schedule.steps, steps + 1)).astype(int)[1:]
@@ -151,14 +157,14 @@ def respaced(schedule: NoiseSchedule, steps: int) -> NoiseSchedule:
 def sample_gamma(
     key: Key[Array, ""], schedule: NoiseSchedule, batch: int
 ) -> Float[Array, " batch"]:
-    """Draws from p(gamma) = sum_t U(gamma_{t-1}, gamma_t) / T, independently *per image* (paper, section 2.4).
+    """Draws a gamma for each image from p(gamma) = sum_t U(gamma_{t-1}, gamma_t) / T.
 
-    t is uniform in 1 ... T, then gamma is uniform between its two neighbours. Drawing one t for a
-    whole batch, as a well-known port does, has the same mean but a much larger variance of the
-    gradient.
+    As in the paper, section 2.4: t is uniform in 1 ... T, then gamma is uniform between gamma_{t-1}
+    and gamma_t. Every image has a t of its own. One t for the whole batch, as a well-known port has
+    it, gives the same mean of the gradient, but a much larger variance.
 
-    float32 is enough: 1 - gamma is exact for gamma >= 1/2, so the noise added always fits the level
-    told to the network.
+    float32 is enough: 1 - gamma is exact for gamma >= 1/2, so the noise that is added always fits
+    the level that the network is told.
     """
     t_key, u_key = jax.random.split(key)
     t = jax.random.randint(t_key, (batch,), 1, schedule.steps + 1)

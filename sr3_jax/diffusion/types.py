@@ -1,6 +1,6 @@
-"""The shapes that the diffusion core speaks of.
+"""The types of arrays in the diffusion core.
 
-Images are NHWC, float32, in [-1, 1] (or in the space of residuals, of about the same size).
+Images are NHWC, float32, in [-1, 1]; residuals have about the same range.
 """
 
 from collections.abc import Callable

@@ -1,1 +1,1 @@
-"""Measuring: protocols, what is compared, and the report."""
+"""Measures methods on image sets: protocols, what is compared, how, and the report."""

@@ -1,4 +1,7 @@
-"""What is measured: anything that makes HR images from LR images, each under the names of its rows in the table."""
+"""What is measured: methods that make HR images from LR images, called contenders.
+
+Each contender has one or more rows in the table of results, and gives its images by row.
+"""
 
 import zlib
 from collections.abc import Mapping, Sequence
@@ -20,11 +23,17 @@ from sr3_jax.inference.sampling import Sampling
 from sr3_jax.inference.upscaler import Upscaler
 from sr3_jax.tasks import operations
 
-Batch = UInt8[np.ndarray, "n _h _w _c"]  # sizes vary within a function
+# The underscores: sizes and channels may differ between the arrays of one function
+Batch = UInt8[np.ndarray, "n _h _w _c"]
 
 
 class Made(NamedTuple):
-    """HR images by row; and, of rows that are drawn at random, all the samples, (s, n, h, w, c)."""
+    """What a contender makes of a batch of LR images.
+
+    Attributes:
+      images: uint8 HR images, (n, h, w, c), by row.
+      samples: All samples, (s, n, h, w, c), of each row for which several were drawn.
+    """
 
     images: dict[str, np.ndarray]
     samples: dict[str, np.ndarray] = {}  # noqa: RUF012 (a NamedTuple's default)
@@ -32,27 +41,44 @@ class Made(NamedTuple):
 
 @runtime_checkable
 class Contender(Protocol):
-    """Anything that enlarges; `about` says what it is, in results.json and to a run that goes on."""
+    """A method that makes HR images from LR images.
+
+    `about` describes it in results.json. A run that was stopped is continued only if it is the same
+    as before.
+    """
 
     about: dict[str, Any]
 
     @property
     def rows(self) -> Sequence[str]:
-        """Its rows in the table."""
+        """The names of its rows in the table."""
         ...
 
     def make(self, lr: Batch, ids: Sequence[str], size: tuple[int, int]) -> Made:
-        """HR images of `size` (height, width) from LR images; what belongs to an id does not depend on the others."""
+        """Makes HR images from LR images of one size.
+
+        What is made for one id does not depend on the other images of the batch.
+
+        Args:
+          lr: The LR images.
+          ids: The id of each image.
+          size: (height, width) of the HR images.
+        """
         ...
 
 
 class Resampled:
-    """Bicubic, or the nearest pixel: the baselines that know nothing."""
+    """A baseline without a network: plain interpolation.
+
+    Args:
+      kind: "bicubic" or "nearest" (the nearest pixel), which is also the name of its row.
+    """
 
     def __init__(self, kind: str):
         self.about, self.rows, self._kind = {"kind": kind}, [kind], kind
 
     def make(self, lr: Batch, ids: Sequence[str], size: tuple[int, int]) -> Made:
+        """The LR images, interpolated to `size`."""
         if self._kind == "bicubic":
             large = operations.resize(operations.to_float(jnp.asarray(lr)), *size)
             return Made({"bicubic": np.asarray(operations.to_uint8(large))})
@@ -64,12 +90,21 @@ class Resampled:
 
 
 class Network:
-    """A checkpoint: one row for one sample, another for the mean if there are several; of a regression one row.
+    """A checkpoint's network.
 
-    `steps` network evaluations replace the checkpoint's own number. With `match_input` results are
-    corrected to agree with their input; otherwise they are raw, whatever the checkpoint's default.
-    `within` is the LR size to which images are first resized, for a protocol whose sizes are not
-    the network's.
+    It has a row for one sample and, if several samples are drawn, another for their mean. A
+    regression network draws nothing at random and has one row.
+
+    Args:
+      checkpoint: The network.
+      name: The name of its row.
+      samples: How many samples of each image are drawn.
+      steps: The number of network evaluations, instead of the checkpoint's own.
+      seed: The seed of all samples.
+      match_input: Whether results are corrected to agree with their input. If not they are raw,
+        whatever the checkpoint's default.
+      within: The side to which the LR images are first resized, for a protocol whose sizes are not
+        the network's.
     """
 
     def __init__(
@@ -91,14 +126,17 @@ class Network:
             match_input,
             within,
         )
-        table = self.upscaler.engine.table(self._sampling)  # raises here for steps that cannot be
+        # Raises UserError already here if the network cannot do with that many steps
+        table = self.upscaler.engine.table(self._sampling)
         self.about: dict[str, Any] = {
             "checkpoint": Path(checkpoint.name).name,
             "objective": checkpoint.config.objective,
             "step": checkpoint.step,
             "parameters": fingerprint(checkpoint),
             "evaluations": table.evaluations,
-            "schedule": f"{zlib.crc32(b''.join(np.asarray(column).tobytes() for column in table)):08x}",
+            "schedule": (
+                f"{zlib.crc32(b''.join(np.asarray(column).tobytes() for column in table)):08x}"
+            ),
             "match_input": match_input,
         }
         if self.random:
@@ -106,9 +144,11 @@ class Network:
 
     @property
     def rows(self) -> Sequence[str]:
+        """The row of the first sample, and that of the mean if there are several samples."""
         return [self.name] + ([f"{self.name}, mean of {self.samples}"] if self.samples > 1 else [])
 
     def make(self, lr: Batch, ids: Sequence[str], size: tuple[int, int]) -> Made:
+        """Draws all samples of each image; raises UserError if the network cannot make `size`."""
         drawn = [self.draw(lr, ids, size, i) for i in range(self.samples)]
         if self.samples == 1:
             return Made({self.name: to_uint8(drawn[0])})
@@ -116,14 +156,19 @@ class Network:
         return Made(dict(zip(self.rows, (samples[0], mean), strict=True)), {self.name: samples})
 
     def draw(self, lr: Batch, ids: Sequence[str], size: tuple[int, int], sample: int) -> np.ndarray:
-        """Sample number `sample` of each image, float in [-1, 1]."""
+        """Sample number `sample` of each image, float in [-1, 1].
+
+        Raises:
+          UserError: The network's scale does not lead from the LR images to `size`.
+        """
         upscaler, inputs = self.upscaler, np.asarray(lr, np.float32) / 127.5 - 1
         if self._within:
             inputs = np.stack([tiling.resize(one, self._within, self._within) for one in inputs])
         height, width = (side * upscaler.scale for side in inputs.shape[1:3])
         if not self._within and (height, width) != size:
             raise UserError(
-                f"{self.name} makes images {upscaler.scale} times larger, {lr.shape[2]}×{lr.shape[1]} to {width}×{height}; "
+                f"{self.name} makes images {upscaler.scale} times larger, "
+                f"{lr.shape[2]}×{lr.shape[1]} to {width}×{height}; "
                 f"{size[1]}×{size[0]} is wanted here"
             )
         own = inputs.shape[1:] == (upscaler.lr_size, upscaler.lr_size, upscaler.channels)
@@ -150,7 +195,12 @@ class Network:
 
 
 class Folder:
-    """Images that some method has made, as files named by their id."""
+    """Images that some method, not necessarily ours, has made and written to files.
+
+    Args:
+      name: The name of its row.
+      files: The file of each image by the image's id.
+    """
 
     def __init__(self, name: str, files: Mapping[str, Path]):
         self.about, self.rows, self._files = (
@@ -162,6 +212,11 @@ class Folder:
     def make(
         self, lr: Batch | None, ids: Sequence[str], size: tuple[int, int], channels: int = 3
     ) -> Made:
+        """Reads the images of `ids`, in the channels of `lr`, or `channels` if it is None.
+
+        Raises:
+          UserError: An image is not of `size`.
+        """
         channels = channels if lr is None else lr.shape[-1]
         found = []
         for id in ids:
@@ -176,12 +231,12 @@ class Folder:
 
 
 def to_uint8(images: np.ndarray | jax.Array) -> np.ndarray:
-    """[-1, 1] to uint8, on the host."""
+    """Images in [-1, 1] as uint8 images, in the host's memory."""
     return np.asarray(operations.to_uint8(jnp.asarray(images)))
 
 
 def fingerprint(checkpoint: Checkpoint) -> str:
-    """A few digits that are those of these parameters alone."""
+    """Eight hexadecimal digits (CRC-32) by which to tell one network's parameters from others."""
     code = 0
     for leaf in jax.tree.leaves(checkpoint.params):
         code = zlib.crc32(np.ascontiguousarray(leaf).tobytes(), code)

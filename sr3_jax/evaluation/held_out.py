@@ -1,4 +1,7 @@
-"""The held-out split, whole in memory: PSNR, SSIM and consistency during training, and what a search of schedules judges by."""
+"""The held-out images, all in memory.
+
+Training measures PSNR, SSIM and consistency on them, and a search of noise levels judges by them.
+"""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -24,7 +27,10 @@ from sr3_jax.tasks.task import Given, Task
 
 
 class HeldOut(NamedTuple):
-    """Images that no network was trained on, this process's share; their LR versions are as 8-bit files would hold them."""
+    """Images that no network was trained on: this process's share of them.
+
+    The LR images are rounded to 8 bits, as files would hold them.
+    """
 
     hr: UInt8[np.ndarray, "n h h c"]
     lr: UInt8[np.ndarray, "n l l c"]
@@ -36,21 +42,24 @@ class HeldOut(NamedTuple):
 
     @property
     def bicubic(self) -> UInt8[np.ndarray, "n h h c"]:
-        """The baseline: LR enlarged by bicubic, rounded."""
+        """The baseline: LR images enlarged by bicubic, rounded to 8 bits."""
         return to_uint8(
             operations.resize(operations.to_float(jnp.asarray(self.lr)), *self.hr.shape[1:3])
         )
 
     def mean(self, values: np.ndarray) -> float:
-        """The mean over the whole split of one value an image."""
+        """The mean over the whole split, from one value for each of this process's images."""
         return float(parallel.combine(values, self.rows, self.total).mean())
 
     def shown(self, count: int) -> Int[np.ndarray, " k"]:
-        """Which of this process's images are among `count` spread over the whole split."""
+        """Which of this process's images are among `count` spread evenly over the whole split."""
         return np.flatnonzero(np.isin(self.rows, self._spread(count)))
 
     def collect(self, images: np.ndarray, count: int) -> np.ndarray:
-        """The `count` images shown, in order, from this process's `images` of them."""
+        """The `count` images that are shown, in order, gathered from all processes.
+
+        `images` are this process's part of them, those that `shown` tells.
+        """
         spread = self._spread(count)
         return parallel.combine(
             images, np.searchsorted(spread, self.rows[self.shown(count)]), len(spread)
@@ -61,13 +70,20 @@ class HeldOut(NamedTuple):
 
 
 def load(config: ConfigDict, limit: int = 0, split: str = "eval") -> HeldOut:
-    """`limit` of the config's held-out images (0: all of them), as its task gives them to the network; raises UserError.
+    """The config's held-out images, and what its task gives the network of them.
 
-    `split` is "eval", or "validation" for what choices are made by (data.sources.open_source).
+    Args:
+      config: The config, whose data and task these are.
+      limit: How many images; 0: all of them.
+      split: "eval", or "validation" for images to make choices by (see data.sources.open_source).
+
+    Raises:
+      UserError: The images are smaller than the window of SSIM, or cannot be read.
     """
     if config.data.hr_size < 11:
         raise UserError(
-            f"data.hr_size = {config.data.hr_size} must be at least 11 to be evaluated: that is the window of SSIM"
+            f"data.hr_size = {config.data.hr_size} must be at least 11 to be evaluated: that is "
+            "the window of SSIM"
         )
     data = load_evaluation(open_source(config, split), config, limit)
     given = _corrupted(build_task(config), data.images, data.ids)
@@ -84,7 +100,10 @@ def load(config: ConfigDict, limit: int = 0, split: str = "eval") -> HeldOut:
 
 
 def _corrupted(task: Task, images: np.ndarray, ids: np.ndarray) -> Given:
-    """What the network is given of each image: what is random in it depends on the image's id alone."""
+    """What the network is given of each image.
+
+    What is drawn at random in it depends on the image's id alone.
+    """
     hr = operations.to_float(jnp.asarray(images))
     if not task.signals or not len(images):
         return task.corrupt(hr)
@@ -104,13 +123,16 @@ def mean_scores(images: np.ndarray, held_out: HeldOut) -> dict[str, float]:
 
 
 def during_training(config: ConfigDict) -> Callable[[PyTree], tuple[dict[str, float], np.ndarray]]:
-    """The function that training calls with its EMA parameters: held-out metrics, and a grid of pictures."""
+    """The function by which training evaluates its EMA parameters.
+
+    It returns the means of the metrics over the held-out images, and a grid of pictures.
+    """
     held_out, count = load(config, config.train.evaluate_images), config.train.sample_images
     empty = Checkpoint(config, {}, 0, "training")
     upscaler = Upscaler(empty, batch_size=max(1, min(16, len(held_out.ids))))
 
     def evaluate(params: PyTree) -> tuple[dict[str, float], np.ndarray]:
-        upscaler.set_params(params)  # same shapes: no compilation but the first
+        upscaler.set_params(params)  # the shapes stay the same, so only the first call compiles
         sr, shown = (
             to_uint8(upscaler.batch(held_out.lr, held_out.ids, signals=held_out.signals)),
             held_out.shown(count),

@@ -24,12 +24,15 @@ from sr3_jax.images import arrays, pairs
 from sr3_jax.tasks import build_task
 from sr3_jax.tasks.operations import to_float
 
-CHUNK = 16  # images measured at a time, and lost by a kill
+CHUNK = 16  # images measured at a time; a run that is killed loses the work on so many
 
 
 @dataclass
 class Split:
-    """Images of a source, cut and degraded as a config says."""
+    """Images of a data source, cut and degraded as a config says.
+
+    `places` are the numbers of the images in the source. The other fields are those of `Data`.
+    """
 
     config: ConfigDict
     source: Source
@@ -57,15 +60,17 @@ class Split:
         self.scale = data.hr_size // data.lr_size
 
     def chunks(self) -> list[list[int]]:
+        """The places of all images, in chunks."""
         return [self.places[start : start + CHUNK] for start in range(0, len(self.places), CHUNK)]
 
     def id_of(self, place: int) -> str:
-        """The id of an image, without reading it where that can be had."""
+        """The id of an image, without reading the image where that is possible."""
         return (
             self.source.names[place] if isinstance(self.source, Folder) else self.source[place].id
         )
 
     def load(self, places: Sequence[int]) -> Images:
+        """Reads images and makes their LR versions; those that cannot be read are `dropped`."""
         hr, ids, notes, dropped = [], list[str](), list[tuple[str, ...]](), list[str]()
         for place in places:
             try:
@@ -84,7 +89,18 @@ class Split:
 
 
 class Pairs:
-    """References, and LR images if there are any, of whatever sizes, matched by their stems."""
+    """Folders of files that belong together by their stems: references, methods' and LR images.
+
+    The references may be of different sizes.
+
+    Args:
+      reference: The folder of the references.
+      lr: The folder of the LR images, if there are any.
+      methods: The folder of each method's images by the method's name.
+
+    Raises:
+      UserError: A folder lacks an image or has one too many, or the sizes do not go together.
+    """
 
     scale = 1
 
@@ -104,7 +120,11 @@ class Pairs:
         self.about |= {name: pairs.fingerprint(files) for name, files in self._files.items()}
 
     def _size(self, stem: str) -> tuple[int, ...]:
-        """Raises UserError where sizes differ."""
+        """(width, height) of a reference, followed by those of its LR image if there is one.
+
+        Raises UserError if a method's image is of another size, the reference smaller than the
+        window of SSIM, or the LR image larger than the reference.
+        """
         reference = self._files["reference"][stem]
         width, height = arrays.read_size(reference)
         for files in self.methods.values():
@@ -121,6 +141,7 @@ class Pairs:
         return (width, height, *small)
 
     def chunks(self) -> list[list[int]]:
+        """The places of all images, in chunks of one size."""
         order = sorted(range(len(self.stems)), key=lambda i: (self._sizes[i], i))
         groups: dict[tuple[int, ...], list[int]] = {}
         for i in order:
@@ -132,6 +153,7 @@ class Pairs:
         ]
 
     def load(self, places: Sequence[int]) -> Images:
+        """Reads references and LR images, in RGB."""
         stems = [self.stems[i] for i in places]
         hr = np.stack([pairs.read_rgb(self._files["reference"][stem]) for stem in stems])
         lr = (
@@ -143,7 +165,16 @@ class Pairs:
 
 
 class Alone:
-    """Images without references, all of one size: those of a method, or LR images."""
+    """Images without references, all of one size: those of a method, or LR images.
+
+    Args:
+      folder: Where the images are.
+      scale: How many times larger contenders are to make them.
+      limit: How many of them are taken, spread evenly over all; 0: all.
+
+    Raises:
+      UserError: The images are of several sizes.
+    """
 
     def __init__(self, folder: Path, scale: int = 1, limit: int = 0):
         self.files = pairs.by_stem(folder)
@@ -158,32 +189,45 @@ class Alone:
         )
 
     def chunks(self) -> list[list[int]]:
+        """The places of all images, in chunks."""
         places = list(range(len(self._stems)))
         return [places[start : start + CHUNK] for start in range(0, len(places), CHUNK)]
 
     def load(self, places: Sequence[int]) -> Images:
+        """Reads images, in RGB, as LR images."""
         stems = [self._stems[i] for i in places]
         return Images(stems, None, np.stack([pairs.read_rgb(self.files[stem]) for stem in stems]))
 
 
 class Themselves:
-    """The images that are there, under a name."""
+    """A contender that returns the images it is given, as the row `name`."""
 
     def __init__(self, name: str):
         self.about, self.rows = {"images": name}, [name]
 
     def make(self, lr: np.ndarray, ids: Sequence[str], size: tuple[int, int]) -> contenders.Made:
+        """The images themselves."""
         return contenders.Made({self.rows[0]: lr})
 
 
 def spread(items: list[Any], limit: int) -> list[Any]:
-    """`limit` of them, evenly over all; 0: all."""
+    """`limit` of the items, spread evenly over all of them; 0: all."""
     count = min(limit, len(items)) if limit else len(items)
     return [items[i] for i in np.linspace(0, len(items), count, endpoint=False).astype(int)]
 
 
 def split(protocol: Protocol, config: ConfigDict | None, options: Options) -> Split:
-    """The protocol's images; `config` is that of the first checkpoint. Raises UserError."""
+    """The images of a protocol.
+
+    Args:
+      protocol: The protocol.
+      config: The config of the first checkpoint, if there is one; what the protocol does not say is
+        taken from it.
+      options: Where the images are, and how many are taken.
+
+    Raises:
+      UserError: The images cannot be read, or do not go together with the network or the protocol.
+    """
     task = config.copy_and_resolve_references() if config else config_lib.base()
     data = task.data
     if protocol.hr_size:
@@ -202,7 +246,8 @@ def split(protocol: Protocol, config: ConfigDict | None, options: Options) -> Sp
         data.max_bad_fraction = 1.0  # the paper leaves out what is too small, however much that is
     if data.hr_size < 11:
         raise UserError(
-            f"data.hr_size = {data.hr_size} must be at least 11 to be evaluated: that is the window of SSIM"
+            f"data.hr_size = {data.hr_size} must be at least 11 to be evaluated: that is the "
+            "window of SSIM"
         )
     source = open_source(task, "eval")
     places = list(range(len(source)))
@@ -214,7 +259,10 @@ def split(protocol: Protocol, config: ConfigDict | None, options: Options) -> Sp
 
 
 def _first(source: Source, count: int) -> list[int]:
-    """The first images by the names of their files, those counted that are there but too small."""
+    """The places of the first images in the order of their file names.
+
+    Images that were left out because they are too small are among the `count`.
+    """
     if not isinstance(source, Folder):
         return list(range(min(count, len(source))))
     place = {name: i for i, name in enumerate(source.names)}
@@ -225,7 +273,7 @@ def _first(source: Source, count: int) -> list[int]:
 
 
 def _of_each(ids: Sequence[str], count: int) -> list[int]:
-    """The places of `count` squares of each photograph, spread over it."""
+    """The places of at most `count` squares of each photograph, spread evenly over it."""
     photographs: dict[str, list[int]] = {}
     for place, id in enumerate(ids):
         photographs.setdefault(id.partition("#")[0], []).append(place)
@@ -233,7 +281,10 @@ def _of_each(ids: Sequence[str], count: int) -> list[int]:
 
 
 def _point_at(data: ConfigDict, place: str) -> None:
-    """Makes a folder, prepared images or a tfds set the held-out data; of prepared ones those that they hold out by name."""
+    """Makes `place` the held-out data: a folder, images that `sr3 prepare` wrote, or a TFDS set.
+
+    Of prepared images it takes those that they hold out by name, or all if they hold out none.
+    """
     if named := tfds_place(place):
         data.source, data.name = "tfds", named[0]
         data.eval_split = named[1] or data.eval_split

@@ -1,9 +1,9 @@
-"""Contenders and meters over a set of images, in chunks: a run that was killed goes on where it was.
+"""Measures contenders by meters on a set of images, chunk by chunk, so that a killed run can go on.
 
-Each chunk is a file below FOLDER/chunks, there as a whole or not at all: values by row, and the
-vectors (features of networks) that metrics of whole sets need. Processes share the chunks; FOLDER
-must be a place that all of them see. Memory is that of a chunk, and of the statistics, however many
-images there are.
+The results of a chunk are a file below FOLDER/chunks, which is there as a whole or not at all. It
+holds the values of each image by row, and the vectors (features of networks) that metrics of whole
+sets need. Several processes share the chunks, so all of them must see FOLDER. However many images
+there are, the memory needed is that of one chunk and of the statistics.
 """
 
 import json
@@ -26,23 +26,23 @@ HR = "HR"  # the row of the references themselves
 
 
 class Images(NamedTuple):
-    """Some images of one size, as they come from the data; `hr` or `lr` may be missing."""
+    """Some images of one size, as the data gives them; either `hr` or `lr` may be missing."""
 
     ids: list[str]
     hr: np.ndarray | None  # (n, h, w, c) uint8
     lr: np.ndarray | None
-    notes: Sequence[tuple[str, ...]] = ()  # what was converted when each was read
-    dropped: Sequence[str] = ()  # why others of the chunk are not there
+    notes: Sequence[tuple[str, ...]] = ()  # for each image, what was converted when it was read
+    dropped: Sequence[str] = ()  # for each image of the chunk that failed to load, why
 
     @property
     def given(self) -> np.ndarray:
-        """What contenders get: the LR images, or where there are none the images themselves."""
+        """What contenders get: the LR images, or the HR images if there are none."""
         found = self.lr if self.lr is not None else self.hr
         assert found is not None
         return found
 
     def size(self, scale: int) -> tuple[int, int]:
-        """(height, width) of what they are to make."""
+        """(height, width) of what contenders are to make: of the HR images, or else by `scale`."""
         return (
             self.hr.shape[1:3]
             if self.hr is not None
@@ -52,44 +52,59 @@ class Images(NamedTuple):
 
 @runtime_checkable
 class Data(Protocol):
-    """The images of a protocol. `about` names them: in results.json, and to a run that goes on."""
+    """The images of a protocol.
+
+    `about` describes them in results.json. A run that was stopped is continued only if it is the
+    same as before.
+    """
 
     about: dict[str, Any]
-    scale: int  # by which LR images that have no HR image are enlarged
+    scale: int  # how many times larger LR images without HR images are to become
 
     def chunks(self) -> list[list[int]]:
-        """The places of all images; those of a chunk have one size."""
+        """The places of all images, in chunks, each of images of one size."""
         ...
 
-    def load(self, places: Sequence[int]) -> Images: ...
+    def load(self, places: Sequence[int]) -> Images:
+        """Reads the images at some places."""
+        ...
 
 
 class Pictures(NamedTuple):
-    """What a metric sees: the images of one row, and what they belong to."""
+    """What a metric sees: the images of one row, with their HR and LR images."""
 
     images: np.ndarray  # (n, h, w, c) uint8
     hr: np.ndarray | None
     lr: np.ndarray | None
     ids: list[str]
-    samples: np.ndarray | None  # (s, n, h, w, c)
+    samples: np.ndarray | None  # (s, n, h, w, c), if several were drawn
 
 
 class Meter(NamedTuple):
-    """A family of metrics.
+    """A family of metrics that are computed together.
 
-    `each` gives a value an image, (n,), or a vector, (n, d), which is kept until `end` looks at
-    all.
+    Attributes:
+      name: The family's name.
+      each: By metric, one value for each image, (n,), or one vector, (n, d). Vectors are kept for
+        `end`.
+      end: Called once, when all images are measured; it adds the metrics of whole sets.
+      of_reference: Whether the references are measured too, in a row of their own.
+      about: What the numbers depend on, such as the network, for results.json.
     """
 
     name: str
     each: Callable[[Pictures], dict[str, np.ndarray]]
     end: Callable[["Collected"], None] | None = None
-    of_reference: bool = False  # the references have it as well, in a row of their own
+    of_reference: bool = False
     about: Mapping[str, Any] = {}
 
 
 class Collected:
-    """All that was measured: values by row, metric and image; vectors chunk by chunk."""
+    """All that was measured, read from the files of `count` chunks.
+
+    `per_image` holds the values of all images by row and metric, `whole` the values of whole sets.
+    Vectors are read chunk by chunk. `ids`, `notes` and `dropped` are those of `Images`.
+    """
 
     def __init__(self, folder: AnyPath, count: int):
         self._files = [_file(folder, number) for number in range(count)]
@@ -98,7 +113,7 @@ class Collected:
         self.dropped: list[str] = []
         self.rows: list[str] = []
         self.per_image: dict[str, dict[str, np.ndarray]] = {}
-        self.whole: dict[str, dict[str, float]] = {}  # values of a whole set, by row
+        self.whole: dict[str, dict[str, float]] = {}
         found: dict[str, dict[str, list[list[float]]]] = {}
         for file in self._files:
             chunk = json.loads(_part(file, "values").tobytes())
@@ -111,8 +126,7 @@ class Collected:
                 found.setdefault(row, {})
         self.rows = list(found)
         for row, values in found.items():
-            # a metric that could not be had of all images, such as LPIPS of the smallest, has no
-            # mean
+            # A metric that some images do not have (small ones have no LPIPS) is left out
             complete = {metric: np.concatenate(parts) for metric, parts in values.items()}
             self.per_image[row] = {
                 metric: all_ for metric, all_ in complete.items() if len(all_) == len(self.ids)
@@ -120,14 +134,14 @@ class Collected:
             self.whole[row] = {}
 
     def vectors(self, row: str, name: str) -> Iterator[Float[np.ndarray, "n d"]]:
-        """The vectors of a row, a chunk at a time."""
+        """The vectors of a row by their name, a chunk at a time."""
         for file in self._files:
             part = _part(file, f"{row}\n{name}")
             if len(part):
                 yield part
 
     def methods(self) -> dict[str, dict[str, float]]:
-        """The numbers of the table: means over the images, and what is of the whole set."""
+        """The numbers of the table by row: means over the images, and values of whole sets."""
         return {
             row: {metric: float(values.mean()) for metric, values in self.per_image[row].items()}
             | self.whole[row]
@@ -135,7 +149,7 @@ class Collected:
         }
 
     def intervals(self) -> dict[str, dict[str, tuple[float, float]]]:
-        """95 % intervals of the means."""
+        """The 95 % intervals of the means, by row and metric."""
         return {
             row: {metric: interval(values) for metric, values in self.per_image[row].items()}
             for row in self.rows
@@ -145,7 +159,7 @@ class Collected:
 def interval(
     values: Float[np.ndarray, " n"], draws: int = 2000, seed: int = 0
 ) -> tuple[float, float]:
-    """The 95 % interval of a mean, by the bootstrap over images."""
+    """The 95 % interval of a mean, by a bootstrap of `draws` draws over the images."""
     rng = np.random.default_rng(seed)
     means = [values[rng.integers(len(values), size=len(values))].mean() for _ in range(draws)]
     low, high = np.quantile(means, [0.025, 0.975])
@@ -159,10 +173,21 @@ def measure(
     folder: AnyPath,
     on_images: Callable[[int], object] = lambda count: None,
 ) -> Collected | None:
-    """Measures what is not measured yet; returns everything, on the main process, and None on the others.
+    """Measures what is not measured yet.
 
-    `on_images(count)` is called after every chunk, those of an earlier run included. Raises
-    UserError when the folder holds the beginning of another run.
+    Args:
+      data: The images.
+      contenders: What is measured.
+      meters: By what it is measured.
+      folder: Where the chunks are kept, below "chunks".
+      on_images: Called with the number of images after every chunk, also for those of an earlier
+        run.
+
+    Returns:
+      Everything that was measured, on the main process; None on the others.
+
+    Raises:
+      UserError: The folder holds the beginning of another run, or no image could be measured.
     """
     chunks = data.chunks()
     _check_same_run(folder, _about(data, contenders, meters))
@@ -187,7 +212,10 @@ def measure(
 
 
 def forget(folder: AnyPath) -> bool:
-    """Removes a run's chunks, when its results are written, and nothing else; whether there were any."""
+    """Removes a run's chunks, once its results are written; returns whether there were any.
+
+    Nothing else is removed from the folder.
+    """
     chunks = folder / "chunks"
     if not (chunks / RUN).exists():
         return False
@@ -211,6 +239,7 @@ def _about(data: Data, contenders: Sequence[Contender], meters: Sequence[Meter])
 def _measure_chunk(
     data: Data, contenders: Sequence[Contender], meters: Sequence[Meter], images: Images
 ) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """What is saved of a chunk: its values, for JSON, and its vectors by row and name."""
     values: dict[str, dict[str, list[float]]] = {}
     vectors: dict[str, np.ndarray] = {}
 
@@ -261,7 +290,10 @@ def _part(file: AnyPath, name: str) -> np.ndarray:
 
 
 def _check_same_run(folder: AnyPath, about: dict[str, Any]) -> None:
-    """Notes what is measured, or compares it with what a run before this one noted."""
+    """Writes down what is measured, or compares it with what an earlier run wrote down.
+
+    Raises UserError where they differ, and for a folder that no evaluation made.
+    """
     file = folder / "chunks" / RUN
     text = json.dumps(about, indent=2, sort_keys=True)
     if not file.exists() and file.parent.is_dir() and any(file.parent.iterdir()):
@@ -270,8 +302,8 @@ def _check_same_run(folder: AnyPath, about: dict[str, Any]) -> None:
         )
     if file.exists() and json.loads(file.read_text()) != json.loads(text):
         raise UserError(
-            f"{folder} holds the beginning of another evaluation, of other data, checkpoints or settings (see {file}): choose "
-            f"another --output, or remove {folder / 'chunks'}"
+            f"{folder} holds the beginning of another evaluation, of other data, checkpoints or "
+            f"settings (see {file}): choose another --output, or remove {folder / 'chunks'}"
         )
     _meet()
     if parallel.is_main() and not file.exists():
@@ -279,5 +311,5 @@ def _check_same_run(folder: AnyPath, about: dict[str, Any]) -> None:
 
 
 def _meet() -> None:
-    """Returns when all processes are here."""
+    """Waits until all processes have come this far."""
     parallel.combine(np.ones(1), np.array([jax.process_index()]), jax.process_count())

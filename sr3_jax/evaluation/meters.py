@@ -1,4 +1,4 @@
-"""The metrics as `measure` takes them: one function a family."""
+"""The metrics in the form that `measure` takes: one function for each family of them."""
 
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -18,7 +18,10 @@ Classifier = Callable[[np.ndarray], Any]
 
 
 def pixels() -> Meter:
-    """PSNR and SSIM, in RGB and of colour also in Y, and consistency where there is an LR image."""
+    """PSNR and SSIM where there is an HR image, and consistency where there is an LR image.
+
+    Of colour images PSNR and SSIM are computed in RGB and in Y (luma).
+    """
 
     def each(pictures: Pictures) -> dict[str, np.ndarray]:
         images, hr, lr = pictures.images, pictures.hr, pictures.lr
@@ -37,7 +40,7 @@ def pixels() -> Meter:
 
 
 def perceptual() -> Meter:
-    """LPIPS by both networks, of images large enough for them."""
+    """LPIPS by VGG16 and by AlexNet, each of images that are large enough for it."""
 
     def each(pictures: Pictures) -> dict[str, np.ndarray]:
         images, hr = pictures.images, pictures.hr
@@ -54,7 +57,13 @@ def perceptual() -> Meter:
 
 
 def classes(network: FeatureNetwork, reference: Reference | None = None, name: str = "") -> Meter:
-    """FID, KID, precision, recall and the Inception score, against the references or against a set's statistics."""
+    """FID, KID, precision, recall and the Inception score.
+
+    Args:
+      network: What computes features and logits.
+      reference: The statistics of the set to compare with; None: those of the run's HR images.
+      name: What the HR images are called in the results.
+    """
 
     def each(pictures: Pictures) -> dict[str, np.ndarray]:
         parts = [
@@ -75,7 +84,7 @@ def classes(network: FeatureNetwork, reference: Reference | None = None, name: s
             whole, made = collected.whole[row], truth if row == HR else statistics(collected, row)
             if made is None:
                 made = statistics(collected, row)
-            if row != HR or reference is not None:  # of a set against itself it is 0
+            if row != HR or reference is not None:  # a set's FID against itself is 0
                 whole["fid"] = distributions.fid(made, against)
             if against.sample is not None and row != HR:
                 whole["kid"] = distributions.kid(made.sample, against.sample)[0]
@@ -94,7 +103,7 @@ def classes(network: FeatureNetwork, reference: Reference | None = None, name: s
 
 
 def statistics(collected: Collected, row: str) -> Statistics:
-    """Those of a row's features; raises UserError for fewer than two images."""
+    """The statistics of a row's features; raises UserError for fewer than two images."""
     statistics: Statistics | None = None
     for features in collected.vectors(row, "features"):
         statistics = statistics or Statistics(features.shape[1])
@@ -105,7 +114,15 @@ def statistics(collected: Collected, row: str) -> Statistics:
 
 
 def faces(embed: identity.Embed, name: str) -> Meter:
-    """Identity: cosine similarity, and rank 1 among the references of all people, named by the folder of an id."""
+    """Identity of faces: cosine similarity, and rank-1 identification.
+
+    Each image is looked for among the references of all people. Whom it shows is told by the folder
+    in its id. Rank 1 is left out if there is only one person, or somebody has only one image.
+
+    Args:
+      embed: The network of face recognition.
+      name: What it is called in the results.
+    """
 
     def each(pictures: Pictures) -> dict[str, np.ndarray]:
         return {"face": np.asarray(embed(pictures.images))}
@@ -114,7 +131,7 @@ def faces(embed: identity.Embed, name: str) -> Meter:
         gallery = np.concatenate(list(collected.vectors(HR, "face")))
         people = [person(id) for id in collected.ids]
         counts = Counter(people)
-        # Else there is nobody to be found among, or nobody to find
+        # Rank 1 needs several people, and another image of each to be found
         ranked = len(counts) > 1 and min(counts.values()) > 1
         for row in collected.rows:
             probes = gallery if row == HR else np.concatenate(list(collected.vectors(row, "face")))
@@ -132,14 +149,20 @@ def faces(embed: identity.Embed, name: str) -> Meter:
 
 
 def person(id: str) -> str:
-    """Whom an image shows: the folder it lies in."""
+    """The person whom an image shows: the folder in its id."""
     return id.rpartition("/")[0]
 
 
 def accuracy(
     classifier: Classifier, name: str, labels: Callable[[Sequence[str]], np.ndarray]
 ) -> Meter:
-    """Top-1 and top-5 accuracy of a classifier; `labels` gives the classes of ids."""
+    """Top-1 and top-5 accuracy of a classifier.
+
+    Args:
+      classifier: The network.
+      name: What it is called in the results.
+      labels: Gives the true classes (n,) of images by their ids.
+    """
     from sr3_jax.metrics.networks import resnet
 
     def each(pictures: Pictures) -> dict[str, np.ndarray]:
@@ -150,7 +173,10 @@ def accuracy(
 
 
 def differences(perceptual: bool = True) -> Meter:
-    """How different several samples of one input are."""
+    """How different several samples of one input are, also in relation to their error.
+
+    Without `perceptual` their LPIPS is left out.
+    """
 
     def each(pictures: Pictures) -> dict[str, np.ndarray]:
         samples, hr = pictures.samples, pictures.hr

@@ -9,11 +9,20 @@ from sr3_jax.evaluation.contenders import Contender, Network, to_uint8
 from sr3_jax.evaluation.measure import HR, Collected
 from sr3_jax.images import sheet
 
-PICKED = 2  # images in the picture that are best, as many median and worst
+PICKED = 2  # how many of the best images are shown, and of the median and of the worst
 
 
 def best_and_worst(data: Any, field_: Sequence[Contender], collected: Collected) -> np.ndarray:
-    """The images on which the last network (or else the last contender) is best, median and worst, by LPIPS or else PSNR."""
+    """A grid of the images on which one contender is best, median and worst.
+
+    That is the last network, or the last contender if there is no network. It is judged by LPIPS
+    (VGG), or else by PSNR. Of a network that draws at random two more samples are shown.
+
+    Args:
+      data: The images, a `measure.Data`.
+      field_: The contenders; each of their rows is a column of the grid, except nearest.
+      collected: What was measured.
+    """
     main = next((one for one in reversed(field_) if isinstance(one, Network)), field_[-1])
     judged = collected.per_image[main.rows[0]]
     values = (
@@ -59,7 +68,7 @@ def best_and_worst(data: Any, field_: Sequence[Contender], collected: Collected)
 
 
 def _places_of(data: Any, places: Sequence[int], collected: Collected) -> list[int]:
-    """The place of each collected image: all of them, but for those dropped."""
+    """The place of each image that was measured: all places but those of images that failed."""
     if len(places) == len(collected.ids):
         return list(places)
     return [place for place in places if data.load([place]).ids]

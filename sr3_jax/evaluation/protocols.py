@@ -1,8 +1,9 @@
-"""The paper's tables, and ours, each as a protocol: which images, which sizes, what is measured, what others have reported.
+"""Protocols: the paper's tables of results, and our own.
 
-What a protocol does not say is as in the paper: the LR image is the HR image down-sampled by
-anti-aliased bicubic, rounded to 8 bits; the HR image is the largest central square, area-resampled;
-results are rounded, and raw unless match_input.
+A protocol says which images are measured, at which sizes and by which metrics, and what others have
+reported. What it does not say is as in the paper: the LR image is the HR image down-sampled by
+anti-aliased bicubic and rounded to 8 bits; the HR image is the largest central square of an image,
+area-resampled; results are rounded to 8 bits, and raw unless match_input is set.
 """
 
 from collections.abc import Mapping, Sequence
@@ -18,13 +19,15 @@ from sr3_jax.metrics.networks.inception import FeatureNetwork
 
 @dataclass(frozen=True)
 class Options:
-    """What a run may choose; networks that are not given leave their metrics out."""
+    """What a run may choose. Metrics whose network is not given are left out."""
 
     data: str = ""  # a folder, one that `sr3 prepare` wrote, or tfds:NAME[:VERSION][:SPLIT]
-    images: Mapping[str, Path] = field(default_factory=dict)  # methods' images by name
-    lr: Path | None = None  # table5: the LR images, of an earlier stage; images: what was given
+    # The folder of each method's images by the method's name
+    images: Mapping[str, Path] = field(default_factory=dict)
+    # Protocol table5: LR images that an earlier stage made. Protocol images: the methods' LR images
+    lr: Path | None = None
     samples: int = 1
-    steps: Sequence[int] = ()  # network evaluations, a row each; none: the checkpoint's own
+    steps: Sequence[int] = ()  # network evaluations, one row for each; none: the checkpoint's own
     seed: int = 0
     limit: int = 0  # images; 0: all
     match_input: bool = False
@@ -32,7 +35,7 @@ class Options:
     # Statistics that FID compares with; None: those of the HR images
     reference: Reference | None = None
     classifier: Classifier | None = None
-    # Class by file name; none: the sorted folders are the classes
+    # Each image's class by its file name; none: the folders, sorted, are the classes
     labels: Mapping[str, int] = field(default_factory=dict)
     embed: Embed | None = None
     perceptual: bool = True
@@ -40,7 +43,7 @@ class Options:
 
 @dataclass(frozen=True)
 class Protocol:
-    """One table."""
+    """One table of results: its images, sizes and metrics, and the numbers that were published."""
 
     name: str
     title: str
@@ -49,8 +52,8 @@ class Protocol:
     lr_size: int = 0
     # Fields of config.data; {}: options.data or the checkpoint's
     data: Mapping[str, Any] = field(default_factory=dict)
-    first: int = 0  # only so many images, in the order of their file names
-    each: int = 0  # at most so many squares of one photograph, spread over it
+    first: int = 0  # only so many images, the first by their file names; 0: all
+    each: int = 0  # at most so many squares of one photograph, spread over it; 0: all
     # Networks get the LR image resized to this, and their result is resized to hr_size
     within: int | None = None
     needs: tuple[str, ...] = ()  # options that must be given
@@ -147,7 +150,8 @@ PROTOCOLS = {
         ),
         Protocol(
             "table3",
-            "a classifier on 4× super-resolution, the first 1,000 of ImageNet validation (paper, table 3)",
+            "a classifier on 4× super-resolution, the first 1,000 of ImageNet validation "
+            "(paper, table 3)",
             ("top_1", "top_5"),
             224,
             56,
@@ -179,7 +183,8 @@ PROTOCOLS = {
         ),
         Protocol(
             "table5",
-            "the super-resolution stage of the cascade, with and without blur, L1 and L2 (paper, table 5)",
+            "the super-resolution stage of the cascade, with and without blur, L1 and L2 "
+            "(paper, table 5)",
             ("fid", "kid", "inception_score"),
             256,
             64,

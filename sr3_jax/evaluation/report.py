@@ -17,7 +17,8 @@ from sr3_jax.images import arrays
 from sr3_jax.runtime.atomic import write_text
 from sr3_jax.runtime.paths import AnyPath
 
-Results = dict[str, Any]
+Results = dict[str, Any]  # what results.json holds
+# Of each metric, the title of its column (with an arrow to the better side) and its format
 COLUMNS = {
     "psnr": ("PSNR ↑", "{:.2f}"),
     "ssim": ("SSIM ↑", "{:.3f}"),
@@ -41,11 +42,11 @@ COLUMNS = {
     "spread_to_error": ("spread / error → 1", "{:.2f}"),
     "coverage": ("coverage", "{:.2f}"),
 }
-Methods = Mapping[str, Mapping[str, float]]
+Methods = Mapping[str, Mapping[str, float]]  # values by row and metric
 
 
 def versions() -> dict[str, str]:
-    """What the numbers were computed with."""
+    """The versions of the packages that the numbers were computed with."""
     return {name: version(name) for name in ("sr3_jax", "jax", "flax", "numpy", "pillow")} | {
         "python": platform.python_version()
     }
@@ -54,7 +55,13 @@ def versions() -> dict[str, str]:
 def rows(
     methods: Methods, columns: Sequence[str] = (), paper: Methods | None = None
 ) -> list[list[str]]:
-    """The table's cells, header first; of those of `columns` (none: all) that any of our methods has; published rows last."""
+    """The cells of the table, its header first.
+
+    Args:
+      methods: Our rows.
+      columns: The metrics to show (none: all). Those that none of `methods` has are left out.
+      paper: Published rows, which come last.
+    """
     paper = paper or {}
     wanted = [
         key for key in columns or COLUMNS if any(key in values for values in methods.values())
@@ -69,14 +76,17 @@ def rows(
 
 
 def markdown(methods: Methods, columns: Sequence[str] = (), paper: Methods | None = None) -> str:
-    """The table in Markdown."""
+    """The table in Markdown; see `rows`."""
     header, *body = rows(methods, columns, paper)
     rule = ["---"] + ["---:"] * (len(header) - 1)
     return "".join(f"| {' | '.join(row)} |\n" for row in (header, rule, *body))
 
 
 def show(results: Results) -> None:
-    """Prints the table to the terminal; in several parts, one below the other, when it is too wide."""
+    """Prints the table to the terminal.
+
+    If it is too wide, it is printed in several parts, one below the other.
+    """
     console = Console()
     columns = list(
         zip(*rows(results["methods"], results["columns"], results["paper"]), strict=True)
@@ -99,7 +109,7 @@ def show(results: Results) -> None:
 
 
 def _width(column: Sequence[str]) -> int:
-    """Of a column whose title is broken between words, with its margins."""
+    """The width of a column with its margins when its title is broken between words."""
     return 3 + max(len(word) for text in column for word in text.split())
 
 

@@ -1,7 +1,9 @@
 """A protocol, run: `sr3 evaluate`.
 
-results, picture = run(PROTOCOLS["orl"], [load_checkpoint("faces-16-64")], folder,
-Options(samples=8))
+For example:
+
+    checkpoint = load_checkpoint("faces-16-64")
+    results, picture = run(PROTOCOLS["orl"], [checkpoint], folder, Options(samples=8))
 """
 
 import shlex
@@ -39,7 +41,9 @@ def run(
     on_start: Callable[[int], object] = lambda total: None,
     on_images: Callable[[int], object] = lambda count: None,
 ) -> tuple[report.Results, np.ndarray | None] | None:
-    """Measures bicubic, nearest, the checkpoints and the methods' images; returns what results.json holds, and the picture.
+    """Measures bicubic, nearest, the checkpoints and the methods' images.
+
+    Returns what results.json holds, and the picture.
 
     Goes on where a run that was stopped left off in `folder`. None on all processes but the main
     one. Raises UserError.
@@ -64,6 +68,7 @@ def run(
     rows = [row for one in field_ for row in one.rows]
     if len(set(rows)) < len(rows):
         raise UserError(f"two rows would have one name: {', '.join(rows)}")
+    on_start(sum(map(len, data.chunks())))
     return _measured(
         protocol,
         data,
@@ -72,7 +77,6 @@ def run(
         folder,
         options,
         checkpoints,
-        on_start,
         on_images,
     )
 
@@ -96,7 +100,8 @@ def check_needs(protocol: Protocol, given: Any) -> None:
         )
     if given.lr and protocol.name not in ("table5", "images"):
         raise UserError(
-            f"--lr is for --protocol=table5 or for --images and --reference, not for --protocol={protocol.name}"
+            "--lr is for --protocol=table5 or for --images and --reference, "
+            f"not for --protocol={protocol.name}"
         )
 
 
@@ -122,6 +127,7 @@ def run_images(
         contenders.Folder(name, files) for name, files in data.methods.items()
     ]
     protocol = PROTOCOLS["images"]
+    on_start(sum(map(len, data.chunks())))
     return _measured(
         protocol,
         data,
@@ -130,7 +136,6 @@ def run_images(
         folder,
         options,
         [],
-        on_start,
         on_images,
     )
 
@@ -147,7 +152,10 @@ def statistics(
 
 
 def finish(output: AnyPath, names: Sequence[str] = ()) -> None:
-    """Removes what a run kept in order to go on, after its results are written; `names` are the methods of table 4."""
+    """Removes what a run kept in order to go on, after its results are written.
+
+    `names` are the methods of table 4.
+    """
     for place in (output, output / "reference", *(output / name for name in names)):
         if forget(place) and place != output and not any(place.iterdir()):
             place.rmdir()
@@ -156,7 +164,10 @@ def finish(output: AnyPath, names: Sequence[str] = ()) -> None:
 def export(
     protocol: Protocol, folder: Path, options: Options, checkpoints: Sequence[Checkpoint] = ()
 ) -> int:
-    """Writes the protocol's images, folder/lr and folder/reference, for methods of any kind; returns their number."""
+    """Writes the protocol's images, for methods of any kind; returns their number.
+
+    They go to folder/lr and folder/reference.
+    """
     data = split(protocol, checkpoints[0].config if checkpoints else None, options)
     _by_stem(data)
     count, dropped = 0, [f"{one.id} {one.reason}" for one in data.source.dropped]
@@ -200,7 +211,8 @@ def _check_alike(checkpoints: Sequence[Checkpoint]) -> None:
             ours, theirs = config_lib.get(first.config, name), config_lib.get(other.config, name)
             if ours != theirs and not _any_size(name, checkpoints):
                 raise UserError(
-                    f"{first.name} and {other.name} cannot share a table: {name} is {ours} and {theirs}"
+                    f"{first.name} and {other.name} cannot share a table: "
+                    f"{name} is {ours} and {theirs}"
                 )
 
 
@@ -294,7 +306,10 @@ def _name(data: Any) -> str:
 
 
 def _labels(data: Split, options: Options) -> Callable[[Sequence[str]], np.ndarray]:
-    """The class of each image: by the file of labels, or by the folders, sorted, as most image sets are kept."""
+    """The class of each image: by the file of labels, or by the sorted folders.
+
+    Most image sets are kept in such folders, one for each class.
+    """
     if options.labels:
         labels = options.labels
 
@@ -309,7 +324,8 @@ def _labels(data: Split, options: Options) -> Callable[[Sequence[str]], np.ndarr
     folders = sorted({name.rpartition("/")[0] for name in names})
     if len(folders) != 1000:
         raise UserError(
-            f"the classes are the sorted folders of the images, of which there must be 1000 and not {len(folders)}; or give "
+            "the classes are the sorted folders of the images, of which there must be 1000 "
+            f"and not {len(folders)}; or give "
             "--labels=FILE with a line 'FILE-NAME CLASS' for each image"
         )
     numbers = {folder: i for i, folder in enumerate(folders)}
@@ -354,10 +370,8 @@ def _measured(
     folder: AnyPath,
     options: Options,
     checkpoints: Sequence[Checkpoint],
-    on_start: Callable[[int], object],
     on_images: Callable[[int], object],
 ) -> tuple[report.Results, np.ndarray | None] | None:
-    on_start(sum(map(len, data.chunks())))
     left_out: list[str] = []
     collected = measure(data, field_, found, folder, on_images)
     if collected is None:
@@ -412,7 +426,10 @@ def _header(protocol: Protocol, about: Mapping[str, Any], options: Options) -> r
 
 
 def revision() -> str | None:
-    """The commit of the checkout that this package is in, with a + when files have changed; None outside of one."""
+    """The commit of the checkout that this package is in; None outside of one.
+
+    It ends in a + when files have changed.
+    """
     place = Path(__file__).parent
     try:
         head, changes = (

@@ -1,9 +1,10 @@
-"""Which levels to visit when only a few network evaluations are allowed: the paper's search (section 2.4), for any sampler.
+"""Searches for the best noise levels to visit with only a few network evaluations.
 
-The network is trained once, for all levels; a sampling schedule is chosen afterwards, by its
-results on held-out images at a fixed number of evaluations. The paper searched by FID; here the
-metric is a choice (FID and KID need the weights of their network, and more held-out images than a
-small set has). The space is small and bounded:
+This is the paper's search (section 2.4), for any sampler. The network is trained once, for all
+noise levels; a sampling schedule is chosen afterwards, by its results on held-out images at a fixed
+number of evaluations. The paper searched by FID; here the metric is a choice (FID and KID need the
+weights of their network, and more held-out images than a small set has). The search space is small
+and bounded:
 
     sampler         ancestral (posterior variance), ddim, dpm_solver, heun
     eta             0 to 1, of ddim and dpm_solver: how much noise is put back
@@ -11,11 +12,12 @@ small set has). The space is small and bounded:
     1 / rho         0 to 1: the smaller, the more evenly the levels lie in the log-SNR
 
 The first half of the trials are spread evenly over it (a Halton sequence); the second half are
-steps away from the best so far. Trials are functions of their number and of those before, and each
-is written down when it is done, so a stopped search goes on.
+random steps away from the best one so far. A trial depends only on its number and on the trials
+before it, and is written to a file when it is done, so a stopped search can go on.
 
-The images are the validation set, never one of a table that is reported: the held-out ones, but of
-the AT&T faces people 26-30. Every second one is searched on, the others judge the winner.
+The images are those of the split "validation", never those of a table that is reported: the
+held-out images, except for the AT&T faces, whose held-out people are a test set; there it is people
+26-30. Every second image is searched on, and the others judge the winner.
 """
 
 import hashlib
@@ -41,33 +43,36 @@ from sr3_jax.metrics.networks.inception import FEATURES
 from sr3_jax.runtime.atomic import write_text
 from sr3_jax.runtime.paths import AnyPath
 
-SAMPLERS = ("ancestral", "ddim", "dpm_solver", "heun")  # those that RANGES is made for
+SAMPLERS = ("ancestral", "ddim", "dpm_solver", "heun")  # those that RANGES is meant for
 RANGES = {"eta": (0.0, 1.0), "log_snr_start": (1.0, 9.0), "inverse_rho": (0.0, 1.0)}
-METRICS = {"lpips": -1, "psnr": 1, "fid": -1, "kid": -1}  # and whether more is better
+METRICS = {"lpips": -1, "psnr": 1, "fid": -1, "kid": -1}  # 1: higher is better, -1: lower
 
 Fields = dict[str, Any]  # of config.sample
-# evaluation.inception.Inception: uint8 images to their features
+# Such as metrics.networks.inception.Inception: from uint8 images to their features
 FeatureNetwork = Callable[[np.ndarray], Any]
 
 
 class Trial(NamedTuple):
+    """A schedule that was tried, and its scores."""
+
     number: int
-    point: list[float]  # in the unit cube: sampler, then RANGES
+    point: list[float]  # in the unit cube: the sampler, then the values that RANGES bounds
     scores: dict[str, float]
 
     @property
     def fields(self) -> Fields:
+        """The fields of config.sample that its point stands for."""
         return fields_of(np.array(self.point))
 
 
 def fields_of(point: np.ndarray) -> Fields:
-    """config.sample's fields at a point of the unit cube."""
+    """The fields of config.sample that a point of the unit cube stands for."""
     sampler = SAMPLERS[min(int(point[0] * len(SAMPLERS)), len(SAMPLERS) - 1)]
     eta, start, inverse = (
         low + (high - low) * float(x)
         for x, (low, high) in zip(point[1:], RANGES.values(), strict=True)
     )
-    rho = round(1 / inverse, 3) if inverse > 0.01 else 0.0  # beyond 100 nothing changes
+    rho = round(1 / inverse, 3) if inverse > 0.01 else 0.0  # above 100 nothing changes
     fields: Fields = {
         "schedule": "log_snr",
         "sampler": sampler,
@@ -92,20 +97,33 @@ def halton(number: int, dimensions: int) -> np.ndarray:
 
 
 def propose(done: list[Trial], trials: int, metric: str) -> np.ndarray:
-    """The point of the next trial."""
+    """The point of the next trial, in the unit cube.
+
+    Args:
+      done: The trials so far.
+      trials: How many there will be in all.
+      metric: By which of METRICS the best one is chosen.
+    """
     number = len(done)
     if number < trials // 2 or not done:
         return halton(number + 1, 1 + len(RANGES))
     best = max(done, key=lambda trial: METRICS[metric] * trial.scores[metric])
     rng = np.random.default_rng(number)
-    reach = 0.25 * 0.93 ** (number - trials // 2)  # ever closer
+    reach = 0.25 * 0.93 ** (number - trials // 2)  # the steps become smaller and smaller
     step = rng.normal(0, reach, 1 + len(RANGES))
-    step[0] = 0  # within the best one's sampler
+    step[0] = 0  # the sampler stays that of the best trial
     return np.clip(np.array(best.point) + step, 0, 1)
 
 
 class Judge:
-    """Scores of a schedule on a part of the held-out images; with FID's network also FID and KID."""
+    """Scores schedules on a part of the held-out images.
+
+    Args:
+      upscaler: The network.
+      images: The held-out images.
+      rows: Which of them are used.
+      inception: FID's network; without it there is no FID and no KID.
+    """
 
     def __init__(
         self,
@@ -130,7 +148,14 @@ class Judge:
         return found
 
     def __call__(self, evaluations: int, fields: Mapping[str, Any]) -> dict[str, float]:
-        """PSNR, consistency and LPIPS (VGG) of one sample an image, means."""
+        """The scores of a schedule: means over the images, with one sample of each.
+
+        They are PSNR, SSIM, consistency and LPIPS (VGG), and with FID's network FID and KID.
+
+        Args:
+          evaluations: The number of network evaluations.
+          fields: The fields of config.sample that differ from the checkpoint's.
+        """
         steps = sampling_steps(self.config, evaluations, fields)
         output = to_uint8(self.upscaler.trial(self.lr, self.ids, steps, signals=self.signals))
         found = distortion.scores(output, self.hr, self.lr) | {"lpips": lpips(output, self.hr)}
@@ -143,10 +168,12 @@ class Judge:
 
 
 class Found(NamedTuple):
+    """The winner of a search, and its scores."""
+
     fields: Fields
-    searched: dict[str, float]  # scores on the images that were searched on
-    held_out: dict[str, float]  # and on the others
-    before: dict[str, float]  # what the checkpoint's own schedule has there
+    searched: dict[str, float]  # its scores on the images that were searched on
+    held_out: dict[str, float]  # its scores on the other images
+    before: dict[str, float]  # the scores of the checkpoint's own schedule on these other images
 
 
 def search(
@@ -159,9 +186,21 @@ def search(
     on_trial: Callable[[Trial], object] = lambda trial: None,
     inception: FeatureNetwork | None = None,
 ) -> Found:
-    """Runs or completes `trials` trials, recorded in `folder`; raises UserError.
+    """Searches for a schedule, or goes on with a search that was stopped.
 
-    FID and KID need `inception`.
+    Args:
+      checkpoint: The network.
+      evaluations: The number of network evaluations that the schedule may take.
+      trials: How many schedules are tried in all.
+      metric: What decides: one of METRICS.
+      folder: Where the trials are written to, as trials.json.
+      limit: How many of the held-out images are used; 0: all.
+      on_trial: Called with every trial, also with those of an earlier run.
+      inception: The network that FID and KID need.
+
+    Raises:
+      UserError: The metric, the checkpoint or the images do not allow a search, or `folder` holds
+        another one.
     """
     if metric not in METRICS:
         raise UserError(f"--metric={metric} can be {' or '.join(METRICS)}")
@@ -212,7 +251,7 @@ def search(
 
 
 def _recorded(folder: AnyPath, about: Mapping[str, Any]) -> Iterator[Trial]:
-    """The trials of a search that was stopped; raises UserError if it was another one."""
+    """The trials of a search that was stopped; raises UserError if that was another search."""
     path = folder / "trials.json"
     if not path.exists():
         return
@@ -228,13 +267,14 @@ def _recorded(folder: AnyPath, about: Mapping[str, Any]) -> Iterator[Trial]:
     ]
     if differing:
         raise UserError(
-            f"{path} is of another search ({'; '.join(differing)}); give another --output, or remove it"
+            f"{path} is of another search ({'; '.join(differing)}); give another --output, "
+            "or remove it"
         )
     yield from trials
 
 
 def _fingerprint(checkpoint: Checkpoint) -> str:
-    """Tells one network's parameters from another's."""
+    """Sixteen hexadecimal digits (SHA-256) that tell one network's parameters from another's."""
     digest = hashlib.sha256()
     for leaf in jax.tree.leaves(checkpoint.params):
         digest.update(np.asarray(leaf).tobytes())
@@ -242,7 +282,10 @@ def _fingerprint(checkpoint: Checkpoint) -> str:
 
 
 def picture(trials: list[Trial], metric: str, size: int = 480) -> UInt8[np.ndarray, "h w 3"]:
-    """Every trial by PSNR and LPIPS, a colour a sampler; those that no other trial beats in both are joined."""
+    """A plot of every trial by its PSNR and LPIPS, with a colour for each sampler.
+
+    A line joins the trials that no other trial beats in both.
+    """
     colours = dict(zip(SAMPLERS, ("#888888", "#1f77b4", "#d62728", "#2ca02c"), strict=True))
     points = np.array([[trial.scores["psnr"], trial.scores["lpips"]] for trial in trials])
     low, high = np.quantile(points, 0.0, axis=0), np.quantile(points, 1.0, axis=0)
@@ -278,7 +321,15 @@ def picture(trials: list[Trial], metric: str, size: int = 480) -> UInt8[np.ndarr
 
 
 def keep(path: AnyPath, evaluations: int, found: Found) -> None:
-    """Adds the winner to the schedules beside a checkpoint, as the default for that number of evaluations."""
+    """Adds the winner of a search to the schedules beside a checkpoint.
+
+    It becomes the default for that number of network evaluations.
+
+    Args:
+      path: The JSON file of schedules, made if it is not there.
+      evaluations: The number of network evaluations.
+      found: The winner.
+    """
     known = json.loads(path.read_text()) if path.exists() else {}
     known[str(evaluations)] = found.fields
     write_text(

@@ -1,1 +1,1 @@
-"""Image files, and what is in them: the one reader and the one writer."""
+"""Reading and writing of image files, for the whole package."""

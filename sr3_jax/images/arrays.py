@@ -1,6 +1,6 @@
-"""Image files in, uint8 arrays out, and back.
+"""Image files to uint8 arrays, for data sets and metrics, and back.
 
-Pillow does the work; what it did to a file is said in words.
+Pillow does the work. What had to be converted when a file was read comes with it, in words (notes).
 """
 
 import io
@@ -47,6 +47,8 @@ class ImageError(UserError):
 
 
 class Decoded(NamedTuple):
+    """An image that was read."""
+
     pixels: Pixels  # (h, w, channels)
     notes: tuple[str, ...]  # what had to be converted, e.g. ("alpha flattened onto white",)
 
@@ -57,10 +59,10 @@ def is_image_name(path: AnyPath) -> bool:
 
 
 def read_size(path: AnyPath | str) -> tuple[int, int]:
-    """(width, height) after EXIF orientation, from the header alone; raises ImageError when there is none."""
+    """(width, height) after EXIF orientation, from the header alone; raises ImageError."""
     with open_image(path, str(path)) as image, named_errors(f"{path} cannot be opened as an image"):
-        # Not asked for: a TIFF's size is that after turning, and a PNG without EXIF in front would
-        # be decoded in search of it.
+        # For these the orientation is not looked up: a TIFF's size is already that after turning,
+        # and a PNG without EXIF near its beginning would be decoded in search of it.
         upright = image.format == "TIFF" or (
             image.format == "PNG" and not _EXIF_IN_PNG & image.info.keys()
         )
@@ -68,26 +70,34 @@ def read_size(path: AnyPath | str) -> tuple[int, int]:
 
 
 def read(path: AnyPath | str, channels: int | None) -> Decoded:
-    """The whole image as uint8, EXIF orientation applied: 3 channels (RGB), 1 (luma) or its own (None); raises ImageError."""
+    """The image in a file as uint8, upright by its EXIF orientation.
+
+    Args:
+      path: of the file.
+      channels: 3 (RGB), 1 (luma) or None: 1 for a grey image, 3 for any other.
+
+    Raises:
+      ImageError: it cannot be read, or not to its end.
+    """
     with open_image(path, str(path)) as image:
         return convert(image, channels, str(path))
 
 
 def decode(data: bytes, channels: int | None, name: str) -> Decoded:
-    """As `read`, from the bytes of a file."""
+    """As `read`, from the bytes of a file; `name` stands for it in errors."""
     with open_image(io.BytesIO(data), name) as image:
         return convert(image, channels, name)
 
 
 def convert(image: Image.Image, channels: int | None, name: str = "the image") -> Decoded:
-    """A Pillow image of any mode as uint8 with 1 or 3 channels, and what was done to it; raises ImageError."""
+    """As `read`, from a Pillow image of any mode; `name` stands for it in errors."""
     with named_errors(f"{name} cannot be decoded"):
         return _convert(image, channels)
 
 
 def _convert(image: Image.Image, channels: int | None) -> Decoded:
     notes = []
-    # The one format that Pillow turns itself
+    # TIFF is the one format that Pillow turns upright itself
     turned_by_load = image.format == "TIFF" and orientation(image) > 1
     levels_are_16_bit = image.mode.startswith("I;16") or (
         image.mode == "I" and image.format == "PPM"
@@ -132,7 +142,7 @@ def to_pillow(pixels: Pixels) -> Image.Image:
 
 
 def as_channels(pixels: Pixels, channels: int) -> UInt8[np.ndarray, "h w c2"]:
-    """Grey repeated, or the luma of colour, in 1 or 3 channels."""
+    """The image with 1 or 3 channels: grey is repeated, colour becomes its luma."""
     if pixels.shape[-1] == 3 and channels == 1:
         return np.asarray(to_pillow(pixels).convert("L"))[..., None]
     return np.repeat(pixels, channels // pixels.shape[-1], axis=-1)
@@ -145,16 +155,19 @@ def can_write(path: AnyPath) -> bool:
 
 
 def write(path: AnyPath | str, pixels: Pixels) -> None:
-    """Writes (h, w, 1 or 3) uint8 to `path` in the format of its suffix; the file appears whole, by rename, or not at all.
+    """Writes (h, w, 1 or 3) uint8 to `path` in the format of its suffix.
 
-    Raises UserError for a suffix that cannot be written, a folder that cannot be written to, a size
-    the format cannot hold.
+    The file appears whole, by rename, or not at all.
+
+    Raises:
+      UserError: the suffix or the folder cannot be written, or the format cannot hold the size.
     """
     path = paths.parse(path)
     suffix = path.suffix.lower()
     if Image.registered_extensions().get(suffix) not in Image.SAVE:
         raise UserError(
-            f"{path}: images cannot be written with the suffix {path.suffix!r}; use .png, .jpg, .webp or .tiff"
+            f"{path}: images cannot be written with the suffix {path.suffix!r}; "
+            "use .png, .jpg, .webp or .tiff"
         )
     image = to_pillow(pixels)
     options: dict[str, Any] = {"quality": 95} if suffix in (".jpg", ".jpeg", ".webp") else {}
@@ -166,7 +179,7 @@ def write(path: AnyPath | str, pixels: Pixels) -> None:
 
 
 def open_image(source: AnyPath | str | io.BytesIO, name: str) -> Image.Image:
-    """The image of a file, or of its bytes, before it is decoded; raises ImageError."""
+    """The Pillow image of a file, or of its bytes, not yet decoded; raises ImageError."""
     try:
         with named_errors(f"{name} cannot be opened as an image"):
             if not isinstance(source, io.BytesIO | str | Path):
@@ -187,7 +200,10 @@ def open_image(source: AnyPath | str | io.BytesIO, name: str) -> Image.Image:
 
 @contextmanager
 def named_errors(what: str) -> Iterator[None]:
-    """Turns whatever Pillow raises into an ImageError: damaged files make it raise anything (struct.error, KeyError)."""
+    """Turns whatever Pillow raises into an ImageError that begins with `what`.
+
+    Damaged files make Pillow raise errors of any kind (struct.error, KeyError).
+    """
     try:
         yield
     except ImageError:
@@ -203,9 +219,10 @@ def orientation(image: Image.Image) -> int:
 
 
 def _to_8_bits(levels: np.ndarray, full: float | None) -> np.ndarray:
-    """Levels of a 16-bit or float image to uint8.
+    """Levels of a 16-bit or float image to uint8; `full` is the level that becomes 255.
 
-    Unknown full scale: 1, 255 or 65,535, the smallest that holds the maximum.
+    If it is not known (None), it is the smallest of 1, 255 and 65,535 that holds the maximum, or
+    else the maximum itself.
     """
     levels = np.nan_to_num(levels)
     highest = levels.max(initial=0)

@@ -1,7 +1,7 @@
-"""Image files to pictures and back, with what else was in them: colour profile, EXIF, resolution, text.
+"""Image files to pictures and back, with what else is in them, for the upscaler.
 
-Pillow does the work, but for colour of 16 bits a channel, which it cannot hold: that is OpenCV's.
-What had to be changed is said in words.
+That is colour profile, EXIF, resolution and text. Pillow does the work; OpenCV does it for colour
+of 16 bits a channel, which Pillow cannot hold. What had to be changed is said in words (notes).
 """
 
 import io
@@ -21,10 +21,11 @@ from sr3_jax.images.arrays import ImageError, named_errors, open_image, orientat
 from sr3_jax.images.pixels import Picture, from_array, from_pillow, to_pillow
 from sr3_jax.runtime.atomic import replacing
 
-STDIO = Path("-")
-DEEP_FORMATS = ("PNG", "TIFF")  # that hold 16 bits a channel
+STDIO = Path("-")  # standard input or output
+DEEP_FORMATS = ("PNG", "TIFF")  # those that hold 16 bits a channel
 NO_ALPHA = ("JPEG", "PPM")
-# sizes, compression and places of strips and tiles; the colour profile, which is kept by itself
+# TIFF tags that describe how this file stores its pixels (sizes, compression, places of strips and
+# tiles), and the colour profile, which is kept separately
 LAYOUT = (
     *range(254, 260),
     262,
@@ -40,7 +41,7 @@ LAYOUT = (
     347,
     34675,
 )
-# Of a file's information, for Pillow's `save`
+# What is kept of a file's information, by the names that Pillow's `save` knows
 KEPT = ("icc_profile", "exif", "dpi", "xmp", "comment")
 
 
@@ -61,7 +62,11 @@ class File(NamedTuple):
 
 
 def read(path: Path) -> File:
-    """The first frame of a file, or of standard input for "-", upright; raises ImageError."""
+    """The image in a file, or in standard input for "-": its first frame, upright.
+
+    Raises:
+      ImageError: it cannot be read, or not to its end.
+    """
     return parse(load(path), str(path))
 
 
@@ -74,7 +79,12 @@ def load(path: Path) -> bytes:
 
 
 def header(data: bytes, name: str) -> tuple[int, int]:
-    """(height, width) of an image file, upright, without decoding it; raises ImageError, TooManyPixels."""
+    """(height, width) of the upright image in the bytes of a file, without decoding it.
+
+    Raises:
+      TooManyPixels: Pillow refuses to read so many.
+      ImageError: it is not an image.
+    """
     try:
         return _header(data, name)
     except ImageError as error:
@@ -94,7 +104,7 @@ def _header(data: bytes, name: str) -> tuple[int, int]:
 
 
 def parse(data: bytes, name: str) -> File:
-    """As `read`, from the bytes of a file."""
+    """As `read`, from the bytes of a file; `name` stands for it in errors."""
     notes = []
     with open_image(io.BytesIO(data), name) as image, named_errors(f"{name} cannot be decoded"):
         deep, turn, mode = _is_deep(image, data), orientation(image), image.mode
@@ -124,14 +134,26 @@ def parse(data: bytes, name: str) -> File:
 
 
 def write(path: Path, picture: Picture, info: Mapping[str, Any] | None = None) -> list[str]:
-    """Writes in the format of the suffix, PNG to standard output for "-"; returns what the format could not keep.
+    """Writes a picture in the format of the path's suffix, or as PNG to standard output for "-".
 
-    The file appears whole, by rename, or not at all. Raises UserError.
+    The file appears whole, by rename, or not at all.
+
+    Args:
+      path: of the file.
+      picture: its pixels.
+      info: what else the file shall hold, as `File.info`.
+
+    Returns:
+      What the format could not keep, in words.
+
+    Raises:
+      UserError: it cannot be written.
     """
     form, info = "PNG" if path == STDIO else format_of(path), info or {}
     if form is None:
         raise UserError(
-            f"{path}: no image format has the suffix {path.suffix!r}; use .png, .jpg, .webp, .tiff or .avif"
+            f"{path}: no image format has the suffix {path.suffix!r}; "
+            "use .png, .jpg, .webp, .tiff or .avif"
         )
     try:
         data, notes = encode(picture, info, form)
@@ -149,14 +171,17 @@ def write(path: Path, picture: Picture, info: Mapping[str, Any] | None = None) -
 
 
 def format_of(path: Path) -> str | None:
-    """Pillow's name of the format that a suffix stands for, if it can be written."""
+    """Pillow's name of the format that a suffix stands for; None if it cannot be written."""
     PillowImage.init()
     form = PillowImage.registered_extensions().get(path.suffix.lower())
     return form if form in PillowImage.SAVE else None
 
 
 def encode(picture: Picture, info: Mapping[str, Any], form: str) -> tuple[bytes, list[str]]:
-    """An image file in one of Pillow's formats, and what it could not keep."""
+    """The bytes of an image file, and what its format could not keep, in words.
+
+    `form` is Pillow's name of the format; `info` is what else the file shall hold.
+    """
     notes = []
     alpha = picture.alpha
     if alpha is not None and form in NO_ALPHA:
@@ -190,7 +215,10 @@ def encode(picture: Picture, info: Mapping[str, Any], form: str) -> tuple[bytes,
 
 
 def _upright_exif(image: PillowImage.Image) -> bytes | None:
-    """The file's EXIF without its orientation, which is applied to the pixels, and without how a TIFF lays out its own."""
+    """The file's EXIF without its orientation, which has been applied to the pixels.
+
+    Without the tags about how a TIFF stores its pixels, too.
+    """
     exif = image.getexif()
     for tag in (ExifTags.Base.Orientation, *LAYOUT):
         exif.pop(tag, None)
@@ -201,7 +229,7 @@ def _upright_exif(image: PillowImage.Image) -> bytes | None:
 
 
 def _is_deep(image: PillowImage.Image, data: bytes) -> bool:
-    """Whether a PNG or TIFF has 16 bits in more than one channel, of which Pillow would drop eight."""
+    """Whether a PNG or TIFF has several channels of 16 bits, of which Pillow would drop eight."""
     if image.format == "PNG":
         return data[24] == 16 and data[25] != 0
     if image.format == "TIFF":
@@ -240,7 +268,7 @@ def _encode_deep(picture: Picture, form: str) -> bytes:
 
 
 def _turned(pixels: np.ndarray, turn: int) -> np.ndarray:
-    """The array upright, for an EXIF orientation 1 to 8."""
+    """The array turned upright, for an EXIF orientation of 1 to 8."""
     if turn in (5, 6, 7, 8):
         pixels = pixels.swapaxes(0, 1)
     if turn in (3, 4, 7, 8):
@@ -258,7 +286,7 @@ def _with_chunks(png: bytes, info: Mapping[str, Any]) -> bytes:
         chunks += _chunk(b"pHYs", per_metre + b"\1")
     if exif := info.get("exif"):
         chunks += _chunk(b"eXIf", exif.removeprefix(b"Exif\0\0"))
-    header_end = 8 + 25  # signature, IHDR
+    header_end = 8 + 25  # signature and the chunk IHDR
     return png[:header_end] + chunks + png[header_end:]
 
 

@@ -1,4 +1,4 @@
-"""Folders whose images belong together by their stems: a.png, sub/a.jpg."""
+"""Folders whose images belong together by their stems (paths without suffix): a.png and a.jpg."""
 
 import zlib
 from collections.abc import Mapping, Sequence
@@ -11,11 +11,15 @@ from sr3_jax.errors import UserError
 from sr3_jax.images import arrays
 from sr3_jax.runtime.paths import AnyPath
 
-LISTED = 8  # names in an error
+LISTED = 8  # how many names an error lists
 
 
 def by_stem(folder: Path) -> dict[str, Path]:
-    """{path without its suffix, relative to the folder: file}; raises UserError for none, or two of one stem."""
+    """{stem: file} of a folder's images; a stem is the path in the folder, without suffix.
+
+    Raises:
+      UserError: there is no such folder, it holds no images, or two of the same stem.
+    """
     if not folder.is_dir():
         raise UserError(f"{folder} is not a folder")
     found: dict[str, Path] = {}
@@ -34,10 +38,17 @@ def by_stem(folder: Path) -> dict[str, Path]:
 def match(
     reference: Path, others: Mapping[str, Path]
 ) -> tuple[list[str], dict[str, dict[str, Path]]]:
-    """The stems, sorted, and the files of "reference" and of each other folder by stem.
+    """Matches the images of several folders to those of a reference folder.
 
-    Every folder must hold the same stems; raises UserError that lists the missing and the extra
-    ones.
+    Args:
+      reference: the folder of reference images.
+      others: further folders, by name.
+
+    Returns:
+      The stems, sorted; and by folder ("reference", and the names of the others), {stem: file}.
+
+    Raises:
+      UserError: a folder does not hold the same stems; the message lists those missing or extra.
     """
     found = {"reference": by_stem(reference)} | {
         name: by_stem(folder) for name, folder in others.items()
@@ -67,19 +78,24 @@ def read_rgb(path: Path) -> UInt8[np.ndarray, "h w 3"]:
 
 
 def fingerprint(files: Mapping[str, AnyPath]) -> str:
-    """A few digits of the names, sizes and times of files: others when any of them has changed."""
+    """A hash, 8 hexadecimal digits, of the names, sizes and times of files, to notice changes."""
     code = 0
     for stem in sorted(files):
         stat = files[stem].stat()
         code = zlib.crc32(
-            f"{stem}\n{getattr(stat, 'st_size', getattr(stat, 'length', 0))}\n{getattr(stat, 'st_mtime_ns', 0)}".encode(),
+            f"{stem}\n{getattr(stat, 'st_size', getattr(stat, 'length', 0))}\n"
+            f"{getattr(stat, 'st_mtime_ns', 0)}".encode(),
             code,
         )
     return f"{code:08x}"
 
 
 def named_folders(given: Sequence[str]) -> dict[str, Path]:
-    """{name: folder} of NAME=DIR or DIR, whose name is the folder's own; raises UserError for a name given twice."""
+    """{name: folder} of arguments NAME=DIR or DIR, which is called by the folder's own name.
+
+    Raises:
+      UserError: a name is given twice, or is empty.
+    """
     found: dict[str, Path] = {}
     for text in given:
         name, separator, folder = text.partition("=")

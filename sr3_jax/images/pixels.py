@@ -1,4 +1,7 @@
-"""What a picture is to the upscaler: colour and alpha in float, whatever it came as, and back to the same."""
+"""Pictures as the upscaler works on them: colour and alpha in float, from any kind of image.
+
+They are converted back to the kind of image that was given.
+"""
 
 from typing import Any, NamedTuple
 
@@ -15,14 +18,18 @@ Plane = Float[np.ndarray, "_h _w _c"]
 
 
 class Picture(NamedTuple):
-    """Values in [-1, 1]; alpha from -1 (clear) to 1 (opaque)."""
+    """A picture in float, in [-1, 1]; alpha from -1 (clear) to 1 (opaque)."""
 
     colour: Plane  # grey (h, w, 1) or RGB (h, w, 3)
     alpha: Plane | None = None  # (h, w, 1)
-    levels: int = 255  # that the picture's own format has: 255 or 65,535; 0 if it is a float one
+    levels: int = 255  # the largest value in the picture's own format, 255 or 65,535; 0: float
 
     def quantized(self, levels: int | None = None) -> np.ndarray:
-        """All channels, rounded to uint8 or uint16; or float in [0, 1]."""
+        """All channels, colour and alpha, rounded to uint8 or uint16; or float in [0, 1].
+
+        Args:
+          levels: 255, 65,535, or 0 for float; None: the picture's own.
+        """
         levels = self.levels if levels is None else levels
         values = (
             self.colour
@@ -38,13 +45,16 @@ class Picture(NamedTuple):
 
 
 def from_array(array: np.ndarray, name: str = "the image") -> Picture:
-    """From (h, w) or (h, w, 1 to 4): uint8, uint16, bool, or float in [0, 1]; raises UserError for anything else."""
+    """The picture in an array (h, w) or (h, w, 1 to 4): uint8, uint16, bool or float in [0, 1].
+
+    Raises UserError for anything else; `name` stands for the array in the message.
+    """
     if array.ndim == 2:
         array = array[..., None]
     if array.ndim != 3 or array.shape[-1] not in (1, 2, 3, 4):
         raise UserError(
-            f"{name} has the shape {array.shape}; it can be (height, width) or (height, width, channels) with 1 (grey), 2 (and "
-            "alpha), 3 (RGB) or 4 (RGBA) channels"
+            f"{name} has the shape {array.shape}; it can be (height, width) or (height, width, "
+            "channels) with 1 (grey), 2 (and alpha), 3 (RGB) or 4 (RGBA) channels"
         )
     if not array.size:
         raise UserError(f"{name} has the shape {array.shape}: there is nothing to enlarge")
@@ -53,7 +63,8 @@ def from_array(array: np.ndarray, name: str = "the image") -> Picture:
     levels = {"uint8": 255, "uint16": 65535}.get(array.dtype.name, 0)
     if not levels and array.dtype.kind != "f":
         raise UserError(
-            f"{name} has values of type {array.dtype}; they can be uint8, uint16, or float in [0, 1]"
+            f"{name} has values of type {array.dtype}; "
+            "they can be uint8, uint16, or float in [0, 1]"
         )
     values = np.asarray(array, np.float32) / (levels or 1)
     if not levels:
@@ -61,7 +72,8 @@ def from_array(array: np.ndarray, name: str = "the image") -> Picture:
             raise UserError(f"{name} has values that are not finite (NaN or infinity)")
         if values.min() < 0 or values.max() > 1:
             raise UserError(
-                f"{name} has values from {values.min():g} to {values.max():g}; floats must lie in [0, 1]"
+                f"{name} has values from {values.min():g} to {values.max():g}; "
+                "floats must lie in [0, 1]"
             )
     values = values * 2 - 1
     channels = values.shape[-1]
@@ -71,7 +83,7 @@ def from_array(array: np.ndarray, name: str = "the image") -> Picture:
 
 
 def from_image(image: Any, name: str = "the image") -> Picture:
-    """From a Pillow image, a NumPy or a JAX array; raises UserError."""
+    """The picture in a Pillow image, a NumPy or a JAX array; raises UserError for anything else."""
     if isinstance(image, PillowImage.Image):
         return from_pillow(image, name)
     if isinstance(image, np.ndarray | jax.Array):
@@ -82,7 +94,7 @@ def from_image(image: Any, name: str = "the image") -> Picture:
 
 
 def from_pillow(image: PillowImage.Image, name: str = "the image") -> Picture:
-    """From a Pillow image of any mode; raises ImageError when its file turns out to be damaged."""
+    """The picture in a Pillow image of any mode; raises ImageError if its file is damaged."""
     try:
         return from_array(_array(image), name)
     except (OSError, SyntaxError, ValueError, MemoryError) as error:
@@ -112,7 +124,10 @@ def _array(image: PillowImage.Image) -> np.ndarray:
 
 
 def to_image(picture: Picture, like: Any) -> Any:
-    """The picture as the kind of `like`: a Pillow image, a NumPy or a JAX array, of its type and number of axes."""
+    """The picture as the kind of image that `like` is: of Pillow, NumPy or JAX.
+
+    Arrays have the type and number of axes of `like`.
+    """
     if isinstance(like, PillowImage.Image):
         return to_pillow(picture)
     values = picture.quantized()
@@ -125,7 +140,7 @@ def to_image(picture: Picture, like: Any) -> Any:
 
 
 def to_pillow(picture: Picture) -> PillowImage.Image:
-    """8 bits a channel, or 16 for grey without alpha, which is all that Pillow has."""
+    """The picture with 8 bits a channel, or 16 for grey without alpha: Pillow has no others."""
     deep = picture.levels == 65535 and picture.colour.shape[-1] == 1 and picture.alpha is None
     values = picture.quantized(65535 if deep else 255)
     return PillowImage.fromarray(values[..., 0] if values.shape[-1] == 1 else values)

@@ -7,7 +7,7 @@ from jaxtyping import UInt8
 from PIL import Image, ImageDraw, ImageFont
 
 Captions = Mapping[str, Sequence[str]]
-TITLE, CAPTION = 24, 18  # heights
+TITLE, CAPTION = 24, 18  # heights of these lines, in pixels
 
 
 def grid(
@@ -16,10 +16,13 @@ def grid(
     names: Sequence[str] = (),
     captions: Captions | None = None,
 ) -> UInt8[np.ndarray, "H W 3"]:
-    """Columns of images, uint8 (h, w, 1 or 3), under their titles, a row an image; enlarged to `cell` pixels, unsmoothed.
+    """A contact sheet: columns of images under their titles, enlarged without smoothing.
 
-    `captions` are lines under the images of a column; cells grow to whole multiples of the largest
-    images, if those are larger.
+    Args:
+      columns: {title: images}, uint8 (h, w, 1 or 3); all columns have as many.
+      cell: height and width, in pixels, that an image is enlarged to; larger if an image is.
+      names: of the rows, shown at the left.
+      captions: {title: lines}, one line under each image of a column.
     """
     sizes = [max(pixels.shape[:2]) for batch in columns.values() for pixels in batch]
     cell = max(cell, *sizes)

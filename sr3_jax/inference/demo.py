@@ -1,4 +1,8 @@
-"""`sr3 demo`: faces and photographs that the shipped networks have never seen, and an image of the user's, side by side."""
+"""`sr3 demo`: the shipped networks at work.
+
+They enlarge faces and photographs that they were not trained on, and an image of the user's. Each
+result stands beside what was given, plain interpolation and the truth.
+"""
 
 from pathlib import Path
 
@@ -14,15 +18,21 @@ from sr3_jax.inference.sampling import Sampling
 from sr3_jax.inference.upscaler import Upscaler
 from sr3_jax.tasks import operations
 
-FACES = (40, 91)  # of the 100 of people 31-40
-SQUARES = ("chelsea/0-0", "coffee/0-1", "china/0-0")  # the last is one that does not come out well
-SIDE = 384  # of the part of the user's image that is shown
+FACES = (40, 91)  # two of the 100 images of people 31-40
+SQUARES = ("chelsea/0-0", "coffee/0-1", "china/0-0")  # the last one does not come out well
+SIDE = 384  # the side of the part of the user's image that compare.png shows, in pixels
 
 
 def run(output: Path, image: Path | None = None) -> list[Path]:
-    """Writes OUTPUT/demo.png and, of the user's image, yours.png, enlarged, and compare.png; returns the files.
+    """Writes the demo's pictures; returns their files.
 
-    Raises UserError for an image that cannot be read, before anything is made.
+    Args:
+      output: The folder of demo.png and, if there is an image of the user's, of yours.png, the
+        enlarged image, and compare.png, its middle beside bicubic.
+      image: The user's image.
+
+    Raises:
+      UserError: `output` is not empty, or `image` cannot be read. Then nothing is made.
     """
     if output.exists() and any(output.iterdir()):
         raise UserError(f"{output} is not empty: choose another --output")
@@ -48,7 +58,7 @@ def run(output: Path, image: Path | None = None) -> list[Path]:
 
 
 def _add(columns: dict[str, list[np.ndarray]], truth: np.ndarray, upscaler: Upscaler) -> None:
-    """A row: the truth (h, w, c) as the network's task makes it smaller, and enlarged again."""
+    """Adds a row: the truth (h, w, c), made smaller by the network's task, and enlarged again."""
     task = upscaler.checkpoint.method.task
     lr = task.corrupt(operations.to_float(jnp.asarray(truth[None]))).image
     small, bicubic = (
@@ -61,7 +71,7 @@ def _add(columns: dict[str, list[np.ndarray]], truth: np.ndarray, upscaler: Upsc
 
 
 def _compare(small: np.ndarray, large: np.ndarray) -> np.ndarray:
-    """The middle of the user's image, pixel for pixel, beside the same by bicubic."""
+    """The middle of the user's image as enlarged, pixel for pixel, beside the same by bicubic."""
     height, width = large.shape[:2]
     pixels = arrays.to_pillow(np.round((np.clip(small, -1, 1) + 1) * 127.5).astype(np.uint8))
     bicubic = np.asarray(pixels.resize((width, height), Image.Resampling.BICUBIC)).reshape(

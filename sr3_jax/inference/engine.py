@@ -1,7 +1,7 @@
-"""A checkpoint on this process's devices: compiled programs, random keys, batches of images and canvases of tiles.
+"""A checkpoint on this process's devices: its compiled programs, and images computed by them.
 
-What is above it (`upscaler`) knows pictures of any kind; what is here knows float arrays of the
-network's own channels.
+Images of the network's own size are computed in batches, others in tiles. All are float arrays of
+the network's own channels; the module `upscaler`, which uses this one, knows pictures of any kind.
 """
 
 import functools
@@ -28,28 +28,28 @@ from sr3_jax.tasks.task import Given
 
 Progress = Callable[[int], object]
 LR = Float[np.ndarray, "n _h _w c"]
-Values = Mapping[str, np.ndarray]  # of signals: (n,) each, by name
-# Of tiles that fit a picture, in pixels of the result: what neighbours share, at least
-# (convolutions see so far, about); what sides are multiples of, so that not every size of picture
-# needs a program of its own; the largest side.
+Values = Mapping[str, np.ndarray]  # of each signal, by name, one value (n,) for each image
+# For tiles whose size is fitted to a picture, in pixels of the result. Neighbours overlap by at
+# least OVERLAP, about as far as the convolutions see. Sides are multiples of STEP, so that not
+# every size of picture needs a program of its own, and at most LARGEST_TILE.
 OVERLAP, STEP, LARGEST_TILE = 64, 32, 1088
 
 
 def ignore(count: int) -> None:
-    """No progress is shown."""
+    """A callback for progress that does nothing."""
 
 
 class Engine:
-    """Safe to use from several threads.
+    """A network on this process's devices. Safe to use from several threads.
 
     Args:
-      checkpoint: the network.
-      batch_size: images of the network's own size, or tiles of a larger one, computed at a time,
-        rounded up to a multiple of the devices; devices beyond it stay idle. By default 16; on a
-        CPU one tile a device, because more are no faster.
-      tile: the side of a tile in pixels of the result. By default what suits the network: the size
-        that it was trained on, if that matters to it; else 256, but on a CPU as large as fits
-        picture and memory, up to 1,088.
+      checkpoint: The network.
+      batch_size: How many images of the network's own size, or tiles of a larger one, are computed
+        at a time, rounded up to a multiple of the devices; devices beyond it stay idle. By default
+        16, but on a CPU one tile for each device, because more are no faster.
+      tile: The side of a tile in pixels of the result. By default what suits the network: the size
+        that it was trained on, if it has attention and so depends on it; else at least 256, but on
+        a CPU as large as suits picture and memory, up to 1,088.
     """
 
     def __init__(
@@ -64,11 +64,11 @@ class Engine:
         self.tile = self._check_tile(tile)
         self._programs: dict[Any, Any] = {}
         self._lock = threading.Lock()
-        self.table(Sampling())  # raises here rather than at the first image
+        self.table(Sampling())  # raises UserError here rather than at the first image
         self.set_params(checkpoint.params)
 
     def set_params(self, params: PyTree) -> None:
-        """Other weights of the same network, wherever they are."""
+        """Replaces the weights by others of the same network, on whatever devices they are."""
         self.params = parallel.whole_on(self.mesh, params)
 
     @property
@@ -87,13 +87,20 @@ class Engine:
         return self.checkpoint.config.model.image_channels
 
     def table(self, sampling: Sampling) -> Steps:
-        """The levels and coefficients that are used; raises UserError when they cannot be had."""
+        """The noise levels and coefficients of a sampling.
+
+        Unless a sampler is chosen, they are those that `sr3 search` has found for the number of
+        evaluations, if any.
+
+        Raises:
+          UserError: The network cannot be used like that.
+        """
         sampling.check(self.checkpoint)
         config, steps = self.checkpoint.config, sampling.steps
         count = config.sample.steps if steps is None else steps
         found = self.checkpoint.schedules.get(str(count))
         changes = {"sampler": sampling.sampler} if sampling.sampler else found
-        # 10 ms each time, as much as a step
+        # Kept, because making it takes 10 ms, as long as a step of the sampler
         return self._once(
             ("table", steps, sampling.sampler), lambda: sampling_steps(config, steps, changes)
         )
@@ -110,9 +117,14 @@ class Engine:
     ) -> Float[np.ndarray, "n _h _w c"]:
         """HR images in [-1, 1] of LR images in [-1, 1] of the network's own size.
 
-        What is drawn for image i depends on (seed, ids[i], sample) alone. `signals` are values for
-        each image, instead of the sampling's; `on_batch(count)` is called after every `count`
-        images.
+        What is drawn at random for image i depends on (seed, ids[i], sample) alone.
+
+        Args:
+          lr: The LR images.
+          ids: A number for each image.
+          sampling: How they are drawn.
+          on_batch: Called after every batch with the number of its images.
+          signals: Values for each image, instead of the sampling's one value for all.
         """
         steps = self.table(sampling)
         key = tuple(np.asarray(column).tobytes() for column in steps)
@@ -130,7 +142,10 @@ class Engine:
         seed: int = 0,
         signals: Values | None = None,
     ) -> Float[np.ndarray, "n _h _w c"]:
-        """As `batch`, by any table, compiled once for each number of evaluations."""
+        """As `batch`, but by the table `steps`, which need not be that of any sampling.
+
+        The program is compiled once for each number of evaluations, not for each table.
+        """
         run = self._once(("trial", steps.evaluations), lambda: self._compile(None))
         sampling, table = Sampling(seed=seed), Steps(*map(jnp.asarray, steps))
         with_table = lambda *arguments: run(*arguments, table)  # noqa: E731
@@ -139,7 +154,7 @@ class Engine:
         )
 
     def _values(self, sampling: Sampling, count: int, given: Values | None = None) -> Values:
-        """Of every signal that the network knows, a value an image."""
+        """For every signal that the network knows, one value for each image; 0 if none is given."""
         told = sampling.told if given is None else given
         names = [signal.name for signal in self.method.task.signals]
         return {name: np.broadcast_to(np.float32(told.get(name, 0.0)), count) for name in names}
@@ -155,7 +170,7 @@ class Engine:
     ) -> Float[np.ndarray, "n _h _w c"]:
         size, outputs = self.padded(len(lr)), []
         for start in range(0, len(lr), size):
-            # The last is padded: one shape, one compilation
+            # The last batch is padded: with one shape there is only one compilation
             rows = np.arange(start, start + size).clip(max=len(lr) - 1)
             given = Given(
                 lr[rows].astype(np.float32),
@@ -171,14 +186,17 @@ class Engine:
         return np.concatenate(outputs) if outputs else np.zeros((0, *self.method.shape), np.float32)
 
     def padded(self, count: int) -> int:
-        """How many to compute at a time when there are `count`: the devices times a power of two, at most the batch size."""
+        """How many images to compute at a time when there are `count`.
+
+        That is the number of devices times a power of two, at most the batch size.
+        """
         size = self.mesh.size
         while size < min(count, self.batch_size):
             size *= 2
         return min(size, self.batch_size)
 
     def _compile(self, steps: Steps | None) -> Callable:
-        """The program for one table, or for any that is given as a last argument."""
+        """The program for one table, or, if None, for any, given to it as its last argument."""
 
         def run(params, given, ids, seed, sample, table=steps):
             keys = jax.vmap(lambda i: image_key(seed, i, sample))(ids)
@@ -193,15 +211,22 @@ class Engine:
     def canvas(
         self, lr: Canvas, id: int, sampling: Sampling, on_tiles: Progress = ignore
     ) -> Canvas:
-        """The HR image of an LR image of any size, both in [-1, 1]; `on_tiles(count)` is called after every `count` tiles."""
+        """The HR image of an LR image of any size, both in [-1, 1], computed in tiles.
+
+        Args:
+          lr: The LR image.
+          id: The image's number; what is drawn depends on (seed, id, sample) alone.
+          sampling: How it is drawn.
+          on_tiles: Called at every evaluation after every few tiles, with their number.
+        """
         height, width = lr.shape[:2]
         tile, overlap = self.tile_of(height, width)
         lr = tiling.pad(lr, tile[0] // self.scale, tile[1] // self.scale)
         condition = tiling.resize(lr, *self.method.task.output_size(*lr.shape[:2]))
         tiles = tiling.plan(lr.shape[0], lr.shape[1], tile, overlap, self.scale)
-        key, block = (
-            image_key(sampling.seed, id, sampling.sample),
-            self.checkpoint.config.data.hr_size,
+        key = image_key(sampling.seed, id, sampling.sample)
+        noise = tiling.Noise(
+            functools.partial(self.noise_block, key), self.checkpoint.config.data.hr_size
         )
         at_a_time = min(
             self.tiles_at_a_time, self.padded(len(tiles.rows.starts) * len(tiles.columns.starts))
@@ -209,14 +234,13 @@ class Engine:
         signals = self._values(sampling, at_a_time)
         if self.method.refines:
             predict = functools.partial(self._condition_tiles, signals)
-            # It counts as no evaluation
+            # The prediction does not count as an evaluation
             channels, seen = self.method.condition_channels, lambda count: on_tiles(0)
             condition = tiling.blend(predict, (condition,), tiles, at_a_time, channels, seen)
         y_0 = tiling.diffuse(
             functools.partial(self.denoise_tiles, signals),
             condition,
-            functools.partial(self.noise_block, key),
-            block,
+            noise,
             self.table(sampling),
             tiles,
             at_a_time,
@@ -229,7 +253,14 @@ class Engine:
     def denoise_tiles(
         self, signals: Values, condition: np.ndarray, y: np.ndarray, gamma: float
     ) -> np.ndarray:
-        """y_0 of equal tiles (n, t, t, c)."""
+        """The network's estimates of y_0 for tiles of one size, (n, h, w, c).
+
+        Args:
+          signals: Values for each tile.
+          condition: The network's first input, of every tile.
+          y: The noisy images y_t, of every tile.
+          gamma: The noise level of all of them.
+        """
 
         def run(params, signals, condition, y, gamma):
             return self.method.denoiser(params, signals)(
@@ -245,6 +276,8 @@ class Engine:
         return np.asarray(program(self.params, signals, condition, y, np.float32(gamma)))
 
     def _condition_tiles(self, signals: Values, upsampled: np.ndarray) -> np.ndarray:
+        """The denoiser's condition for tiles, from a network that predicts and refines."""
+
         def run(params, signals, upsampled):
             return self.method.condition(params, upsampled, signals)
 
@@ -256,9 +289,10 @@ class Engine:
         return np.asarray(program(self.params, *jax.device_put((dict(signals), upsampled), split)))
 
     def noise_block(self, key: jax.Array, t: int, row: int, column: int) -> np.ndarray:
-        """Block (row, column) of the noise numbered t.
+        """Block (row, column) of the noise of step t, or of the first noise, before all steps.
 
-        Block (0, 0) is what an image of the network's own size gets.
+        Blocks are of the network's own size. Block (0, 0) is the noise that an image of that size
+        gets.
         """
 
         def draw(key, t, place):
@@ -269,7 +303,10 @@ class Engine:
         return np.asarray(self._once("noise", lambda: jax.jit(draw))(key, t, row * 2**15 + column))
 
     def tiles(self, height: int, width: int) -> int:
-        """How many tiles an LR image of height × width is computed in; 1 for one of the network's own size."""
+        """How many tiles an LR image of height × width is computed in.
+
+        It is 1 for an image of the network's own size.
+        """
         if (height, width) == (self.lr_size, self.lr_size):
             return 1
         tile, overlap = self.tile_of(height, width)
@@ -277,21 +314,24 @@ class Engine:
         return math.prod(tiling.count(max(length, side), side, overlap) for length, side in sides)
 
     def tile_of(self, height: int, width: int) -> tuple[tuple[int, int], int]:
-        """(height, width) of the tiles of an LR image of that size, and their overlap, in pixels of the result."""
+        """(height, width) of the tiles of an LR image of that size, and their overlap.
+
+        All are in pixels of the result.
+        """
         if self.tile is not None:
-            # In whole LR pixels
+            # The overlap is a quarter of the tile, in whole LR pixels
             return (self.tile, self.tile), self.tile // 4 // self.scale * self.scale
         config, factor = self.checkpoint.config, self._factor
         overlap, step = -(-OVERLAP // self.scale) * self.scale, -(-STEP // factor) * factor
-        # a feature map's values for a pixel of the result; the widest levels hold two of them, and
-        # a few are alive at once
+        # How many values a feature map has for a pixel of the result. The widest levels hold two
+        # maps, and a few of these are in memory at once.
         widest = (
             config.model.channels
             * max(config.model.multipliers)
             * 2
             / config.model.space_to_depth**2
         )
-        # of all memory, not of what is free now: the same machine makes the same picture every time
+        # Of all memory, not of what is free now: the same machine makes the same picture every time
         room = psutil.virtual_memory().total / 8 / self.mesh.size / (4 * 8 * widest)
         least = -(-max(config.data.hr_size, 2 * overlap) // step) * step
         most = max(least, min(LARGEST_TILE, math.isqrt(int(room))) // step * step)
@@ -308,21 +348,24 @@ class Engine:
         return int(np.lcm(self.scale, model.space_to_depth * 2 ** (len(model.multipliers) - 1)))
 
     def _check_tile(self, tile: int | None) -> int | None:
+        """The tile's side, or for None the default one; returns None to fit it to each picture."""
         config, factor = self.checkpoint.config, self._factor
         size, model = config.data.hr_size, config.model
         if tile is None:
-            # Attention and a training on whole objects tie a network to its size; convolutions
-            # waste less on larger tiles.
+            # Attention ties a network to the size that it was trained on, and so does training on
+            # whole objects. Convolutions alone take any size, and waste less on larger tiles.
             if model.attention or model.middle_attention:
                 return size
             return None if jax.default_backend() == "cpu" else -(-max(size, 256) // factor) * factor
         if tile < size or tile % factor:
             raise UserError(
-                f"tile = {tile} must be at least {size}, the size the network was trained on, and divisible by {factor}"
+                f"tile = {tile} must be at least {size}, the size the network was trained on, "
+                f"and divisible by {factor}"
             )
         return tile
 
     def _once(self, name: Any, make: Callable[[], Any]) -> Any:
+        """What `make` makes, kept under a name and made only once."""
         with self._lock:
             if name not in self._programs:
                 self._programs[name] = make()

@@ -1,4 +1,4 @@
-"""Files and folders of images through an Upscaler: what is read, where it goes, what failed."""
+"""Enlarges files and folders of images: which are read, where results go, and what failed."""
 
 import dataclasses
 import glob
@@ -22,13 +22,16 @@ from sr3_jax.inference.sampling import Sampling
 from sr3_jax.inference.upscaler import Cost, Upscaler
 from sr3_jax.runtime import parallel
 
-WHITE = 0.25  # the deviation, of values in [0, 1], that is white in an uncertainty map
-LONG = 10.0  # seconds: work estimated to take longer is announced
+WHITE = 0.25  # the standard deviation, of values in [0, 1], that an uncertainty map shows white
+LONG = 10.0  # seconds; work that will take longer is announced
 
 
 class Job(NamedTuple):
+    """One image file, and the files that are made of it."""
+
     source: Path
-    outputs: list[Path]  # one a sample, then the mean and the deviation if they are asked for
+    # One for each sample, then the mean and the standard deviation if they are asked for
+    outputs: list[Path]
 
 
 class Written(NamedTuple):
@@ -44,8 +47,8 @@ class Options(NamedTuple):
     """How files are enlarged."""
 
     sampling: Sampling = Sampling()
-    samples: int = 1  # of each image, from the sampling's own number on
-    uncertainty: bool = False  # also the mean of the samples and their deviation
+    samples: int = 1  # of each image, counted from sampling.sample on
+    uncertainty: bool = False  # also the mean of the samples and their standard deviation
     tile: int | None = None
     batch: int | None = None
     quiet: bool = False  # no progress, and no notes on what was converted
@@ -58,7 +61,18 @@ def plan(
     samples: int = 1,
     uncertainty: bool = False,
 ) -> list[Job]:
-    """Which file becomes which, before anything is loaded; raises UserError when something would be lost."""
+    """Which file becomes which, known before anything is loaded.
+
+    Args:
+      inputs: Files, folders and patterns such as "*.jpg"; "-" is standard input.
+      output: A file if there is one image, else a folder; "-" is standard output.
+      overwrite: Whether files that are there may be replaced.
+      samples: How many samples of each image; several become NAME-1.png, NAME-2.png, …
+      uncertainty: Whether NAME-mean.png and NAME-deviation.png are made as well.
+
+    Raises:
+      UserError: Inputs and output do not go together, or a file would be lost.
+    """
     expanded = [file for given in inputs for file in _expand(given)]
     single = len(inputs) == 1 and not Path(inputs[0]).is_dir() and len(expanded) == 1
     single = single and (output == STDIO or bool(output.suffix)) and not output.is_dir()
@@ -66,7 +80,8 @@ def plan(
         raise UserError("--output=- takes one image, and one sample of it")
     if single and output != STDIO and files.format_of(output) is None:
         raise UserError(
-            f"--output={output}: no image format has the suffix {output.suffix!r}; use .png, .jpg, .webp or .tiff"
+            f"--output={output}: no image format has the suffix {output.suffix!r}; use .png, .jpg, "
+            ".webp or .tiff"
         )
     if output.is_file() and not single:
         raise UserError(
@@ -85,6 +100,7 @@ def plan(
 
 
 def _check_losses(jobs: Sequence[Job], overwrite: bool) -> None:
+    """Raises UserError if a job would write over an input, another's output or an existing file."""
     seen: dict[Path, Path] = {}
     originals = {job.source.resolve() for job in jobs if job.source != STDIO}
     for job in jobs:
@@ -103,7 +119,11 @@ def _check_losses(jobs: Sequence[Job], overwrite: bool) -> None:
 
 
 def _expand(given: str) -> list[tuple[Path, Path]]:
-    """(file, its path relative to the given folder) for a file, for all in a folder, or for all that a pattern matches."""
+    """The image files of an input: a file, a folder or a pattern.
+
+    With each comes the path of its result, relative to the output folder, still with its own
+    suffix.
+    """
     path = Path(given)
     if path == STDIO:
         return [(STDIO, Path("stdin"))]
@@ -131,11 +151,18 @@ def upscale_all(
     options: Options,
     on_written: Callable[[Written], object],
 ) -> int:
-    """Runs this process's share of the jobs.
+    """Runs this process's share of the jobs; one bad file does not stop the others.
 
-    Says what was converted, lists failures; returns the worst process's exit code.
+    It prints what was converted and which files failed.
 
-    One bad file does not stop the others. `on_written` hears of each file as soon as it is there.
+    Args:
+      checkpoint: The network.
+      jobs: The jobs of all processes.
+      options: How files are enlarged.
+      on_written: Called with each file as soon as it is written.
+
+    Returns:
+      The highest exit code of all processes: 2 if an image failed, else 0.
     """
     mine = [jobs[i] for i in parallel.share(len(jobs))]
     upscaler = Upscaler(checkpoint, options.batch, options.tile)
@@ -174,7 +201,8 @@ def _upscale(
     except files.TooManyPixels as error:
         memory = upscaler.cost(1, error.pixels, options.sampling).bytes
         raise UserError(
-            f"{error}: enlarged, they would take {memory / 2**30:.0f} GiB of memory; cut the image up"
+            f"{error}: enlarged, they would take {memory / 2**30:.0f} GiB of memory; "
+            "cut the image up"
         ) from error
     cost = upscaler.cost(height, width, options.sampling)
     _check_memory(cost, width, height, label)
@@ -207,8 +235,10 @@ def _upscale(
 
 
 def spread(samples: Sequence[Picture]) -> tuple[Picture, Picture]:
-    """The mean of several samples of one image, and a grey map of their standard deviation at each pixel: white is 0.25 of the
-    whole range.
+    """The mean of several samples of one image, and a grey map of their standard deviation.
+
+    The map shows the deviation at each pixel, a mean over the channels. White is 0.25 of the whole
+    range, or more.
     """
     colours = np.stack([picture.colour for picture in samples])
     deviation = colours.std(axis=0, ddof=1).mean(axis=-1, keepdims=True) / 2
@@ -230,13 +260,18 @@ def _check_memory(cost: Cost, width: int, height: int, label: str) -> None:
     )
     if cost.bytes > 0.8 * there:
         raise UserError(
-            f"{label} is {width}×{height}; {cost.width}×{cost.height} takes {cost.bytes / 2**30:.0f} GiB of memory, and this "
+            f"{label} is {width}×{height}; {cost.width}×{cost.height} takes "
+            f"{cost.bytes / 2**30:.0f} GiB of memory, and this "
             f"machine has {there / 2**30:.0f}; cut it up, or give a smaller --scale"
         )
 
 
 class _Clock:
-    """Announces how long the rest will take, once, when the second group of tiles is done: the first also compiles."""
+    """Announces once how long the rest of an image will take, if that is long.
+
+    It does so when the second group of tiles is done, because the first group's time includes the
+    compilation.
+    """
 
     def __init__(self, work: int, label: str, cost: Cost, progress: Progress):
         self._left, self._label, self._cost, self._progress = work, label, cost, progress
@@ -252,7 +287,8 @@ class _Clock:
             if seconds > LONG:
                 c = self._cost
                 self._progress.console.print(
-                    f"{self._label}: {c.width}×{c.height}, {c.tiles} tiles × {c.evaluations} evaluations, about "
+                    f"{self._label}: {c.width}×{c.height}, {c.tiles} tiles × "
+                    f"{c.evaluations} evaluations, about "
                     f"{_duration(seconds)} and {c.bytes / 2**30:.1f} GiB beside the network",
                     highlight=False,
                     soft_wrap=True,

@@ -1,4 +1,7 @@
-"""How images are drawn: one value for Python, the command line, the web page and evaluation alike."""
+"""How images are drawn: the choices that a user has.
+
+Python, the command line, the web page and evaluation all use the same class for them.
+"""
 
 import dataclasses
 from collections.abc import Mapping
@@ -17,21 +20,21 @@ LARGEST_SCALE = 64
 
 @dataclass(frozen=True)
 class Sampling:
-    """Choices for one sample of an image. Hashable; the default is the checkpoint's own way.
+    """Choices for one sample of an image. Hashable; by default all is as the checkpoint has it.
 
     Attributes:
-      steps: Network evaluations, at least 1; the levels are those that `sr3 search` found for so
-        many, if any.
+      steps: The number of network evaluations, at least 1. The noise levels are those that
+        `sr3 search` has found for that number, if any, unless `sampler` is given.
       sampler: One of config.CHOICES["sample.sampler"].
       seed: 0 to 2³¹ - 1. The same seed gives the same pictures.
-      sample: 0, 1, 2, …: several samples of one image and seed.
-      match_input: Correct the result until, down-sampled, it is the image that was given. By
-        default the checkpoint's, but never where a signal is given: what is to be removed would
-        come back.
-      scale: How many times larger, above 1 and at most 64: several passes of the network, then
-        bicubic.
-      signals: What the network is told of the image: values by name, e.g. {"noise": 8.0}; kept as
-        sorted pairs.
+      sample: 0, 1, 2, …: the number of the sample, for several of one image and seed.
+      match_input: Whether the result is corrected until, down-sampled, it is the image that was
+        given. By default the checkpoint's choice, but not where a signal is given: what the network
+        is to remove, such as noise, would come back.
+      scale: How many times larger the image becomes, above 1 and at most 64. It takes as many
+        passes of the network as needed, then bicubic to the exact size.
+      signals: What the network is told of the image: values by name, e.g. {"noise": 8.0}. They are
+        kept as sorted pairs.
     """
 
     steps: int | None = None
@@ -51,7 +54,10 @@ class Sampling:
         return dict(self.signals)
 
     def with_options(self, options: Mapping[str, Any]) -> "Sampling":
-        """With some of the fields replaced; names that are no field are signals, such as `noise`."""
+        """A copy in which some fields are replaced.
+
+        Names that are not fields are signals, such as `noise`; signals of 0 are left out.
+        """
         fields = {field.name for field in dataclasses.fields(self)}
         own = {name: value for name, value in options.items() if name in fields}
         signals = self.told | {name: value for name, value in options.items() if name not in fields}
@@ -59,7 +65,7 @@ class Sampling:
         return dataclasses.replace(self, **own)
 
     def check(self, checkpoint: Checkpoint) -> None:
-        """Raises UserError, in one sentence, for what cannot be had of a checkpoint."""
+        """Raises UserError if a checkpoint's network cannot be used like that."""
         if self.steps is not None and self.steps < 1:
             raise UserError(f"steps = {self.steps} must be at least 1")
         samplers = CHOICES["sample.sampler"]
@@ -80,12 +86,14 @@ def _check_signal(checkpoint: Checkpoint, name: str, value: Number) -> None:
     if name in known:
         if not 0 <= value <= known[name]:
             raise UserError(
-                f"{name} = {value:g} must lie between 0 and {known[name]:g}, which {checkpoint.name} was trained with"
+                f"{name} = {value:g} must lie between 0 and {known[name]:g}, "
+                f"which {checkpoint.name} was trained with"
             )
         return
     if name in CORRUPTIONS:
         raise UserError(
-            f"{checkpoint.name} was not trained with task.{name} and task.tell_{name}, so it cannot be told of {name}"
+            f"{checkpoint.name} was not trained with task.{name} and task.tell_{name}, "
+            f"so it cannot be told of {name}"
         )
     fields = [field.name for field in dataclasses.fields(Sampling) if field.name != "signals"]
     raise UserError(f"{name} is not known; there are {', '.join([*fields, *CORRUPTIONS])}")

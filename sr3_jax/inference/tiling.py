@@ -21,15 +21,20 @@ from PIL import Image as PillowImage
 from sr3_jax.diffusion.samplers import Steps
 
 Canvas = Float[np.ndarray, "_h _w _c"]  # sizes vary within a function
-# (condition, y, gamma) of equal tiles, (n, t, t, c), to their y_0; (t, row, column) to a block of
-# noise
+# (condition, y, gamma) of equal tiles, (n, t, t, c), to their y_0
 DenoiseTiles = Callable[[np.ndarray, np.ndarray, float], np.ndarray]
 OnTiles = Callable[[int], object]
-NoiseBlock = Callable[[int, int, int], np.ndarray]
+
+
+class Noise(NamedTuple):
+    """Where the noise of a canvas comes from: square blocks, each from its place."""
+
+    block: Callable[[int, int, int], np.ndarray]  # (t, row, column) to a block of N(0, 1)
+    side: int  # of a block, in pixels
 
 
 class Axis(NamedTuple):
-    """How one side of a picture is cut: where tiles begin, and how much each of their pixels counts."""
+    """How one side of a picture is cut: where tiles begin, and what each of their pixels weighs."""
 
     starts: list[int]
     weights: list[Float[np.ndarray, " t"]]
@@ -37,7 +42,7 @@ class Axis(NamedTuple):
 
 
 def cut(size: int, tile: int, overlap: int) -> Axis:
-    """Tiles of `tile` pixels that cover a side of `size` >= tile, neighbours sharing at least `overlap` of them.
+    """Tiles of `tile` pixels over a side of `size` >= tile, which share at least `overlap` pixels.
 
     A weight rises from a quarter of the overlap inside the edge, where the convolutions' padding no
     longer shows, and falls likewise; at the picture's own edge it stays 1.
@@ -77,7 +82,10 @@ class Plan(NamedTuple):
 
 
 def plan(height: int, width: int, tile: int | tuple[int, int], overlap: int, scale: int) -> Plan:
-    """The tiles of an LR image of height × width, each at least a tile's / `scale`; `tile` and `overlap` are in HR pixels."""
+    """The tiles of an LR image of height × width, each at least a tile's / `scale`.
+
+    `tile` and `overlap` are in HR pixels.
+    """
     tile_height, tile_width = (tile, tile) if isinstance(tile, int) else tile
     rows, columns = (
         cut(height, tile_height // scale, overlap // scale),
@@ -95,10 +103,10 @@ def plan(height: int, width: int, tile: int | tuple[int, int], overlap: int, sca
 def fitting_tile(
     height: int, width: int, *, least: int, most: int, step: int, overlap: int, at_a_time: int
 ) -> tuple[int, int]:
-    """Height and width of the tiles by which a picture is computed with the fewest pixels; all in HR pixels.
+    """Height and width of the tiles by which a picture is computed with the fewest pixels.
 
-    Both are multiples of `step` between `least` and `most`, neighbours share `overlap`, and tiles
-    are computed `at_a_time`, of which none should idle.
+    All lengths are in HR pixels. Both are multiples of `step` between `least` and `most`,
+    neighbours share `overlap`, and tiles are computed `at_a_time`, of which none should idle.
     """
 
     def choices(length: int) -> Iterator[int]:
@@ -124,22 +132,31 @@ def fitting_tile(
 def diffuse(
     denoise: DenoiseTiles,
     condition: Canvas,
-    noise: NoiseBlock,
-    block: int,
+    noise: Noise,
     steps: Steps,
     tiles: Plan,
     batch: int,
     on_tiles: OnTiles = lambda count: None,
     channels: int | None = None,
 ) -> Canvas:
-    """`samplers.sample` on a canvas: y_0 of `channels`, by default the condition's, from noise in blocks of `block`² pixels.
+    """`samplers.sample` on a canvas.
 
-    `denoise` is given `batch` tiles at a time, the last ones repeated to fill it. `on_tiles(count)`
-    is called after each time.
+    Args:
+      denoise: The network, on `batch` tiles at a time; the last ones are repeated to fill it.
+      condition: What the network is shown of the whole picture.
+      noise: Its noise, in blocks.
+      steps: The sampler's table.
+      tiles: How the canvas is cut.
+      batch: Tiles at a time.
+      on_tiles: Called with the number of tiles each time that some are done.
+      channels: Channels of y_0; by default the condition's.
+
+    Returns:
+      y_0, of the condition's height and width.
     """
     rows_left, channels = steps.evaluations, channels or condition.shape[-1]
     y = np.empty((*condition.shape[:2], channels), np.float32)
-    _add_noise(y, 0.0, 1.0, noise, rows_left + 1, block)
+    _add_noise(y, 0.0, 1.0, noise, rows_left + 1)
     remembers = bool(np.any(steps.previous))
     before = np.zeros_like(y) if remembers else None
     for row in range(rows_left):
@@ -152,7 +169,7 @@ def diffuse(
                 y += previous * before
             before = found
         if strength:
-            _add_noise(y, 1.0, strength, noise, rows_left - row, block)
+            _add_noise(y, 1.0, strength, noise, rows_left - row)
     return y
 
 
@@ -165,7 +182,10 @@ def blend(
     on_tiles: OnTiles = lambda count: None,
     *arguments: float,
 ) -> Canvas:
-    """`function` of the canvases and `arguments`, computed on tiles, `batch` at a time, and blended where they overlap."""
+    """A function of canvases, computed on tiles, `batch` at a time, and blended where they overlap.
+
+    `arguments` follow the tiles.
+    """
     found = np.zeros((*canvases[0].shape[:2], channels), np.float32)
     windows = list(tiles.windows())
     for start in range(0, len(windows), batch):
@@ -183,19 +203,17 @@ def blend(
     return found
 
 
-def _add_noise(
-    y: Canvas, keep: float, strength: float, noise: NoiseBlock, t: int, block: int
-) -> None:
+def _add_noise(y: Canvas, keep: float, strength: float, noise: Noise, t: int) -> None:
     """Y ← keep · y + strength · z, block by block."""
-    for row, top in enumerate(range(0, y.shape[0], block)):
-        for column, left in enumerate(range(0, y.shape[1], block)):
-            part = y[top : top + block, left : left + block]
-            z = strength * noise(t, row, column)[: part.shape[0], : part.shape[1]]
+    for row, top in enumerate(range(0, y.shape[0], noise.side)):
+        for column, left in enumerate(range(0, y.shape[1], noise.side)):
+            part = y[top : top + noise.side, left : left + noise.side]
+            z = strength * noise.block(t, row, column)[: part.shape[0], : part.shape[1]]
             part[:] = keep * part + z if keep else z
 
 
 def resize(canvas: Canvas, height: int, width: int) -> Canvas:
-    """Anti-aliased bicubic in float: `operations.resize` but for rounding, of any size without a compilation."""
+    """Anti-aliased bicubic in float: `operations.resize`, without a compilation for each size."""
     planes = [
         np.asarray(
             PillowImage.fromarray(plane).resize((width, height), PillowImage.Resampling.BICUBIC)
@@ -206,7 +224,9 @@ def resize(canvas: Canvas, height: int, width: int) -> Canvas:
 
 
 def match(image: Canvas, lr: Canvas) -> Canvas:
-    """The image, changed in its low frequencies alone such that, down-sampled, it is the LR image; both in [-1, 1].
+    """Change the low frequencies of an image such that, down-sampled, it is the LR image.
+
+    Both are in [-1, 1].
 
     What the down-sampled image lacks is enlarged and added. The two resamplings are not each
     other's inverse, and the result is clipped, so this is done until a tenth of an 8-bit level is
@@ -221,7 +241,7 @@ def match(image: Canvas, lr: Canvas) -> Canvas:
 
 
 def pad(lr: Canvas, height: int, width: int) -> Canvas:
-    """The LR image mirrored at its lower and right edges, as often as needed, to at least height × width."""
+    """The LR image, mirrored at its lower and right edges to at least height × width."""
     missing = (max(0, height - lr.shape[0]), max(0, width - lr.shape[1]))
     return (
         np.pad(lr, ((0, missing[0]), (0, missing[1]), (0, 0)), "symmetric") if any(missing) else lr

@@ -1,4 +1,4 @@
-"""From a checkpoint and images to larger images.
+"""Enlarges images of any size and kind with a checkpoint's network.
 
 >>> from sr3_jax import Upscaler
 >>> upscaler = Upscaler.load("faces-16-64")  # a shipped name, a workdir or an exported file
@@ -37,20 +37,19 @@ class Cost(NamedTuple):
     width: int
     tiles: int  # evaluated at every step; 1 for an image of the network's own size
     evaluations: int  # of the network, per tile
-    bytes: int  # of this process's memory, for the canvases
+    bytes: int  # of this process's memory, for all arrays of the size of the result
 
 
 class Upscaler:
     """Upscales images of any size, on all devices of this process.
 
-    Safe to call from several threads.
-
-    Programs are compiled once for each number of steps, and once for each shape of tiles, and kept.
+    Safe to call from several threads. Programs are compiled once for each number of steps, and once
+    for each shape of tiles, and kept.
 
     Args:
-      checkpoint: the network.
-      batch_size: images or tiles computed at a time; see `Engine`.
-      tile: the side of a tile, in pixels of the result; see `Engine`.
+      checkpoint: The network.
+      batch_size: How many images or tiles are computed at a time; see `Engine`.
+      tile: The side of a tile, in pixels of the result; see `Engine`.
     """
 
     def __init__(
@@ -62,12 +61,12 @@ class Upscaler:
     def load(
         cls, place: str | Path, batch_size: int | None = None, tile: int | None = None
     ) -> "Upscaler":
-        """From whatever `load_checkpoint` takes; raises CheckpointError."""
+        """An upscaler with the network at `place`; see `load_checkpoint`, also for its errors."""
         return cls(load_checkpoint(place), batch_size, tile)
 
     @property
     def checkpoint(self) -> Checkpoint:
-        """The network."""
+        """The network's checkpoint."""
         return self.engine.checkpoint
 
     @property
@@ -82,11 +81,11 @@ class Upscaler:
 
     @property
     def channels(self) -> int:
-        """Of the network's images: 1 (grey) or 3 (RGB)."""
+        """The channels of the network's images: 1 (grey) or 3 (RGB)."""
         return self.engine.channels
 
     def set_params(self, params: PyTree) -> None:
-        """Other weights of the same network, wherever they are."""
+        """Replaces the weights by others of the same network, on whatever devices they are."""
         self.engine.set_params(params)
 
     # -- any image
@@ -94,23 +93,23 @@ class Upscaler:
     def __call__(
         self, image: Any, sampling: Sampling | None = None, *, name: str = "", **options: Any
     ) -> Any:
-        """The image, several times larger, as the kind it was given.
+        """Enlarges an image; the result is of the same kind.
 
-        The result depends on the image, the network, seed, sample and name alone (and, by what
-        convolutions see at the edges of tiles, a little on their size): the images of a batch are
-        what each would be by itself.
+        The result depends on the image, the network, seed, sample and name alone: each image of a
+        batch becomes what it would become by itself. (Only the size of tiles changes it a little,
+        by what the convolutions see at their edges.)
 
         Args:
           image: A Pillow image, a NumPy or a JAX array. Arrays are uint8, uint16, or float in [0,
             1]; (h, w), (h, w, c) or (n, h, w, c), with 1 or 3 channels, or one more for alpha. A
             one-channel network enlarges the luma of a colour image; its chroma, and alpha, are
             enlarged by bicubic.
-          sampling: How it is drawn; by default the checkpoint's own way.
-          name: Images of different names have different noise.
+          sampling: How it is drawn; by default as the checkpoint has it.
+          name: The image's name; images of different names get different noise.
           **options: Fields of `Sampling` to change, and signals, e.g. steps=4, seed=1, noise=8.0.
 
         Raises:
-          UserError: `image` is no such image, or `sampling` cannot be had of this network.
+          UserError: `image` is no such image, or the network cannot be used like that.
         """
         sampling = (sampling or Sampling()).with_options(options)
         shape = getattr(image, "shape", ())
@@ -129,8 +128,11 @@ class Upscaler:
     def picture(
         self, picture: Picture, name: str, sampling: Sampling, on_tiles: Progress = ignore
     ) -> Picture:
-        """As `__call__`, of an image with its alpha; `on_tiles(count)` is called after every few tiles, at every evaluation;
-        for an image of the network's own size, which is computed in one go, at the end.
+        """As `__call__`, for a `Picture`, which is an image with its alpha.
+
+        `on_tiles(count)` is called at every evaluation after every few tiles, with their number.
+        For an image of the network's own size, which is computed in one go, it is called once at
+        the end, with the number of evaluations.
         """
         return self._pictures([picture], name, sampling, on_tiles)[0]
 
@@ -144,14 +146,16 @@ class Upscaler:
         on_batch: Progress = ignore,
         **options: Any,
     ) -> Float[np.ndarray, "n h h c"]:
-        """HR images in [-1, 1] of LR images of the network's own size, raw: not matched with the input.
+        """HR images in [-1, 1] of LR images of the network's own size.
+
+        They are raw: not corrected to agree with their input.
 
         Args:
-          lr: of the network's channels.
-          ids: numbers; sample number `sample` of image i depends on (seed, ids[i], sample) alone.
-          sampling: How they are drawn.
-          signals: A value for each image, (n,) by name, instead of the sampling's one for all.
-          on_batch: Called after every few images, with their number.
+          lr: The LR images, with the network's channels.
+          ids: A number for each image; its noise depends on (seed, ids[i], sample) alone.
+          sampling: How they are drawn; by default as the checkpoint has it.
+          signals: Values (n,) for each image by name, instead of the sampling's one value for all.
+          on_batch: Called after every batch with the number of its images.
           **options: Fields of `Sampling` to change, and signals.
         """
         sampling = (sampling or Sampling()).with_options(options)
@@ -168,7 +172,10 @@ class Upscaler:
         seed: int = 0,
         signals: Values | None = None,
     ) -> Float[np.ndarray, "n h h c"]:
-        """As `batch`, by any table, compiled once for each number of evaluations."""
+        """As `batch`, but by the table `steps`, which need not be that of any sampling.
+
+        The program is compiled once for each number of evaluations, not for each table.
+        """
         return self.engine.trial(
             np.asarray(lr, np.float32) / 127.5 - 1, ids, steps, seed=seed, signals=signals
         )
@@ -176,12 +183,12 @@ class Upscaler:
     def _pictures(
         self, given: Sequence[Picture], name: str, sampling: Sampling, on_tiles: Progress
     ) -> list[Picture]:
-        """Pictures of one size, each as it would be by itself."""
+        """Enlarges pictures of one size, each as it would be by itself."""
         sampling.check(self.checkpoint)
         pictures = list(given)
         for number in range(self.passes(sampling.scale)):
-            # from the second pass on the noise that is drawn is another, and there is nothing to
-            # tell of the image
+            # From the second pass on other noise is drawn. The image is then the network's own
+            # output, of which there is nothing to tell it.
             id = image_id(f"{name}#{number}" if number else name)
             how = dataclasses.replace(sampling, signals=()) if number else sampling
             inputs = np.stack([self._input(picture.colour) for picture in pictures])
@@ -207,17 +214,18 @@ class Upscaler:
     def _matches(self, sampling: Sampling) -> bool:
         if sampling.match_input is not None:
             return sampling.match_input
-        told = any(sampling.told.values())  # of what is to be removed: it would come back
+        # A signal tells what the network is to remove, such as noise; matching would bring it back
+        told = any(sampling.told.values())
         return self.checkpoint.config.sample.match_input and not told
 
     def passes(self, scale: float | int | None) -> int:
-        """How often the network has to enlarge an image for `scale`."""
+        """How often the network has to enlarge an image until it is `scale` times larger."""
         if scale is None:
             return 1
         return next(count for count in range(1, 7) if self.scale**count >= scale)
 
     def scale_notes(self, scale: float | int | None) -> list[str]:
-        """What is worth saying of a scale that is not the network's own."""
+        """What the user should know about a scale that is not the network's own."""
         count = self.passes(scale)
         made = self.scale**count
         notes = (
@@ -230,14 +238,24 @@ class Upscaler:
         )
 
     def _size(self, height: int, width: int, scale: float | int | None) -> tuple[int, int]:
-        """The size of the result."""
+        """(height, width) of the result."""
         factor = self.scale if scale is None else scale
         return max(1, round(height * factor)), max(1, round(width * factor))
 
     def enlarge(
         self, lr: np.ndarray, id: int, sampling: Sampling, on_tiles: Progress = ignore
     ) -> list[Canvas]:
-        """The network's outputs for LR images (n, h, w, c) of its own channels, of any size; float in [-1, 1]; one pass."""
+        """One pass of the network: its outputs for LR images of any size.
+
+        Args:
+          lr: LR images (n, h, w, c) with the network's own channels, float in [-1, 1].
+          id: The number on which their noise depends.
+          sampling: How they are drawn.
+          on_tiles: Called as `picture` calls it.
+
+        Returns:
+          An HR image for each, float in [-1, 1].
+        """
         if lr.shape[1:3] != (self.lr_size, self.lr_size):
             return [self.engine.canvas(part, id, sampling, on_tiles) for part in lr]
         evaluations = self.engine.table(sampling).evaluations
@@ -248,13 +266,16 @@ class Upscaler:
         )
 
     def _input(self, colour: Canvas) -> Canvas:
-        """The colour of an image in the network's channels."""
+        """The colours of an image in the network's channels: its luma for a network of one."""
         if colour.shape[-1] == self.channels:
             return colour
         return luma(colour) if self.channels == 1 else np.repeat(colour, self.channels, axis=-1)
 
     def _finish(self, output: Canvas, picture: Picture) -> Picture:
-        """The network's output as a picture: with the colour that a one-channel network does not know, and alpha."""
+        """The network's output as a picture, with the channels and the alpha of the one given.
+
+        The chroma that a one-channel network does not know is enlarged by bicubic, and so is alpha.
+        """
         height, width = output.shape[:2]
         lr = picture.colour
         if lr.shape[-1] == 3 and self.channels == 1:
@@ -268,21 +289,25 @@ class Upscaler:
         return picture._replace(colour=output, alpha=alpha)
 
     def cost(self, height: int, width: int, sampling: Sampling | None = None) -> Cost:
-        """What an image of height × width will take; raises UserError for a `sampling` that cannot be had."""
+        """What enlarging an image of height × width will take.
+
+        Raises:
+          UserError: The network cannot be used like that.
+        """
         sampling = sampling or Sampling()
         evaluations = self.engine.table(sampling).evaluations
         tiles, made = 0, 1
         for _ in range(self.passes(sampling.scale)):
             tiles += self.engine.tiles(height * made, width * made)
             made *= self.scale
-        # condition, y_t, estimate, the estimate before, and the picture itself
+        # The condition, y_t, the estimate of y_0, the estimate before, and the picture itself
         planes = self.engine.method.condition_channels + 3 * self.channels + 4
         size = 4 * height * width * made**2 * planes
         return Cost(*self._size(height, width, sampling.scale), tiles, evaluations, size)
 
 
 def luma(colour: Float[np.ndarray, "... c"]) -> Float[np.ndarray, "... 1"]:
-    """The brightness of RGB; grey as it is."""
+    """The brightness (luma) of RGB images; grey images as they are."""
     return colour @ LUMA[:, None] if colour.shape[-1] == 3 else colour
 
 

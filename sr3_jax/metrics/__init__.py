@@ -1,1 +1,1 @@
-"""The metrics, one family a file: uint8 images in, a value an image (or a set) out."""
+"""The metrics, one family in each file: from uint8 images to a value for each image or set."""

@@ -1,4 +1,6 @@
-"""Metrics of images against references: (n, h, w, c) uint8 (or a luma of 0 to 255) in, one value per image out.
+"""Metrics of images against references, with one value for each image.
+
+They take images of shape (n, h, w, c), uint8 or a luma of 0 to 255, and return values (n,).
 
 PSNR and SSIM compare with the HR image. Consistency compares the down-sampled output with the LR
 image that it came from: a super-resolution that contradicts its input is wrong whatever it looks
@@ -20,14 +22,14 @@ PerImage = Float[np.ndarray, " n"]
 
 
 def scores(images: Batch, references: Batch, lr: LowResolution) -> dict[str, PerImage]:
-    """Of training's held-out images: psnr in dB, ssim in [-1, 1], and `consistency`."""
+    """What training measures on held-out images: psnr in dB, ssim in [-1, 1], and `consistency`."""
     return {"psnr": psnr(images, references), "ssim": ssim(images, references)} | consistency(
         images, lr
     )
 
 
 def consistency(images: Batch, lr: LowResolution) -> dict[str, PerImage]:
-    """consistency_mse_1e5, as in the paper's table 1, and the same in dB."""
+    """The consistency mean squared error × 10⁵, as in the paper's table 1, and the same in dB."""
     mse = consistency_mse(images, lr)
     return {
         "consistency_mse_1e5": 1e5 * mse,
@@ -36,21 +38,30 @@ def consistency(images: Batch, lr: LowResolution) -> dict[str, PerImage]:
 
 
 def luma(images: UInt8[np.ndarray, "n h w 3"]) -> Float[np.ndarray, "n h w 1"]:
-    """Y of ITU-R BT.601 in [16, 235], not rounded: what much of the field compares, on the scale of 255 all the same."""
+    """Y of ITU-R BT.601 in [16, 235], not rounded.
+
+    Much of the field computes PSNR and SSIM of it, with 255 as the range all the same.
+    """
     return 16 + np.asarray(images, np.float64) @ (np.array([[65.481], [128.553], [24.966]]) / 255)
 
 
 def psnr(images: Batch, references: Batch) -> PerImage:
-    """-10 log10 of the mean squared error over all pixels and channels, of values in [0, 1]; at most 120 dB (equal images)."""
+    """The peak signal-to-noise ratio in dB; at most 120, for equal images.
+
+    It is -10 log10 of the mean squared error over all pixels and channels, of values in [0, 1].
+    """
     error = (np.asarray(images, np.float64) - np.asarray(references, np.float64)) / 255
     return -10 * np.log10(np.maximum(np.square(error).mean((1, 2, 3)), 1e-12))
 
 
 def ssim(images: Batch, references: Batch) -> PerImage:
-    """Structural similarity (Wang et al. 2004): 11×11 Gaussian window of sigma 1.5, mean over channels.
+    """The structural similarity (Wang et al. 2004), a mean over the channels.
 
-    Equals scikit-image's with gaussian_weights and use_sample_covariance=False. Needs images of at
-    least 11×11.
+    The window is an 11×11 Gaussian of sigma 1.5. It equals scikit-image's with gaussian_weights and
+    use_sample_covariance=False.
+
+    Raises:
+      ValueError: The images are smaller than 11×11.
     """
     if min(images.shape[1:3]) < 11:
         raise ValueError(
@@ -60,14 +71,17 @@ def ssim(images: Batch, references: Batch) -> PerImage:
 
 
 def consistency_mse(images: Batch, lr: LowResolution) -> PerImage:
-    """Mean squared error, of values in [0, 1], between the LR image and the output down-sampled to its size, in float."""
+    """The mean squared error, of values in [0, 1], between LR image and down-sampled output.
+
+    The output is down-sampled in float to the size of the LR image.
+    """
     return np.asarray(_consistency_mse(jnp.asarray(images), jnp.asarray(lr)), np.float64)
 
 
 @jax.jit
 def _ssim(images: Array, references: Array) -> Array:
-    # Centred at 0: variances come from differences of squares, and in float32 small numbers keep
-    # more digits.
+    # Values are centred at 0, because variances are differences of squares, and in float32 those of
+    # small numbers keep more digits.
     x, y = (array.astype(jnp.float32) / 255 - 0.5 for array in (images, references))
     window = np.exp(-0.5 * np.square(np.arange(-5, 6) / 1.5)).astype(np.float32)
     window /= window.sum()

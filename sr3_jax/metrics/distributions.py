@@ -1,12 +1,14 @@
-"""How alike two sets of images are, by features of a network: FID, KID, precision and recall; and the Inception score.
+"""How alike two sets of images are, by the features that a network computes of them.
+
+The metrics of two sets are FID, KID, precision and recall; the Inception score is of one set.
 
 FID: Heusel et al. 2017. KID: Bińkowski et al. 2018, polynomial kernel (x·y / d + 1)³, unbiased,
 over subsets. Precision and recall: Kynkäänniemi et al. 2019, third neighbour. Inception score:
 Salimans et al. 2016, ten splits of the shuffled images. All as torch-fidelity computes them.
 
-Images stream through: the mean and covariance are sums, and of the features themselves a random
-sample of bounded size is kept, for KID, precision and recall. Statistics files are the common .npz
-of `mu` and `sigma`.
+Features can come in parts: the mean and covariance are computed from running sums, and of the
+features themselves a random sample of bounded size is kept, for KID, precision and recall. A file
+of statistics is an .npz of `mu` and `sigma`, as others have them too.
 """
 
 import zipfile
@@ -19,28 +21,34 @@ from jaxtyping import Float
 from sr3_jax.errors import UserError
 from sr3_jax.runtime.atomic import replacing
 
-KEPT = 10_000  # feature vectors: 80 MB of Inception's
-SUBSETS, SUBSET = 100, 1000  # of KID
+KEPT = 10_000  # feature vectors that are kept; Inception's take 80 MB
+SUBSETS, SUBSET = 100, 1000  # of KID: how many subsets there are, and how many images in each
 SPLITS = 10  # of the Inception score
-NEIGHBOUR = 3
+NEIGHBOUR = 3  # of precision and recall: which neighbour a vector's neighbourhood reaches to
 
 Vectors = Float[np.ndarray, "_n d"]
 
 
 class Statistics:
-    """What is remembered of a stream of feature vectors; memory does not grow beyond `kept` of them."""
+    """The statistics of feature vectors that come in parts.
+
+    Args:
+      dimensions: The length of a vector.
+      kept: How many vectors are kept at most; memory does not grow beyond them.
+      seed: Of the random choice of those that are kept.
+    """
 
     def __init__(self, dimensions: int, kept: int = KEPT, seed: int = 0):
         self.n = 0
         self._rows: list[np.ndarray] = []
         self._kept, self._rng = kept, np.random.default_rng(seed)
-        # About the mean, so that large sums keep their digits
+        # Sums are of differences from the first part's mean, so that they keep their digits
         self._origin: np.ndarray | None = None
         self._sum = np.zeros(dimensions)
         self._products = np.zeros((dimensions, dimensions))
 
     def add(self, features: Vectors) -> None:
-        """More images' features."""
+        """Adds the features of more images; raises ValueError if they are not finite."""
         values = np.asarray(features, np.float64)
         if not np.isfinite(values).all():
             raise ValueError("features that are not finite")
@@ -50,7 +58,7 @@ class Statistics:
             centred = values - self._origin
             self._sum += centred.sum(0)
             self._products += centred.T @ centred
-        # Each of all so far is kept with the same probability
+        # Reservoir sampling: each vector so far is kept with the same probability
         for row in np.asarray(features, np.float32):
             self.n += 1
             if len(self._rows) < self._kept:
@@ -60,24 +68,36 @@ class Statistics:
 
     @property
     def sample(self) -> Vectors:
-        """Feature vectors of at most `kept` of the images, drawn at random; of all, in order, if there are no more."""
+        """The feature vectors that were kept: of at most `kept` images, drawn at random.
+
+        If there are no more images than that, they are those of all images, in order.
+        """
         return np.stack(self._rows) if self._rows else np.empty((0, len(self._sum)), np.float32)
 
     @property
     def mu(self) -> Float[np.ndarray, " d"]:
+        """The mean."""
         origin = self._origin if self._origin is not None else 0.0
         return origin + self._sum / max(1, self.n)
 
     @property
     def sigma(self) -> Float[np.ndarray, "d d"]:
-        """The covariance, with n - 1."""
+        """The covariance, divided by n - 1; raises UserError for fewer than 2 images."""
         if self.n < 2:
             raise UserError(f"a covariance needs at least 2 images, not {self.n}")
         return (self._products - np.outer(self._sum, self._sum) / self.n) / (self.n - 1)
 
 
 class Reference:
-    """Mean and covariance of a reference set, from images or from a statistics file."""
+    """The statistics of a reference set, from its images or from a file of statistics.
+
+    Args:
+      name: What the set is called in the results.
+      mu: The mean of the features.
+      sigma: Their covariance.
+      sample: Feature vectors of some images, which a file does not hold.
+      n: The number of images, if known.
+    """
 
     def __init__(
         self, name: str, mu: np.ndarray, sigma: np.ndarray, sample: np.ndarray | None, n: int | None
@@ -86,11 +106,16 @@ class Reference:
 
     @classmethod
     def of(cls, name: str, statistics: Statistics) -> "Reference":
+        """The reference of a set whose images' features were added to `statistics`."""
         return cls(name, statistics.mu, statistics.sigma, statistics.sample, statistics.n)
 
     @classmethod
     def load(cls, path: Path) -> "Reference":
-        """From an .npz of `mu` and `sigma`, the layout that published statistics have; raises UserError."""
+        """Reads an .npz of `mu` and `sigma`, the layout that published statistics have.
+
+        Raises:
+          UserError: The file is not one of statistics.
+        """
         try:
             with np.load(path, allow_pickle=False) as file:
                 mu, sigma = (np.asarray(file[name], np.float64) for name in ("mu", "sigma"))
@@ -101,12 +126,13 @@ class Reference:
             ) from error
         if mu.ndim != 1 or sigma.shape != (len(mu), len(mu)):
             raise UserError(
-                f"{path}: mu of shape {mu.shape} and sigma of shape {sigma.shape} do not belong together"
+                f"{path}: mu of shape {mu.shape} and sigma of shape {sigma.shape} do not "
+                "belong together"
             )
         return cls(path.name, mu, sigma, None, n)
 
     def save(self, path: Path) -> None:
-        """As an .npz of `mu`, `sigma` and `n`."""
+        """Writes an .npz of `mu`, `sigma` and `n`, which is 0 if it is not known."""
         with replacing(path) as temporary, temporary.open("wb") as file:
             np.savez(file, mu=self.mu, sigma=self.sigma, n=np.int64(self.n or 0))
 
@@ -115,10 +141,11 @@ def fid(statistics: Statistics, reference: Reference) -> float:
     """Fréchet distance of two Gaussians: |mu - mu'|² + tr(S) + tr(S') - 2 tr((S S')^½)."""
     if len(statistics.mu) != len(reference.mu):
         raise UserError(
-            f"{reference.name} is of {len(reference.mu)} features, the network here of {len(statistics.mu)}"
+            f"{reference.name} is of {len(reference.mu)} features, the network here of "
+            f"{len(statistics.mu)}"
         )
     mine, theirs = statistics.sigma, reference.sigma
-    # The eigenvalues of S S' are those of the symmetric A = S^½ S' S^½, whose are real and found
+    # S S' has the same eigenvalues as S^½ S' S^½, which is symmetric: they are real, and are found
     # with more digits.
     values, vectors = np.linalg.eigh(mine)
     root = (vectors * np.sqrt(np.maximum(values, 0))) @ vectors.T
@@ -135,11 +162,23 @@ def fid(statistics: Statistics, reference: Reference) -> float:
 def kid(
     features: Vectors, reference: Vectors, seed: int = 2020, size: int = SUBSET
 ) -> tuple[float, float]:
-    """Kernel distance: mean and standard deviation over 100 pairs of subsets; below zero only by chance."""
+    """The kernel distance: its mean and standard deviation over 100 pairs of subsets.
+
+    It is unbiased, and below zero only by chance.
+
+    Args:
+      features: Of the images.
+      reference: Of the reference set.
+      seed: Of the choice of the subsets.
+      size: How many images a subset has, at most.
+
+    Raises:
+      UserError: There are fewer than 2 images on either side.
+    """
     size = min(size, len(features), len(reference))
     if size < 2:
         raise UserError("KID needs at least 2 images on each side")
-    rng, found = np.random.RandomState(seed), []  # the subsets of torch-fidelity
+    rng, found = np.random.RandomState(seed), []  # torch-fidelity's subsets
     for _ in range(SUBSETS):
         x = features[rng.choice(len(features), size, replace=False)].astype(np.float64)
         y = reference[rng.choice(len(reference), size, replace=False)].astype(np.float64)
@@ -155,7 +194,15 @@ def _kernel(x: Vectors, y: Vectors) -> Float[np.ndarray, "_n _m"]:
 def precision_recall(
     features: Vectors, reference: Vectors, neighbour: int = NEIGHBOUR
 ) -> tuple[float, float]:
-    """The share of images within the reference set's manifold, and of the reference set within the images'."""
+    """Precision and recall of a set of images.
+
+    Precision is the share of the images that lie within the manifold of the reference set, recall
+    the share of the reference set within that of the images. A manifold is the union of spheres
+    around all vectors of a set, each as large as the distance to its `neighbour`-th neighbour.
+
+    Raises:
+      UserError: There are no more than `neighbour` images on either side.
+    """
     if min(len(features), len(reference)) <= neighbour:
         raise UserError(f"precision and recall need more than {neighbour} images on each side")
     return _share_inside(features, reference, neighbour), _share_inside(
@@ -164,7 +211,10 @@ def precision_recall(
 
 
 def _share_inside(points: Vectors, centres: Vectors, neighbour: int) -> float:
-    """How many points lie within reach of a centre: the distance to its `neighbour`-th nearest other centre."""
+    """The share of points that lie within reach of any centre.
+
+    A centre's reach is the distance to the `neighbour`-th nearest of the other centres.
+    """
     reach = np.concatenate(
         [
             np.partition(rows, neighbour, axis=1)[:, neighbour]
@@ -185,13 +235,25 @@ def _distances(points: Vectors, others: Vectors, block: int = 1000) -> Any:
 
 
 def inception_score(logits: Vectors, splits: int = SPLITS, seed: int = 2020) -> tuple[float, float]:
-    """Exp of the mean divergence of an image's classes from those of all: mean and standard deviation over the splits."""
+    """The Inception score: its mean and standard deviation over the splits.
+
+    The score of a split is exp of the mean Kullback-Leibler divergence between an image's class
+    probabilities and the mean probabilities of all its images.
+
+    Args:
+      logits: Of all images.
+      splits: How many parts they are split into.
+      seed: Of the order in which they are split.
+
+    Raises:
+      UserError: There are fewer images than splits.
+    """
     n = len(logits)
     if n < splits:
         raise UserError(
             f"the Inception score is of {splits} splits and needs at least as many images, not {n}"
         )
-    order = np.random.RandomState(seed).permutation(n)  # the order of torch-fidelity
+    order = np.random.RandomState(seed).permutation(n)  # torch-fidelity's order
     values = logits[order].astype(np.float64)
     values -= values.max(1, keepdims=True)
     log_p = values - np.log(np.exp(values).sum(1, keepdims=True))

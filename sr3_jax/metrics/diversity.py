@@ -1,9 +1,12 @@
-"""How different several samples of one input are: the paper says that SR3 drops modes, and these numbers say how much.
+"""How different several samples of one input are.
 
-`samples` are (s, n, h, w, c) uint8: s samples of each of n images. A sampler of the true posterior
-has a spread / error of 1, and a coverage of (s - 1) / (s + 1): truth and samples are then
-exchangeable, so that truth is the highest or the lowest of the s + 1 values of a pixel in 2 of s +
-1 cases. Less of either is overconfidence.
+The paper says that SR3 drops modes, that is, leaves out some possible results; these numbers say
+how much.
+
+`samples` are (s, n, h, w, c) uint8: s samples of each of n images. If the samples were drawn from
+the true posterior distribution, spread / error would be 1, and coverage (s - 1) / (s + 1): truth
+and samples would be exchangeable, so that in 2 of s + 1 cases the true value of a pixel would be
+the highest or the lowest of the s + 1 values. If either is less, the samples are overconfident.
 """
 
 import itertools
@@ -18,20 +21,24 @@ PerImage = Float[np.ndarray, " n"]
 
 
 def pairwise_lpips(samples: Samples, network: str = "vgg") -> PerImage:
-    """The mean LPIPS of all pairs of samples; 0 if they are all alike."""
+    """The mean LPIPS of all pairs of samples by "vgg" or "alexnet"; 0 if all samples are equal."""
     pairs = itertools.combinations(samples, 2)
     return np.stack([lpips(a, b, network) for a, b in pairs]).astype(np.float64).mean(axis=0)
 
 
 def deviation(samples: Samples) -> PerImage:
-    """The standard deviation of a pixel over the samples, in 8-bit levels, averaged over the image."""
+    """The standard deviation of a pixel over the samples, a mean over the image.
+
+    It is in 8-bit levels.
+    """
     return samples.astype(np.float64).std(axis=0, ddof=1).mean(axis=(1, 2, 3))
 
 
 def spread_to_error(samples: Samples, references: UInt8[np.ndarray, "n h w c"]) -> PerImage:
-    """The spread of the samples over the error of their mean, both root mean squares; 1 for samples of the posterior.
+    """The spread of the samples divided by the error of their mean, both root mean squares.
 
-    The error of a mean of s such samples has (s + 1) / s of their variance.
+    It is 1 for samples of the posterior. The mean of s such samples has a squared error of
+    (s + 1) / s of their variance, so the spread is corrected by that factor.
     """
     values, s = samples.astype(np.float64), len(samples)
     spread = values.var(axis=0, ddof=1).mean(axis=(1, 2, 3)) * (s + 1) / s
@@ -40,7 +47,10 @@ def spread_to_error(samples: Samples, references: UInt8[np.ndarray, "n h w c"]) 
 
 
 def coverage(samples: Samples, references: UInt8[np.ndarray, "n h w c"]) -> PerImage:
-    """The share of pixels whose true value lies between the lowest and the highest sample; an end itself counts half."""
+    """The share of pixels whose true value lies between the lowest and the highest sample.
+
+    A true value that equals the lowest or the highest counts half.
+    """
     low, high = samples.min(axis=0), samples.max(axis=0)
     inside = (low < references) & (references < high)
     at_an_end = ((low == references) | (references == high)) & ~inside

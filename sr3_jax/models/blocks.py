@@ -1,4 +1,4 @@
-"""The parts of the U-Net: normalisation, resampling, residual blocks, attention, the embedding of the noise level.
+"""The parts of the U-Net: residual blocks, attention, resampling, the noise level's embedding.
 
 Feature maps are (b, h, w, c). Parameters are float32; `dtype` is that of the computation.
 """
@@ -20,7 +20,7 @@ Embedding = Float[Array, "b e"]
 
 ZERO = nn.initializers.zeros_init()
 
-# Numbers about the input that a network is told: name, and scale of the embedding
+# Numbers about the input that a network is told: (name, factor before the embedding)
 Signals = tuple[tuple[str, float], ...]
 Told = Mapping[str, Float[Array, " b"]]  # their values, by name
 
@@ -28,7 +28,17 @@ Told = Mapping[str, Float[Array, " b"]]  # their values, by name
 def conv(
     x: Features, channels: int, dtype: DType, name: str, size: int = 3, init=None, stride: int = 1
 ) -> Features:
-    """A convolution that keeps the size (or divides it by `stride`)."""
+    """Convolves a feature map inside a module; keeps its size, or divides it by `stride`.
+
+    Args:
+      x: the feature map.
+      channels: of the result.
+      dtype: of the computation.
+      name: of the layer, in the parameters.
+      size: height and width of the kernel, an odd number.
+      init: initialises the kernel; None: uniform, of variance 1 / mean of fan-in and fan-out.
+      stride: step from one output pixel to the next.
+    """
     init = init or nn.initializers.variance_scaling(1.0, "fan_avg", "uniform")
     return nn.Conv(
         channels,
@@ -56,22 +66,26 @@ def depth_to_space(x: Features, factor: int) -> Features:
 
 
 class GammaEmbedding(nn.Module):
-    """The noise level as a vector of `width` numbers: sinusoids, then two dense layers (DDPM's, fed a continuous level).
+    """The noise level as a vector of `width` numbers: sinusoids, then two dense layers.
 
-    The level matters from gamma = 4e-5 up to 1 - 1e-6, and near both ends √gamma hardly moves:
-    unscaled in [0, 1] it turns the fastest sinusoid by less than one radian in all. The log-SNR,
-    log(gamma / (1 - gamma)), moves evenly over the whole range, from -10 to 14; the sinusoids'
-    periods run from 1.5 (neighbouring levels of few-step schedules differ by more) to 600 (the
-    range, without ambiguity). kind = "sqrt_gamma" uses 1000 · √gamma instead, DDPM's scale.
+    This is DDPM's embedding of the step t, fed a continuous level instead.
+
+    The level matters from gamma = 4e-5 up to 1 - 1e-6. Near both ends √gamma hardly changes: in [0,
+    1] and unscaled, it turns the fastest sinusoid by less than one radian in all. The log-SNR,
+    log(gamma / (1 - gamma)), changes evenly over the whole range, from -10 to 14. The periods of
+    the sinusoids go from 1.5 (neighbouring levels of few-step schedules differ by more) to 600 (so
+    that the whole range is unambiguous). kind = "sqrt_gamma" uses 1000 · √gamma instead, DDPM's
+    scale.
     """
 
-    channels: int  # sinusoids, sine and cosine together
+    channels: int  # number of sinusoids, sines and cosines together
     width: int
     kind: str = "log_snr"
     dtype: DType = jnp.float32
 
     @nn.compact
     def __call__(self, gamma: Float[Array, " b"]) -> Embedding:
+        """Embeds the levels of a batch."""
         gamma = gamma.astype(jnp.float32)
         half = self.channels // 2
         if self.kind == "log_snr":
@@ -87,15 +101,19 @@ class GammaEmbedding(nn.Module):
 
 
 class SignalEmbedding(nn.Module):
-    """A number about the input, from 0 to some tens, as a vector of `width` numbers; zero at first."""
+    """A number about the input, from 0 to some tens, as a vector of `width` numbers.
+
+    Before training the vector is zero, so that the number has no effect.
+    """
 
     width: int
     dtype: DType = jnp.float32
 
     @nn.compact
     def __call__(self, value: Float[Array, " b"]) -> Embedding:
+        """Embeds the numbers of a batch."""
         value = value.astype(jnp.float32)[:, None]
-        # one more matters much at 0 and little at 50
+        # a difference of 1 matters much near 0 and little near 50
         features = jnp.concatenate(
             [value / 16, jnp.sqrt(value) / 4, jnp.log1p(value) / 3], axis=-1
         ).astype(self.dtype)
@@ -112,11 +130,21 @@ def embed_levels(
     b: int,
     dtype: DType,
 ) -> Embedding | None:
-    """What a network is told, as one vector of 4 · `channels` an image: the noise level, and signals.
+    """All that a network is told, as one vector per image: the noise level, and signals.
 
-    `kind` is GammaEmbedding's, or "none"; `told` are the signals' values, None: all are 0. Returns
-    None if it is told nothing. To be called inside a module, whose parameters the embeddings
-    become.
+    To be called inside a module, which gets the embeddings' parameters.
+
+    Args:
+      channels: a quarter of the vector's length.
+      kind: that of GammaEmbedding, or "none": no noise level.
+      signals: (name, factor) of each signal.
+      gamma: the noise levels.
+      told: the signals' values, by name; None: all are 0.
+      b: the batch size.
+      dtype: of the computation.
+
+    Returns:
+      The sum of the embeddings; None if the network is told nothing.
     """
     embedding = None
     if kind != "none":
@@ -132,11 +160,13 @@ def embed_levels(
 
 
 class ResBlock(nn.Module):
-    """Norm, SiLU, 3×3, + embedding, norm, SiLU, dropout, 3×3, added to the input.
+    """A residual block: two 3×3 convolutions, the result of which is added to the input.
 
-    With `resample` = "down" or "up" it is BigGAN's resampling block: both branches change size,
-    before the first convolution. The sum is scaled by 1/√2 (Song et al. 2021), which keeps its
-    variance, unless `rescale_skip` is off.
+    In order: norm, SiLU, 3×3, + embedding, norm, SiLU, dropout, 3×3, + input.
+
+    With `resample` = "down" or "up" it is BigGAN's resampling block: both branches change their
+    size, before the first convolution. The sum is scaled by 1/√2 (Song et al. 2021), which keeps
+    its variance, unless `rescale_skip` is off.
     """
 
     channels: int
@@ -149,6 +179,7 @@ class ResBlock(nn.Module):
 
     @nn.compact
     def __call__(self, x: Features, embedding: Embedding | None, train: bool) -> Features:
+        """Applies the block; `train` turns dropout on."""
         change = {"none": lambda features: features, "down": downsample, "up": upsample}[
             self.resample
         ]
@@ -178,17 +209,15 @@ class ResBlock(nn.Module):
 
 
 class SelfAttention(nn.Module):
-    """Self-attention over all pixels, softmax in float32, added to the input.
+    """Self-attention over all pixels, softmax in float32, added to the input."""
 
-    `head_channels` = 0: one head, as in DDPM.
-    """
-
-    head_channels: int = 0
+    head_channels: int = 0  # channels of a head; 0: one head, as in DDPM
     rescale_skip: bool = True
     dtype: DType = jnp.float32
 
     @nn.compact
     def __call__(self, x: Features) -> Features:
+        """Applies the attention."""
         b, height, width, c = x.shape
         heads = c // (self.head_channels or c)
         qkv = conv(GroupNorm(self.dtype, name="norm")(x), 3 * c, self.dtype, "qkv", size=1)

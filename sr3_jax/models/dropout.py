@@ -1,9 +1,9 @@
 """Dropout whose random bits cost next to nothing.
 
 JAX's generators are made for statistics: threefry spends about a hundred instructions on a number,
-more than the rest of a residual block's elementwise work together, and the TPU compiler, which
-fuses them into the convolution that follows, takes minutes over it. A mask needs no more than bits
-without visible structure, so it is hashed from the index of the element.
+more than all other elementwise work of a residual block, and the TPU compiler, which fuses them
+into the convolution that follows, takes minutes to do so. A dropout mask only needs bits without
+visible structure, so here each is a hash of the element's index.
 """
 
 import flax.linen as nn
@@ -14,7 +14,7 @@ from jaxtyping import Array, Bool, Float, Key, UInt32
 
 
 def mix(bits: UInt32[Array, "..."]) -> UInt32[Array, "..."]:
-    """A bijection of 32-bit numbers in which every bit of the result depends on every bit of the argument.
+    """A hash of 32-bit numbers: one-to-one, and every bit of it depends on every bit of the input.
 
     Two rounds of xor-shift and multiply, with the constants of Wellons' "lowbias32" (2018).
     """
@@ -24,26 +24,28 @@ def mix(bits: UInt32[Array, "..."]) -> UInt32[Array, "..."]:
 
 
 def keep_mask(key: Key[Array, ""], rate: float, shape: tuple[int, ...]) -> Bool[Array, "..."]:
-    """False with probability `rate`.
+    """A mask of `shape` whose elements are False with probability `rate`.
 
-    A function of the key and the element's index alone, so of no device or sharding.
+    An element depends on the key and its index alone, so the mask is the same on any device and
+    with any sharding.
     """
     first, second = jax.random.bits(key, (2,), jnp.uint32)
     index = jnp.zeros((), jnp.uint32)
     for axis, size in enumerate(shape):
         index = index * np.uint32(size) + jax.lax.broadcasted_iota(jnp.uint32, shape, axis)
     keep = mix(mix(index ^ first) + second) >= np.uint32(min(round(rate * 2**32), 2**32 - 1))
-    # Kept, a byte per element, instead of hashed again in every convolution that it could be fused
-    # into.
+    # The barrier makes the compiler keep the mask, a byte per element. Otherwise it would be fused
+    # into several convolutions and computed again in each.
     return jax.lax.optimization_barrier(keep)
 
 
 class Dropout(nn.Module):
-    """Zeros a fraction `rate` of the elements, in training, and scales the rest by 1 / (1 - rate)."""
+    """Dropout: in training, zeros a fraction `rate` and scales the rest by 1 / (1 - rate)."""
 
     rate: float
 
     def __call__(self, x: Float[Array, "..."], train: bool) -> Float[Array, "..."]:
+        """Applies dropout if `train`; else returns `x` as it is."""
         if self.rate == 0 or not train:
             return x
         if self.rate == 1:

@@ -1,8 +1,8 @@
-"""GroupNorm and SiLU in one function, with a backward pass of its own.
+"""GroupNorm and SiLU in one function, with a gradient of its own.
 
-Differentiated op by op, the two keep or recompute half a dozen feature maps and pass over them as
-often. The gradient needs their input alone and two sums per image and channel: one pass for the
-sums, one for the result.
+Differentiated operation by operation, the two keep or recompute half a dozen feature maps and pass
+over memory as often. The gradient really needs only their input and two sums per image and channel:
+one pass for the sums, and one for the result.
 """
 
 import functools
@@ -18,13 +18,17 @@ EPSILON = 1e-5
 
 
 class GroupNorm(nn.Module):
-    """GroupNorm, statistics in float32, output in `dtype`: at most 32 groups (as DDPM), at least 4 channels in each."""
+    """GroupNorm with statistics in float32 and output in `dtype`.
+
+    It has at most 32 groups (as DDPM), of at least 4 channels each.
+    """
 
     dtype: DType
-    silu: bool = False  # followed by x · sigmoid(x)
+    silu: bool = False  # whether SiLU follows, x · sigmoid(x)
 
     @nn.compact
     def __call__(self, x: Features) -> Features:
+        """Normalises a feature map."""
         channels = x.shape[-1]
         groups = next(g for g in range(min(32, max(1, channels // 4)), 0, -1) if channels % g == 0)
         scale = self.param("scale", nn.initializers.ones_init(), (channels,), jnp.float32)
@@ -35,8 +39,11 @@ class GroupNorm(nn.Module):
 def group_norm(
     x: Features, scale: Float[Array, " c"], bias: Float[Array, " c"], groups: int, silu: bool
 ) -> Features:
-    """(x - mean) / √(variance + 1e-5) · scale + bias over each image's pixels and each group's channels; then SiLU if asked."""
-    # A TPU's compiler finds the passes by itself, and keeps less between them.
+    """(x - mean) / √(variance + 1e-5) · scale + bias, and SiLU if `silu`.
+
+    Mean and variance are those over all pixels of an image and all channels of a group.
+    """
+    # On a TPU, the compiler finds the same passes by itself, and keeps less between them.
     on_cpu, default = (
         functools.partial(form, groups=groups, silu=silu) for form in (_with_gradient, _value)
     )

@@ -1,7 +1,8 @@
-"""What is computed in another way on another kind of device: the same function, the fastest form of it.
+"""Functions that are computed on each kind of device in the form that is fastest there.
 
-`jax.lax.platform_dependent` chooses when a program is compiled, so a TPU program compiled on a CPU
-is the TPU's. benchmarks/tpu.md and benchmarks/README.md have the measurements.
+`jax.lax.platform_dependent` chooses when a program is compiled, by the device that it is compiled
+for: a program for a TPU gets the TPU's form even if it is compiled on a CPU. The measurements are
+in benchmarks/tpu.md and benchmarks/README.md.
 """
 
 from typing import Any
@@ -27,8 +28,8 @@ def upsample(x: Features) -> Features:
     return lax.platform_dependent(x, tpu=_upsample_matrix, default=_upsample)
 
 
-# Each is the gradient of the other but for a factor 4. Those that JAX derives scatter, or reduce
-# over axes of length 2: slow.
+# Each is the gradient of the other, up to a factor of 4. The gradients that JAX derives are slow:
+# they scatter, or reduce over axes of length 2.
 
 
 @jax.custom_vjp
@@ -49,8 +50,8 @@ _downsample.defvjp(lambda x: (_downsample(x), None), lambda _, gradient: (_upsam
 _upsample.defvjp(lambda x: (_upsample(x), None), lambda _, gradient: (4 * _downsample(gradient),))
 
 
-# A TPU moves pixels faster through its matrix unit, multiplied by the identity, than by reshaping:
-# its compiler takes broadcasts and reductions of the middle axes one tile at a time.
+# On a TPU it is faster to move pixels by a convolution with identity matrices than by reshaping,
+# since its compiler does broadcasts and reductions of the middle axes one tile at a time.
 
 
 def _identity(x: Features, scale: float) -> Array:

@@ -1,24 +1,27 @@
-"""Predict and refine: a network that guesses each pixel best, run once, and a smaller one that draws what the guess leaves out.
+"""Predict and refine: a predictor guesses the HR image, and a denoiser adds what the guess lacks.
 
-Deblurring via stochastic refinement (Whang et al. 2022, arXiv 2112.02475) for super-resolution.
-What can be predicted is predicted once a picture, not once an evaluation, and all of the denoiser's
-capacity goes into what cannot. The predictor also hands on features of the picture, so the denoiser
-need not find them again in every evaluation (SRDiff, arXiv 2104.14951).
+The predictor runs once per picture, without noise, and is trained with the mean squared error. The
+denoiser is smaller, and samples what the guess leaves out. This is "Deblurring via stochastic
+refinement" (Whang et al. 2022, arXiv 2112.02475) for super-resolution. What can be predicted is
+predicted once per picture, not in every evaluation, and all of the denoiser's capacity goes into
+what cannot. The predictor also hands on features of the picture, so the denoiser need not find them
+again in every evaluation (SRDiff, arXiv 2104.14951).
 
-Both are residual networks of 3×3 convolutions on the LR grid, with a thin end at twice that grid
-that sees the inputs once more, and without normalisation (EDSR, arXiv 1707.02921): statistics over
-an image would depend on the tile that is seen.
+Both are residual networks of 3×3 convolutions on the LR grid. Their last part, of few channels, is
+on a grid twice as fine, and sees the inputs once more. They have no normalisation (EDSR, arXiv
+1707.02921), since statistics over an image would depend on the tile that the network sees.
 
-What is left out is far from uniform: nothing in a sky, much in fur. v has no correlation with y_t
-where y_0 has unit variance, but in a sky it is nearly a multiple of y_t, and to pass the noise of
-every pixel through a trunk at the LR grid would take most of its channels. So the denoiser makes an
-image and a gain: v = image + gain · G(gamma) · y_t. Where y_0 has standard deviation s, the best
-linear estimate of v = √gamma ε - √(1 - gamma) y_0 is
+What the guess leaves out differs much between regions: nothing in a sky, much in fur. The
+denoiser's output is v. Where y_0 has unit variance, v is not correlated with y_t; but in a sky it
+is nearly a multiple of y_t. To pass the noise of every pixel through the blocks at the LR grid
+would take most of their channels. So the denoiser's output is made from an image and a gain:
+v = image + gain · G(gamma) · y_t. Where y_0 has standard deviation s, the best linear estimate of
+v = √gamma ε - √(1 - gamma) y_0 is
 
-    √(gamma (1 - gamma)) (1 - s²) / (gamma s² + 1 - gamma) · y_t,
+    √(gamma (1 - gamma)) (1 - s²) / (gamma s² + 1 - gamma) · y_t.
 
-and G is that of s = 0.1, about the flattest regions of photographs, but for (1 - s²): gains stay
-within about ±1.
+G is the factor of y_t here, without (1 - s²), for s = 0.1, about that of the flattest regions of
+photographs; so gains stay within about ±1.
 """
 
 from collections.abc import Mapping
@@ -40,18 +43,19 @@ from sr3_jax.models.blocks import (
 )
 from sr3_jax.models.platform import DType, Features
 
-FINE = 2  # how much finer than the LR grid the thin end is
+FINE = 2  # how much finer than the LR grid the last part's grid is
 FLATTEST = 0.1  # standard deviation of y_0 in the flattest regions
 
 
 class Block(nn.Module):
-    """3×3, scaled and shifted by the embedding, SiLU, 3×3, added to the input."""
+    """A residual block: 3×3, scaled and shifted by the embedding, SiLU, 3×3, + input."""
 
     channels: int
     dtype: DType = jnp.float32
 
     @nn.compact
     def __call__(self, x: Features, embedding: Embedding | None) -> Features:
+        """Applies the block."""
         h = conv(x, self.channels, self.dtype, "conv_0")
         if embedding is not None:
             dense = nn.Dense(
@@ -63,14 +67,17 @@ class Block(nn.Module):
 
 
 class Trunk(nn.Module):
-    """Images (b, h, w, any channels) to (b, h, w, out_channels), computed on a grid that is `space_to_depth` times coarser."""
+    """The network that predictor and denoiser both are.
+
+    It computes on a grid that is `space_to_depth` times coarser than its input and output.
+    """
 
     channels: int
     blocks: int
-    fine_channels: int
+    fine_channels: int  # of the last part, on the finer grid
     fine_blocks: int
     out_channels: int  # of the image
-    feature_channels: int = 0  # that are handed on beside it
+    feature_channels: int = 0  # of the features, which follow the image in the output
     space_to_depth: int = 4
     gamma_embedding: str = "none"
     signals: Signals = ()
@@ -84,6 +91,14 @@ class Trunk(nn.Module):
         gamma: Float[Array, " b"] | None = None,
         told: Told | None = None,
     ) -> Features:
+        """An image (b, h, w, out_channels), followed by the features if there are any.
+
+        Args:
+          x: what the network is conditioned on, (b, h, w, any number of channels).
+          y_t: the noisy image; None in the predictor.
+          gamma: its noise level; None in the predictor.
+          told: the signals' values, by name; None: all are 0.
+        """
         x = (
             x.astype(self.dtype)
             if y_t is None
@@ -132,17 +147,15 @@ class Trunk(nn.Module):
 
 
 class PredictAndRefine(nn.Module):
-    """Both networks; `predictor` and `denoiser` are a Trunk's fields.
+    """Both networks, predictor and denoiser."""
 
-    A regression is the predictor alone.
-    """
-
-    predictor: Mapping[str, Any]
-    denoiser: Mapping[str, Any] | None
+    predictor: Mapping[str, Any]  # fields of its Trunk
+    denoiser: Mapping[str, Any] | None  # the same; None: regression, which is the predictor alone
     signals: Signals = ()
     dtype: DType = jnp.float32
 
     def setup(self) -> None:
+        """Makes the two networks; called by Flax."""
         self._predictor = Trunk(
             **self.predictor, signals=self.signals, dtype=self.dtype, name="predictor"
         )
@@ -152,7 +165,7 @@ class PredictAndRefine(nn.Module):
             )
 
     def predict(self, upsampled: Features, told: Told | None = None) -> Features:
-        """The guess of y_0, relative to the upsampled LR image, and the features that are handed on."""
+        """The guess of y_0, relative to the upsampled LR image, followed by the features."""
         return self._predictor(upsampled, told=told)
 
     def __call__(
@@ -163,7 +176,15 @@ class PredictAndRefine(nn.Module):
         train: bool = False,
         told: Told | None = None,
     ) -> Features:
-        """The denoiser's output for a condition made from `predict`; of a regression, the guess for the upsampled LR image."""
+        """The denoiser's output; without `y_t`, the predictor's guess (regression).
+
+        Args:
+          condition: made from `predict`; in regression, the upsampled LR image.
+          y_t: the noisy image.
+          gamma: its noise level.
+          train: not used, as there is no dropout.
+          told: the signals' values, by name; None: all are 0.
+        """
         if y_t is None:
             return self.predict(condition, told)[..., : self.predictor["out_channels"]]
         return self._denoiser(condition, y_t, gamma, told)
@@ -175,5 +196,5 @@ class PredictAndRefine(nn.Module):
         gamma: Float[Array, " b"],
         told: Told | None = None,
     ) -> Features:
-        """One after the other, for `init`."""
+        """Both networks one after the other, so that `init` makes the parameters of both."""
         return self(self.predict(upsampled, told), y_t, gamma, told=told)

@@ -1,8 +1,9 @@
-"""The U-Net of SR3 (paper, section 2.4, appendix A and table A.1): DDPM's, with BigGAN blocks, and 1/√2 at every residual sum.
+"""The U-Net of SR3 (paper, section 2.4, appendix A and table A.1).
 
-What the paper leaves open is inferred from its parameter counts: additive embedding of width 4 ·
-channels, blocks + 1 residual blocks per decoder level, attention at one inner size and in the
-middle between two blocks, long skips concatenated unscaled.
+It is DDPM's, with BigGAN's residual blocks, and every residual sum is scaled by 1/√2. What the
+paper leaves open is inferred from its parameter counts: an embedding of width 4 · channels that is
+added, blocks + 1 residual blocks per decoder level, attention at one inner size and between the two
+middle blocks, long skip connections concatenated without scaling.
 """
 
 import flax.linen as nn
@@ -27,24 +28,25 @@ from sr3_jax.models.blocks import (
 
 
 class UNet(nn.Module):
-    """Maps (condition, y_t, gamma) to an image of `out_channels`; without gamma conditioning, condition alone (regression).
+    """Maps (condition, y_t, gamma), or in regression the condition alone, to an image.
 
-    `attention` lists the sizes of the grid, after the stem, at which every block is followed by
-    attention. Sizes are those of the input itself, so any height and width that the levels divide
-    will do.
+    The fields are those of the config's `model` section, but for `size`. The network works on any
+    height and width that its levels divide, not only on those of the training images.
     """
 
     channels: int
     multipliers: tuple[int, ...]
     blocks: int
+    # Grid sizes, for the training images, at which attention follows every block
     attention: tuple[int, ...]
-    out_channels: int
-    # Height of the training images: decides which levels have attention, whatever size comes later
+    out_channels: int  # of the image
+    # Height of the training images: it decides which levels have attention, also for other sizes
     size: int
-    signals: Signals = ()  # numbers about the input that it is told
-    gamma_embedding: str = "log_snr"  # or "sqrt_gamma", or "none"
+    signals: Signals = ()  # numbers about the input that the network is told
+    gamma_embedding: str = "log_snr"  # or "sqrt_gamma", or "none" (regression)
     gamma_injection: str = "add"  # or "scale_shift"
-    resample: str = "biggan"  # or "plain": a strided convolution down, nearest and a convolution up
+    # or "plain": down by a strided convolution, up by repeated pixels and a convolution
+    resample: str = "biggan"
     rescale_skip: bool = True
     dropout: float = 0.0
     head_channels: int = 0
@@ -76,10 +78,19 @@ class UNet(nn.Module):
         self,
         condition: Features,
         y_t: Features | None = None,
-        gamma: Float[Array, " b"] | None = None,  # None without gamma conditioning
+        gamma: Float[Array, " b"] | None = None,
         train: bool = False,
-        told: Told | None = None,  # the signals' values; None: all are 0
+        told: Told | None = None,
     ) -> Features:
+        """The network's output, an image (b, h, w, out_channels).
+
+        Args:
+          condition: the image that it is conditioned on, such as the upsampled LR image.
+          y_t: the noisy image; None in regression.
+          gamma: its noise level; None in regression.
+          train: turns dropout on.
+          told: the signals' values, by name; None: all are 0.
+        """
         x = condition if y_t is None else jnp.concatenate([condition, y_t], axis=-1)
         x = space_to_depth(x.astype(self.dtype), self.space_to_depth)
         embedding = embed_levels(

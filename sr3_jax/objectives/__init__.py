@@ -1,4 +1,4 @@
-"""What is learned: the loss, what the network takes, and what may be chosen when images are made."""
+"""Objectives: the loss, the network's inputs, and what users may choose when they make images."""
 
 from ml_collections import ConfigDict
 

@@ -1,4 +1,7 @@
-"""Progressive distillation: a student learns to go in one step where its teacher goes in several (arXiv 2202.00512)."""
+"""Progressive distillation (arXiv 2202.00512).
+
+A student network learns to do in one sampling step what its teacher does in several.
+"""
 
 import itertools
 from collections.abc import Mapping
@@ -17,13 +20,13 @@ from sr3_jax.objectives.levels import sampling_schedule, training_schedule
 from sr3_jax.objectives.objective import Choices, Example, Learner
 from sr3_jax.tasks import build_task
 
-# Fields of the network in which student and teacher may differ: none of them changes what the
-# parameters mean.
+# Fields of the network in which student and teacher may differ, since the parameters mean the same
+# with any value of them.
 MAY_DIFFER = ("model.dropout", "model.remat", "model.dtype")
 
 
 class Distillation:
-    """DDIM at the student's own levels, sample.steps of them, and at no others."""
+    """Distillation for DDIM in sample.steps steps; the student knows no other noise levels."""
 
     title, takes_noise, needs_teacher, keeps_best = "student", True, True, False
 
@@ -31,22 +34,23 @@ class Distillation:
         self._config = config
 
     def loss(self, learner: Learner, params: PyTree, example: Example) -> Float[Array, " b"]:
-        """The distance to what `train.teacher_steps` steps of the teacher reach.
+        """The distance of one student step from `train.teacher_steps` steps of the teacher.
 
-        Without dropout: a teacher's answer has no noise in it that could be overfitted.
+        Without dropout, since the teacher's result has no noise that could be overfitted.
         """
         given, config = example.given, self._config
         upsampled = learner.task.condition(given.image)
-        # a student keeps its teacher's predictor, if there is one
+        # a student keeps its teacher's predictor, if there is one, as it is
         condition = jax.lax.stop_gradient(learner.condition(params, upsampled, given.signals))
         return losses.distillation_loss(
             learner.network(params, given.signals),
-            learner.denoiser(example.teacher, given.signals),
+            losses.Teacher(
+                learner.denoiser(example.teacher, given.signals), config.train.teacher_steps
+            ),
             condition,
             learner.encode(example.hr, condition),
             example.key,
             sampling_schedule(config, config.sample.steps),
-            config.train.teacher_steps,
             predict=config.model.predict,
             norm=config.train.loss,
         )
@@ -54,22 +58,35 @@ class Distillation:
     def table(
         self, evaluations: int | None = None, changes: Mapping[str, Any] | None = None
     ) -> Steps:
-        """What it learned; raises ConfigError for anything else."""
+        """The table of DDIM at the levels that the student learned.
+
+        Raises:
+          ConfigError: another number of evaluations, or another sampler, is asked for.
+        """
         own = self._config.sample.steps
         if (evaluations or own) != own or (changes or {"sampler": "ddim"}) != {"sampler": "ddim"}:
             raise ConfigError(
-                f"this network was distilled for sample.steps = {own} evaluations of DDIM, and knows no others"
+                f"this network was distilled for sample.steps = {own} evaluations of DDIM, "
+                "and knows no others"
             )
         return samplers.ddim(sampling_schedule(self._config, own))
 
     @property
     def choices(self) -> Choices:
-        """None."""
+        """Only DDIM, in the number of evaluations that the student learned."""
         return Choices(("ddim",), "ddim", self._config.sample.steps)
 
 
 def check_teacher(config: ConfigDict, teacher: ConfigDict) -> None:
-    """Raises ConfigError unless the config's student can learn from a network of the config `teacher`."""
+    """Checks that the student of a config can learn from a given teacher.
+
+    Args:
+      config: the student's.
+      teacher: the teacher's config.
+
+    Raises:
+      ConfigError: it cannot: networks, signals or noise levels differ.
+    """
     name = config.train.teacher
     _check_network(config, teacher, name)
     known = {signal.name: signal.high for signal in build_task(teacher).signals}
@@ -77,7 +94,8 @@ def check_teacher(config: ConfigDict, teacher: ConfigDict) -> None:
         most = known.get(signal.name, 0.0)
         if signal.high > most:
             raise ConfigError(
-                f"the teacher {name} was trained with {signal.name} up to {most:g}, and the student asks at {signal.high:g}"
+                f"the teacher {name} was trained with {signal.name} up to {most:g}, "
+                f"and the student asks at {signal.high:g}"
             )
     _check_levels(config, teacher, name)
 
@@ -99,8 +117,9 @@ def _check_levels(config: ConfigDict, teacher: ConfigDict, name: str) -> None:
     noisiest, known = (float(training_schedule(each).angle[-1]) for each in (config, teacher))
     if noisiest > known + 1e-3:
         raise ConfigError(
-            f"the teacher {name} was trained on levels up to gamma = {np.cos(known) ** 2:.2g}, and the student would "
-            f"ask it at {np.cos(noisiest) ** 2:.2g}: take its schedule.* fields"
+            f"the teacher {name} was trained on levels up to gamma = {np.cos(known) ** 2:.2g}, "
+            f"and the student would ask it at {np.cos(noisiest) ** 2:.2g}: "
+            "take its schedule.* fields"
         )
     if teacher.objective != "distill":
         return
@@ -113,8 +132,9 @@ def _check_levels(config: ConfigDict, teacher: ConfigDict, name: str) -> None:
     if len(visited) != len(own) or not np.allclose(visited, own, atol=0.01):
         raise ConfigError(
             f"the teacher {name} was distilled itself and knows only its own {len(own)} levels: "
-            "sample.steps × train.teacher_steps must be as many, and the levels the same (they are with schedule.name = "
-            "'cosine', schedule.log_snr_start = 10 and sample.schedule = 'respaced')"
+            "sample.steps × train.teacher_steps must be as many, and the levels the same (they are "
+            "with schedule.name = 'cosine', schedule.log_snr_start = 10 and "
+            "sample.schedule = 'respaced')"
         )
 
 

@@ -1,4 +1,4 @@
-"""The noise levels that a config means: of training, and of sampling."""
+"""The noise levels that a config describes, of training and of sampling."""
 
 import math
 
@@ -11,7 +11,7 @@ from sr3_jax.errors import ConfigError
 
 
 def training_schedule(config: ConfigDict) -> NoiseSchedule:
-    """The schedule behind p(gamma)."""
+    """The noise schedule of training, which p(gamma) is made from."""
     c = config.schedule
     if c.name == "linear":
         return schedules.linear(c.steps, c.beta_start, c.beta_end)
@@ -21,10 +21,12 @@ def training_schedule(config: ConfigDict) -> NoiseSchedule:
 
 
 def sampling_schedule(config: ConfigDict, steps: int) -> NoiseSchedule:
-    """`steps` levels for sampling, whatever the training schedule: they end where training ended, at the same gamma_T.
+    """The noise schedule of sampling, with `steps` levels.
+
+    Whatever the training schedule, it ends where that ends, at the same gamma_T.
 
     Raises:
-      ConfigError: config.sample cannot give that many.
+      ConfigError: config.sample cannot give that many levels.
     """
     training, sample = training_schedule(config), config.sample
     gamma_end, one_minus = (

@@ -1,4 +1,4 @@
-"""The seam: an Objective, and the Learner by which it sees the network."""
+"""The interface of objectives, and of the Learner through which they use the network."""
 
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, Protocol, runtime_checkable
@@ -13,52 +13,69 @@ from sr3_jax.tasks.task import Given, Signals, Task
 
 
 class Choices(NamedTuple):
-    """What may be chosen when images are made."""
+    """What users may choose when they make images with a network."""
 
     samplers: tuple[str, ...]
     sampler: str  # the default
-    steps: int | None = None  # the only number of network evaluations; None: any
+    steps: int | None = None  # the only possible number of network evaluations; None: any
 
 
 @runtime_checkable
 class Learner(Protocol):
-    """What an objective sees of `Method`."""
+    """The part of `Method` that objectives use; see there."""
 
     @property
-    def task(self) -> Task: ...
+    def task(self) -> Task:
+        """Makes LR images."""
+        ...
+
     @property
-    def schedule(self) -> NoiseSchedule: ...
+    def schedule(self) -> NoiseSchedule:
+        """The noise schedule of training."""
+        ...
+
     @property
-    def refines(self) -> bool: ...
-    def encode(self, hr: Images, condition: Array) -> Images: ...
-    def condition(
-        self, params: PyTree, upsampled: Images, signals: Signals | None = None
-    ) -> Array: ...
+    def refines(self) -> bool:
+        """Whether a predictor makes the condition."""
+        ...
+
+    def encode(self, hr: Images, condition: Array) -> Images:
+        """y_0 of an HR image."""
+        ...
+
+    def condition(self, params: PyTree, upsampled: Images, signals: Signals | None = None) -> Array:
+        """What the network is conditioned on, made from the upsampled LR image."""
+        ...
+
     def network(
         self, params: PyTree, signals: Signals | None = None, dropout: Key[Array, ""] | None = None
-    ) -> Callable[..., Array]: ...
-    def denoiser(self, params: PyTree, signals: Signals | None = None) -> Denoiser: ...
+    ) -> Callable[..., Array]:
+        """The bare network."""
+        ...
+
+    def denoiser(self, params: PyTree, signals: Signals | None = None) -> Denoiser:
+        """The network as the samplers see it."""
+        ...
 
 
 class Example(NamedTuple):
-    """A batch, and the random keys of one step."""
+    """A batch, and the random keys of one training step."""
 
     hr: Images
-    given: Given
-    key: Key[Array, ""]
+    given: Given  # the LR images, and what the network is told of them
+    key: Key[Array, ""]  # of noise levels and noise
     dropout: Key[Array, ""] | None = None  # None: no dropout
-    teacher: PyTree = None  # its parameters
+    teacher: PyTree = None  # the teacher's parameters, in distillation
 
 
 @runtime_checkable
 class Objective(Protocol):
-    """What the network learns. `title` heads its rows in tables."""
+    """What the network learns."""
 
-    title: str
+    title: str  # what tables of results call it
     takes_noise: bool  # whether the network sees y_t and gamma, and its images are random samples
     needs_teacher: bool
-    # Whether training keeps the parameters of the best held-out PSNR (the paper: of the regression
-    # alone)
+    # Whether training keeps the parameters of the best held-out PSNR; in the paper only regression
     keeps_best: bool
 
     def __init__(self, config: ConfigDict): ...
@@ -70,10 +87,10 @@ class Objective(Protocol):
     def table(
         self, evaluations: int | None = None, changes: Mapping[str, Any] | None = None
     ) -> Steps:
-        """The table of a sampler for at most that many network evaluations, by default the config's.
+        """The table of a sampler, by default the config's.
 
         Args:
-          evaluations: None: sample.steps.
+          evaluations: the most network evaluations that it may take; None: sample.steps.
           changes: fields of config.sample to replace.
 
         Raises:
@@ -82,4 +99,6 @@ class Objective(Protocol):
         ...
 
     @property
-    def choices(self) -> Choices: ...
+    def choices(self) -> Choices:
+        """What users may choose when they make images."""
+        ...

@@ -1,4 +1,4 @@
-"""The paper's baseline: the same network without noise, which guesses every pixel best."""
+"""Regression, the paper's baseline: the same network without noise, trained with the MSE."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -13,7 +13,7 @@ from sr3_jax.objectives.objective import Choices, Example, Learner
 
 
 class Regression:
-    """One evaluation, of the condition alone."""
+    """The network's output, from the condition alone, is the image: a single evaluation."""
 
     title, takes_noise, needs_teacher, keeps_best = "regression", False, False, True
 
@@ -21,7 +21,7 @@ class Regression:
         self._config = config
 
     def loss(self, learner: Learner, params: PyTree, example: Example) -> Float[Array, " b"]:
-        """The mean squared error."""
+        """The mean squared error of each image."""
         given = example.given
         upsampled = learner.task.condition(given.image)
         network = learner.network(params, given.signals, example.dropout)
@@ -30,10 +30,10 @@ class Regression:
     def table(
         self, evaluations: int | None = None, changes: Mapping[str, Any] | None = None
     ) -> Steps:
-        """One row, whose result is the prediction, whatever is asked for."""
+        """A single row, whose result is the prediction; the arguments change nothing."""
         return samplers.ddim(sampling_schedule(self._config, 1))
 
     @property
     def choices(self) -> Choices:
-        """None."""
+        """There is nothing to choose: a single evaluation."""
         return Choices(("ddim",), "ddim", 1)

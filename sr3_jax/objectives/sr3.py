@@ -1,4 +1,7 @@
-"""SR3: the network learns to remove noise of every level (paper, Algorithm 1), and may visit any levels afterwards."""
+"""SR3: the network learns to remove noise of every level (paper, Algorithm 1).
+
+Afterwards it can be used at any levels, and so with any sampler and number of evaluations.
+"""
 
 from collections.abc import Mapping
 from typing import Any
@@ -17,7 +20,7 @@ from sr3_jax.objectives.objective import Choices, Example, Learner
 
 
 class SR3:
-    """Samples, in any number of evaluations, by any sampler."""
+    """Images are random samples, in any number of evaluations, by any sampler."""
 
     title, takes_noise, needs_teacher, keeps_best = "SR3", True, False, False
 
@@ -25,12 +28,16 @@ class SR3:
         self._config = config
 
     def loss(self, learner: Learner, params: PyTree, example: Example) -> Float[Array, " b"]:
-        """L1 or L2 of what the network predicts; of one that predicts and refines, with the predictor's own loss."""
+        """L1 or L2 of what the network predicts, for each image.
+
+        For a network that predicts and refines, the predictor's own loss (L2) is added.
+        """
         given, c = example.given, self._config.model.image_channels
         upsampled = learner.task.condition(given.image)
         condition = learner.condition(params, upsampled, given.signals)
         predictor_loss: Any = 0.0
-        # Both learn at once, each its own task: the refiner's must not move the guess
+        # Predictor and denoiser learn at once, each by its own loss: that of the denoiser must not
+        # change the predictor's guess
         if learner.refines:
             guess = condition[..., :c]
             predictor_loss = losses.distance(
@@ -48,7 +55,7 @@ class SR3:
     def table(
         self, evaluations: int | None = None, changes: Mapping[str, Any] | None = None
     ) -> Steps:
-        """Of config.sample's sampler, with `changes`; see `Objective.table`."""
+        """The table of config.sample's sampler, with `changes`; see `Objective.table`."""
         config = self._config.copy_and_resolve_references()
         config.sample.update(changes or {})
         validate(config)
@@ -59,5 +66,5 @@ class SR3:
 
     @property
     def choices(self) -> Choices:
-        """All of them."""
+        """All samplers, in any number of evaluations."""
         return Choices(tuple(SAMPLERS), self._config.sample.sampler)

@@ -107,6 +107,7 @@ class Estimate:
 
     @property
     def bound(self) -> str:
+        """What limits the chip's speed: its matrix units or its memory."""
         return "matrix units" if self.matrix_seconds >= self.memory_seconds else "memory"
 
     def source(self, name: str) -> str | None:
@@ -114,7 +115,10 @@ class Estimate:
         return SOURCES[name][0 if self.fits else 1]
 
     def to_dict(self) -> dict[str, Any]:
-        """For JSON: each number as {"value", "estimated", "source"}, the value None if it was not computed."""
+        """For JSON: each number as {"value", "estimated", "source"}.
+
+        The value is None if it was not computed.
+        """
 
         def number(name: str) -> dict[str, Any]:
             source = self.source(name)
@@ -210,7 +214,10 @@ def estimate(
 def _lower(
     config: ConfigDict, method: Method, mesh: jax.sharding.Mesh, what: str
 ) -> tuple[jax.stages.Lowered, int, int]:
-    """The program that `sr3 train` or `inference.Upscaler` runs; how often its loop runs; network evaluations per image."""
+    """The program that `sr3 train` or `inference.Upscaler` runs.
+
+    Also how often its loop runs, and the network evaluations per image.
+    """
     if what == "train":
         return training_program(config, mesh).lower(), config.train.accumulate, 1
     whole, split = parallel.replicated(mesh), parallel.batch_sharding(mesh)
@@ -239,7 +246,10 @@ def _lower(
 
 
 def _as_sampled(config: ConfigDict, devices: int) -> ConfigDict:
-    """The config with the mesh and the batch of `inference.Upscaler` on a host of so many devices: whole parameters on each."""
+    """The config with the mesh and the batch of `inference.Upscaler` on a host of so many devices.
+
+    Each device holds the whole parameters.
+    """
     config = config.copy_and_resolve_references()
     config.mesh.data, config.mesh.fsdp, config.train.accumulate = -1, 1, 1
     config.train.batch_size = -(-SAMPLED // devices) * devices
@@ -278,7 +288,10 @@ def model_flops(config: ConfigDict, what: str, evaluations: int) -> int:
 
 
 def residual_bytes(config: ConfigDict, images: int) -> int:
-    """What the backward pass of `images` images keeps, before any compiler's savings: good for ratios only."""
+    """The bytes that the backward pass of `images` images keeps, before any compiler's savings.
+
+    They are good for ratios only.
+    """
     method = Method(config)
     params = jax.eval_shape(method.init, jax.random.key(0))
     batch = jax.ShapeDtypeStruct((images, *method.shape), jnp.uint8)
@@ -297,66 +310,77 @@ def residual_bytes(config: ConfigDict, images: int) -> int:
 
 
 def advice(config: ConfigDict, result: Estimate) -> Iterator[str]:
-    """What would make it fit, from how the state and the kept activations scale; cheapest first, and only what may be set."""
+    """What would make it fit, cheapest first, and only what may be set.
+
+    From how the state and the kept activations scale.
+    """
     state = result.parameter_bytes + result.ema_bytes + result.optimizer_bytes
-    temporary, fsdp, count = result.temporary_bytes, result.mesh["fsdp"], prod(result.mesh.values())
-
-    def enough(peak: float) -> bool:
-        return peak < 0.95 * result.limit_bytes  # scaling is rough
-
-    def verdict(peak: float) -> str:
-        outcome = "would fit" if enough(peak) else "not enough alone"
-        return f"about {peak / chips.GIB:.1f} GiB, {outcome} (estimated by scaling)"
-
+    count = prod(result.mesh.values())
     per_chip = config.train.batch_size // config.train.accumulate // count
+    less = per_chip // 2
     if result.what == "sample":
-        if per_chip > 1:
-            less = per_chip // 2
-            yield f"Upscaler(…, batch_size={less * count}): {verdict(state + temporary * less / per_chip)}"
+        if less:
+            peak = state + result.temporary_bytes * less / per_chip
+            yield f"Upscaler(…, batch_size={less * count}): {_verdict(peak, result)}"
         return
-
-    def option(changes: dict[str, Any], peak: float) -> Iterator[str]:
+    for changes, peak in _options(config, result, state, per_chip):
         changed = config.copy_and_resolve_references()
         changed.update_from_flattened_dict(changes)
         try:
             config_lib.validate(changed)
             parallel.mesh_shape(changed, count)
         except ConfigError:
-            return
-        flags = " ".join(
+            continue
+        flags = [
             f"--config.{name}={str(value).replace(' ', '')}" for name, value in changes.items()
-        )
-        yield f"{flags}: {verdict(peak)}"
+        ]
+        yield f"{' '.join(flags)}: {_verdict(peak, result)}"
 
-    spread = (
-        {"mesh.fsdp": count}
-        if config.mesh.data in (1, -1)
-        else {"mesh.data": 1, "mesh.fsdp": count}
-    )
-    if fsdp < count:
-        yield from option(spread, state * fsdp / count + temporary)
+
+def _options(
+    config: ConfigDict, result: Estimate, state: float, per_chip: int
+) -> Iterator[tuple[dict[str, Any], float]]:
+    """Changes of the config, and about how many bytes a chip would then need."""
+    temporary = result.temporary_bytes
+    count = prod(result.mesh.values())
+    spread_state = state * result.mesh["fsdp"] / count
+    spread = {"mesh.fsdp": count}
+    if config.mesh.data not in (1, -1):
+        spread["mesh.data"] = 1
+    if result.mesh["fsdp"] < count:
+        yield spread, spread_state + temporary
     levels = tuple(range(len(config.model.multipliers)))
     if set(config.model.remat) != set(levels):
         more = config.copy_and_resolve_references()
         more.model.remat = levels
         kept = temporary * residual_bytes(more, per_chip) / residual_bytes(config, per_chip)
-        yield from option({"model.remat": levels}, state + kept)
-        if fsdp < count:
-            yield from option({"model.remat": levels, **spread}, state * fsdp / count + kept)
-    for parts in (parts for parts in range(2, per_chip + 1) if per_chip % parts == 0):
-        yield from option(
-            {"train.accumulate": config.train.accumulate * parts}, state + temporary / parts
-        )
-        if enough(state + temporary / parts):
+        yield {"model.remat": levels}, state + kept
+        if result.mesh["fsdp"] < count:
+            yield {"model.remat": levels, **spread}, spread_state + kept
+    accumulate = config.train.accumulate
+    for parts in [parts for parts in range(2, per_chip + 1) if per_chip % parts == 0]:
+        yield {"train.accumulate": accumulate * parts}, state + temporary / parts
+        if _enough(state + temporary / parts, result):
             break
-    if per_chip > 1:
-        less = per_chip // 2
-        batch = {"train.batch_size": less * count * config.train.accumulate}
-        yield from option(batch, state + temporary * less / per_chip)
+    less = per_chip // 2
+    if less:
+        yield {"train.batch_size": less * count * accumulate}, state + temporary * less / per_chip
+
+
+def _enough(peak: float, result: Estimate) -> bool:
+    return peak < 0.95 * result.limit_bytes  # scaling is rough
+
+
+def _verdict(peak: float, result: Estimate) -> str:
+    outcome = "would fit" if _enough(peak, result) else "not enough alone"
+    return f"about {peak / chips.GIB:.1f} GiB, {outcome} (estimated by scaling)"
 
 
 def out_of_memory(message: str) -> tuple[int, int] | None:
-    """The bytes of HBM that a program needs and those that it may use, from the compiler's message; None if it says another."""
+    """The bytes of HBM that a program needs and those that it may use, from the compiler's message.
+
+    None if the message says something else.
+    """
     size = r"([\d.]+)([KMGT]?)"
     for pattern in (
         rf"memory space hbm\b.*?Used {size} of {size}",

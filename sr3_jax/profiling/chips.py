@@ -1,4 +1,7 @@
-"""TPU chips that are not here: their published figures, and the topologies that the TPU compiler knows."""
+"""TPU chips to compile for, without having them.
+
+Their published figures, and the topologies (layouts of several chips) that the TPU compiler knows.
+"""
 
 import os
 import re
@@ -10,22 +13,22 @@ from typing import NamedTuple
 from sr3_jax.errors import UserError
 
 GIB = 2**30
-HOST = (2, 2, 1)  # chips of one host, as the compiler lays out all of these
+HOST = (2, 2, 1)  # the layout of one host's chips, as the compiler has it for all CHIPS
 
 
 class Chip(NamedTuple):
-    """Peaks of one chip.
+    """The peak figures of one chip.
 
-    Source: Google's pages on each TPU version; the clock follows from the peak and the matrix
-    units.
+    They are from Google's pages on each TPU version. The clock follows from the peak and the number
+    of matrix units.
     """
 
     flops: float  # dense bfloat16, per second
     hbm_bytes: int
     hbm_bandwidth: float  # bytes per second
     link_bandwidth: float  # bytes per second, all links to other chips together
-    clock: float  # Hz: what the compiler's estimated cycles are cycles of
-    options: dict[str, str]  # of the topology
+    clock: float  # Hz, of the cycles that the compiler estimates
+    options: dict[str, str]  # what a topology of such chips needs beside its name
 
 
 CHIPS = {
@@ -37,12 +40,13 @@ CHIPS = {
 
 
 def parse(topology: str) -> tuple[Chip, int]:
-    """The chip of a topology such as "v5e:4x8", and how many; raises UserError."""
+    """The chip of a topology such as "v5e:4x8", and how many there are; raises UserError."""
     name, _, layout = topology.partition(":")
     if name not in CHIPS or not re.fullmatch(r"\d+(x\d+){1,2}", layout):
         examples = '"v5e:4x8", "v6e:16x16", "v4:2x2x4" or "v5p:4x4x4"'
         raise UserError(
-            f"--topology={topology} is not known; it can be one of {', '.join(CHIPS)} with its layout: {examples}"
+            f"--topology={topology} is not known; it can be one of {', '.join(CHIPS)} "
+            f"with its layout: {examples}"
         )
     count = 1
     for size in layout.split("x"):
@@ -51,16 +55,20 @@ def parse(topology: str) -> tuple[Chip, int]:
 
 
 def one_host(topology: str) -> str:
-    """The topology of one host's chips, which the compiler takes for all of a slice."""
+    """The topology of one host of a slice, which to the compiler is a whole slice of its own."""
     name, _, layout = topology.partition(":")
     sizes = (min(int(size), most) for size, most in zip(layout.split("x"), HOST, strict=False))
     return f"{name}:{'x'.join(map(str, sizes))}"
 
 
 def prepare_environment() -> None:
-    """Before JAX starts: this machine computes on its CPU, and the TPU compiler looks for no TPU.
+    """Sets environment variables so that the TPU compiler works without a TPU.
 
-    Raises UserError without the extra [aot].
+    Must be called before JAX starts. This machine then computes on its CPU, and the TPU compiler
+    looks for no TPU.
+
+    Raises:
+      UserError: The TPU compiler (extra [aot]) is not installed.
     """
     from importlib.util import find_spec
 
@@ -77,7 +85,7 @@ def prepare_environment() -> None:
     for name, value in settings.items():
         os.environ.setdefault(name, value)
     os.environ["TPU_ACCELERATOR_TYPE"] = ""  # the topology says it
-    # a program without its devices can be written there, but never read
+    # A program whose devices are not here can be written to the cache, but never read from it
     os.environ["JAX_ENABLE_COMPILATION_CACHE"] = "false"
     import jax
 
@@ -87,7 +95,7 @@ def prepare_environment() -> None:
 
 
 def devices(topology: str) -> list:
-    """The devices of a topology, to compile for; raises UserError when there is no such slice."""
+    """The devices of a topology, to compile for; raises UserError if there is no such topology."""
     from jax.experimental import topologies
 
     chip, count = parse(topology)
@@ -103,7 +111,10 @@ def devices(topology: str) -> list:
 
 @contextmanager
 def _silence() -> Iterator[None]:
-    """Drops what libtpu writes to file descriptor 2 while it starts: complaints that no TPU is attached."""
+    """Drops what libtpu writes to file descriptor 2 (stderr) while it starts.
+
+    It complains there that no TPU is attached.
+    """
     keep = os.dup(2)
     with tempfile.TemporaryFile() as file:
         os.dup2(file.fileno(), 2)

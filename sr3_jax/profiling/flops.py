@@ -1,4 +1,7 @@
-"""The arithmetic that a function needs, counted from its jaxpr: what a model FLOPs utilisation (MFU) is measured against."""
+"""The arithmetic that a function needs, counted from its jaxpr.
+
+The model FLOPs utilisation (MFU) is computed from it.
+"""
 
 from collections.abc import Callable
 from math import prod
@@ -9,10 +12,14 @@ import numpy as np
 
 
 def matrix_flops(function: Callable, *args: Any) -> int:
-    """FLOPs (a multiplication and an addition are two) of the convolutions and matrix products in function(*args).
+    """The FLOPs of all convolutions and matrix products in function(*args).
 
-    `args` may be shapes. Taps that fall on padding are not counted, nor is anything that a compiler
-    recomputes.
+    A multiplication and an addition are two. Products with padding are not counted, nor is anything
+    that a compiler recomputes.
+
+    Args:
+      function: Any function that JAX can trace.
+      *args: Its arguments, or their shapes (jax.ShapeDtypeStruct).
     """
     return _count(jax.make_jaxpr(function)(*args).jaxpr)
 
@@ -30,8 +37,8 @@ def _count(jaxpr: Any) -> int:
         elif name == "scan":
             total += params["length"] * _count(params["jaxpr"].jaxpr)
         elif name == "cond":
-            # Branches differ by platform (models/platform.py) only: the fewest FLOPs are those of
-            # the mathematics.
+            # Branches compute the same in different ways, on different platforms
+            # (models/platform.py); the mathematics needs no more FLOPs than the cheapest branch.
             total += min(_count(branch.jaxpr) for branch in params["branches"])
         else:
             inner = [
@@ -47,6 +54,7 @@ def _convolution(equation: Any) -> int:
     lhs, rhs = (variable.aval.shape for variable in equation.invars)
     out, params = equation.outvars[0].aval.shape, equation.params
     numbers = params["dimension_numbers"]
+    # How many products with a pixel that is there, and not padding, one channel of one image has
     taps = 1
     for axis, (low, _) in enumerate(params["padding"]):
         size, kernel = lhs[numbers.lhs_spec[2 + axis]], rhs[numbers.rhs_spec[2 + axis]]

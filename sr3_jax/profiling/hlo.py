@@ -1,8 +1,10 @@
-"""Reads a compiled program: the text of optimised HLO, as `jax.stages.Compiled.as_text()` gives it for a TPU.
+"""Reads a compiled program, to estimate what it costs.
 
-The TPU compiler writes `estimated_cycles` beside each instruction that it schedules. An instruction
-counts as often as it runs: bodies of loops by their trip count, fused computations through the
-fusion alone.
+The program is the text of optimised HLO, as `jax.stages.Compiled.as_text()` gives it for a TPU. It
+consists of computations (functions), which are lists of instructions. The TPU compiler writes
+`estimated_cycles` beside each instruction that it schedules. An instruction counts as often as it
+runs: that of a loop's body as often as the loop turns. Instructions that were fused into one count
+through that one alone.
 """
 
 import re
@@ -27,41 +29,50 @@ BYTES = {
     "u64": 8,
 }
 COLLECTIVES = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute")
-# Names for memory that is already there, or for what another computation does: nothing is read or
-# written.
+# Instructions that read and write nothing themselves: they name memory that is already there, or
+# stand for what another computation does.
 FREE = {
-    "parameter", "constant", "tuple", "get-tuple-element", "bitcast", "while", "conditional", "call", "partition-id",
-    "after-all", "async-start", "async-update",
+    "parameter", "constant", "tuple", "get-tuple-element", "bitcast", "while", "conditional",
+    "call", "partition-id", "after-all", "async-start", "async-update",
 }  # fmt: skip
-# What marks the parts of one collective that the TPU compiler runs during several fusions.
+# What marks the parts of one collective that the TPU compiler runs during several fusions
 _IN_PARTS = '"async_collective_fusion_config"'
 
 _HEADER = re.compile(r"^(ENTRY )?%?([\w.\-]+) \(.*\{$")
 _INSTRUCTION = re.compile(r"^\s+(?:ROOT )?%?([\w.\-]+) = (.*?) ([a-z][a-z\-]*)\((.*)$")
+# In the layout of an array: a memory space other than HBM
 _ON_CHIP = re.compile(r"S\([1-9]\)")
 _ARRAY = re.compile(r"\b([a-z]+\d*)\[([\d,]*)\](?:\{([^}]*)\})?")
 
 
 class Instruction(NamedTuple):
+    """One instruction of a computation, its text taken apart."""
+
     name: str
     opcode: str
     shape: str  # with layout and memory space
-    operands: tuple[str, ...]
-    rest: str  # attributes, metadata, backend config
+    operands: tuple[str, ...]  # the names of the instructions whose results it takes
+    rest: str  # operands, attributes, metadata, backend config
 
 
 @dataclass(frozen=True)
 class Program:
-    """The computations of a program, and how often each runs: on its own, not counting through fusions."""
+    """The computations of a program, and how often each runs."""
 
     computations: dict[str, list[Instruction]]
+    # How often each runs on its own
     runs: dict[str, int]
-    # The same for computations that are inlined into an instruction: fusions, reducers
+    # How often each runs as a part of an instruction, such as a fusion or a reduction
     inside: dict[str, int]
 
     @classmethod
     def parse(cls, text: str, trips: int = 1) -> "Program":
-        """`trips` is for loops whose trip count the compiler does not state."""
+        """Reads the text of a program.
+
+        Args:
+          text: Optimised HLO.
+          trips: How often a loop turns if the compiler does not state it.
+        """
         computations: dict[str, list[Instruction]] = {}
         entry, current = "", []
         for line in text.splitlines():
@@ -85,22 +96,26 @@ class Program:
         return cls(computations, dict(runs), dict(inside))
 
     def scheduled(self) -> Iterator[tuple[Instruction, int]]:
-        """Every instruction that the program runs as such, and how often."""
+        """Every instruction that is not a part of another one, and how often it runs."""
         for name, times in self.runs.items():
             for instruction in self.computations[name]:
                 yield instruction, times
 
     @property
     def cycles(self) -> int:
-        """The compiler's estimate, for one run of the program on one chip, of everything but collectives."""
+        """The cycles that the compiler estimates for one run of the program on one chip.
+
+        Collectives are not among them.
+        """
         return sum(cycles(instruction) * times for instruction, times in self.scheduled())
 
     @property
     def hbm_bytes(self) -> int:
-        """What all instructions read and write, as laid out and padded, in HBM rather than in on-chip memory.
+        """The bytes that all instructions read from and write to HBM, as laid out and padded.
 
-        Each reads its operands, a slice only its part of them, and writes its result; of an
-        asynchronous instruction all that is the start's.
+        Arrays in on-chip memory do not count. Each instruction reads its operands (a slice only its
+        part of them) and writes its result. For an asynchronous instruction, which consists of a
+        start and a done, all this is counted at its start.
         """
         total = 0
         for name, times in self.runs.items():
@@ -113,6 +128,7 @@ class Program:
         return total
 
     def _traffic(self, instruction: Instruction, operands: list[str]) -> int:
+        """The bytes that one run of an instruction moves; `operands` are the shapes of those."""
         opcode, written = instruction.opcode, result(instruction)
         if opcode in FREE or opcode.endswith("-done"):
             return 0
@@ -125,8 +141,8 @@ class Program:
             for part in self.computations.get(name, ())
         ]
         if any(_IN_PARTS in part.rest for part in parts):
-            # The collective's own buffers pass through all of its parts; the start reads the one
-            # and writes the other.
+            # A collective that runs during several fusions: its own buffers pass through all of
+            # them. Reading the one and writing the other is counted at its start.
             started, done = (
                 any(f"AsyncCollective{end}" in part.rest for part in parts)
                 for end in ("Start", "Done")
@@ -149,7 +165,10 @@ class Program:
 
     @property
     def collective_bytes(self) -> dict[str, int]:
-        """Bytes that collectives handle, by kind, wherever they sit: of each the larger of what goes in and what comes out."""
+        """The bytes that collectives handle, by their kind, also inside fusions.
+
+        Of each collective it is the larger of what goes in and what comes out.
+        """
         totals: Counter[str] = Counter()
         seen = set()
         for counter in (self.runs, self.inside):
@@ -161,8 +180,8 @@ class Program:
                 for instruction in self.computations.get(name, ()):
                     kind = instruction.opcode.removesuffix("-start")
                     channel = re.search(r"channel_id=(\d+)", instruction.rest)
-                    # One that runs in parts stands in each of them. Else a channel says little:
-                    # several may share one.
+                    # One that runs in parts stands in each of them, always with the same channel.
+                    # Otherwise a channel does not tell collectives apart: several may share one.
                     identity = (
                         channel[0]
                         if channel and _IN_PARTS in instruction.rest
@@ -171,7 +190,7 @@ class Program:
                     if kind not in COLLECTIVES or identity in seen:
                         continue
                     seen.add(identity)
-                    # a fusion in which each chip keeps a slice of the sum
+                    # A fusion in which each chip keeps only a slice of the sum
                     if name.startswith("all-reduce-scatter"):
                         kind = "reduce-scatter"
                     into = sum(
@@ -181,7 +200,7 @@ class Program:
         return dict(totals)
 
     def by_operation(self) -> list[tuple[str, int]]:
-        """Estimated cycles by the operation's name in our source, the most expensive first."""
+        """Estimated cycles by an operation's name in our source, the most expensive first."""
         totals: defaultdict[str, int] = defaultdict(int)
         for instruction, times in self.scheduled():
             totals[self.source(instruction) or instruction.opcode] += cycles(instruction) * times
@@ -190,7 +209,10 @@ class Program:
         )
 
     def heaviest(self, instruction: Instruction) -> Instruction:
-        """The part of a fusion that costs most: a convolution, a matrix product or a reduction, else the last; or itself."""
+        """The part of a fusion that costs most; of another instruction, itself.
+
+        It is a convolution, else a matrix product, else a reduction, else the last part.
+        """
         inner = [
             part
             for name, _, _ in _callees(instruction, 1)
@@ -205,7 +227,10 @@ class Program:
         )
 
     def source(self, instruction: Instruction) -> str:
-        """The operation's name in our source, of a fusion without one that of its heaviest part; "" if there is none."""
+        """The operation's name in our source, or "" if there is none.
+
+        For a fusion without a name it is that of its heaviest part.
+        """
         for named in (instruction, self.heaviest(instruction)):
             if found := re.search(r'op_name="([^"]*)"', named.rest):
                 return found[1]
@@ -213,7 +238,11 @@ class Program:
 
 
 def _callees(instruction: Instruction, unknown: int) -> Iterator[tuple[str, int, bool]]:
-    """The computations that an instruction runs: name, how often, whether they are part of the instruction itself."""
+    """The computations that an instruction runs.
+
+    For each: its name, how often it runs, and whether it is a part of the instruction itself.
+    `unknown` is how often a loop turns if the compiler does not state it.
+    """
     rest = instruction.rest
     if instruction.opcode in ("async-update", "async-done"):  # may name again what the start runs
         return
@@ -236,12 +265,13 @@ def _callees(instruction: Instruction, unknown: int) -> Iterator[tuple[str, int,
 
 
 def cycles(instruction: Instruction) -> int:
+    """The cycles that the compiler estimates for one run of an instruction; 0 if it has none."""
     found = re.search(r'"estimated_cycles":"(\d+)"', instruction.rest)
     return int(found[1]) if found else 0
 
 
 def elements(shape: str) -> list[str]:
-    """The elements of a tuple's shape, themselves perhaps tuples; of another shape itself."""
+    """The elements of a tuple's shape, which may be tuples too; of an array's shape, itself."""
     if not shape.startswith("("):
         return [shape]
     found, depth = [""], 0
@@ -255,14 +285,18 @@ def elements(shape: str) -> list[str]:
 
 
 def result(instruction: Instruction) -> str:
-    """The shape of what an instruction makes: of a started one, whose shape also holds its operands, without them."""
+    """The shape of what an instruction makes.
+
+    The start of an asynchronous instruction has a shape that also holds its operands; they are left
+    out.
+    """
     if not instruction.opcode.endswith("-start") or instruction.opcode == "all-reduce-start":
         return instruction.shape
     return elements(instruction.shape)[0 if instruction.opcode == "copy-start" else 1]
 
 
 def logical_bytes(shape: str) -> int:
-    """The bytes of a shape, or of all in a tuple."""
+    """The bytes of an array of that shape, or of all arrays of a tuple, without padding."""
     return sum(
         BYTES.get(kind, 4) * prod(map(int, filter(None, sizes.split(","))))
         for kind, sizes, _ in _ARRAY.findall(shape)
@@ -270,7 +304,10 @@ def logical_bytes(shape: str) -> int:
 
 
 def hbm_bytes(shape: str) -> int:
-    """The bytes that a shape, or all in a tuple, takes in HBM: with the padding of its tiles, 0 if it lives on the chip."""
+    """The bytes that an array of that shape, or all arrays of a tuple, take in HBM.
+
+    They include the padding of the layout's tiles. An array in on-chip memory takes none.
+    """
     return sum(
         padded_bytes(array[0])
         for array in _ARRAY.finditer(shape)
@@ -279,7 +316,7 @@ def hbm_bytes(shape: str) -> int:
 
 
 def padded_bytes(shape: str) -> int:
-    """The same, wherever it lives."""
+    """The bytes of a shape with the padding of the layout's tiles, in whatever memory it is."""
     total = 0
     for kind, sizes, layout in _ARRAY.findall(shape):
         dimensions = [int(size) for size in sizes.split(",") if size]

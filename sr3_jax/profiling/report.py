@@ -9,11 +9,11 @@ from rich.table import Table
 from sr3_jax.profiling.aot import Estimate
 from sr3_jax.profiling.trace import BACKWARD, FORWARD, ONCE, Profile
 
-SUBLANES = 8  # rows of a TPU's vector registers, on which the compiler places the images of a batch
+SUBLANES = 8  # rows of a TPU's vector registers; the compiler puts a batch's images on them
 
 
 def show(estimate: Estimate) -> None:
-    """Prints it: every number with its source."""
+    """Prints an estimate, every number with its source."""
     console, e = Console(highlight=False), estimate
     used, mesh = prod(e.mesh.values()), " ".join(f"{name}={size}" for name, size in e.mesh.items())
     sampling = f"sampling, {e.network_evaluations} evaluations an image, on each host alone"
@@ -30,7 +30,8 @@ def show(estimate: Estimate) -> None:
     )
     if e.what == "train" and e.images_per_chip % SUBLANES:
         console.print(
-            f"note: a TPU lays images out in groups of {SUBLANES}; fewer per chip cost as much (benchmarks/tpu.md)",
+            f"note: a TPU lays images out in groups of {SUBLANES}; fewer per chip cost as much "
+            "(benchmarks/tpu.md)",
             soft_wrap=True,
         )
     table = Table("per chip", "estimated", "source")
@@ -46,7 +47,8 @@ def show(estimate: Estimate) -> None:
         return
     over, limit = _gib(e.peak_bytes - e.limit_bytes), _gib(e.limit_bytes)
     console.print(
-        f"DOES NOT FIT: {_gib(e.peak_bytes)} estimated, {over} more than the {limit} of {_gib(e.hbm_bytes)} that it may use",
+        f"DOES NOT FIT: {_gib(e.peak_bytes)} estimated, {over} more than the {limit} of "
+        f"{_gib(e.hbm_bytes)} that it may use",
         soft_wrap=True,
     )
     for line in e.advice:
@@ -54,7 +56,7 @@ def show(estimate: Estimate) -> None:
 
 
 def _rows(e: Estimate) -> Iterator[tuple[str, str, str]]:
-    """What it is, its name in `aot.SOURCES`, and the value."""
+    """The rows of the table: a label, the number's name in `aot.SOURCES`, and its value."""
     yield "parameters", "parameter_bytes", _gib(e.parameter_bytes)
     if e.what == "train":
         yield "EMA", "ema_bytes", _gib(e.ema_bytes)
@@ -82,10 +84,15 @@ def _rows(e: Estimate) -> Iterator[tuple[str, str, str]]:
 
 
 def show_profile(profile: Profile, operations: int) -> None:
-    """Prints it: where the time of a step goes, by part of the network and by kind of layer, and the longest operations."""
+    """Prints where the time of a training step goes.
+
+    The tables are by part of the network and by kind of layer. After them come the `operations`
+    operations that take longest.
+    """
     console, p = Console(highlight=False), profile
     console.print(
-        f"{p.step:.1f} ms a step of {p.batch} images, mean of {p.steps}; waiting for data {p.input / p.step:.1%}; "
+        f"{p.step:.1f} ms a step of {p.batch} images, mean of {p.steps}; "
+        f"waiting for data {p.input / p.step:.1%}; "
         f"operations {p.total:.1f} ms per device ({p.devices}), summed over its threads",
         soft_wrap=True,
     )

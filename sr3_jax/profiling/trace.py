@@ -1,4 +1,4 @@
-"""Where the time of a training step goes: a trace of a few real steps, and a table of it."""
+"""Where the time of a training step goes: a trace of a few real steps, and a summary of it."""
 
 import dataclasses
 import re
@@ -19,13 +19,16 @@ from sr3_jax.profiling.hlo import COLLECTIVES, Program
 from sr3_jax.runtime import parallel
 from sr3_jax.training.step import training_program
 
-# Steps before the trace: the first ones also allocate and read files for the first time
+# Steps before the trace: the first ones also allocate memory and read files for the first time
 WARM_UP = 2
 
+# The phases of a step; "once" is what belongs neither to the forward nor to the backward pass
 FORWARD, BACKWARD, ONCE = "forward", "backward", "once"
+# Where an operation's name in our source says in which part of the network it is
 _PART = re.compile(
     r"/(?:(down|up)_(\d+)_(\w+?)|(middle)_(\w+)|(stem|out_norm|out|gamma_embedding))(?:/|$)"
 )
+# Patterns in that name, and the kind of layer that they tell; the first that is found counts
 _LAYERS = (
     (r"_attention(/|$)", "attention"),
     (r"/(gamma_)?embedding(/|$)", "embedding"),
@@ -39,38 +42,51 @@ _LAYERS = (
 class Place(NamedTuple):
     """Where in the training step an operation belongs."""
 
-    part: str  # of the step, or the level of the network
-    layer: str
-    phase: str
+    part: str  # of the network, such as "down 0", or of the rest of the step
+    layer: str  # its kind
+    phase: str  # FORWARD, BACKWARD or ONCE
 
 
 @dataclass
 class Profile:
-    """Milliseconds of one step, means over the traced ones; those of operations are summed over threads, per device."""
+    """The milliseconds of a training step, means over the traced steps.
+
+    Those of operations are per device, and summed over its threads.
+    """
 
     steps: int
     devices: int
     batch: int
-    step: float  # on the wall, start to start
-    input: float  # of it, waiting for data
+    step: float  # wall time, from the start of a step to the start of the next
+    input: float  # how much of it is waiting for data
     parts: dict[str, dict[str, float]] = field(default_factory=dict)  # part → phase → ms
     layers: dict[str, dict[str, float]] = field(default_factory=dict)
     # (opcode, name in our source, ms), longest first
     operations: list[tuple[str, str, float]] = field(default_factory=list)
-    trace: str = ""
+    trace: str = ""  # the file for Perfetto
 
     @property
     def total(self) -> float:
+        """The time of all operations."""
         return sum(sum(phases.values()) for phases in self.parts.values())
 
     def to_dict(self) -> dict[str, Any]:
+        """The fields by name, for JSON."""
         return dataclasses.asdict(self)
 
 
 def profile(config: ConfigDict, output: Path, steps: int) -> Profile:
-    """Trains `steps` steps under JAX's profiler, with the real input; nothing of it is kept but the trace, below `output`.
+    """Trains a few steps on the real data under JAX's profiler.
 
-    Raises UserError on a bad config or data set.
+    Nothing is kept of the training but the trace.
+
+    Args:
+      config: What is trained.
+      output: Where the trace is written to; see `own_folder`.
+      steps: How many steps are traced.
+
+    Raises:
+      UserError: The config or the data set cannot be used.
     """
     config_lib.validate(config)
     mesh = parallel.make_mesh(config)
@@ -120,12 +136,22 @@ def profile(config: ConfigDict, output: Path, steps: int) -> Profile:
 
 
 def own_folder(output: Path) -> Path:
-    """Where this process writes its trace: several may share `output`, and the profiler names files by machine and second."""
+    """Where this process writes its trace.
+
+    Several processes have a folder each below `output`: the profiler names files by machine and
+    second, so they might write over each other's.
+    """
     return output / f"process_{jax.process_index()}" if jax.process_count() > 1 else output
 
 
 def _fill(result: Profile, seconds: dict[str, float], text: str) -> None:
-    """Sorts the time of each instruction into parts and layers by the name that it has in our source."""
+    """Adds the time of each instruction to its part, its layer and its operation.
+
+    Args:
+      result: The profile that is filled.
+      seconds: The time of each instruction, over all steps and devices.
+      text: The compiled program, which tells the instructions' names in our source.
+    """
     operations: defaultdict[tuple[str, str], float] = defaultdict(float)
     program = Program.parse(text)
     known = {
@@ -151,7 +177,12 @@ def _fill(result: Profile, seconds: dict[str, float], text: str) -> None:
 
 
 def locate(source: str, opcode: str = "") -> Place:
-    """The place of an operation, from its name in our source, such as "jit(step)/jvp(UNet)/up_0_1/conv_0/add"."""
+    """The place of an operation.
+
+    Args:
+      source: Its name in our source, such as "jit(step)/jvp(UNet)/up_0_1/conv_0/add".
+      opcode: Of its HLO instruction.
+    """
     if opcode.removesuffix("-start").removesuffix("-done") in COLLECTIVES:
         return Place("communication", "communication", ONCE)
     if opcode == "convolution" and not source:  # on a CPU, the gradients of their weights
@@ -176,7 +207,10 @@ def locate(source: str, opcode: str = "") -> Place:
 
 
 def _read(file: Path) -> dict[str, float]:
-    """Seconds of each HLO instruction in a trace, without those of the instructions that it contains."""
+    """The seconds of each HLO instruction in a trace.
+
+    The time of instructions that it contains, such as a loop's body, is not among them.
+    """
     totals: defaultdict[str, float] = defaultdict(float)
     for plane in jax.profiler.ProfileData.from_file(str(file)).planes:
         for line in plane.lines:
@@ -186,9 +220,10 @@ def _read(file: Path) -> dict[str, float]:
 
 
 def _instructions(line: Any) -> Iterator[tuple[float, float, str]]:
-    """(start, end, instruction) in ns.
+    """(start, end, name) of the HLO instructions on a line of the trace, in ns.
 
-    CPU and GPU name the instruction in a statistic, TPU in a line of its own.
+    CPU and GPU name the instruction in a statistic of each event, TPU by events of a line of its
+    own.
     """
     for event in line.events:
         name = next((value for key, value in event.stats if key == "hlo_op"), None)
@@ -199,7 +234,7 @@ def _instructions(line: Any) -> Iterator[tuple[float, float, str]]:
 
 
 def _self_times(events: Iterable[tuple[float, float, str]]) -> dict[str, float]:
-    """Seconds by name; an event inside another, on the same thread, is taken off it."""
+    """Seconds by name; the time of an event inside another, on the same thread, is taken off it."""
     totals: defaultdict[str, float] = defaultdict(float)
     open_: list[tuple[float, str]] = []  # (end, name) of the events that contain the current one
     for start, end, name in sorted(events, key=lambda event: (event[0], -event[1])):

@@ -1,1 +1,1 @@
-"""What everything stands on: start-up, devices, memory, paths, files that appear whole, the web server."""
+"""Start-up, devices, memory, paths, atomic writing of files, and the web server."""

@@ -1,4 +1,4 @@
-"""Files that appear whole, by rename or upload, or not at all."""
+"""Atomic writing: files that appear whole, by rename or upload, or not at all."""
 
 import os
 import tempfile
@@ -12,7 +12,7 @@ from sr3_jax.runtime.paths import AnyPath
 
 @contextmanager
 def replacing(path: AnyPath) -> Iterator[Path]:
-    """Gives a temporary file beside `path` to write to; it takes the place of `path` when the block ends well."""
+    """Gives a temporary file to write to, which replaces `path` if the block ends without error."""
     if not isinstance(path, Path):  # an object appears whole when its upload ends
         with tempfile.TemporaryDirectory(prefix="sr3-") as folder:
             local = Path(folder) / path.name
@@ -28,7 +28,7 @@ def replacing(path: AnyPath) -> Iterator[Path]:
         yield temporary
         temporary.chmod(0o666 & ~_umask())  # mkstemp's files are their owner's alone
         with temporary.open("r+b") as file:
-            os.fsync(file.fileno())  # else a power cut can leave the new name with nothing in it
+            os.fsync(file.fileno())  # without it, a power cut can leave an empty file of that name
         temporary.replace(path)
     except BaseException:
         temporary.unlink(missing_ok=True)
@@ -37,7 +37,10 @@ def replacing(path: AnyPath) -> Iterator[Path]:
 
 @contextmanager
 def new_folder(path: Path) -> Iterator[Path]:
-    """Gives a folder to fill, which becomes `path` when the block ends well; raises UserError if `path` holds anything."""
+    """Gives a folder to fill, which becomes `path` if the block ends without error.
+
+    Raises UserError if `path` holds anything already.
+    """
     if path.exists() and (not path.is_dir() or any(path.iterdir())):
         raise UserError(f"{path} exists; give a new folder")
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -56,7 +59,7 @@ def write_text(path: AnyPath, text: str) -> None:
 
 @contextmanager
 def disk_errors(where: AnyPath) -> Iterator[None]:
-    """Turns a full or read-only disk into one sentence."""
+    """Turns errors of a full or read-only disk into a UserError; `where` names what is written."""
     try:
         yield
     except Exception as error:  # each library has its own: tensorstore's are ValueErrors

@@ -21,20 +21,21 @@ from sr3_jax.errors import ConfigError, UserError
 BATCH = PartitionSpec(("data", "fsdp"))
 # Below this size a parameter is cheaper to keep whole than to gather.
 SMALLEST_SHARDED = 2**16
-# In seconds: so long after a process has died the others end. JAX's default is 100.
+# Seconds after which the other processes end when one has died; JAX's default is 100.
 PATIENCE = 60
-# Each holds its own copy of the parameters.
+# No more, since each holds its own copy of the parameters.
 MOST_CPU_DEVICES = 8
 
 
 def start(config: ConfigDict | None = None) -> None:
-    """Joins the cluster's other processes, when there is one; must run before anything else touches JAX.
+    """Joins the other processes of a cluster, if there is one, before JAX is used at all.
 
-    Cloud TPU pods, SLURM and Open MPI are found. Anything else, Kubernetes too, names itself by
-    SR3_COORDINATOR (host:port of process 0), SR3_PROCESSES and SR3_PROCESS; Open MPI 5 on several
-    hosts by the first of them. A process that SLURM or Open MPI has started alone on its host takes
-    all GPUs there; several take one each. With no cluster, this is a single process, and its CPU
-    becomes as many devices as the config's mesh and batch allow.
+    Cloud TPU pods, SLURM and Open MPI are recognised. Any other cluster, such as Kubernetes, is
+    described by the environment: SR3_COORDINATOR (host:port of process 0), SR3_PROCESSES (their
+    number) and SR3_PROCESS (the number of this one). Open MPI 5 on several hosts needs the first of
+    them. A process that SLURM or Open MPI has started alone on its host takes all GPUs there;
+    several take one each. Without a cluster, this is a single process, and its CPU is split into as
+    many devices as the config's mesh and batch size allow.
     """
     if jax.distributed.is_initialized():
         return
@@ -44,7 +45,7 @@ def start(config: ConfigDict | None = None) -> None:
         place["coordinator_address"] = coordinator
         place["num_processes"] = _whole_number("SR3_PROCESSES", "OMPI_COMM_WORLD_SIZE")
         place["process_id"] = _whole_number("SR3_PROCESS", "OMPI_COMM_WORLD_RANK")
-        # a cluster around this one is not ours, nor are its numbers
+        # do not take the numbers of a cluster manager that this process may run under as well
         place["cluster_detection_method"] = "deactivate"
     try:
         jax.distributed.initialize(**place)
@@ -55,10 +56,10 @@ def start(config: ConfigDict | None = None) -> None:
 
 
 def _gpus() -> list[int] | None:
-    """The host's GPUs for this process: none named means all of them, None what JAX thinks.
+    """The numbers of the host's GPUs for this process; []: all of them; None: JAX decides.
 
-    Under SLURM and Open MPI that is the one of the process's number on its host, even where it is
-    the only process there.
+    Under SLURM and Open MPI, JAX would give each process the GPU of its number on the host, even
+    where it is the only process there.
     """
     if "JAX_LOCAL_DEVICE_IDS" in os.environ:
         return None
@@ -70,19 +71,21 @@ def _gpus() -> list[int] | None:
 
 
 def _open_mpi_coordinator() -> str | None:
-    """Where process 0 of Open MPI 5 listens.
+    """Where process 0 listens under Open MPI 5, host:port; None if this is not Open MPI 5.
 
-    JAX knows the older ones only, or from some version on needs mpi4py.
+    JAX itself finds it only under older versions of Open MPI, or, from some version of JAX on, with
+    mpi4py.
     """
     processes = os.environ.get("OMPI_COMM_WORLD_SIZE")
     if processes is None or "OMPI_MCA_orte_hnp_uri" in os.environ:
         return None
     if os.environ.get("OMPI_COMM_WORLD_LOCAL_SIZE") != processes:
         raise UserError(
-            "Open MPI 5 on several hosts needs a free port on process 0's: mpirun -x SR3_COORDINATOR=HOST:PORT …"
+            "Open MPI 5 on several hosts needs a free port on process 0's: "
+            "mpirun -x SR3_COORDINATOR=HOST:PORT …"
         )
-    # All must know the port without asking, and the next job should have another: the job's name,
-    # in the range that JAX uses.
+    # All processes must know the port without asking, and the next job should have another: so it
+    # is made from the job's name, in the range that JAX uses.
     job = zlib.crc32(os.environ.get("PMIX_NAMESPACE", "").encode())
     return f"localhost:{61440 + job % 4096}"
 
@@ -97,7 +100,10 @@ def _whole_number(variable: str, open_mpi: str) -> int:
 
 
 def _split_cpu(config: ConfigDict | None) -> None:
-    """A device a core, since one device leaves all cores but one idle in most convolutions (benchmarks/README.md)."""
+    """Splits the CPU into one device per core, as far as the config's mesh and batch allow.
+
+    With a single device, most convolutions use one core only (benchmarks/README.md).
+    """
     if "JAX_NUM_CPU_DEVICES" in os.environ or "host_platform_device_count" in os.environ.get(
         "XLA_FLAGS", ""
     ):
@@ -113,34 +119,39 @@ def _split_cpu(config: ConfigDict | None) -> None:
             return False
 
     count = next((n for n in range(min(cores, MOST_CPU_DEVICES), 1, -1) if possible(n)), 1)
-    with contextlib.suppress(RuntimeError):  # JAX has started: it stays as it is
+    with contextlib.suppress(RuntimeError):  # JAX has started already: leave it as it is
         jax.config.update("jax_num_cpu_devices", count)
 
 
 def mesh_shape(config: ConfigDict, count: int) -> tuple[int, int]:
-    """(data, fsdp) for `count` devices; raises ConfigError when they or the batch do not divide."""
+    """The sizes (data, fsdp) of the mesh for `count` devices.
+
+    Raises:
+      ConfigError: the config's mesh has another number of devices, or the batch is not divisible.
+    """
     fsdp, data = config.mesh.fsdp, config.mesh.data
     data, fsdp = (count // fsdp if data == -1 else data), (count // data if fsdp == -1 else fsdp)
     if data * fsdp != count:
         raise ConfigError(
-            f"mesh.data = {config.mesh.data} and mesh.fsdp = {config.mesh.fsdp}: their product must be {count}, the number of "
-            "devices (-1: all that the other leaves)"
+            f"mesh.data = {config.mesh.data} and mesh.fsdp = {config.mesh.fsdp}: their product "
+            f"must be {count}, the number of devices (-1: all that the other leaves)"
         )
     micro_batch = config.train.batch_size // config.train.accumulate
     if micro_batch % count:
         raise ConfigError(
-            f"train.batch_size / train.accumulate = {micro_batch} must be divisible by the number of devices, {count}"
+            f"train.batch_size / train.accumulate = {micro_batch} must be divisible by the number "
+            f"of devices, {count}"
         )
     return data, fsdp
 
 
 def make_mesh(config: ConfigDict, devices: Sequence[jax.Device] | None = None) -> Mesh:
-    """The mesh of config.mesh over the devices, by default all; raises ConfigError when they or the batch do not divide."""
+    """The mesh of config.mesh over `devices`, by default all; raises as `mesh_shape` does."""
     return _mesh(mesh_shape(config, len(devices or jax.devices())), devices)
 
 
 def local_mesh(count: int | None = None) -> Mesh:
-    """This process's own devices, at most `count` of them, for work that the processes share out among them."""
+    """A mesh of this process's own devices, at most `count`, for its own share of some work."""
     devices = jax.local_devices()[:count]
     return _mesh((len(devices), 1), devices)
 
@@ -150,7 +161,10 @@ def _mesh(shape: tuple[int, int], devices: Sequence[jax.Device] | None) -> Mesh:
 
 
 def fsdp_spec(shape: tuple[int, ...], size: int) -> PartitionSpec:
-    """How a parameter of `shape` is split over `size` devices: along its largest axis that `size` divides, if it is large."""
+    """How a parameter of `shape` is split over `size` devices.
+
+    Along its longest axis that `size` divides; small parameters are not split.
+    """
     axes = [axis for axis in range(len(shape)) if shape[axis] % size == 0]
     if size == 1 or not axes or np.prod(shape) < SMALLEST_SHARDED:
         return PartitionSpec()
@@ -159,17 +173,17 @@ def fsdp_spec(shape: tuple[int, ...], size: int) -> PartitionSpec:
 
 
 def shardings(abstract: PyTree, mesh: Mesh) -> PyTree:
-    """The sharding of every array of a tree of shapes, by `fsdp_spec`."""
+    """The sharding of every array in a tree of arrays or shapes, by `fsdp_spec`."""
     return jax.tree.map(
         lambda leaf: NamedSharding(mesh, fsdp_spec(leaf.shape, mesh.shape["fsdp"])), abstract
     )
 
 
 def gather_params(params: PyTree, mesh: Mesh, dtype: Any) -> PyTree:
-    """Sharded parameters whole on every device, in `dtype`, for one use; their gradients come back sharded.
+    """Gathers sharded parameters on every device, in `dtype`, for one use.
 
-    Left to itself, the compiler may rather keep the parameters split and gather the activations,
-    which are far larger.
+    Their gradients come back sharded. Left to itself, the compiler may instead keep the parameters
+    split and gather the activations, which are far larger.
     """
 
     def gather(leaf: jax.Array) -> jax.Array:
@@ -179,7 +193,7 @@ def gather_params(params: PyTree, mesh: Mesh, dtype: Any) -> PyTree:
 
         @jax.custom_vjp
         def whole(leaf: jax.Array) -> jax.Array:
-            # narrowed before it travels
+            # converted to the narrower type before it is sent to the other devices
             return jax.lax.with_sharding_constraint(
                 jax.lax.with_sharding_constraint(leaf.astype(dtype), sharding), replicated(mesh)
             )
@@ -194,27 +208,27 @@ def gather_params(params: PyTree, mesh: Mesh, dtype: Any) -> PyTree:
 
 
 def compiler_options(mesh: Mesh) -> dict[str, str]:
-    """What the compiler of the mesh's devices must be told."""
+    """Options for the compiler of the mesh's devices."""
     if mesh.devices.flat[0].platform != "tpu":
         return {}
-    # With fsdp, it would split weight gradients into one convolution per shard, overlapped with
-    # their communication: made for matrix products of language models, it copies every feature map
-    # and doubles the memory (benchmarks/tpu.md).
+    # With fsdp, the compiler would split weight gradients into one convolution per shard, to
+    # overlap them with communication. That is made for matrix products of language models; here it
+    # copies every feature map and doubles the memory (benchmarks/tpu.md).
     return {"xla_jf_spmd_threshold_for_windowed_einsum_mib": "1000000"}
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:
-    """The first axis over all devices."""
+    """The sharding of a batch: its first axis is split over all devices."""
     return NamedSharding(mesh, BATCH)
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
-    """Whole on every device."""
+    """The sharding of an array that is whole on every device."""
     return NamedSharding(mesh, PartitionSpec())
 
 
 def to_devices(batch: PyTree, mesh: Mesh) -> PyTree:
-    """This process's part of a batch, as NumPy arrays, to global arrays."""
+    """Global arrays of a batch, of which each process gives its part as NumPy arrays."""
     sharding = batch_sharding(mesh)
     return jax.tree.map(
         lambda array: jax.make_array_from_process_local_data(sharding, array), batch
@@ -227,12 +241,20 @@ def is_main() -> bool:
 
 
 def share(count: int) -> np.ndarray:
-    """Which of `count` pieces of work are this process's."""
+    """The numbers of those of `count` pieces of work that are this process's."""
     return np.arange(jax.process_index(), count, jax.process_count())
 
 
 def combine(mine: np.ndarray, where: np.ndarray, count: int) -> np.ndarray:
-    """`count` rows, on every process, of which this one brings `mine` as rows `where` and others bring the rest; bits kept."""
+    """Puts together an array of which every process has some rows; all processes get it.
+
+    The values are passed on bit by bit, in any type.
+
+    Args:
+      mine: this process's rows.
+      where: their numbers; every row belongs to one process at most, and is 0 if to none.
+      count: the number of rows of the result.
+    """
     mine = np.ascontiguousarray(mine)
     whole = np.zeros((count, *mine.shape[1:]), mine.dtype)
     whole[where] = mine
@@ -240,7 +262,7 @@ def combine(mine: np.ndarray, where: np.ndarray, count: int) -> np.ndarray:
         return whole
     from jax.experimental import multihost_utils
 
-    # As bytes: JAX would narrow float64. Each row is zero in all processes but one.
+    # As bytes, since JAX would narrow float64. Each row is zero in all processes but one.
     parts = multihost_utils.process_allgather(whole.reshape(count, -1).view(np.uint8))
     return np.bitwise_or.reduce(parts, axis=0).view(mine.dtype).reshape(whole.shape)
 
@@ -253,7 +275,7 @@ def worst(code: int) -> int:
 
 
 def gather(tree: PyTree) -> PyTree:
-    """Arrays sharded over all processes as NumPy arrays on each of them."""
+    """Arrays that are sharded over all processes, whole, as NumPy arrays on each of them."""
     if jax.process_count() == 1:
         return jax.device_get(tree)
     from jax.experimental import multihost_utils

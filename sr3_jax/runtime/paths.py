@@ -1,4 +1,7 @@
-"""Places of this machine and of object stores (gs://, s3://), which know neither rename nor append nor half a read."""
+"""Paths on this machine and in object stores (gs://, s3://).
+
+Object stores can neither rename, nor append to, nor read part of a file.
+"""
 
 import tempfile
 from collections.abc import Iterator
@@ -14,7 +17,7 @@ AnyPath: TypeAlias = Path | epath.Path
 
 
 def parse(place: str | AnyPath) -> AnyPath:
-    """A path of the kind that the text names; raises UserError when no driver for it is installed."""
+    """The path that a text names; raises UserError if no driver for its kind is installed."""
     if not isinstance(place, str):
         return place
     if "://" not in place:
@@ -31,17 +34,20 @@ def parse(place: str | AnyPath) -> AnyPath:
 
 
 def is_remote(path: AnyPath) -> bool:
-    """Whether it lies in an object store."""
+    """Whether the path lies in an object store."""
     return not isinstance(path, Path)
 
 
 def absolute(path: AnyPath) -> AnyPath:
-    """Independent of the current folder."""
+    """The path, independent of the current folder."""
     return path if is_remote(path) else Path(path).absolute()
 
 
 def files_below(folder: AnyPath) -> Iterator[str]:
-    """The files in a folder and in those within it, but for hidden ones, as names relative to it, in no order."""
+    """The files in a folder and its sub-folders, as names relative to it, in no order.
+
+    Hidden files, and those in hidden folders, are left out.
+    """
     if isinstance(folder, Path):
         names = (
             path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()
@@ -59,7 +65,10 @@ def files_below(folder: AnyPath) -> Iterator[str]:
 
 @contextmanager
 def local_copy(path: AnyPath) -> Iterator[Path]:
-    """The file itself, or while the block lasts a copy of a remote one, for libraries that need a local file."""
+    """A local file with the content of `path`, for libraries that need one.
+
+    It is the file itself, or a copy of a remote one for as long as the block lasts.
+    """
     if isinstance(path, Path):
         yield path
         return

@@ -1,6 +1,7 @@
-"""What must be settled before JAX is imported, by `sr3` alone: as a library we leave the process as we find it.
+"""Settings that must be made before JAX is imported: environment variables and memory.
 
-All of it gives way to what the user has set in the environment.
+Only the command `sr3` makes them; as a library, we leave the process as it is. What the user has
+set in the environment is never changed.
 """
 
 import contextlib
@@ -13,15 +14,15 @@ from sr3_jax.runtime import allocator
 if TYPE_CHECKING:
     from sr3_jax.runtime.paths import AnyPath
 
-CACHE_BYTES = 4 * 2**30  # the programs used longest ago are dropped
+CACHE_BYTES = 4 * 2**30  # of compiled programs; above it, those used longest ago are dropped
 
 
 def prepare() -> None:
-    """Quiet libraries, memory that is kept, compiled programs that outlast the process."""
-    # start-up chatter is not for our users
+    """Silences libraries, keeps freed memory, and keeps compiled programs for later processes."""
+    # messages of libraries at start-up are not for our users
     defaults = {"TF_CPP_MIN_LOG_LEVEL": "3", "TF_ENABLE_ONEDNN_OPTS": "0"}
     defaults["EPATH_USE_TF"] = "false"  # one driver for buckets, that of the extra [gcs]
-    # No TPU, but perhaps libtpu, which complains
+    # Without a TPU, libtpu would complain if it is installed
     if not any(Path("/dev").glob("accel*")) and not Path("/dev/vfio").exists():
         defaults |= {
             "TPU_SKIP_MDS_QUERY": "1",
@@ -29,7 +30,7 @@ def prepare() -> None:
             "TPU_WORKER_HOSTNAMES": "localhost",
         }
     if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
-        # No home, or one that cannot be written to: no cache
+        # Without a home folder, or with one that cannot be written to, there is no cache
         with contextlib.suppress(OSError, RuntimeError):
             folder = cache_folder()
             folder.mkdir(parents=True, exist_ok=True)
@@ -44,11 +45,11 @@ def prepare() -> None:
 
 
 def share_programs(workdir: "AnyPath") -> None:
-    """Lets the hosts of a cluster keep compiled programs in the workdir, which all of them see; gives way to the user's choice.
+    """Lets the hosts of a cluster keep compiled programs in the workdir, which all of them see.
 
-    JAX has the first process alone write them, so that in folders of their own the other hosts
-    would find none. Not on CPUs: those of a cluster may differ in the instructions that a program
-    was compiled for.
+    In JAX only the first process writes them, so in folders of their own the other hosts would find
+    none. Not on CPUs, since those of a cluster may differ in the instructions that a program was
+    compiled for; and not if the user has chosen a folder.
     """
     import jax
 
@@ -57,14 +58,14 @@ def share_programs(workdir: "AnyPath") -> None:
     ours = os.environ.get("JAX_COMPILATION_CACHE_DIR") == str(cache_folder())
     if ours and jax.process_count() > 1 and jax.default_backend() != "cpu":
         jax.config.update("jax_compilation_cache_dir", str(workdir / "compiled"))
-        # a bound needs a lock on a file, which buckets lack
+        # a limit would need a lock on a file, which object stores do not have
         jax.config.update("jax_compilation_cache_max_size", -1)
         if is_remote(workdir):
-            # XLA's own, which know local files only
+            # XLA's own caches can only be local files
             jax.config.update("jax_persistent_cache_enable_xla_caches", "none")
 
 
 def cache_folder() -> Path:
-    """Where compiled programs are kept."""
+    """The folder where compiled programs are kept."""
     root = os.environ.get("XDG_CACHE_HOME")
     return (Path(root) if root else Path.home() / ".cache") / "sr3_jax" / "compiled"

@@ -1,4 +1,4 @@
-"""Web pages that this machine serves: the guard before them, and the socket below.
+"""Serving web pages from this machine: a guard that checks requests, the socket, the server.
 
 Needs the extra [serve].
 """
@@ -21,7 +21,8 @@ from sr3_jax.errors import UserError
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 HEADERS = {
-    "Content-Security-Policy": "default-src 'self'; img-src 'self' blob:; frame-ancestors 'none'; form-action 'none'",
+    "Content-Security-Policy": "default-src 'self'; img-src 'self' blob:; "
+    "frame-ancestors 'none'; form-action 'none'",
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
     "Cache-Control": "no-store",
@@ -29,16 +30,21 @@ HEADERS = {
 
 
 class Guard:
-    """Refuses requests under another name than ours, or made by another site's page; sets headers for the rest.
+    """Refuses requests that name another host, or come from another site's page.
 
-    `hosts` are the names under which the server may be asked, () for any; `origin` is the host and
-    port under which a proxy shows its pages.
+    The answers to all other requests get the security headers HEADERS.
+
+    Args:
+      app: the application behind the guard.
+      hosts: the host names that requests may use; (): any.
+      origin: the host and port under which a proxy shows our pages; empty without a proxy.
     """
 
     def __init__(self, app: ASGIApp, hosts: tuple[str, ...], origin: str = ""):
         self.app, self.hosts, self.origin = app, hosts, origin
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Passes a request on to the application, or answers it with 403."""
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
@@ -75,23 +81,26 @@ def _part(name: str, url: str) -> str | None:
 
 
 def hosts(listener: socket.socket, *more: str) -> tuple[str, ...]:
-    """The names under which a server there may be asked, and `more`; () for any, when it is not for this machine alone."""
+    """The host names that requests to `listener` may use, with `more`, for `Guard`.
+
+    If it serves other machines too, that is (), for any name.
+    """
     address = listener.getsockname()[0]
     return (*LOOPBACK, address, *more) if ipaddress.ip_address(address).is_loopback else ()
 
 
 async def http_error(_: Request, error: HTTPException) -> Response:
-    """{"error": one sentence}."""
+    """The answer to a request that is refused: {"error": one sentence}."""
     return JSONResponse({"error": error.detail}, error.status_code)
 
 
 async def our_error(_: Request, error: Exception) -> Response:
-    """The same, for what should not have happened."""
+    """The answer when the server itself failed: {"error": one sentence}, status 500."""
     return JSONResponse({"error": f"the server failed: {type(error).__name__}"}, 500)
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """A socket at that address; raises UserError if it is taken or not of this machine."""
+    """A listening socket; raises UserError if the address is taken or not of this machine."""
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM
@@ -100,7 +109,7 @@ def listen(host: str, port: int) -> socket.socket:
             listener = on_error.enter_context(socket.socket(family, kind, protocol))
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             listener.bind(address)
-            listener.listen()  # whoever comes before the network is loaded waits
+            listener.listen()  # requests that come before the network is loaded wait
             on_error.pop_all()
     except (OSError, UnicodeError) as error:
         detail = getattr(error, "strerror", None) or error
@@ -109,14 +118,16 @@ def listen(host: str, port: int) -> socket.socket:
 
 
 def url(listener: socket.socket) -> str:
+    """The address of the pages that are served at `listener`."""
     host, port = listener.getsockname()[:2]
     return f"http://{f'[{host}]' if ':' in host else host}:{port}/"
 
 
 def run(app: Starlette, listener: socket.socket) -> None:
-    """Serves until Ctrl-C or SIGTERM, which are no errors here."""
+    """Serves until Ctrl-C or SIGTERM, neither of which is an error."""
     for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: None)  # what uvicorn calls again when it has ended
+        # uvicorn restores this handler when it has ended, and sends the signal again
+        signal.signal(number, lambda *_: None)
     server = uvicorn.Server(
         uvicorn.Config(app, log_level="warning", access_log=False, lifespan="off")
     )

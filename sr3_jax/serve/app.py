@@ -1,9 +1,13 @@
-"""`sr3 serve`: an Upscaler as a web page on this machine, and as the small HTTP interface that the page uses.
+"""`sr3 serve`: an Upscaler as a web page on this machine.
+
+It is also the small HTTP interface that the page uses:
 
     GET    /                        the page
     GET    /network                 what is served: {"name", "scale", "steps", "samplers", …}
-    POST   /images?name=…&steps=…   an image file as the body → {"id", …}; also seed, sampler, scale, match_input, signals
-    GET    /images/ID               how far it is: {"state", "done", "total", "ahead", "notes", "error"}
+    POST   /images?name=…&steps=…   an image file as the body → {"id", …};
+                                    also seed, sampler, scale, match_input, signals
+    GET    /images/ID               how far it is:
+                                    {"state", "done", "total", "ahead", "notes", "error"}
     GET    /images/ID/result.png    the result;  /images/ID/input.png what was given, upright
     DELETE /images/ID               stop, and forget
 
@@ -38,72 +42,59 @@ STEPS = (1, 2, 4, 8, 16, 32, 64, 100)
 MOST_STEPS = 1000
 
 
-def make_app(upscaler: Upscaler, jobs: Jobs, hosts: tuple[str, ...], megabytes: int) -> Starlette:
-    """The ASGI application; `hosts` are the names under which it may be asked, () for any."""
+class Endpoints:
+    """What the page asks for; each method answers one route."""
 
-    async def network(_: Request) -> Response:
+    def __init__(self, upscaler: Upscaler, jobs: Jobs, megabytes: int):
+        self._upscaler, self._jobs, self._megabytes = upscaler, jobs, megabytes
+
+    async def network(self, _: Request) -> Response:
+        """What the network can do, and its defaults."""
+        upscaler = self._upscaler
         checkpoint = upscaler.checkpoint
-        sample, choices = checkpoint.config.sample, checkpoint.method.objective.choices
+        sample = checkpoint.config.sample
+        choices = checkpoint.method.objective.choices
         found = {int(count) for count in checkpoint.schedules}
+        steps = [choices.steps] if choices.steps else sorted({*STEPS, *found, sample.steps})
         return JSONResponse(
             {
                 "name": Path(checkpoint.name).name,  # of a workdir not its path
                 "scale": upscaler.scale,
                 "size": upscaler.lr_size,
                 "channels": upscaler.channels,
-                "steps": [choices.steps]
-                if choices.steps
-                else sorted({*STEPS, *found, sample.steps}),
+                "steps": steps,
                 "default_steps": choices.steps or sample.steps,
                 "samplers": choices.samplers,
                 "default_sampler": choices.sampler,
                 "match_input": sample.match_input,
                 "signals": [signal._asdict() for signal in checkpoint.method.task.signals],
-                "megabytes": megabytes,
+                "megabytes": self._megabytes,
             }
         )
 
-    async def add(request: Request) -> Response:
+    async def add(self, request: Request) -> Response:
+        """Queue an image."""
         name, sampling = _parse(dict(request.query_params))
-        data = await _body(request, megabytes * 2**20)
-        job = await run_in_threadpool(jobs.add, data, name, sampling)
-        return JSONResponse(_state(job), 202)
+        data = await _body(request, self._megabytes * 2**20)
+        job = await run_in_threadpool(self._jobs.add, data, name, sampling)
+        return JSONResponse(self._state(job), 202)
 
-    def find(request: Request) -> Job:
-        job = jobs.get(request.path_params["id"])
-        if job is None:
-            raise HTTPException(404, "no such image here: only the last few results are kept")
-        return job
+    async def state(self, request: Request) -> Response:
+        """How far an image is."""
+        return JSONResponse(self._state(self._find(request)))
 
-    def _state(job: Job) -> dict[str, Any]:
-        return {
-            "id": job.id,
-            "name": job.name,
-            "state": job.state,
-            "done": job.done,
-            "total": job.total,
-            "ahead": jobs.ahead(job),
-            "width": job.cost.width,
-            "height": job.cost.height,
-            "notes": job.notes,
-            "error": job.error,
-        }
-
-    async def state(request: Request) -> Response:
-        return JSONResponse(_state(find(request)))
-
-    async def result(request: Request) -> Response:
-        job = find(request)
+    async def result(self, request: Request) -> Response:
+        """The larger image, as PNG."""
+        job = self._find(request)
         if job.state != DONE:
             raise HTTPException(409, f"this image is {job.state}, not {DONE}")
-        stem = Path(job.name).stem
-        disposition = f"inline; filename*=UTF-8''{quote(f'{stem}-{upscaler.scale}x.png')}"
-        return Response(
-            job.result, media_type="image/png", headers={"Content-Disposition": disposition}
-        )
+        name = f"{Path(job.name).stem}-{self._upscaler.scale}x.png"
+        headers = {"Content-Disposition": f"inline; filename*=UTF-8''{quote(name)}"}
+        return Response(job.result, media_type="image/png", headers=headers)
 
-    async def given(request: Request) -> Response:
-        job = find(request)
+    async def given(self, request: Request) -> Response:
+        """The image that was uploaded, as PNG."""
+        job = self._find(request)
         file = job.file
         if file is None:
             raise HTTPException(409, f"this image is {job.state}")
@@ -115,17 +106,49 @@ def make_app(upscaler: Upscaler, jobs: Jobs, hosts: tuple[str, ...], megabytes: 
 
         return Response(await run_in_threadpool(encode), media_type="image/png")
 
-    async def cancel(request: Request) -> Response:
-        jobs.cancel(find(request))
+    async def cancel(self, request: Request) -> Response:
+        """Take an image out of the queue, or stop it."""
+        self._jobs.cancel(self._find(request))
         return Response(status_code=204)
 
+    def _find(self, request: Request) -> Job:
+        job = self._jobs.get(request.path_params["id"])
+        if job is None:
+            raise HTTPException(404, "no such image here: only the last few results are kept")
+        return job
+
+    def _state(self, job: Job) -> dict[str, Any]:
+        return {
+            "id": job.id,
+            "name": job.name,
+            "state": job.state,
+            "done": job.done,
+            "total": job.total,
+            "ahead": self._jobs.ahead(job),
+            "width": job.cost.width,
+            "height": job.cost.height,
+            "notes": job.notes,
+            "error": job.error,
+        }
+
+
+def make_app(upscaler: Upscaler, jobs: Jobs, hosts: tuple[str, ...], megabytes: int) -> Starlette:
+    """The ASGI application.
+
+    Args:
+      upscaler: The network that enlarges.
+      jobs: The queue.
+      hosts: The names under which it may be asked, () for any.
+      megabytes: The largest upload.
+    """
+    answer = Endpoints(upscaler, jobs, megabytes)
     routes = [
-        Route("/network", network),
-        Route("/images", add, methods=["POST"]),
-        Route("/images/{id}", state),
-        Route("/images/{id}", cancel, methods=["DELETE"]),
-        Route("/images/{id}/result.png", result),
-        Route("/images/{id}/input.png", given),
+        Route("/network", answer.network),
+        Route("/images", answer.add, methods=["POST"]),
+        Route("/images/{id}", answer.state),
+        Route("/images/{id}", answer.cancel, methods=["DELETE"]),
+        Route("/images/{id}/result.png", answer.result),
+        Route("/images/{id}/input.png", answer.given),
         Mount("/", StaticFiles(directory=Path(__file__).parent / "page", html=True)),
     ]
     handlers: dict[Any, Any] = {
@@ -134,9 +157,8 @@ def make_app(upscaler: Upscaler, jobs: Jobs, hosts: tuple[str, ...], megabytes: 
         ClientDisconnect: _gone,
         Exception: web.our_error,
     }
-    return Starlette(
-        routes=routes, exception_handlers=handlers, middleware=[Middleware(web.Guard, hosts=hosts)]
-    )
+    guard = Middleware(web.Guard, hosts=hosts)
+    return Starlette(routes=routes, exception_handlers=handlers, middleware=[guard])
 
 
 async def _body(request: Request, most: int) -> bytes:

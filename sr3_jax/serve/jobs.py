@@ -1,4 +1,4 @@
-"""The images that `sr3 serve` works on: one at a time, a few that wait, the last few results."""
+"""The images of `sr3 serve`: one that is worked on, a few that wait, and the last few results."""
 
 import queue
 import secrets
@@ -13,13 +13,13 @@ from sr3_jax.inference.sampling import Sampling
 from sr3_jax.inference.upscaler import Cost, Upscaler
 
 WAITING, RUNNING, DONE, FAILED, CANCELLED = "waiting", "running", "done", "failed", "cancelled"
-KEPT = 20  # finished jobs
-KEPT_BYTES = 2**28  # ... and of their images
-CLOSING = 5.0  # seconds that a running job is given to notice that the service ends
+KEPT = 20  # finished jobs that are kept at most
+KEPT_BYTES = 2**28  # bytes that their images take at most
+CLOSING = 5.0  # seconds in which a running job is to notice that the service ends
 
 
 class TooBusy(UserError):
-    """As many images wait as may."""
+    """As many images wait as are allowed to."""
 
 
 class TooLarge(UserError):
@@ -32,38 +32,46 @@ class _Cancelled(Exception):
 
 @dataclass(eq=False)
 class Job:
-    """One image on its way. `id` cannot be guessed: whoever knows it may fetch the result."""
+    """One image to enlarge. `id` cannot be guessed, and whoever knows it may fetch the result."""
 
     name: str
-    file: File | None  # until it has failed or was cancelled
+    file: File | None  # None once the job has failed or was cancelled
     sampling: Sampling
     cost: Cost
     notes: list[str]
     id: str = field(default_factory=lambda: secrets.token_urlsafe(16))
     state: str = WAITING
-    done: int = 0  # tiles × evaluations
+    done: int = 0  # tiles × evaluations, of `total`
     error: str = ""
     result: bytes = b""  # a PNG file
     cancel: bool = False
 
     @property
     def total(self) -> int:
+        """The work of the whole job, in tiles × evaluations."""
         return self.cost.tiles * self.cost.evaluations
 
     @property
     def bytes(self) -> int:
-        """Of memory that the job holds."""
+        """The bytes of memory that the job holds."""
         planes = (self.file.picture.colour, self.file.picture.alpha) if self.file else ()
         return len(self.result) + sum(plane.nbytes for plane in planes if plane is not None)
 
     def end(self, state: str) -> None:
+        """Ends the job in a state; without a result its image is dropped."""
         if state != DONE:
             self.file = None
         self.state = state
 
 
 class Jobs:
-    """A queue and the one thread that empties it. Safe to use from several threads."""
+    """A queue of images, and the one thread that enlarges them. Safe to use from several threads.
+
+    Args:
+      upscaler: What enlarges them.
+      waiting: How many images may wait.
+      pixels: How many pixels a result may have.
+    """
 
     def __init__(self, upscaler: Upscaler, *, waiting: int, pixels: int):
         self.upscaler, self.pixels = upscaler, pixels
@@ -75,14 +83,26 @@ class Jobs:
         self._worker.start()
 
     def add(self, data: bytes, name: str, sampling: Sampling) -> Job:
-        """Takes an image file to be enlarged; raises UserError for one that cannot be, TooLarge, or TooBusy."""
+        """Takes an image file to be enlarged.
+
+        Args:
+          data: The file's content.
+          name: The file's name.
+          sampling: How it is enlarged.
+
+        Raises:
+          TooLarge: The result would have too many pixels.
+          TooBusy: Too many images are waiting.
+          UserError: It is no image that can be read, or `sampling` cannot be used.
+        """
         height, width = files.header(data, name)
         cost = self.upscaler.cost(height, width, sampling)
-        # Before it is resized to the scale asked for
+        # The network's passes may make it larger than the scale asked for, to which it is resized
         made = self.upscaler.scale ** self.upscaler.passes(sampling.scale)
         if height * width * made**2 > self.pixels:
             raise TooLarge(
-                f"{name} is {width}×{height} and would become {width * made}×{height * made}; this server makes up to "
+                f"{name} is {width}×{height} and would become {width * made}×{height * made}; "
+                "this server makes up to "
                 f"{self.pixels / 1e6:.0f} million pixels"
             )
         self._check_room()
@@ -102,10 +122,11 @@ class Jobs:
             raise TooBusy(f"{self._most_waiting} images are waiting already; try again in a while")
 
     def get(self, id: str) -> Job | None:
+        """The job with that id; None if it is not known, or not any more."""
         return self._jobs.get(id)
 
     def ahead(self, job: Job) -> int:
-        """How many images come before a waiting one."""
+        """How many images come before a waiting one, that being worked on included."""
         with self._lock:
             before = list(self._jobs.values())
         return (
@@ -115,7 +136,11 @@ class Jobs:
         )
 
     def cancel(self, job: Job) -> None:
-        """A waiting job never starts; a running one ends with its next tiles; a finished one is forgotten."""
+        """Cancels a job.
+
+        A waiting job never starts, a running one ends after its next tiles, and a finished one is
+        forgotten.
+        """
         job.cancel = True
         with self._lock:
             if job.state == WAITING:
@@ -131,7 +156,7 @@ class Jobs:
         self._worker.join(CLOSING)
 
     def _forget(self) -> None:
-        """Drops the oldest results beyond what is kept."""
+        """Drops the oldest finished jobs beyond what may be kept."""
         finished = [job for job in self._jobs.values() if job.state not in (WAITING, RUNNING)]
         size = sum(job.bytes for job in finished)
         while finished and (len(finished) > KEPT or size > KEPT_BYTES):

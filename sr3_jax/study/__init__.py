@@ -1,1 +1,1 @@
-"""The human study: which of two images is real?"""
+"""The human study, in which people tell which of two images is real."""

@@ -1,4 +1,4 @@
-"""Subjects and answers, in SQLite: an answer is on the disk before the next trial begins."""
+"""A study's subjects and answers in SQLite: an answer is on disk before the next trial begins."""
 
 import math
 import secrets
@@ -14,21 +14,32 @@ from sr3_jax.errors import UserError
 from sr3_jax.study.study import Trial
 
 TABLES = """
-CREATE TABLE IF NOT EXISTS subjects (number INTEGER PRIMARY KEY, token TEXT UNIQUE NOT NULL, agreed TEXT);
+CREATE TABLE IF NOT EXISTS subjects (\
+number INTEGER PRIMARY KEY, token TEXT UNIQUE NOT NULL, agreed TEXT);
 CREATE TABLE IF NOT EXISTS answers (
-    subject INTEGER NOT NULL REFERENCES subjects, number INTEGER NOT NULL, kind TEXT NOT NULL, stem TEXT NOT NULL,
-    method INTEGER NOT NULL, real_left INTEGER NOT NULL, chose_left INTEGER NOT NULL, milliseconds REAL NOT NULL,
+    subject INTEGER NOT NULL REFERENCES subjects, number INTEGER NOT NULL, \
+kind TEXT NOT NULL, stem TEXT NOT NULL,
+    method INTEGER NOT NULL, real_left INTEGER NOT NULL, \
+chose_left INTEGER NOT NULL, milliseconds REAL NOT NULL,
     shown INTEGER NOT NULL, at TEXT NOT NULL, PRIMARY KEY (subject, number));
 CREATE TABLE IF NOT EXISTS shown (
-    subject INTEGER NOT NULL, number INTEGER NOT NULL, times INTEGER NOT NULL, PRIMARY KEY (subject, number));
+    subject INTEGER NOT NULL, number INTEGER NOT NULL, times INTEGER NOT NULL, \
+PRIMARY KEY (subject, number));
 """
 
-LONGEST = 3_600_000.0  # milliseconds; whoever took longer has been away
+LONGEST = 3_600_000.0  # milliseconds (an hour); longer times count as this: the subject was away
 WANTED = "an answer is {left: true or false, milliseconds: a number}"
 
 
 def checked(answer: Any) -> tuple[bool, float]:
-    """Whether left was chosen and after how many milliseconds, from JSON of anyone's; raises ValueError."""
+    """Whether an answer is for the left image, and after how many milliseconds it was given.
+
+    Args:
+      answer: Parsed JSON. It may come from anyone, so nothing is assumed about it.
+
+    Raises:
+      ValueError: It is not an answer; the message says what one is.
+    """
     try:
         left, milliseconds = answer["left"], float(answer["milliseconds"])
     except (ValueError, KeyError, TypeError, OverflowError) as error:
@@ -39,7 +50,7 @@ def checked(answer: Any) -> tuple[bool, float]:
 
 
 class Answers:
-    """answers.sqlite of a study. Safe to use from several threads."""
+    """The file answers.sqlite in the folder of a study. Safe to use from several threads."""
 
     def __init__(self, folder: Path):
         try:
@@ -55,11 +66,12 @@ class Answers:
         self._lock = threading.Lock()
 
     def close(self) -> None:
+        """Closes the file."""
         self._database.close()
 
     @contextmanager
     def _change(self) -> Iterator[sqlite3.Connection]:
-        """One change: whole or not at all."""
+        """A transaction: all that is done in it is written, or nothing."""
         with self._lock:
             self._database.execute("BEGIN IMMEDIATE")
             try:
@@ -74,9 +86,9 @@ class Answers:
             return self._database.execute(query, values).fetchall()
 
     def invite(self, count: int) -> list[str]:
-        """The tokens of the first `count` subjects, made where there are none yet.
+        """The tokens of the first `count` subjects, made for those who have none yet.
 
-        They cannot be guessed.
+        A token stands in the subject's link, and cannot be guessed.
         """
         with self._change() as database:
             (there,) = database.execute("SELECT COUNT(*) FROM subjects").fetchone()
@@ -95,6 +107,7 @@ class Answers:
         return (found[0]["number"], found[0]["agreed"] is not None) if found else None
 
     def agree(self, subject: int) -> None:
+        """Notes when a subject has agreed to take part; only the first time counts."""
         with self._change() as database:
             database.execute(
                 "UPDATE subjects SET agreed = COALESCE(agreed, ?) WHERE number = ?",
@@ -108,17 +121,29 @@ class Answers:
         )
 
     def count_showing(self, subject: int, number: int) -> None:
-        """The images of a trial have been sent: more than once when the page was loaded again."""
+        """Counts how often a trial was shown: more than once if the page was loaded again."""
         with self._change() as database:
             database.execute(
-                "INSERT INTO shown VALUES (?, ?, 1) ON CONFLICT (subject, number) DO UPDATE SET times = times + 1",
+                "INSERT INTO shown VALUES (?, ?, 1) "
+                "ON CONFLICT (subject, number) DO UPDATE SET times = times + 1",
                 (subject, number),
             )
 
     def record(
         self, subject: int, number: int, trial: Trial, chose_left: bool, milliseconds: float
     ) -> bool:
-        """Writes an answer; False, and nothing is written, if it is not the next one."""
+        """Writes an answer.
+
+        Args:
+          subject: Whose answer it is.
+          number: The number of the trial.
+          trial: The trial.
+          chose_left: Whether the left image was chosen.
+          milliseconds: After what time.
+
+        Returns:
+          False if it is not the subject's next trial; then nothing is written.
+        """
         with self._change() as database:
             (done,) = database.execute(
                 "SELECT COUNT(*) FROM answers WHERE subject = ?", (subject,)
@@ -143,9 +168,18 @@ class Answers:
     def add(
         self, subject: int, trials: Sequence[Trial], given: Sequence[dict[str, Any]]
     ) -> int | None:
-        """Writes a subject's answers from the first on, {"left", "milliseconds", "shown", "at"} each; how many were new.
+        """Writes those of a subject's answers that are not there yet.
 
-        None, and nothing is written, if they are not those that are there already.
+        Who has answered has agreed to take part, so that is noted as well.
+
+        Args:
+          subject: Whose answers they are.
+          trials: All trials of the subject.
+          given: The answers from the first trial on, {"left", "milliseconds", "shown", "at"} each.
+
+        Returns:
+          How many were new. None, and nothing is written, if they contradict answers that are there
+          already.
         """
         with self._change() as database:
             there = database.execute(
@@ -170,7 +204,7 @@ class Answers:
         return max(0, len(given) - len(there))
 
     def all(self) -> list[dict[str, Any]]:
-        """Every answer, by subject and number."""
+        """Every answer, in the order of subjects and trials."""
         return [dict(row) for row in self._all("SELECT * FROM answers ORDER BY subject, number")]
 
 

@@ -1,4 +1,8 @@
-"""What the answers say: fool rates with intervals, by method and by image; who was left out; how long they took."""
+"""The results of a study.
+
+The fool rate of each method with its intervals, also by image; which subjects were left out; and
+how long answers took.
+"""
 
 import csv
 import io
@@ -14,12 +18,12 @@ from sr3_jax.images import arrays
 from sr3_jax.runtime.atomic import write_text
 from sr3_jax.study.study import CATCH, MAIN, Study
 
-Answer = dict[str, Any]
-CONFIDENCE = 1.959964  # standard deviations of 95 %
+Answer = dict[str, Any]  # a row of the table `answers`
+CONFIDENCE = 1.959964  # 95 % of a normal distribution lie within so many standard deviations
 
 
 def wilson(chosen: int, of: int) -> tuple[float, float]:
-    """The 95 % interval of a share (Wilson 1927)."""
+    """The 95 % interval (Wilson 1927) of a share, when `chosen` of so many were chosen."""
     if not of:
         return 0.0, 1.0
     z2, share = CONFIDENCE**2, chosen / of
@@ -31,12 +35,16 @@ def wilson(chosen: int, of: int) -> tuple[float, float]:
 def analyse(
     study: Study, answers: Sequence[Answer], least_catch: float = 0.8, seed: int = 0
 ) -> dict[str, Any]:
-    """The report as JSON holds it.
+    """The report, as it is written to report.json.
 
-    Subjects who got fewer than `least_catch` of their catch trials right are left out.
+    The Wilson interval ("interval") takes the trials as independent. "over_subjects" is the
+    interval of a bootstrap of whole subjects, which is wider where people differ.
 
-    The Wilson interval takes the trials as independent; "over_subjects" is that of a bootstrap of
-    whole subjects, wider where people differ.
+    Args:
+      study: The study.
+      answers: All answers.
+      least_catch: Subjects who got a smaller share of their catch trials right are left out.
+      seed: Of the bootstrap.
     """
     excluded, kept = [], []
     for subject in sorted({answer["subject"] for answer in answers}):
@@ -101,9 +109,10 @@ def _bootstrap(
 
 
 def table(report: dict[str, Any]) -> str:
-    """Markdown."""
+    """The report in Markdown: a table with a row for each method, and the best and worst images."""
     lines = [
-        f"Task {report['task']}: {report['subjects']} subjects, {report['trials']} trials; {len(report['excluded'])} subjects "
+        f"Task {report['task']}: {report['subjects']} subjects, {report['trials']} trials; "
+        f"{len(report['excluded'])} subjects "
         f"left out, with fewer than {report['least_catch']:.0%} of the catch trials right.",
         "",
         "| method | fool rate | 95 % (Wilson) | 95 % over subjects | n | median time |",
@@ -116,7 +125,8 @@ def table(report: dict[str, Any]) -> str:
         low, high = values["interval"]
         over = values["over_subjects"]
         lines.append(
-            f"| {name} | {values['fool_rate']:.1%} | {low:.1%} – {high:.1%} | {over[0]:.1%} – {over[1]:.1%} | {values['n']} | "
+            f"| {name} | {values['fool_rate']:.1%} | {low:.1%} – {high:.1%} | "
+            f"{over[0]:.1%} – {over[1]:.1%} | {values['n']} | "
             f"{values['median_seconds']:.1f} s |"
         )
     for name, values in report["methods"].items():
@@ -129,12 +139,12 @@ def table(report: dict[str, Any]) -> str:
 
 
 def plot(report: dict[str, Any]) -> np.ndarray:
-    """Fool rates with their Wilson intervals, a bar a method."""
+    """A plot of the fool rates with their Wilson intervals, with a bar for each method."""
     methods = report["methods"]
     width, height, left, row = 640, 60 + 44 * len(methods), 170, 44
     sheet = Image.new("RGB", (width, height), "white")
     draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(13)
-    scale = (width - left - 60) / 0.6  # to 60 %
+    scale = (width - left - 60) / 0.6  # the axis goes from 0 to 60 %
     for percent in range(0, 61, 10):
         x = left + scale * percent / 100
         draw.line((x, 20, x, height - 34), fill="#999999" if percent == 50 else "#dddddd")
@@ -155,7 +165,10 @@ def plot(report: dict[str, Any]) -> np.ndarray:
 
 
 def save(output: Path, study: Study, answers: Sequence[Answer], report: dict[str, Any]) -> None:
-    """report.json, report.md, fool_rates.png and answers.csv, every answer with the method's name."""
+    """Writes report.json, report.md, fool_rates.png and answers.csv.
+
+    The last holds every answer, with the method's name and whether it is right.
+    """
     write_text(output / "report.json", json.dumps(report, indent=2) + "\n")
     write_text(output / "report.md", table(report))
     arrays.write(output / "fool_rates.png", plot(report))

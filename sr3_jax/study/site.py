@@ -2,11 +2,12 @@
 
     index.html            says that a link is needed
     page/                 the page's style and script, those of the served study
-    TOKEN/                a subject's page: index.html, trials.js, N-left.png, N-right.png and, in task 1, N-lr.png
+    TOKEN/                a subject's page: index.html, trials.js and, for trial number N,
+                          N-left.png, N-right.png and, in task 1, N-lr.png
 
-What is real stands nowhere in it but for the practice trials, which say so anyway. The subject's
-browser keeps the answers, unless its window is a private one, until the subject saves them as
-answers-TOKEN.json.
+The files do not tell which images are real, except for the practice trials, where the subject is
+told anyway. The subject's browser keeps the answers (but a private window loses them) until the
+subject saves them as answers-TOKEN.json.
 """
 
 import json
@@ -24,15 +25,29 @@ from sr3_jax.study.study import TRAINING, Study
 
 PAGE = Path(__file__).parent / "page"
 SCRIPT = '<script src="../page/page.js" defer></script>'
-NO_LINK = '<!doctype html><meta charset="utf-8"><title>A study of images</title><p>Open the link that you were sent.\n'
+NO_LINK = (
+    '<!doctype html><meta charset="utf-8"><title>A study of images</title>'
+    "<p>Open the link that you were sent.\n"
+)
 
 
 def export(
     output: Path, folder: Path, study: Study, answers: Answers, subjects: int
 ) -> tuple[list[str], int]:
-    """Writes the site of the study's first `subjects` subjects; returns their tokens and the site's size in bytes.
+    """Writes the site of a study.
 
-    Raises UserError if `output` holds anything.
+    Args:
+      output: The site's folder.
+      folder: The study's folder.
+      study: The study.
+      answers: Its answers, for the subjects' tokens.
+      subjects: How many subjects there are to be; the site is for the first so many.
+
+    Returns:
+      The subjects' tokens, and the site's size in bytes.
+
+    Raises:
+      UserError: `output` is not empty.
     """
     with new_folder(output) as made:
         tokens = answers.invite(subjects)
@@ -62,10 +77,13 @@ def export(
 
 
 def collect(study: Study, answers: Answers, file: Path) -> int:
-    """Takes the answers that a subject has saved into the study; returns how many are new.
+    """Adds the answers in a file that a subject has saved to the study; returns how many are new.
 
-    A file may be given again, and a longer one after a shorter one of the same subject. Raises
-    UserError, and takes nothing, for one that is not of this study or contradicts what is there.
+    A file may be given again, and so may a longer file after a shorter one of the same subject.
+
+    Raises:
+      UserError: The file cannot be read, is not of this study, or contradicts answers that are
+        there already. Then none of it is added.
     """
     token, given = _read(file)
     found = answers.subject(token)
@@ -86,7 +104,7 @@ def collect(study: Study, answers: Answers, file: Path) -> int:
 
 
 def _read(file: Path) -> tuple[str, list[dict[str, Any]]]:
-    """The token and the answers: {"left", "milliseconds", "shown", "at"} each."""
+    """The token and the answers of a file: {"left", "milliseconds", "shown", "at"} each."""
     try:
         content = json.loads(file.read_bytes())
         token, given = content["token"], []
@@ -95,7 +113,7 @@ def _read(file: Path) -> tuple[str, list[dict[str, Any]]]:
             shown, at = entry["shown"], entry["at"]
             if not (isinstance(shown, int) and 0 < shown < 10**6):
                 raise ValueError(WANTED)
-            # It goes into tables: nothing else may
+            # Only a time may get into the tables, whatever the file says
             at = datetime.fromisoformat(at).isoformat(timespec="seconds")
             given.append({"left": left, "milliseconds": milliseconds, "shown": shown, "at": at})
         if not re.fullmatch(r"[0-9a-f]{1,64}", token):

@@ -1,4 +1,6 @@
-"""What a study consists of, and which trials a subject sees: the paper's two-alternative forced choice (section 4.1).
+"""What a study consists of, and which trials a subject sees.
+
+It is the paper's two-alternative forced choice (section 4.1).
 
 Two images are shown side by side for three seconds: the reference, and a method's version of it.
 Task 1 also shows the LR image and asks which is the better high-quality version of it; task 2 does
@@ -8,7 +10,8 @@ its image was chosen: 50 % if it cannot be told from the truth.
 A study is a folder:
 
     study.json         the task, what is shown how long, how many trials, methods and stems
-    images/            reference/STEM.png, lr/STEM.png, method-K/STEM.png: re-encoded alike, without metadata
+    images/            reference/STEM.png, lr/STEM.png, method-K/STEM.png:
+                       re-encoded alike, without metadata
     answers.sqlite     subjects and answers
     links.txt          the subjects' links, once it is served or exported
 """
@@ -19,7 +22,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import UInt8
@@ -64,7 +67,10 @@ def description(study: Study) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Trial:
-    """One pair of images: the reference, and another, which is a method's or, for training and catch trials, spoiled."""
+    """One pair of images: the reference, and another.
+
+    The other is a method's or, for training and catch trials, spoiled.
+    """
 
     kind: str
     stem: str
@@ -72,34 +78,49 @@ class Trial:
     real_left: bool
 
 
+class Design(NamedTuple):
+    """What subjects are to see."""
+
+    task: int  # the paper's: 1, which is better, the LR image shown; 2, which is from a camera
+    seconds: float = 3.0  # how long a pair is shown
+    per_subject: int = 50  # pairs; at most the images that the other trials leave
+    training: int = 3  # pairs before those, with feedback
+    catch: int = 5  # pairs among them with a plain answer
+    seed: int = 0  # of the order of images and methods
+
+
 def create(
     output: Path,
     reference: Path,
     candidates: Mapping[str, Path],
     lr: Path | None,
-    *,
-    task: int,
-    seconds: float = 3.0,
-    per_subject: int = 50,
-    training: int = 3,
-    catch: int = 5,
-    seed: int = 0,
+    design: Design,
 ) -> Study:
-    """Makes the folder of a study from folders of images that belong together by their stems; raises UserError.
+    """Make the folder of a study from folders of images that belong together by their stems.
 
-    A subject sees no image twice, so `per_subject` is at most what training and catch trials leave
-    over.
+    A subject sees no image twice.
+
+    Args:
+      output: The new folder.
+      reference: The real images.
+      candidates: Of each method the folder of its images.
+      lr: The LR images, which task 1 shows.
+      design: What subjects are to see.
+
+    Raises:
+      UserError: Images are missing, too few, or of different sizes.
     """
-    if task == 1 and lr is None:
+    if design.task == 1 and lr is None:
         raise UserError("task 1 shows the LR images: give --lr=DIR")
     others = {f"method-{k}": folder for k, folder in enumerate(candidates.values())} | (
-        {"lr": lr} if lr and task == 1 else {}
+        {"lr": lr} if lr and design.task == 1 else {}
     )
     stems, files = pairs.match(reference, others)
-    spare = training + catch
+    spare = design.training + design.catch
     if len(stems) <= spare:
         raise UserError(
-            f"{reference} holds {len(stems)} images; a study needs more than the {spare} of training and catch trials"
+            f"{reference} holds {len(stems)} images; "
+            f"a study needs more than the {spare} of training and catch trials"
         )
     for stem in stems:  # all is checked before anything is written
         size = arrays.read_size(files["reference"][stem])
@@ -107,18 +128,19 @@ def create(
             other = arrays.read_size(files[name][stem])
             if other != size:
                 raise UserError(
-                    f"{files[name][stem]} is {other[0]}×{other[1]} and {files['reference'][stem]} is {size[0]}×{size[1]}; a "
-                    "pair must have one size"
+                    f"{files[name][stem]} is {other[0]}×{other[1]} and "
+                    f"{files['reference'][stem]} is {size[0]}×{size[1]}; "
+                    "a pair must have one size"
                 )
     study = Study(
-        task,
-        seconds,
-        min(per_subject, len(stems) - spare),
-        training,
-        catch,
+        design.task,
+        design.seconds,
+        min(design.per_subject, len(stems) - spare),
+        design.training,
+        design.catch,
         list(candidates),
         stems,
-        seed,
+        design.seed,
     )
     with new_folder(output) as made:
         _write(made, study, files)
@@ -145,14 +167,20 @@ def load(folder: Path) -> Study:
 
 
 def encode(image: UInt8[np.ndarray, "h w 3"]) -> bytes:
-    """A PNG without compression: its size depends on the image's size alone, not on how much detail is in it."""
+    """A PNG without compression.
+
+    Its size depends on the image's size alone, not on how much detail is in it.
+    """
     buffer = io.BytesIO()
     Image.fromarray(image).save(buffer, "PNG", compress_level=0)
     return buffer.getvalue()
 
 
 def spoil(image: UInt8[np.ndarray, "h w 3"]) -> UInt8[np.ndarray, "h w 3"]:
-    """The image as anyone can tell it from the original: made eight times smaller and enlarged again."""
+    """The image as anyone can tell it from the original.
+
+    It is made eight times smaller and enlarged again.
+    """
     whole = Image.fromarray(image)
     small = whole.resize(
         (max(1, whole.width // SPOILED), max(1, whole.height // SPOILED)), Image.Resampling.BOX
@@ -161,7 +189,9 @@ def spoil(image: UInt8[np.ndarray, "h w 3"]) -> UInt8[np.ndarray, "h w 3"]:
 
 
 def trials(study: Study, subject: int) -> list[Trial]:
-    """What subject number `subject` (from 0) sees, in order: a function of the study and the number alone.
+    """What subject number `subject` (from 0) sees, in order.
+
+    It is a function of the study and the number alone.
 
     Subjects share out the images: those of one round see each image once, as far as the numbers
     divide, and from round to round an image goes to the next method. Sides are random, half of them

@@ -1,4 +1,4 @@
-"""What an image suffers before it reaches us, and what the network is shown and told of it."""
+"""Tasks: how LR images are made in training, and what the network sees and is told of them."""
 
 from ml_collections import ConfigDict
 

@@ -1,4 +1,4 @@
-"""What tasks are made of: pure functions of batches of images, in JAX, so that they run inside the compiled step.
+"""Operations on batches of images for tasks: pure functions in JAX, for the compiled step.
 
 Bicubic is Keys' cubic with a = -0.5, anti-aliased: what Pillow does on float images, to 1e-3 of an
 8-bit level. (Pillow on uint8 rounds between its two passes and is off by up to 4 levels when
@@ -25,20 +25,21 @@ def to_uint8(images: Images) -> Array:
 
 
 def quantize(images: Images) -> Images:
-    """Rounds to the 8-bit levels, and clips to [-1, 1]: what writing a file does."""
+    """Rounds to the 8-bit levels and clips to [-1, 1], as writing to a file would."""
     return to_float(to_uint8(images))
 
 
 def resize(images: Images, height: int, width: int) -> Float[Array, "b {height} {width} c"]:
-    """Anti-aliased bicubic to (height, width), in float, unclipped."""
+    """Resizes to (height, width) by anti-aliased bicubic, in float, unclipped."""
     b, _, _, c = images.shape
     return jax.image.resize(images, (b, height, width, c), "cubic", antialias=True)
 
 
 def gaussian_blur(images: Images, sigma: Float[Array, " b"]) -> Images:
-    """Blurs each image with its own sigma in pixels: edges are repeated, 0 changes nothing.
+    """Blurs each image with its own sigma, in pixels, 0 to 4.
 
-    At most 4: the kernel ends at 8.
+    0 changes nothing; above 4 too much of the kernel would be cut off, whose radius is 8 pixels.
+    Beyond the edges, the image is continued by its edge pixels.
     """
     radius = 8
     offsets = jnp.arange(-radius, radius + 1, dtype=jnp.float32)

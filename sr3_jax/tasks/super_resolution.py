@@ -13,19 +13,22 @@ from sr3_jax.tasks.task import Given, Images, Signal
 
 
 class SuperResolution:
-    """LR images by anti-aliased bicubic, then `CORRUPTIONS`, then rounded to 8 bits as a file would (task.quantize_lr)."""
+    """Makes LR images by anti-aliased bicubic, followed by `CORRUPTIONS`, then rounded to 8 bits.
+
+    The rounding, as a file would have it, can be turned off (task.quantize_lr).
+    """
 
     def __init__(self, config: ConfigDict):
         self._scale = config.data.hr_size // config.data.lr_size
         self._quantize = config.task.quantize_lr
         self._strongest = {name: config.task[name] for name in CORRUPTIONS if config.task[name]}
-        # the last one first: the order in which their embeddings are added, which pictures depend
-        # on, to the bit
+        # The last one first. In this order their embeddings are added, and any other order would
+        # change the shipped networks' results in the last bits.
         self._told = [name for name in reversed(self._strongest) if config.task[f"tell_{name}"]]
 
     @property
     def signals(self) -> tuple[Signal, ...]:
-        """Those of the corruptions that the network is told of."""
+        """The strengths of the corruptions that the network is told of."""
         return tuple(
             CORRUPTIONS[name].signal._replace(high=self._strongest[name]) for name in self._told
         )
@@ -33,7 +36,7 @@ class SuperResolution:
     def corrupt(
         self, image: Images, key: Key[Array, ""] | None = None, *, train: bool = False
     ) -> Given:
-        """LR images (b, h / scale, w / scale, c); see `Task.corrupt`."""
+        """LR images (b, h / scale, w / scale, c) of HR images; see `Task.corrupt`."""
         height, width = image.shape[1:3]
         lr = operations.resize(image, height // self._scale, width // self._scale)
         signals = {name: jnp.zeros(len(lr)) for name in self._told}
@@ -52,9 +55,9 @@ class SuperResolution:
         return Given(lr, signals)
 
     def condition(self, image: Images) -> Float[Array, "b _h _w c"]:
-        """The LR images enlarged by bicubic, in float, unclipped."""
+        """The LR images, enlarged to HR size by bicubic, in float, unclipped."""
         return operations.resize(image, *self.output_size(*image.shape[1:3]))
 
     def output_size(self, height: int, width: int) -> tuple[int, int]:
-        """In one pass."""
+        """(height, width) of the HR image for an LR image of height × width."""
         return height * self._scale, width * self._scale

@@ -1,4 +1,8 @@
-"""The seam between the method and what it is used for: a Task, and the Signals by which a network is told of its input."""
+"""The interface between the method and what it is used for.
+
+A Task makes the network's input. Its Signals are numbers about the input that the network is told,
+such as how strong the noise is.
+"""
 
 from collections.abc import Mapping
 from typing import NamedTuple, Protocol, runtime_checkable
@@ -6,7 +10,7 @@ from typing import NamedTuple, Protocol, runtime_checkable
 from jaxtyping import Array, Float, Key
 
 Images = Float[Array, "b h w c"]
-Signals = Mapping[str, Float[Array, " b"]]  # by name, a value an image
+Signals = Mapping[str, Float[Array, " b"]]  # by name, one value per image
 
 
 class Signal(NamedTuple):
@@ -14,12 +18,15 @@ class Signal(NamedTuple):
 
     name: str
     title: str  # in words, with its unit, e.g. "Gaussian noise (standard deviation, 8-bit levels)"
-    high: float  # the largest value; the smallest is 0, which says that there is nothing of it
-    scale: float = 1.0  # the embedding is fed scale · value
+    high: float  # the largest value; the smallest is 0, e.g. no noise at all
+    scale: float = 1.0  # the network's embedding gets scale · value
 
 
 class Given(NamedTuple):
-    """What a user would bring: a pytree of arrays."""
+    """The input, as a user would bring it: a batch of images, and the signals about them.
+
+    A pytree of arrays.
+    """
 
     image: Images  # (b, h, w, c) in [-1, 1]
     signals: Signals = {}  # noqa: RUF012 (a NamedTuple's default); those that the network is told
@@ -27,29 +34,33 @@ class Given(NamedTuple):
 
 @runtime_checkable
 class Task(Protocol):
-    """The only owner of what differs between uses of the method."""
+    """What the method is used for; everything that is particular to one use is in its Task."""
 
     @property
     def signals(self) -> tuple[Signal, ...]:
-        """What the network is told, each up to the value that it was trained with."""
+        """The signals that the network is told, with the largest values that it is trained with."""
         ...
 
     def corrupt(
         self, image: Images, key: Key[Array, ""] | None = None, *, train: bool = False
     ) -> Given:
-        """What a user would have brought of a whole image (b, h, w, c) in [-1, 1].
+        """Makes the input that a user would have brought from the wanted result, e.g. LR from HR.
 
         Args:
-          image: whole images, e.g. HR images.
-          key: of the corruptions that are drawn at random; None: none of them happens.
-          train: also those that the network is not told of, which are there to make it robust.
+          image: wanted results, such as HR images, (b, h, w, c) in [-1, 1].
+          key: of the random corruptions, such as noise; None: without them.
+          train: apply those corruptions, too, that the network is not told of. They only serve to
+            make it robust.
         """
         ...
 
     def condition(self, image: Images) -> Images:
-        """The network's first input, on the grid of its output, from a `Given`'s image."""
+        """The image that the network is conditioned on, from a `Given`'s image.
+
+        It has the height and width of the network's output.
+        """
         ...
 
     def output_size(self, height: int, width: int) -> tuple[int, int]:
-        """(height, width) of what is made of an image of height × width."""
+        """(height, width) of the result for an input image of height × width."""
         ...

@@ -1,4 +1,4 @@
-"""One small batch, a minute: does the loss fall at all? The first thing to run on new data or a new network."""
+"""One small batch, a minute: does the loss fall at all?"""
 
 from typing import NamedTuple
 
@@ -17,26 +17,31 @@ from sr3_jax.method import Method
 
 
 class Outcome(NamedTuple):
+    """The loss before and after, and the one that had to be reached."""
+
     before: float
     after: float
     goal: float
 
     @property
     def reached(self) -> bool:
+        """Whether the loss fell below the goal."""
         return self.after < self.goal
 
 
 def overfit(config: ConfigDict) -> Outcome:
-    """Trains on train.overfit_batch training images, new noise each step, for train.overfit_steps; no dropout, no augmentation.
+    """Train on the same few images, with new noise each step, and compare the loss.
 
-    The loss before and after is the mean over 16 fixed draws of noise; the goal is
+    There are train.overfit_batch images and train.overfit_steps steps; no dropout and no
+    augmentation. The loss before and after is the mean over 16 fixed draws of noise; the goal is
     train.overfit_loss times the one before. The learning rate is 1e-3 after a short warm-up,
     whatever the config's: that one is meant for a million steps.
     """
     method = Method(config)
     if method.objective.needs_teacher:
         raise UserError(
-            "overfit is for objective = 'sr3' or 'regression': a student starts from weights that have learned"
+            "overfit is for objective = 'sr3' or 'regression': "
+            "a student starts from weights that have learned"
         )
     images = jnp.asarray(
         load_evaluation(open_source(config, "train"), config, config.train.overfit_batch).images

@@ -12,7 +12,10 @@ from sr3_jax.method import Method
 
 
 class TrainState(NamedTuple):
-    """A pytree; parameters, EMA and optimizer state are float32 always (a bfloat16 EMA at 0.9999 never moves)."""
+    """A pytree.
+
+    Parameters, EMA and optimizer state are always float32: a bfloat16 EMA at 0.9999 never moves.
+    """
 
     step: jax.Array  # batches seen, int32
     params: PyTree

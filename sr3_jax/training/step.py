@@ -101,6 +101,7 @@ class Program(NamedTuple):
     teacher: tuple[PyTree, ...]  # of a student: its teacher's parameters, split like its own
 
     def lower(self) -> jax.stages.Lowered:
+        """The step, traced, ready to be compiled."""
         return self.step.lower(self.state, self.batch, *self.teacher)
 
 

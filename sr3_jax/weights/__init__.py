@@ -1,10 +1,13 @@
-"""The weights in the package: EMA, config and data card, as .safetensors."""
+"""The trained networks that come with the package.
+
+Each is a .safetensors file of its EMA weights, its config and its data card.
+"""
 
 from importlib import resources
 
 
 def shipped() -> list[str]:
-    """Their names, as `--checkpoint` takes them."""
+    """The names of these networks, sorted, as `--checkpoint` takes them."""
     names = [entry.name for entry in resources.files(__name__).iterdir()]
     return sorted(
         name.removesuffix(".safetensors") for name in names if name.endswith(".safetensors")

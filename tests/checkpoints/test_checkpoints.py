@@ -1,4 +1,7 @@
-"""What was saved comes back to the bit; what is missing, damaged or foreign is told in one sentence, and nothing is lost."""
+"""What was saved comes back to the bit.
+
+What is missing, damaged or foreign is told in one sentence, and nothing is lost.
+"""
 
 import dataclasses
 import errno
@@ -197,7 +200,7 @@ def test_a_checkpoint_of_another_network_does_not_restore(saved):
 
 
 @pytest.mark.fast
-def test_lengths_intervals_and_devices_may_change_and_the_new_ones_are_noted_when_the_run_has_been_restored(
+def test_lengths_intervals_and_devices_may_change_and_the_new_ones_are_noted_when_the_run_has_been_restored(  # noqa: E501
     tmp_path,
 ):
     open_workdir(tmp_path, get_config())
@@ -433,8 +436,8 @@ def test_weights_of_another_network_name_the_parameter_and_both_shapes(exported,
     message = error_of(path)
     name = next(name for name in sorted(load_file(exported)) if name in message)
     assert (
-        f"parameter {name} has shape {load_file(exported)[name].shape}, the config's network needs ("
-        in message
+        f"parameter {name} has shape {load_file(exported)[name].shape}, "
+        "the config's network needs (" in message
     )
     assert "16" in message.partition("needs")[2]
 
@@ -455,8 +458,9 @@ def test_the_psnr_of_an_export_is_read_back_and_is_minus_infinity_without_one(tm
 # -- a full disk
 
 TENSORSTORE = (
-    'RESOURCE_EXHAUSTED: Error writing "output.bias/0" in OCDBT database at local file "/w/12.orbax-checkpoint-tmp/": '
-    "Failed writing: \"/w/d/98\": Failed to write 2962 bytes to file 4: No space left on device [os_error_code='28']"
+    'RESOURCE_EXHAUSTED: Error writing "output.bias/0" in OCDBT database at local file '
+    '"/w/12.orbax-checkpoint-tmp/": Failed writing: "/w/d/98": Failed to write 2962 bytes to file '
+    "4: No space left on device [os_error_code='28']"
 )
 
 

@@ -35,8 +35,8 @@ OBJECTIVES = dict.fromkeys((NAMES[1], "photos-4x-regression"), "regression") | d
     (STUDENT, "photos-4x-student"), "distill"
 )
 DISTILLED = (
-    "sample.sampler sample.schedule sample.steps train.ema_decay train.learning_rate train.learning_rate_schedule "
-    "train.teacher train.warmup_steps"
+    "sample.sampler sample.schedule sample.steps train.ema_decay train.learning_rate "
+    "train.learning_rate_schedule train.teacher train.warmup_steps"
 ).split()
 ENDED = ["train.ema_decay", "train.init_from", "train.learning_rate_schedule", "train.warmup_steps"]
 # what the configs say is different
@@ -130,7 +130,10 @@ def test_regression_beats_a_fitted_linear_filter_and_a_sample_agrees_with_its_in
 
 
 def test_one_evaluation_of_the_student_is_about_as_good_as_a_hundred_of_its_teacher():
-    """On ten held-out images; on all 100, docs/results.md: LPIPS (VGG) .182 and .186, whose interval is .179 – .192."""
+    """On ten held-out images.
+
+    On all 100 (docs/results.md) LPIPS by VGG is .182 and .186, the latter between .179 and .192.
+    """
     data = held_out.load(load_checkpoint(NAMES[0]).config, limit=10)
     student, teacher = Upscaler.load(STUDENT), Upscaler.load(NAMES[0])
     assert student.cost(1, 1).evaluations == 1
@@ -147,7 +150,7 @@ def test_one_evaluation_of_the_student_is_about_as_good_as_a_hundred_of_its_teac
     assert np.abs(again.astype(float) - made[0]).mean() > 2  # samples, not one guess
 
 
-def test_a_sample_has_the_detail_that_bicubic_lacks_and_no_grid_of_the_pixels_that_the_network_folds():
+def test_a_sample_has_the_detail_that_bicubic_lacks_and_no_grid_of_the_pixels_that_the_network_folds():  # noqa: E501
     data = held_out.load(load_checkpoint(NAMES[0]).config, limit=10)
     sample = to_uint8(upscaled(NAMES[0], data))
     assert 10 * detail(data.bicubic) < detail(sample) < 1.2 * detail(data.hr)
@@ -172,7 +175,10 @@ def test_the_mean_of_eight_samples_approaches_the_regression_without_a_shift_of_
 
 
 def photographs():
-    """Crops of 128² of scikit-image's photographs, reduced twice; the network has seen none of them."""
+    """Crops of 128² of scikit-image's photographs, reduced twice.
+
+    The network has seen none of them.
+    """
     import skimage.data
 
     boxes = {"astronaut": (64, 0), "coffee": (60, 160), "chelsea": (20, 95), "rocket": (40, 80)}
@@ -189,7 +195,7 @@ def reduced(hr):
     return operations.quantize(operations.resize(operations.to_float(jnp.asarray(hr)), 32, 32))
 
 
-def test_photographs_come_out_nearer_to_the_truth_and_sharper_than_bicubic_and_agree_with_what_was_given():
+def test_photographs_come_out_nearer_to_the_truth_and_sharper_than_bicubic_and_agree_with_what_was_given():  # noqa: E501
     hr = photographs()
     lr = to_uint8(reduced(hr))
     bicubic = to_uint8(operations.resize(operations.to_float(jnp.asarray(lr)), 128, 128))
@@ -202,7 +208,7 @@ def test_photographs_come_out_nearer_to_the_truth_and_sharper_than_bicubic_and_a
     assert detail(found[..., 1:2]) > 4 * detail(bicubic[..., 1:2])
 
 
-def test_a_sample_of_photographs_is_nearer_by_lpips_than_its_control_and_the_student_is_sharper_still():
+def test_a_sample_of_photographs_is_nearer_by_lpips_than_its_control_and_the_student_is_sharper_still():  # noqa: E501
     hr = photographs()
     lr = to_uint8(reduced(hr))
     names = ("photos-4x-regression", "photos-4x", "photos-4x-student")

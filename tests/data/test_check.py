@@ -1,4 +1,7 @@
-"""`sr3 check-data` reads everything, says what would be dropped and why, and shows what the network will see."""
+"""`sr3 check-data` reads everything and shows what the network will see.
+
+It says what would be dropped, and why.
+"""
 
 import jax.numpy as jnp
 import numpy as np

@@ -1,4 +1,7 @@
-"""The stream of batches is a function of (seed, position): whatever restarts, processes, threads and broken files do to it."""
+"""The stream of batches is a function of (seed, position) and of nothing else.
+
+Restarts, processes, threads and broken files do not change it.
+"""
 
 import itertools
 import shutil

@@ -1,4 +1,7 @@
-"""`sr3 prepare` and what training reads back from it: the same pixels, whatever was stopped, lost or damaged between."""
+"""`sr3 prepare`, and what training reads back from it: the same pixels.
+
+That holds whatever was stopped, lost or damaged in between.
+"""
 
 import contextlib
 import errno
@@ -54,7 +57,9 @@ def get_config(place, **data):
 
 
 def make(place, output, **options):
-    return prepare.prepare(str(place), output, **({"size": SIZE, "workers": 2} | options))
+    how = {name: options.pop(name) for name in prepare.Options._fields if name in options}
+    others = {"workers": 2} | options
+    return prepare.prepare(str(place), output, prepare.Options(**({"size": SIZE} | how)), **others)
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,7 @@
-"""What a source holds: the right images, in a stable order, with the unusable ones dropped, counted and named."""
+"""What a source holds: the right images, in a stable order.
+
+Those that cannot be used are dropped, counted and named.
+"""
 
 import pickle
 import shutil

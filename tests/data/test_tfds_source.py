@@ -1,4 +1,7 @@
-"""A tfds set prepared as ArrayRecord is read pixel by pixel, without TensorFlow; any other gives an error with a remedy."""
+"""A tfds set prepared as ArrayRecord is read without TensorFlow, and no pixel differs.
+
+Any other set gives an error that says what to do.
+"""
 
 import io
 import json
@@ -85,7 +88,7 @@ class TinyPhotos(tfds.core.GeneratorBasedBuilder):
 
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory):
-    """The folder of all the sets above, as ArrayRecord, and of "colour" as TFRecord in "tfrecord/"."""
+    """The folder of all the sets above, as ArrayRecord; "tfrecord/" has "colour" as TFRecord."""
     pytest.importorskip("tensorflow")
     root = tmp_path_factory.mktemp("tfds")
     for name in FEATURES:

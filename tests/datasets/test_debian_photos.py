@@ -1,4 +1,4 @@
-"""`sr3 prepare photos`: small packages with the names of the real ones, through the command line."""
+"""`sr3 prepare photos` by the command line, on small packages with the real ones' names."""
 
 import hashlib
 import io
@@ -102,7 +102,10 @@ def package(name, photographs, copyright=DEP5, version="1-1"):
 
 
 def resources(files, zipped=()):
-    """A Qt resource file, version 3, of these paths; Qt's own layout: the children of a folder follow one another."""
+    """A Qt resource file, version 3, of these paths.
+
+    The layout is Qt's own: the children of a folder follow one another.
+    """
     names, contents, nodes = b"", b"", []
     tree = {}
     for path, data in files.items():
@@ -196,8 +199,8 @@ def test_photographs_become_squares_and_are_credited_and_a_complete_folder_needs
     code, out, err = run(capsys, tmp_path, f"--packages={packages}")
     assert code == 0, err
     assert (
-        f"note: the photographs in {NAMES[0]} 1-1 (2) are not those in version 20.04.0-2 (13), which photos-4x"
-        in out
+        f"note: the photographs in {NAMES[0]} 1-1 (2) are not those in version 20.04.0-2 (13), "
+        "which photos-4x" in out
     )
     assert f"dropped: {NAMES[1]}/Small.jpg is 15×15, smaller than 16" in out
     count = 6 * (3 * 2 + 1 * 2)  # 50×34: squares at 1, 17, 33 and 1, 17; half of it 25×17
@@ -222,18 +225,22 @@ def test_photographs_become_squares_and_are_credited_and_a_complete_folder_needs
         "    sr3 prepare photos --size=16 --tiles=1,2 --detail=0 --output=DIR",
         f"## {NAMES[0]} 1-1",
         "Licences: CC0-1.0 (1), CC-BY-4.0 (1). Source: https://example.org/pictures",
-        f"Note: the photographs in {NAMES[2]} 1-1 (1) are not those in version 1.26.0-1 (12), which photos-4x was trained on.",
-        "Left out, renderings and textures: `analogpattern_by_Peter_Nerlich.jpg`, `umang_by_Abhishek_Mudgal.jpg`.",
-        f"| Land.jpg | 50×34 | 8 | {hashlib.sha256(jpeg(2)).hexdigest()[:12]} | 2001, Everybody | CC0-1.0 |",
-        f'| Sea.jpg | 50×34 | 8 | {hashlib.sha256(jpeg(1)).hexdigest()[:12]} | 2018, Jane \\| Doe; 2019, "John" '
+        f"Note: the photographs in {NAMES[2]} 1-1 (1) are not those in version 1.26.0-1 (12), "
+        "which photos-4x was trained on.",
+        "Left out, renderings and textures: `analogpattern_by_Peter_Nerlich.jpg`, "
+        "`umang_by_Abhishek_Mudgal.jpg`.",
+        f"| Land.jpg | 50×34 | 8 | {hashlib.sha256(jpeg(2)).hexdigest()[:12]} "
+        "| 2001, Everybody | CC0-1.0 |",
+        f"| Sea.jpg | 50×34 | 8 | {hashlib.sha256(jpeg(1)).hexdigest()[:12]} "
+        '| 2018, Jane \\| Doe; 2019, "John" '
         "https://example.org/sea | CC-BY-4.0 |",
         f"From usr/share/doc/{NAMES[2]}/copyright:",
         "> Do with them what you like.",
     ):
         assert line in card.splitlines()
     assert (
-        "For validation, never trained on: mate-backgrounds/Dune.jpg, gcompris-qt-data/erase/resource/kitten.webp."
-        in card
+        "For validation, never trained on: mate-backgrounds/Dune.jpg, "
+        "gcompris-qt-data/erase/resource/kitten.webp." in card
     )
     assert "[CC-BY-4.0](https://creativecommons.org/licenses/by/4.0/)" in card
 

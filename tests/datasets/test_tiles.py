@@ -72,7 +72,9 @@ def test_detail_is_what_a_quarter_of_the_size_loses():
 
 def test_tiles_without_detail_are_not_written_and_are_no_faults(folder, tmp_path_factory):
     output = tmp_path_factory.mktemp("tiles") / "out"
-    result = prepare.prepare(str(folder), output, size=16, tiles=[1], detail=0.5, workers=1)
+    result = prepare.prepare(
+        str(folder), output, prepare.Options(16, tiles=[1], detail=0.5), workers=1
+    )
     assert [bad.id for bad in result.dropped] == ["small.png"]
     records = Records(output, 3)
     assert len(records) == result.images > 0

@@ -111,7 +111,10 @@ STUDENT = schedules.respaced(schedules.cosine(400, 10.0, -6.0), 4)
 
 
 def exact(scale):
-    """The best denoiser of y_0 ~ N(0, scale²), whose probability flow keeps y / √(gamma scale² + 1 - gamma) constant."""
+    """The best denoiser of y_0 ~ N(0, scale²).
+
+    Its probability flow keeps y / √(gamma scale² + 1 - gamma) constant.
+    """
 
     def denoise(condition, y, gamma):
         gamma = gamma[:, None, None, None]
@@ -144,11 +147,15 @@ def test_a_student_of_single_steps_has_nothing_to_learn(predict):
         y_0 = exact(0.5)(condition, y_t, gamma)
         return process.target(predict, y_0, gamma, process.epsilon_from_y_0(y_0, y_t, gamma))
 
-    loss = losses.distillation_loss(same, exact(0.5), Y_0, Y_0, KEY, STUDENT, 1, predict=predict)
+    loss = losses.distillation_loss(
+        same, losses.Teacher(exact(0.5), 1), Y_0, Y_0, KEY, STUDENT, predict=predict
+    )
     assert loss.shape == (len(Y_0),)
     np.testing.assert_allclose(loss, 0, atol=1e-8)
     assert np.all(
-        losses.distillation_loss(same, exact(0.5), Y_0, Y_0, KEY, STUDENT, 4, predict=predict)
+        losses.distillation_loss(
+            same, losses.Teacher(exact(0.5), 4), Y_0, Y_0, KEY, STUDENT, predict=predict
+        )
         > 1e-6
     )
 
@@ -158,7 +165,13 @@ def test_the_more_steps_the_teacher_takes_the_closer_its_answer_to_the_flow():
     y_0 = 0.5 * jax.random.normal(KEY, (64, 4, 4, 1))
     found = [
         losses.distillation_loss(
-            perfect_student(0.5), exact(0.5), y_0, y_0, KEY, STUDENT, steps, predict="y_0"
+            perfect_student(0.5),
+            losses.Teacher(exact(0.5), steps),
+            y_0,
+            y_0,
+            KEY,
+            STUDENT,
+            predict="y_0",
         ).mean()
         for steps in (8, 16, 32)
     ]
@@ -183,7 +196,9 @@ def test_a_perfect_student_arrives_where_the_flow_does_in_any_number_of_evaluati
 def test_each_image_is_taught_at_a_level_of_its_own_which_is_one_of_the_students():
     student = []
     condition = -jnp.tile(Y_0, (6, 1, 1, 1))
-    losses.distillation_loss(listen(guess, student), guess, condition, -condition, KEY, STUDENT, 1)
+    losses.distillation_loss(
+        listen(guess, student), losses.Teacher(guess, 1), condition, -condition, KEY, STUDENT
+    )
     ((seen, y_t, gamma),) = student
     np.testing.assert_array_equal(seen, condition)
     assert {*gamma.tolist()} == {*np.asarray(STUDENT.gamma[1:], np.float64).tolist()}

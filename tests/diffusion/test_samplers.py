@@ -46,7 +46,10 @@ def pull(gamma, one_minus):
 
 
 class Affine:
-    """A number that is affine in independent standard normal draws: its mean, and a coefficient for each draw."""
+    """A number that is affine in independent standard normal draws.
+
+    It has a mean, and a coefficient for each draw.
+    """
 
     def __init__(self, mean=0.0, noises=()):
         self.mean, self.noises = mean, dict(noises)
@@ -222,7 +225,10 @@ def test_ddim_with_all_the_noise_is_the_posterior():
 @pytest.mark.parametrize("name", SAMPLERS)
 @pytest.mark.parametrize("count", [1, 2, 3, 8])
 def test_the_last_row_is_the_prediction_and_what_is_certain_stays(name, count):
-    """y_0 = D at the end, and at every row a constant D is carried along its own straight line: √gamma' D + noise."""
+    """At the end y_0 = D.
+
+    At every row a constant D is carried along its own straight line, √gamma' D + noise.
+    """
     schedule = schedules.log_snr(count, 2.0, -9.0)
     steps = SAMPLERS[name](schedule)
     assert steps.evaluations == (2 * count - 1 if name == "heun" else count)

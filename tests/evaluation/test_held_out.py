@@ -76,7 +76,7 @@ def test_the_limit_is_spread_over_the_split():
     assert len({name.partition("/")[0] for name in names}) == 10
 
 
-def test_the_protocol_of_a_checkpoints_own_data_has_the_agreed_keys_and_its_rows_are_means_of_the_upscalers_pictures(
+def test_the_protocol_of_a_checkpoints_own_data_has_the_agreed_keys_and_its_rows_are_means_of_the_upscalers_pictures(  # noqa: E501
     tmp_path,
 ):
     networks = [checkpoint(tiny_config("regression"), 3), checkpoint(tiny_config(), 7)]

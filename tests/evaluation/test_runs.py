@@ -1,4 +1,7 @@
-"""Every protocol, end to end on a few real photographs in the layout of its data set, by tiny networks of random weights."""
+"""Every protocol, end to end, by tiny networks of random weights.
+
+The images are a few real photographs in the layout of the protocol's data set.
+"""
 
 import json
 
@@ -82,7 +85,10 @@ def _started(monkeypatch):
 
 @pytest.fixture(scope="module")
 def val(tmp_path_factory):
-    """Six photographs as ImageNet keeps them, VAL/WNID/NAME.JPEG, larger than the protocols' squares; one is grey."""
+    """Six photographs as ImageNet keeps them, VAL/WNID/NAME.JPEG.
+
+    They are larger than the protocols' squares, and one is grey.
+    """
     root = tmp_path_factory.mktemp("val")
     photograph = Image.fromarray(skimage.data.astronaut())
     for i in range(N):
@@ -623,7 +629,9 @@ def test_validation_takes_a_few_squares_of_each_photograph_that_the_prepared_fol
             np.asarray(Image.fromarray(skimage.data.astronaut()).crop(cut)),
         )
     folder, held_out = tmp_path / "prepared", ["held.png", "small.png"]
-    prepare.prepare(str(photographs), folder, size=128, tiles=(1,), held_out=held_out, workers=1)
+    prepare.prepare(
+        str(photographs), folder, prepare.Options(128, tiles=(1,)), held_out=held_out, workers=1
+    )
     results, _ = runs.run(
         PROTOCOLS["validation"], [network(64, 16)], tmp_path / "out", Options(data=str(folder))
     )

@@ -1,4 +1,7 @@
-"""Any image file ends as the right uint8 pixels with the right words about it, or as an ImageError that names the file."""
+"""Any image file ends as the right uint8 pixels, or as an ImageError that names the file.
+
+What is said about the pixels is right too.
+"""
 
 import contextlib
 import io

@@ -1,4 +1,7 @@
-"""Which file becomes which, decided before anything is loaded; one bad file does not stop the others."""
+"""Which file becomes which is decided before anything is loaded.
+
+One bad file does not stop the others.
+"""
 
 import io
 import re
@@ -264,7 +267,10 @@ def test_an_image_of_more_pixels_than_can_be_read_is_refused_with_the_memory_it_
     data[29:33] = zlib.crc32(bytes(data[12:29])).to_bytes(4, "big")
     (tmp_path / "a.png").write_bytes(data)
     assert upscale(regression.checkpoint, plan([tmp_path / "a.png"], tmp_path / "out")) == 2
-    words = r"a\.png has 400 million pixels, too many to be read: enlarged, they would take 4\d GiB of memory"
+    words = (
+        r"a\.png has 400 million pixels, too many to be read: "
+        r"enlarged, they would take 4\d GiB of memory"
+    )
     assert re.search(words, capsys.readouterr().err)
     assert not (tmp_path / "out").exists()
 

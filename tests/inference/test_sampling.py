@@ -44,7 +44,8 @@ def test_options_replace_fields_and_add_signals_and_a_signal_of_0_is_none():
         ({"blur": 1.0}, "tiny was not trained with task.blur and task.tell_blur"),
         (
             {"setps": 4},
-            "setps is not known; there are steps, sampler, seed, sample, match_input, scale, blur, noise",
+            "setps is not known; there are steps, sampler, seed, sample, match_input, scale, "
+            "blur, noise",
         ),
     ],
 )

@@ -127,7 +127,7 @@ def diffused(
     condition = tiling.resize(padded, SCALE * padded.shape[0], SCALE * padded.shape[1])
     plan = tiling.plan(*padded.shape[:2], tile, overlap, SCALE)
     steps = sampler(schedules.log_snr(4, 4.0, -8.0))
-    out = tiling.diffuse(denoise, condition, noise, 16, steps, plan, batch, on_tiles)
+    out = tiling.diffuse(denoise, condition, tiling.Noise(noise, 16), steps, plan, batch, on_tiles)
     return out[: SCALE * lr.shape[0], : SCALE * lr.shape[1]]
 
 
@@ -163,7 +163,10 @@ SIZES = [(24, 24), (25, 31), (23, 40), (17, 16), (5, 60)]
 @pytest.mark.parametrize("picture", [ramp, photograph])
 @pytest.mark.parametrize(("height", "width"), SIZES)
 def test_there_is_no_seam(picture, height, width):
-    """Against the picture computed in one piece: no more error beside the borders of tiles than far from them."""
+    """The error beside the borders of tiles is no larger than far from them.
+
+    The error is the difference from the picture computed in one piece.
+    """
     lr = picture(height, width)
     error = np.abs(diffused(lr, 32) - in_one_piece(lr))
     plan = tiling.plan(max(height, 8), max(width, 8), 32, 16, SCALE)
@@ -229,8 +232,7 @@ def test_an_image_of_the_networks_own_size_is_the_same_in_tiles(colour):
     y_0 = tiling.diffuse(
         functools.partial(engine.denoise_tiles, {}),
         condition,
-        lambda *place: engine.noise_block(key, *place),
-        16,
+        tiling.Noise(functools.partial(engine.noise_block, key), 16),
         engine.table(Sampling()),
         plan,
         engine.batch_size,

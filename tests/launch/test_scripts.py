@@ -1,4 +1,7 @@
-"""The launch scripts: clean, honest about what they would do, and tried with stand-ins for what they start."""
+"""The launch scripts, tried with stand-ins for what they start.
+
+They are clean, and honest about what they would do.
+"""
 
 import os
 import re
@@ -158,7 +161,7 @@ def test_a_bad_call_is_refused_in_one_sentence_with_exit_code_2(script, argument
 
 
 def with_stand_ins(folder, *names, script="exit 0"):
-    """A PATH on which these programs only note how they were called, in folder/calls, and then do `script`."""
+    """A PATH whose programs of these names note their call in folder/calls, then do `script`."""
     (folder / "bin").mkdir(exist_ok=True)
     for name in names:
         path = folder / "bin" / name
@@ -208,7 +211,8 @@ def test_local_starts_all_again_after_one_was_killed_and_says_which_and_how(tmp_
     assert result.returncode == 0
     told = result.stderr.splitlines()
     assert told == [
-        "launch/local.sh: process 1 of 2 was killed by SIGKILL; starting all 2 again, restart 1 of 3"
+        "launch/local.sh: process 1 of 2 was killed by SIGKILL; "
+        "starting all 2 again, restart 1 of 3"
     ]
     # The other one was given its fifteen seconds; that it got no more, `run` sees to
     assert time.monotonic() - began > 14
@@ -239,7 +243,10 @@ sys.exit(int(sys.argv[2] if len(sys.argv) > 2 else os.environ["SR3_STOPPED_EXIT"
 
 
 def begin_local(folder, *code, **variables):
-    """local.sh with two patient processes, which are up, in a process group of its own as in a terminal."""
+    """local.sh with two patient processes, both of them up.
+
+    It has a process group of its own, as in a terminal.
+    """
     command = [LOCAL, "2", sys.executable, "-c", PATIENT, folder, *code]
     launcher = subprocess.Popen(
         command,
@@ -267,7 +274,7 @@ def test_local_hands_sigterm_to_all_and_exits_as_they_do(tmp_path, code):
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP])
-def test_local_asks_each_once_to_stop_after_ctrl_c_or_a_hangup_of_the_terminal_which_reaches_its_whole_group(
+def test_local_asks_each_once_to_stop_after_ctrl_c_or_a_hangup_of_the_terminal_which_reaches_its_whole_group(  # noqa: E501
     tmp_path, number
 ):
     launcher = begin_local(tmp_path)
@@ -293,7 +300,8 @@ def test_local_starts_again_what_a_signal_to_one_process_alone_has_stopped(tmp_p
     assert result.returncode == 0
     told = result.stderr.splitlines()
     assert told == [
-        "launch/local.sh: process 0 of 1 was stopped by a signal; starting all 1 again, restart 1 of 3"
+        "launch/local.sh: process 0 of 1 was stopped by a signal; "
+        "starting all 1 again, restart 1 of 3"
     ]
 
 
@@ -407,7 +415,10 @@ def git(folder, *arguments):
 
 
 def tpu(checkout, *arguments, sr3="exit 0", state=None):
-    """The result, and what was asked of gcloud; `sr3` is what that command does on the host, `state` that of a TPU there is."""
+    """The result, and what was asked of gcloud.
+
+    `sr3` is what that command does on the host. With a `state` there is a TPU, in that state.
+    """
     folder = checkout.parent
     if state:
         (folder / "state").write_text(state)

@@ -1,4 +1,4 @@
-"""How a command of many processes ends: what a signal asks of them, and the exit code that their launcher sees."""
+"""How a command of many processes ends: signals, and the exit code that their launcher sees."""
 
 import os
 import signal
@@ -11,7 +11,8 @@ import pytest
 from sr3_jax import cli
 from sr3_jax.evaluation import held_out
 from sr3_jax.runtime import parallel
-from sr3_jax.training import loop
+from sr3_jax.training import run as runs
+from sr3_jax.training.stopping import stop_signals
 from tests import tiny
 
 pytestmark = pytest.mark.fast
@@ -46,7 +47,7 @@ def signals(monkeypatch):
 def test_ctrl_c_of_one_of_many_becomes_the_sigterm_on_which_all_agree_and_the_second_one_interrupts(
     one_of_many, signals
 ):
-    with loop._stop_signals() as stop:
+    with stop_signals() as stop:
         signal.raise_signal(signal.SIGINT)
         assert signals == [signal.SIGTERM]
         assert not stop.requested
@@ -56,7 +57,7 @@ def test_ctrl_c_of_one_of_many_becomes_the_sigterm_on_which_all_agree_and_the_se
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_single_process_stops_by_itself(signals, number):
-    with loop._stop_signals() as stop:
+    with stop_signals() as stop:
         signal.raise_signal(number)
         assert stop.requested
     assert signals == []
@@ -66,7 +67,7 @@ def train(monkeypatch, tmp_path, step):
     """The exit code of `sr3 train` if training returns at this step of the tiny config's six."""
     monkeypatch.setattr(parallel, "start", lambda config: None)
     monkeypatch.setattr(held_out, "during_training", lambda config: None)
-    monkeypatch.setattr(loop, "train", lambda config, workdir, evaluate: SimpleNamespace(step=step))
+    monkeypatch.setattr(runs, "train", lambda config, workdir, evaluate: SimpleNamespace(step=step))
     return cli.main(["train", f"--config={tiny.__file__}", f"--workdir={tmp_path}"])
 
 
@@ -94,7 +95,7 @@ def test_processes_that_were_stopped_together_wait_for_each_other_and_one_that_f
 
 
 def test_one_of_many_ends_at_once_when_nobody_reads_what_it_prints(monkeypatch, one_of_many):
-    """rich raises SystemExit then, and JAX would wait for the others at the exit, which wait for this one."""
+    """Rich raises SystemExit then; JAX would wait at the exit for others that wait for this one."""
 
     class Closed:
         def write(self, text=""):

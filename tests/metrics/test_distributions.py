@@ -1,4 +1,7 @@
-"""FID, KID, precision and recall, Inception score: equal to torch-fidelity's on random features, and in bounded memory."""
+"""FID, KID, precision and recall, Inception score.
+
+They equal torch-fidelity's on random features, and need bounded memory.
+"""
 
 from pathlib import Path
 

@@ -1,4 +1,7 @@
-"""Identity: what the metrics promise, and the face network against the package whose weights it reads."""
+"""Identity: what the metrics promise.
+
+The face network is compared with the package whose weights it reads.
+"""
 
 import json
 from pathlib import Path
@@ -206,7 +209,8 @@ GOOD = {"paths": ["a"], "weights": [entry("fc", [2], dtype="float32")]}
         ([GOOD | {"weights": [entry("fc", [1])]}], "a should hold 4 bytes"),
         (
             [GOOD | {"paths": ["a", "b"]}],
-            r"b cannot be read: No such file or directory; .*manifest.json and its shards belong in one folder",
+            r"b cannot be read: No such file or directory; "
+            r".*manifest.json and its shards belong in one folder",
         ),
         ([GOOD | {"paths": ["../a"]}], "the shard '../a' is not beside it"),
         (

@@ -16,7 +16,10 @@ GOLDENS = dict(np.load(Path(__file__).parent / "peers" / "goldens.npz"))
 
 @pytest.fixture(scope="module")
 def inception_file(tmp_path_factory):
-    """A file in the public one's layout: batch normalization counts its batches, and the classes have biases."""
+    """A file in the layout of the public one.
+
+    Batch normalization counts its batches, and the classes have biases.
+    """
     shapes = inception.shapes() | {"fc.bias": (1008,)}
     path = tmp_path_factory.mktemp("weights") / "inception.safetensors"
     save_file(random_weights(shapes) | {"Conv2d_1a_3x3.bn.num_batches_tracked": np.array(5)}, path)

@@ -1,4 +1,7 @@
-"""Predict and refine: who learns from which loss, and that a pixel depends on its surroundings alone."""
+"""Predict and refine: who learns from which loss, what a pixel depends on.
+
+It depends on its surroundings alone.
+"""
 
 import dataclasses
 
@@ -27,7 +30,7 @@ def norms(gradient):
     }
 
 
-def test_the_loss_is_the_sum_of_the_predictor_s_and_the_refiner_s_and_the_guess_learns_from_its_own_alone():
+def test_the_loss_is_the_sum_of_the_predictor_s_and_the_refiner_s_and_the_guess_learns_from_its_own_alone():  # noqa: E501
     checkpoint = refining_checkpoint()
     method, params = checkpoint.method, checkpoint.params
     loss, gradient = jax.value_and_grad(
@@ -102,7 +105,10 @@ def test_both_networks_are_told_of_the_input_s_noise():
 
 
 def test_a_picture_does_not_depend_on_its_tiles():
-    """No statistics over a tile, and what padding reaches at its edges has no weight: a sixteenth of it, here 5 LR pixels."""
+    """Nothing is a statistic over a whole tile, and what padding reaches has no weight.
+
+    That is a sixteenth of the tile at its edges, here 5 LR pixels.
+    """
     checkpoint = refining_checkpoint()
     picture = np.random.default_rng(2).integers(0, 256, (130, 120), np.uint8)
     small, large = (

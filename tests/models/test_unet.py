@@ -86,7 +86,10 @@ def test_every_variant_outputs_a_float32_image_from_float32_parameters(fields):
 
 @pytest.fixture
 def bfloat16():
-    """The dtype; Flax's GroupNorm and JAX's attention promote it themselves, which strict promotion forbids."""
+    """The dtype, without strict promotion.
+
+    Flax's GroupNorm and JAX's attention promote it themselves, which strict promotion forbids.
+    """
     with jax.numpy_dtype_promotion("standard"):
         yield jnp.bfloat16
 

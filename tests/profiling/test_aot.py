@@ -1,4 +1,7 @@
-"""Estimates for TPUs that are not here: what is compiled, what is said of it, and what when it does not fit."""
+"""Estimates for TPUs that are not here: what is compiled, and what is said of it.
+
+That includes what is said when it does not fit.
+"""
 
 import json
 import os
@@ -29,19 +32,19 @@ GIB = 2**30
 
 # What the TPU compiler says, shortened.
 BEFORE = (
-    "RESOURCE_EXHAUSTED: Ran out of memory on HBM, the total memory required for HLO temporaries ({}) exceeds available HBM "
-    "(15.75G)."
+    "RESOURCE_EXHAUSTED: Ran out of memory on HBM, the total memory required for HLO "
+    "temporaries ({}) exceeds available HBM (15.75G)."
 )
-AFTER = """RESOURCE_EXHAUSTED: XLA:TPU compile permanent error. Ran out of memory in memory space hbm. Used 15.90G of \
-15.75G hbm. Exceeded hbm capacity by 156.00M.
+AFTER = """RESOURCE_EXHAUSTED: XLA:TPU compile permanent error. Ran out of memory in memory \
+space hbm. Used 15.90G of 15.75G hbm. Exceeded hbm capacity by 156.00M.
 
 Total hbm usage >= 16.15G:
     reserved        258.00M
     program          11.90G
     arguments         4.00G
 """
-ON_CHIP = """RESOURCE_EXHAUSTED: XLA:TPU compile permanent error. Ran out of memory in memory space vmem. Used 256.00M of \
-128.00M vmem. Exceeded vmem capacity by 128.00M.
+ON_CHIP = """RESOURCE_EXHAUSTED: XLA:TPU compile permanent error. Ran out of memory in memory \
+space vmem. Used 256.00M of 128.00M vmem. Exceeded vmem capacity by 128.00M.
 
 Program vmem requirement 256.00M:
 """
@@ -315,8 +318,8 @@ def test_the_table_gives_every_number_its_source(capsys):
     report.show(made())
     out = capsys.readouterr().out
     assert (
-        "training step, compiled for v5e:4x8: 32 chips, 8 hosts, mesh data=32 fsdp=1, 1000 M parameters, 3 images"
-        in out
+        "training step, compiled for v5e:4x8: 32 chips, 8 hosts, mesh data=32 fsdp=1, "
+        "1000 M parameters, 3 images" in out
     )
     table = [
         [cell.strip() for cell in re.split("[│┃]", line)[1:4]]
@@ -344,8 +347,8 @@ def test_the_table_of_what_does_not_fit_ends_before_the_times(capsys):
     )
     out = capsys.readouterr().out
     assert (
-        "DOES NOT FIT: 15.90 GiB estimated, 0.15 GiB more than the 15.75 GiB of 16.00 GiB that it may use"
-        in out
+        "DOES NOT FIT: 15.90 GiB estimated, "
+        "0.15 GiB more than the 15.75 GiB of 16.00 GiB that it may use" in out
     )
     assert "  --config.model.remat=(0,): about 1.0 GiB, would fit (estimated by scaling)" in out
     assert "temporaries" in out
@@ -361,8 +364,8 @@ def test_sampling_is_told_as_of_one_host(capsys):
     )
     out = capsys.readouterr().out
     assert (
-        "sampling, 100 evaluations an image, on each host alone, compiled for v5e:4x8: 4 of 32 chips, one of 8 hosts"
-        in out
+        "sampling, 100 evaluations an image, on each host alone, compiled for v5e:4x8: "
+        "4 of 32 chips, one of 8 hosts" in out
     )
     assert "4 images per chip" in out
     assert "optimizer" not in out

@@ -1,6 +1,8 @@
 """What a training step costs on a TPU, by the TPU compiler's count, must not grow unnoticed.
 
-python tests/profiling/test_budget.py --record      # after a change that is meant to cost more: writes budget.json
+After a change that is meant to cost more, this writes budget.json:
+
+    python tests/profiling/test_budget.py --record
 """
 
 import json
@@ -22,7 +24,10 @@ ALLOWED, ALLOWED_OTHER_COMPILER = 0.05, 0.30
 
 
 def get_config():
-    """A small network with most of what the large ones have: two levels, attention, bfloat16, both axes of the mesh."""
+    """A small network with most of what the large ones have.
+
+    It has two levels, attention, bfloat16 and both axes of the mesh.
+    """
     config = sr3_jax.config.base()
     config.data.hr_size, config.data.lr_size = 32, 8
     model = config.model
@@ -34,7 +39,7 @@ def get_config():
 
 
 def measure(cache: Path | None = None) -> dict:
-    """The numbers of `sr3 compile`, in a process of its own, and the versions that they hold for."""
+    """The numbers of `sr3 compile`, run in its own process, and the versions they hold for."""
     # Without what the tests set for their own process.
     environment = {
         name: value
@@ -66,8 +71,9 @@ def exceeded(found: dict, budget: dict) -> list[str]:
     same = found["libtpu"] == budget["libtpu"]
     allowed = ALLOWED if same else ALLOWED_OTHER_COMPILER
     return [
-        f"{name} grew by {found[name] / budget[name] - 1:.1%}, from {budget[name]:.6g} (libtpu {budget['libtpu']}) to "
-        f"{found[name]:.6g} (libtpu {found['libtpu']}); {allowed:.0%} are allowed. If it is meant to: {RECORD}"
+        f"{name} grew by {found[name] / budget[name] - 1:.1%}, from {budget[name]:.6g} "
+        f"(libtpu {budget['libtpu']}) to {found[name]:.6g} (libtpu {found['libtpu']}); "
+        f"{allowed:.0%} are allowed. If it is meant to: {RECORD}"
         for name in NUMBERS
         if found[name] > (1 + allowed) * budget[name]
     ]

@@ -10,8 +10,8 @@ TEXT = """HloModule jit_step, is_scheduled=true
 
 %fused_computation (p.0: bf16[8,128]) -> bf16[8,128] {
   %p.0 = bf16[8,128]{1,0:T(8,128)(2,1)} parameter(0)
-  ROOT %all-gather.9 = bf16[8,256]{1,0:T(8,128)(2,1)} all-gather(%p.0), channel_id=7, dimensions={1}, \
-backend_config={"async_collective_fusion_config":{"flag_start":"2"}}
+  ROOT %all-gather.9 = bf16[8,256]{1,0:T(8,128)(2,1)} all-gather(%p.0), channel_id=7, \
+dimensions={1}, backend_config={"async_collective_fusion_config":{"flag_start":"2"}}
 }
 
 %body (t.1: (s32[], bf16[8,128])) -> (s32[], bf16[8,128]) {
@@ -26,8 +26,8 @@ metadata={op_name="jit(step)/outer"}, backend_config={"estimated_cycles":"10"}
 
 %fused_computation.2 (p.2: bf16[8,128]) -> bf16[8,128] {
   %p.2 = bf16[8,128]{1,0:T(8,128)(2,1)} parameter(0)
-  ROOT %all-gather.10 = bf16[8,256]{1,0:T(8,128)(2,1)} all-gather(%p.2), channel_id=7, dimensions={1}, \
-backend_config={"async_collective_fusion_config":{"flag_start":"2"}}
+  ROOT %all-gather.10 = bf16[8,256]{1,0:T(8,128)(2,1)} all-gather(%p.2), channel_id=7, \
+dimensions={1}, backend_config={"async_collective_fusion_config":{"flag_start":"2"}}
 }
 
 %condition (t.3: (s32[], bf16[8,128])) -> pred[] {
@@ -78,11 +78,15 @@ def test_traffic_counts_padding_and_leaves_out_what_stays_on_the_chip():
 
 
 def program(*lines: str, parts: str = "") -> Program:
-    """A program of these instructions, after two parameters: x in HBM, of 512 KiB, and v on the chip, of 4 KiB."""
+    """A program of these instructions, after two parameters, x and v.
+
+    x has 512 KiB, in HBM; v has 4 KiB, on the chip.
+    """
     return Program.parse(
         parts
         + "ENTRY %main (x: f32[1024,128], v: f32[8,128]) -> f32[] {\n"
-        + "  %x = f32[1024,128]{1,0:T(8,128)} parameter(0)\n  %v = f32[8,128]{1,0:T(8,128)S(1)} parameter(1)\n"
+        + "  %x = f32[1024,128]{1,0:T(8,128)} parameter(0)\n"
+        "  %v = f32[8,128]{1,0:T(8,128)S(1)} parameter(1)\n"
         + "".join(f"  {line}\n" for line in lines)
         + "}\n"
     )
@@ -90,7 +94,8 @@ def program(*lines: str, parts: str = "") -> Program:
 
 WHOLE, ROW = 1024 * 128 * 4, 8 * 128 * 4
 GATHER = (
-    "%s = (f32[1024,128]{1,0:T(8,128)}, f32[4096,128]{1,0:T(8,128)}) all-gather-start(%x), channel_id=1, dimensions={0}",
+    "%s = (f32[1024,128]{1,0:T(8,128)}, f32[4096,128]{1,0:T(8,128)}) all-gather-start(%x), "
+    "channel_id=1, dimensions={0}",
     "%d = f32[4096,128]{1,0:T(8,128)} all-gather-done(%s)",
 )
 
@@ -109,14 +114,16 @@ GATHER = (
         (GATHER, {"all-gather": 4 * WHOLE}),
         (
             (
-                "%s = ((f32[1024,128]{1,0}, f32[8,128]{1,0}), (f32[4096,128]{1,0}, /*index=1*/f32[32,128]{1,0})) "
+                "%s = ((f32[1024,128]{1,0}, f32[8,128]{1,0}), "
+                "(f32[4096,128]{1,0}, /*index=1*/f32[32,128]{1,0})) "
                 "all-gather-start(%x, %v), channel_id=1",
             ),
             {"all-gather": 4 * (WHOLE + ROW)},
         ),
         (
             (
-                "%s = ((f32[1024,128]{1,0}), f32[256,128]{1,0}, u32[]{:S(2)}) reduce-scatter-start(%x), channel_id=1",
+                "%s = ((f32[1024,128]{1,0}), f32[256,128]{1,0}, u32[]{:S(2)}) "
+                "reduce-scatter-start(%x), channel_id=1",
             ),
             {"reduce-scatter": WHOLE},
         ),
@@ -126,7 +133,8 @@ GATHER = (
         ),
         (
             (
-                "%s = (f32[8,128]{1,0}, f32[8,128]{1,0}, u32[], u32[]) collective-permute-start(%v), channel_id=1",
+                "%s = (f32[8,128]{1,0}, f32[8,128]{1,0}, u32[], u32[]) "
+                "collective-permute-start(%v), channel_id=1",
             ),
             {"collective-permute": ROW},
         ),
@@ -148,7 +156,8 @@ def test_a_sum_of_which_each_chip_keeps_a_slice_is_a_reduce_scatter():
     fusion = """%all-reduce-scatter.1 (input: f32[1024,128]) -> f32[512,128] {
   %input = f32[1024,128]{1,0:T(8,128)} parameter(0)
   %sum = f32[1024,128]{1,0:T(8,128)} all-reduce(%input), channel_id=1, to_apply=%add
-  ROOT %part = f32[512,128]{1,0:T(8,128)} dynamic-slice(%sum, %id, %zero), dynamic_slice_sizes={512,128}
+  ROOT %part = f32[512,128]{1,0:T(8,128)} dynamic-slice(%sum, %id, %zero), \
+dynamic_slice_sizes={512,128}
 }
 """
     scattered = program(
@@ -164,28 +173,32 @@ def test_a_sum_of_which_each_chip_keeps_a_slice_is_a_reduce_scatter():
     [
         (
             (
-                "%s = (f32[1024,128]{1,0:T(8,128)S(1)}, f32[1024,128]{1,0:T(8,128)}, u32[]{:S(2)}) copy-start(%x)",
+                "%s = (f32[1024,128]{1,0:T(8,128)S(1)}, f32[1024,128]{1,0:T(8,128)}, "
+                "u32[]{:S(2)}) copy-start(%x)",
                 "%d = f32[1024,128]{1,0:T(8,128)S(1)} copy-done(%s)",
             ),
             WHOLE,
         ),
         (
             (
-                "%s = (f32[8,128]{1,0:T(8,128)}, f32[8,128]{1,0:T(8,128)S(1)}, u32[]{:S(2)}) copy-start(%v)",
+                "%s = (f32[8,128]{1,0:T(8,128)}, f32[8,128]{1,0:T(8,128)S(1)}, "
+                "u32[]{:S(2)}) copy-start(%v)",
                 "%d = f32[8,128]{1,0:T(8,128)} copy-done(%s)",
             ),
             ROW,
         ),
         (
             (
-                "%s = ((f32[1024,128]{1,0:T(8,128)}), f32[8,128]{1,0:T(8,128)S(1)}, s32[]) slice-start(%x), slice={[0:8]}",
+                "%s = ((f32[1024,128]{1,0:T(8,128)}), f32[8,128]{1,0:T(8,128)S(1)}, s32[]) "
+                "slice-start(%x), slice={[0:8]}",
                 "%d = f32[8,128]{1,0:T(8,128)S(1)} slice-done(%s)",
             ),
             ROW,
         ),
         (
             (
-                "%d = f32[8,128]{1,0:T(8,128)} dynamic-slice(%x, %i, %j), dynamic_slice_sizes={8,128}",
+                "%d = f32[8,128]{1,0:T(8,128)} dynamic-slice(%x, %i, %j), "
+                "dynamic_slice_sizes={8,128}",
             ),
             2 * ROW,
         ),
@@ -193,7 +206,8 @@ def test_a_sum_of_which_each_chip_keeps_a_slice_is_a_reduce_scatter():
         (GATHER, WHOLE + 4 * WHOLE),
         (
             (
-                "%s = (f32[1024,128]{1,0:T(8,128)}, f32[1024,128]{1,0:T(8,128)}) all-reduce-start(%x, %x)",
+                "%s = (f32[1024,128]{1,0:T(8,128)}, f32[1024,128]{1,0:T(8,128)}) "
+                "all-reduce-start(%x, %x)",
             ),
             4 * WHOLE,
         ),
@@ -206,7 +220,8 @@ def test_what_runs_in_two_halves_reads_once_and_writes_once(lines, expected):
 def test_a_collective_during_fusions_reads_once_and_writes_once():
     def gather(operand: str) -> str:
         return (
-            f"  %g.{operand} = f32[4096,128]{{1,0:T(8,128)}} all-gather(%{operand}), channel_id=3, dimensions={{0}}, "
+            f"  %g.{operand} = f32[4096,128]{{1,0:T(8,128)}} all-gather(%{operand}), "
+            "channel_id=3, dimensions={0}, "
             'backend_config={"async_collective_fusion_config":{"flag_start":"-1"}}\n'
         )
 
@@ -216,7 +231,8 @@ def test_a_collective_during_fusions_reads_once_and_writes_once():
     parts = (
         part(
             "begin",
-            '%c = (f32[1024,128], f32[4096,128]) custom-call(%g.p), custom_call_target="AsyncCollectiveStart"',
+            "%c = (f32[1024,128], f32[4096,128]) custom-call(%g.p), "
+            'custom_call_target="AsyncCollectiveStart"',
         )
         + part("during", "%t = (f32[8,128], f32[1024,128], f32[4096,128]) tuple(%y, %p, %g.p)")
         + part(
@@ -225,12 +241,14 @@ def test_a_collective_during_fusions_reads_once_and_writes_once():
     )
     shard, whole = "f32[1024,128]{1,0:T(8,128)}", "f32[4096,128]{1,0:T(8,128)}"
     read = program(
-        f"%s = ({shard}, {whole}) fusion(%x), kind=kCustom, output_to_operand_aliasing={{{{0}}: (0, {{}})}}, calls=%begin",
+        f"%s = ({shard}, {whole}) fusion(%x), kind=kCustom, "
+        "output_to_operand_aliasing={{0}: (0, {})}, calls=%begin",
         f"%a = {shard} get-tuple-element(%s), index=0",
         f"%b = {whole} get-tuple-element(%s), index=1",
         f"%f = (f32[8,128]{{1,0:T(8,128)}}, {shard}, {whole}) fusion(%a, %b, %v), kind=kOutput, "
         "output_to_operand_aliasing={{1}: (0, {}), {2}: (1, {})}, calls=%during",
-        f"%e = {whole} fusion(%a, %b), kind=kCustom, output_to_operand_aliasing={{{{}}: (1, {{}})}}, calls=%end",
+        f"%e = {whole} fusion(%a, %b), kind=kCustom, "
+        "output_to_operand_aliasing={{}: (1, {})}, calls=%end",
         parts=parts,
     )
     assert read.collective_bytes == {"all-gather": 4 * WHOLE}

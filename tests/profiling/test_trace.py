@@ -111,8 +111,10 @@ def test_an_instruction_is_named_in_a_statistic_or_by_its_line():
 def test_the_table_is_per_step_and_device():
     text = f"""ENTRY %main (x: f32[8]) -> f32[8] {{
   %x = f32[8]{{0}} parameter(0)
-  %f.1 = f32[8]{{0}} fusion(%x), kind=kLoop, calls=%inner, metadata={{op_name="{FORWARD_PASS}/stem/add"}}
-  ROOT %c.1 = f32[8]{{0}} convolution(%f.1), metadata={{op_name="{BACKWARD_PASS}/stem/conv_general_dilated"}}
+  %f.1 = f32[8]{{0}} fusion(%x), kind=kLoop, calls=%inner, \
+metadata={{op_name="{FORWARD_PASS}/stem/add"}}
+  ROOT %c.1 = f32[8]{{0}} convolution(%f.1), \
+metadata={{op_name="{BACKWARD_PASS}/stem/conv_general_dilated"}}
 }}
 """
     profile = Profile(steps=5, devices=2, batch=8, step=1.0, input=0.1)

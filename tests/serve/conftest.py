@@ -1,4 +1,7 @@
-"""A served network: tiny, with random weights; and one whose result a test lets through when it likes."""
+"""A served network: tiny, with random weights.
+
+The result of a second one waits until a test lets it through.
+"""
 
 import contextlib
 import json
@@ -81,7 +84,10 @@ def served() -> Iterator[Served]:
 
 @pytest.fixture
 def held() -> Iterator[tuple[Served, threading.Event]]:
-    """A service of two waiting places whose network stops after the first tiles, until the event is set."""
+    """A service of two waiting places.
+
+    Its network stops after the first tiles, until the event is set.
+    """
     upscaler, gate = Upscaler(tiny_checkpoint(channels=3), batch_size=1), threading.Event()
     picture = upscaler.picture
 

@@ -287,7 +287,10 @@ def test_a_port_that_is_taken_and_flags_out_of_range_are_one_sentence(capsys):
 
 
 def test_without_the_extra_the_command_says_what_to_install():
-    program = "import sys; sys.modules['uvicorn'] = None; from sr3_jax import cli; sys.exit(cli.main(['serve', '--port=0']))"
+    program = (
+        "import sys; sys.modules['uvicorn'] = None; from sr3_jax import cli; "
+        "sys.exit(cli.main(['serve', '--port=0']))"
+    )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert (done.returncode, done.stderr.count("\n")) == (2, 1)
     assert "serve needs the package uvicorn: pip install 'sr3_jax[serve]'" in done.stderr

@@ -70,7 +70,7 @@ def test_an_image_is_chosen_enlarged_compared_and_downloaded(page, image, served
     )
 
 
-def test_only_a_network_that_can_take_off_noise_and_blur_is_asked_to_and_a_match_would_bring_them_back(
+def test_only_a_network_that_can_take_off_noise_and_blur_is_asked_to_and_a_match_would_bring_them_back(  # noqa: E501
     browser, page, image
 ):
     for flaw in ("noise", "blur"):

@@ -1,4 +1,7 @@
-"""A small study: real images are bright, a method's dark, so that a simulated subject can tell them from their pixels."""
+"""A small study: real images are bright, and a method's are dark.
+
+So a simulated subject can tell them apart by their pixels.
+"""
 
 import json
 import threading
@@ -36,7 +39,11 @@ def make(folders):
         candidates = {method: folders / method for method in methods}
         options = {"seconds": 0.05, "per_subject": 6, "training": 2, "catch": 2} | options
         study = studies.create(
-            folders / name, folders / "real", candidates, folders / "lr", task=task, **options
+            folders / name,
+            folders / "real",
+            candidates,
+            folders / "lr",
+            studies.Design(task, **options),
         )
         return folders / name, study
 

@@ -23,18 +23,23 @@ LOOK = """() => {
     canvas.width = image.naturalWidth; canvas.height = image.naturalHeight;
     const context = canvas.getContext("2d");
     context.drawImage(image, 0, 0);
-    const values = context.getImageData(0, 0, canvas.width, canvas.height).data.filter((_, i) => i % 4 === 0);
+    const values = context.getImageData(0, 0, canvas.width, canvas.height).data\
+.filter((_, i) => i % 4 === 0);
     const mean = values.reduce((a, b) => a + b, 0) / values.length;
     return { mean, spread: values.reduce((a, b) => a + (b - mean) ** 2, 0) / values.length };
   };
   const left = of("left"), right = of("right"), other = left.mean < right.mean ? left : right;
-  return { left: Math.abs(left.mean - right.mean) > 20 ? left.mean > right.mean : left.spread > right.spread,
+  return { left: Math.abs(left.mean - right.mean) > 20 ? left.mean > right.mean \
+: left.spread > right.spread,
            plain: Math.abs(left.mean - right.mean) <= 20, noisy: other.spread > 50 };
 }"""
 
 
 def take_part(page, link, chance, keyboard, reload_at):
-    """Goes through the study; finds the real image but for pairs with a noisy one, where it is by `chance`."""
+    """Goes through the study and finds the real image.
+
+    In pairs with a noisy one it is found by `chance`.
+    """
     page.goto(link)
     page.click("#agree")
     for number in range(10):

@@ -1,4 +1,8 @@
-"""Which trials there are, what the server gives away, that no answer is lost, and what the report says of known subjects."""
+"""A study's trials, its server, its answers and its report.
+
+The tests check what the server gives away, that no answer is lost, and what the report says of
+subjects whose abilities are known.
+"""
 
 import collections
 import io
@@ -348,7 +352,10 @@ def test_wilson_intervals_are_the_published_ones(chosen, of, low, high):
 
 
 def answered(study, ability):
-    """Answers of subjects: ability[subject][method] is the chance to find the real image; -1 for catch and training trials."""
+    """Answers of subjects: ability[subject][method] is the chance to find the real image.
+
+    Catch and training trials count as method -1.
+    """
     rng, found = np.random.default_rng(1), []
     for subject, of_method in enumerate(ability):
         for number, trial in enumerate(studies.trials(study, subject)):

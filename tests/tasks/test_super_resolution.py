@@ -1,4 +1,7 @@
-"""What a user would have brought of an image: reduced, perhaps blurred and noisy, rounded last; and what is told of it."""
+"""What a user would have brought of an image, and what the network is told of it.
+
+It is reduced, perhaps blurred and noisy, and rounded last.
+"""
 
 import jax
 import jax.numpy as jnp

@@ -1,4 +1,4 @@
-"""Runs of the tiny config, in this process and in processes of their own; what one of them compiled the others find."""
+"""Runs of the tiny config, here and in processes of their own, which share compiled programs."""
 
 import os
 import subprocess
@@ -11,7 +11,8 @@ import pytest
 from jax.experimental.compilation_cache import compilation_cache
 
 from sr3_jax.runtime import parallel
-from sr3_jax.training import loop, progress
+from sr3_jax.training import log
+from sr3_jax.training import run as runs
 from tests import tiny
 
 
@@ -35,7 +36,7 @@ def _optax_promotes():
 
 
 def _run(workdir, fields=(), *, mesh=None, scores=()):
-    """Trains in this process; returns the state, the image ids seen, and the parameters given to each evaluation.
+    """Trains in this process; returns the state, the image ids seen, and what was evaluated.
 
     `mesh` replaces the config's, for some of the devices; `scores` are the PSNRs that the
     evaluations find.
@@ -45,7 +46,7 @@ def _run(workdir, fields=(), *, mesh=None, scores=()):
     found = SimpleNamespace(workdir=workdir, config=config, ids=[], evaluated=[])
     psnr = iter(scores)
 
-    class Recorded(loop.Batches):
+    class Recorded(runs.Batches):
         def __next__(self):
             batch = super().__next__()
             found.ids.append(batch["index"].tolist())
@@ -56,12 +57,12 @@ def _run(workdir, fields=(), *, mesh=None, scores=()):
         return {"psnr": next(psnr, 10.0)}, np.full((4, 4, 1), 10 * len(found.evaluated), np.uint8)
 
     with pytest.MonkeyPatch.context() as patch, jax.numpy_dtype_promotion("standard"):
-        patch.setattr(loop, "Batches", Recorded)
+        patch.setattr(runs, "Batches", Recorded)
         # TensorFlow takes seconds to import
-        patch.setattr(progress, "_tensorboard", lambda workdir: None)
+        patch.setattr(log, "_tensorboard", lambda workdir: None)
         if mesh:
             patch.setattr(parallel, "make_mesh", lambda config: mesh)
-        found.state = loop.train(config, workdir, evaluate)
+        found.state = runs.train(config, workdir, evaluate)
     return found
 
 
@@ -81,7 +82,7 @@ def six(run, tmp_path_factory):
 
 @pytest.fixture
 def sr3(cache, tmp_path_factory):
-    """sr3(*arguments, **variables) is that command in a process of its own, with one device and these environment variables."""
+    """sr3(*arguments, **variables) is that command in a process of its own, with one device."""
     without_tensorboard = tmp_path_factory.mktemp("path")
     (without_tensorboard / "tensorflow.py").write_text('raise ImportError("seconds, for nothing")')
     environment = os.environ | {

@@ -71,7 +71,7 @@ def test_two_processes_train_as_one_does_and_either_number_takes_over_from_the_o
 
 
 def test_a_regression_network_that_no_process_holds_whole_is_exported_all_the_same(start, tmp_path):
-    """Gathering the average takes both: neither waits for the other when only one of them writes it."""
+    """Gathering the average takes both, though only one of them writes it: neither waits."""
     flags = [
         "--config.objective=regression",
         "--config.mesh.fsdp=2",
@@ -123,7 +123,7 @@ def test_a_signal_to_some_of_them_saves_the_same_step_in_both_and_they_go_on_to_
 
 
 def test_one_that_is_refused_alone_ends_at_once_and_so_does_the_other(start, tmp_path):
-    """Only the second one cannot read the data: it must not wait at its end for the first, which waits for it."""
+    """Only the second cannot read the data: it must not wait at its end for the first."""
     flags = ["--config.data.source=folder", "--config.data.folder=faces"]
     (tmp_path / "a" / "faces").mkdir(parents=True)
     rng = np.random.default_rng(0)
@@ -183,7 +183,8 @@ def test_kill_9_of_one_ends_the_other_and_the_launcher_says_so_and_resumes(tmp_p
     assert "saved step" in output
     told = [line for line in errors.splitlines() if line.startswith("launch/local.sh: ")]
     assert told == [
-        "launch/local.sh: process 1 of 2 was killed by SIGKILL; starting all 2 again, restart 1 of 3",
+        "launch/local.sh: process 1 of 2 was killed by SIGKILL; "
+        "starting all 2 again, restart 1 of 3",
     ]
 
 

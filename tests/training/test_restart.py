@@ -92,7 +92,7 @@ def assert_told_in_one_sentence(process, reason):
 def test_a_disk_that_takes_no_more_is_told_in_one_sentence_and_keeps_the_earlier_checkpoints(
     start, six, tmp_path
 ):
-    """A limit on the size of files stands in for the disk; the save under way fails in a thread of its own."""
+    """A limit on the size of files stands in for the disk; the save fails in its thread."""
     workdir = shutil.copytree(six.workdir, tmp_path / "workdir")
     process = start(workdir, ENDLESS, "--config.train.checkpoint_every=2", largest_file=12_000)
     assert_told_in_one_sentence(process, "File too large")

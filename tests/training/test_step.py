@@ -21,7 +21,7 @@ POISON = np.where(np.arange(8)[:, None, None, None] == 3, 255, IMAGES).astype(np
 
 
 class Toy(Method):
-    """loss = slope + curve² · brightness + noise · n, n standard normal; infinite for an all-white image."""
+    """loss = slope + curve² · brightness + noise · n, n ~ N(0, 1); infinite for a white image."""
 
     def __post_init__(self):
         pass

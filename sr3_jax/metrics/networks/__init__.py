@@ -1,1 +1,1 @@
-"""The networks behind some metrics."""
+"""The networks that some metrics need; the user supplies their weights."""

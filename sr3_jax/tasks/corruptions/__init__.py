@@ -1,17 +1,17 @@
-"""What else an LR image can have suffered.
+"""Corruptions of LR images, besides the reduction: blur and noise.
 
-A new one is a file that defines a `Corruption`, and its line in CORRUPTIONS.
+To add one, write a file that defines a `Corruption`, and list it in CORRUPTIONS.
 
-Each becomes two fields of the config: `task.NAME`, the largest strength in training, drawn from [0,
-task.NAME] for half of the examples; and `task.tell_NAME`, whether the network is told how strong it
-is. A network that is told learns to remove it; one that is not becomes robust against it. `sr3
-upscale`, `sr3 serve` and `sr3 check-data` follow by themselves.
+Each becomes two fields of the config: `task.NAME`, the largest strength in training, which is drawn
+from [0, task.NAME] for half of the examples; and `task.tell_NAME`, whether the network is told how
+strong it is. A network that is told learns to remove it; one that is not becomes robust against it.
+`sr3 upscale`, `sr3 serve` and `sr3 check-data` find new corruptions by themselves.
 """
 
 from sr3_jax.tasks.corruptions import blur, noise
 from sr3_jax.tasks.corruptions.corruption import Corruption
 
-# In the order in which a camera applies them; rounding to 8 bits comes last, and is no corruption.
+# In the order in which they happen in a camera. Rounding to 8 bits comes last, and is not one.
 CORRUPTIONS: dict[str, Corruption] = {
     each.signal.name: each
     for each in (

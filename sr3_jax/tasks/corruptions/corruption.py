@@ -1,4 +1,4 @@
-"""What a corruption is."""
+"""The type of corruptions, such as blur and noise."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -7,12 +7,12 @@ from jaxtyping import Array, Float, Key
 
 from sr3_jax.tasks.task import Images, Signal
 
-Strength = Float[Array, " b"]  # an image's, in the signal's unit; 0 changes nothing
+Strength = Float[Array, " b"]  # one per image, in the signal's unit; 0 changes nothing
 
 
 class Corruption(NamedTuple):
-    """Something that happens to LR images, and the signal that says how much of it did."""
+    """A change for the worse of LR images, and the signal that says how strong it is."""
 
-    signal: Signal  # `high` is the largest strength that `apply` can do
-    apply: Callable[[Images, Strength, Key[Array, ""]], Images]
+    signal: Signal  # its `high` is the largest strength that `apply` can handle
+    apply: Callable[[Images, Strength, Key[Array, ""]], Images]  # corrupts a batch of images
     told: bool  # the default of task.tell_NAME

@@ -1,6 +1,6 @@
 """Gaussian noise.
 
-A network that is told sigma can tell noise from texture (SR3+, arXiv 2302.07864).
+A network that is told how strong it is can distinguish noise from texture (SR3+, arXiv 2302.07864).
 """
 
 import jax
@@ -11,7 +11,7 @@ from sr3_jax.tasks.task import Images, Signal
 
 
 def apply(images: Images, sigma: Strength, key: Key[Array, ""]) -> Images:
-    """Adds independent noise to every value; sigma is in 8-bit levels."""
+    """Adds independent noise to every value; sigma, one per image, is in 8-bit levels."""
     noise = jax.random.normal(key, images.shape) / 127.5
     return images + sigma[:, None, None, None] * noise
 

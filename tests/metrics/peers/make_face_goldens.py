@@ -1,7 +1,10 @@
-"""Random weights and images, the same as in make_face_goldens.mjs; run, it writes face_goldens.npz of what that one finds.
+"""Random weights and images, the same as in make_face_goldens.mjs.
 
-npm install --prefix runs/face-api @vladmandic/face-api@1.7.15
-python tests/metrics/peers/make_face_goldens.py runs/face-api     # from the repository's root; Node 20
+Run, it writes face_goldens.npz: what that program, which needs Node 20, makes of them. From the
+repository's root:
+
+    npm install --prefix runs/face-api @vladmandic/face-api@1.7.15
+    python tests/metrics/peers/make_face_goldens.py runs/face-api
 """
 
 import json
@@ -27,7 +30,10 @@ def hashes(start: int, count: int) -> np.ndarray:
 
 
 def random_weights(shapes: dict[str, tuple[int, ...]]) -> dict[str, np.ndarray]:
-    """Of these shapes, in this order; the package's array has outputs first, so they are drawn so and turned."""
+    """Random weights of these shapes, in this order.
+
+    The package's arrays have the outputs first, so they are drawn in that order and turned.
+    """
     found, place = {}, 0
     for name, shape in shapes.items():
         centre = 1.0 if name.endswith("scale/weights") else 0.0

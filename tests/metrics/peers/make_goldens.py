@@ -1,5 +1,7 @@
-"""Writes goldens.npz: what torch-fidelity and torchvision say of the weights, images and features of weights.py; and a small
-file of weights in each of PyTorch's two formats.
+"""Writes goldens.npz, and a small file of weights in each of PyTorch's two formats.
+
+goldens.npz is what torch-fidelity and torchvision say of the weights, images and features of
+weights.py.
 
     pip install torch torchvision torch-fidelity scipy tqdm
     python tests/metrics/peers/make_goldens.py     # from the repository's root

@@ -1,10 +1,16 @@
-"""Random weights and images, the same for us and for the peers: functions of NumPy's seeded generator alone."""
+"""Random weights and images, the same for us and for the peers.
+
+They depend on NumPy's seeded generator alone.
+"""
 
 import numpy as np
 
 
 def random_weights(shapes: dict[str, tuple[int, ...]], seed: int = 0) -> dict[str, np.ndarray]:
-    """Weights that keep activations of order one through a deep network with ReLU and batch normalization."""
+    """Weights that keep activations near one in size through a deep network.
+
+    The network has ReLU and batch normalization.
+    """
     rng, found = np.random.default_rng(seed), {}
     for name in sorted(shapes):
         shape = shapes[name]

@@ -1,4 +1,7 @@
-"""What the user sees while training: a bar in a terminal, else plain lines; stats.jsonl always, TensorBoard if installed."""
+"""What the user sees while training: a bar in a terminal, or plain lines.
+
+The numbers go to stats.jsonl, and to TensorBoard where it is installed.
+"""
 
 import json
 import math
@@ -15,19 +18,22 @@ from sr3_jax.runtime.paths import AnyPath, is_remote
 
 
 class Clock:
-    """Step time, images/s and the share of time spent waiting for data, over the interval since the last `read`."""
+    """Step time, images/s and the share of time spent waiting for data, since the last `read`."""
 
     def __init__(self, batch_size: int):
         self._batch_size = batch_size
         self._start, self._waited, self._steps = time.perf_counter(), 0.0, 0
 
     def waited(self, seconds: float) -> None:
+        """Count time spent waiting for data."""
         self._waited += seconds
 
     def stepped(self) -> None:
+        """Count a step."""
         self._steps += 1
 
     def read(self) -> dict[str, float]:
+        """The interval's numbers; the next one begins."""
         now = time.perf_counter()
         elapsed, steps = max(now - self._start, 1e-9), max(self._steps, 1)
         rates = {
@@ -43,7 +49,7 @@ class Clock:
         self._start, self._waited, self._steps = time.perf_counter(), 0.0, 0
 
 
-class Reporter:
+class Log:
     """Shows and records metrics. A context manager; silent and idle unless `main`."""
 
     def __init__(self, workdir: AnyPath, total: int, start: int, main: bool):
@@ -70,7 +76,7 @@ class Reporter:
         with disk_errors(workdir):
             self._writer = _tensorboard(workdir) if main else None
 
-    def __enter__(self) -> "Reporter":
+    def __enter__(self) -> "Log":
         self._bar.start()
         return self
 
@@ -99,10 +105,11 @@ class Reporter:
         self._bar.console.print(text, markup=False)
 
     def advance(self, step: int) -> None:
+        """Move the bar."""
         self._bar.update(self._task, completed=step)
 
-    def log(self, step: int, metrics: dict[str, Any], show: bool = True) -> None:
-        """Appends {"step": step, **metrics} to stats.jsonl, and to TensorBoard, and shows the main ones."""
+    def write(self, step: int, metrics: dict[str, Any], show: bool = True) -> None:
+        """Append the metrics of a step to stats.jsonl and TensorBoard; show the main ones."""
         if not self._main:
             return
         line = {"step": step} | {
@@ -125,7 +132,10 @@ class Reporter:
                 self.say(f"step {step}/{self._total} · {text} · ETA {_duration(left)}")
 
     def _record(self, line: str) -> None:
-        """Appends to stats.jsonl; in an object store the whole file is written anew, once a minute and at the end."""
+        """Append a line to stats.jsonl.
+
+        An object store cannot append: the whole file is written anew, once a minute.
+        """
         if not self._remote:
             with disk_errors(self._path), self._path.open("a") as file:
                 file.write(line)
@@ -135,7 +145,7 @@ class Reporter:
             self.flush()
 
     def _forget_after(self, step: int) -> list[str]:
-        """Drops lines of a future that a restart undid, and one that a kill left half-written; returns those left."""
+        """Drop lines of steps that a restart undid, and half-written ones; return the others."""
         kept: list[str] = []
         if self._path.exists():
             for line in self._path.read_text().splitlines():
