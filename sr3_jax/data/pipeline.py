@@ -8,7 +8,7 @@ of the global batch. So a run resumes at batch n by starting there, on any numbe
 
 import threading
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import grain.python as grain
 import jax
@@ -76,10 +76,16 @@ class Survivors:
         )
 
 
+class Batch(NamedTuple):
+    """A part of a batch: that of one process. A pytree."""
+
+    image: UInt8[np.ndarray, "b s s c"]
+    label: Int[np.ndarray, " b"]  # int32; source.NO_LABEL where there is none
+    number: Int[np.ndarray, " b"]  # int64: places of the images in their source
+
+
 class Batches:
     """An endless iterator over this process's part of each training batch.
-
-    A batch is {"image": uint8 (b, s, s, c), "index": int64 (b,)}.
 
     Args:
       source: the data set.
@@ -105,9 +111,12 @@ class Batches:
             )
         self.survivors = Survivors(source, config.data.max_bad_fraction, config.data.hr_size)
 
-        def prepare(item: tuple[int, Image], rng: np.random.Generator) -> dict[str, Any]:
+        def prepare(item: tuple[int, Image], rng: np.random.Generator) -> Batch:
             index, image = item
-            return {"image": fit(image, config, rng), "index": np.int64(index)}
+            # Grain stacks the fields of many
+            return Batch(
+                fit(image, config, rng), np.asarray(image.label, np.int32), np.asarray(index)
+            )
 
         dataset = (
             grain.MapDataset.source(self.survivors)
@@ -134,10 +143,10 @@ class Batches:
         """What was converted in the images read so far, in words; each image counts once."""
         return converted(list(self.survivors.notes.values()))
 
-    def __iter__(self) -> Iterator[dict[str, np.ndarray]]:
+    def __iter__(self) -> Iterator[Batch]:
         return self
 
-    def __next__(self) -> dict[str, np.ndarray]:
+    def __next__(self) -> Batch:
         return next(self._iterator)
 
 

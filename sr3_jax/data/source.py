@@ -23,6 +23,9 @@ class DataError(UserError):
     """The data set is not what the config says."""
 
 
+NO_LABEL = -1  # of an image whose class is not known
+
+
 class Image(NamedTuple):
     """An image of a data set."""
 
@@ -31,6 +34,7 @@ class Image(NamedTuple):
     # The square that the data set's protocol prescribes; None: the largest central one
     box: Box | None = None
     notes: tuple[str, ...] = ()  # what was converted when it was read
+    label: int = NO_LABEL  # its class
 
 
 class Dropped(NamedTuple):

@@ -108,7 +108,7 @@ def profile(config: ConfigDict, output: Path, steps: int) -> Profile:
             with jax.profiler.StepTraceAnnotation("train", step_num=number):
                 start = time.perf_counter()
                 with jax.profiler.TraceAnnotation("input"):
-                    images = parallel.to_devices(next(batches)["image"], mesh)
+                    images = parallel.to_devices(next(batches).image, mesh)
                 waited += time.perf_counter() - start
                 state, metrics = compiled(state, images, *teacher)
                 jax.block_until_ready(metrics)

@@ -74,7 +74,7 @@ class Loop:
 
     def _take_step(self, state: TrainState, step: int, clock: Clock) -> TrainState:
         waiting = time.perf_counter()
-        images = parallel.to_devices(next(self.batches)["image"], self.mesh)
+        images = parallel.to_devices(next(self.batches).image, self.mesh)
         clock.waited(time.perf_counter() - waiting)
         with jax.transfer_guard("disallow"):
             state, metrics = self.step(state, images, *self.teacher)

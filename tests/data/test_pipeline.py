@@ -6,6 +6,7 @@ Restarts, processes, threads and broken files do not change it.
 import itertools
 import shutil
 
+import jax
 import numpy as np
 import pytest
 from PIL import Image as PillowImage
@@ -15,7 +16,7 @@ import sr3_jax.config
 from sr3_jax.data import crops
 from sr3_jax.data.faces import OrlFaces
 from sr3_jax.data.pipeline import Batches, load_evaluation
-from sr3_jax.data.source import DataError, Image, image_id
+from sr3_jax.data.source import NO_LABEL, DataError, Image, image_id
 from sr3_jax.data.sources import open_source
 from sr3_jax.images.arrays import ImageError
 
@@ -37,16 +38,21 @@ def take(count, source, config, **options):
 
 def assert_equal(ours, theirs):
     for one, other in zip(ours, theirs, strict=True):
-        for key in ("image", "index"):
-            np.testing.assert_array_equal(one[key], other[key])
+        jax.tree.map(np.testing.assert_array_equal, one, other)
+
+
+def rows_of(batch, process, processes):
+    return jax.tree.map(lambda value: np.split(value, processes)[process], batch)
 
 
 def test_a_batch_is_uint8_images_and_their_numbers(config):
     (batch,) = take(1, FACES, config)
-    assert batch["image"].shape == (6, 32, 32, 1)
-    assert batch["image"].dtype == np.uint8
-    assert batch["index"].shape == (6,)
-    assert batch["index"].dtype == np.int64
+    assert batch.image.shape == (6, 32, 32, 1)
+    assert batch.image.dtype == np.uint8
+    assert batch.number.shape == (6,)
+    assert batch.number.dtype == np.int64
+    assert batch.label.dtype == np.int32
+    assert (batch.label == NO_LABEL).all()
 
 
 @pytest.mark.parametrize("position", [1, 4, 7, 10_000_000])
@@ -69,10 +75,7 @@ def test_processes_together_see_what_one_would(config, processes):
         part = take(7, FACES, config, position=2, process=process, processes=processes)
         assert_equal(
             part,
-            [
-                {key: np.split(value, processes)[process] for key, value in batch.items()}
-                for batch in whole
-            ],
+            [rows_of(batch, process, processes) for batch in whole],
         )
 
 
@@ -92,7 +95,7 @@ def test_a_batch_that_processes_cannot_share_evenly_is_refused(config):
 
 def test_an_epoch_visits_every_image_once_and_each_epoch_in_another_order(config):
     orders = [
-        np.concatenate([batch["index"] for batch in take(5, FACES, config, position=5 * epoch)])
+        np.concatenate([batch.number for batch in take(5, FACES, config, position=5 * epoch)])
         for epoch in range(4)
     ]
     for order in orders:
@@ -104,7 +107,7 @@ def test_an_epoch_visits_every_image_once_and_each_epoch_in_another_order(config
 def test_an_image_is_augmented_anew_in_each_epoch(config):
     by_image = {}
     for batch in take(20, FACES, config):
-        for index, image in zip(batch["index"], batch["image"], strict=True):
+        for index, image in zip(batch.number, batch.image, strict=True):
             by_image.setdefault(int(index), []).append(image.tobytes())
     assert all(len(versions) == len(set(versions)) == 4 for versions in by_image.values())
 
@@ -113,14 +116,14 @@ def test_another_seed_is_another_stream(config):
     before = take(5, FACES, config)
     config.seed = 1
     after = take(5, FACES, config)
-    assert [tuple(batch["index"]) for batch in before] != [tuple(batch["index"]) for batch in after]
+    assert [tuple(batch.number) for batch in before] != [tuple(batch.number) for batch in after]
 
 
 def test_half_of_the_images_are_mirrored_and_none_when_flip_is_off(config):
     config.data.crop_jitter = 0.0
     mirrored = []
     for batch in take(40, FACES, config):
-        for index, image in zip(batch["index"], batch["image"], strict=True):
+        for index, image in zip(batch.number, batch.image, strict=True):
             upright = crops.fit(FACES[int(index)], config)
             np.testing.assert_array_equal(
                 image[:, ::-1] if (flipped := (image != upright).any()) else image, upright
@@ -129,7 +132,7 @@ def test_half_of_the_images_are_mirrored_and_none_when_flip_is_off(config):
     assert 0.4 < np.mean(mirrored) < 0.6
     config.data.flip = False
     for batch in take(5, FACES, config):
-        for index, image in zip(batch["index"], batch["image"], strict=True):
+        for index, image in zip(batch.number, batch.image, strict=True):
             np.testing.assert_array_equal(image, crops.fit(FACES[int(index)], config))
 
 
@@ -167,13 +170,13 @@ def test_a_truncated_image_is_replaced_by_its_neighbour_and_no_other_moves(confi
     for old in before:
         new = next(batches)
         np.testing.assert_array_equal(
-            new["index"], [replaced.get(index, index) for index in old["index"]]
+            new.number, [replaced.get(index, index) for index in old.number]
         )
-        same = new["index"] == old["index"]
-        np.testing.assert_array_equal(new["image"][same], old["image"][same])
+        same = new.number == old.number
+        np.testing.assert_array_equal(new.image[same], old.image[same])
         assert not any(
             (ours == theirs).all()
-            for ours, theirs in zip(new["image"][~same], old["image"][~same], strict=True)
+            for ours, theirs in zip(new.image[~same], old.image[~same], strict=True)
         )
     assert sorted(bad.reason.split(" cannot be decoded: ")[0] for bad in batches.bad) == [
         str(folder / f"{index:02d}.jpg") for index in (7, 8, 39)
@@ -189,7 +192,7 @@ def test_processes_replace_a_broken_image_by_the_same_one(config, folder):
         part = take(20, source, config, process=process, processes=2)
         assert_equal(
             part,
-            [{key: np.split(value, 2)[process] for key, value in batch.items()} for batch in whole],
+            [rows_of(batch, process, 2) for batch in whole],
         )
 
 
@@ -239,7 +242,7 @@ def test_images_that_turn_out_too_small_are_replaced_as_well(config):
 
     config.data.max_bad_fraction = 0.1
     batches = Batches(Mixed(40, 40), config)
-    seen = np.concatenate([batch["index"] for batch in itertools.islice(batches, 10)])
+    seen = np.concatenate([batch.number for batch in itertools.islice(batches, 10)])
     assert sorted(seen) == [1, 1, *range(2, 60)]
     assert [bad.reason for bad in batches.bad] == ["0 is 40×31, smaller than data.hr_size = 32"]
 
@@ -249,7 +252,7 @@ def test_crops_are_unscaled_and_reach_every_corner(config):
     source = Coordinates(36, 34)
     corners = set()
     for batch in take(60, source, config):
-        for image in batch["image"]:
+        for image in batch.image:
             left, top = image[0, 0, :2]
             np.testing.assert_array_equal(image, source.pixels[top : top + 32, left : left + 32])
             corners.add((int(left), int(top)))

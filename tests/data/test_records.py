@@ -102,7 +102,7 @@ def test_batches_and_evaluation_are_those_of_the_folder_to_the_bit(photographs, 
         next(Batches(open_source(config, "train"), config))
         for config in (get_config(prepared), get_config(photographs, source="folder"))
     )
-    np.testing.assert_array_equal(ours["image"], theirs["image"])
+    np.testing.assert_array_equal(ours.image, theirs.image)
     config = get_config(prepared)
     assert load_evaluation(open_source(config, "eval"), config).total == len(
         open_source(config, "eval")

@@ -224,7 +224,7 @@ def test_threads_read_the_same_as_one(config):
     config.data.threads = 8
     eight = Batches(open_source(config, "train"), config)
     for _ in range(6):
-        np.testing.assert_array_equal(next(one)["image"], next(eight)["image"])
+        np.testing.assert_array_equal(next(one).image, next(eight).image)
 
 
 def test_damaged_and_small_images_are_replaced_in_training(config):
@@ -235,7 +235,7 @@ def test_damaged_and_small_images_are_replaced_in_training(config):
     )
     config.data.hr_size = 41  # number 0 is too small
     batches = Batches(open_source(config, "train"), config)
-    seen = np.concatenate([next(batches)["index"] for _ in range(5)])
+    seen = np.concatenate([next(batches).number for _ in range(5)])
     assert np.bincount(seen, minlength=10).tolist() == [0, 4, 2, 0, 4, 2, 2, 2, 2, 2]
     assert sorted(dropped.reason for dropped in batches.bad) == [
         "tiny_photos/damaged/train/0 is 48×40, smaller than data.hr_size = 41",

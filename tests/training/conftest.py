@@ -49,7 +49,7 @@ def _run(workdir, fields=(), *, mesh=None, scores=()):
     class Recorded(runs.Batches):
         def __next__(self):
             batch = super().__next__()
-            found.ids.append(batch["index"].tolist())
+            found.ids.append(batch.number.tolist())
             return batch
 
     def evaluate(params):
