@@ -24,13 +24,18 @@ HELP: dict[str, Any] = {
             style_options_panel_box="SIMPLE",
             style_commands_panel_box="SIMPLE",
             commands_panel_title="Commands",
+            options_panel_title="Help",
             options_table_column_types=["required", "opt_long", "opt_short", "metavar", "help"],
         ),
     }
 }
 
-option = click.option
 argument = click.argument
+
+
+def option(*names: str, panel: str | None = None, **how: Any) -> Any:
+    """A flag; without a panel of its own it stands in the first one of the help."""
+    return click.option(*names, panel=panel or "Options", **how)
 
 
 class Command(click.RichCommand):
@@ -113,18 +118,16 @@ class CheckpointName(click.ParamType):
         return names or [CompletionItem(begun, type="file")]
 
 
-def output(help: str, required: bool = False, panel: str | None = None, **default: str) -> Any:
+def output(help: str, required: bool = False, **default: str) -> Any:
     """-o, --output; with a `default`, or without."""
     # a default of None would count as one
     shown: dict[str, Any] = {"show_default": True, **default} if default else {}
-    return option(
-        "--output", "-o", metavar="PATH", help=help, required=required, panel=panel, **shown
-    )
+    return option("--output", "-o", metavar="PATH", help=help, required=required, **shown)
 
 
-def overwrite(panel: str | None = None) -> Any:
+def overwrite() -> Any:
     """--overwrite."""
-    return option("--overwrite", is_flag=True, help="Replace files that exist.", panel=panel)
+    return option("--overwrite", is_flag=True, help="Replace files that exist.")
 
 
 def quiet() -> Any:

@@ -46,8 +46,8 @@ class Upscale(Command):
 
 @command("upscale", Upscale)
 @argument("inputs", nargs=-1, required=True, metavar="IN…")
-@output("The file or folder to write; - for standard output.", required=True, panel="Files")
-@overwrite("Files")
+@output("The file or folder to write; - for standard output.", required=True)
+@overwrite()
 @option(
     "--scale",
     type=Number(),
