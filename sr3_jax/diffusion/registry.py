@@ -2,8 +2,7 @@
 
 To add one, write a function that makes its `Steps`, in a file of its own, and list it in SAMPLERS.
 
-`sample.sampler`, `sr3 upscale --sampler` and the web page find it by themselves; `sr3 search` tries
-only the four below.
+`sample.sampler`, `sr3 upscale --sampler`, `sr3 search` and the web page find it by themselves.
 """
 
 from collections.abc import Callable
@@ -18,6 +17,7 @@ class Sampler(NamedTuple):
 
     # From a schedule, sample.variance and sample.eta
     table: Callable[[NoiseSchedule, Variance, float], Steps]
+    uses_eta: bool = False  # else sample.eta changes nothing
     evaluations_per_step: int = 1  # the last step, to where there is no noise, always takes one
 
     def steps(self, evaluations: int) -> int:
@@ -27,7 +27,7 @@ class Sampler(NamedTuple):
 
 SAMPLERS = {
     "ancestral": Sampler(lambda schedule, variance, eta: ancestral(schedule, variance)),
-    "ddim": Sampler(lambda schedule, variance, eta: ddim(schedule, eta)),
-    "dpm_solver": Sampler(lambda schedule, variance, eta: dpm_solver(schedule, eta)),
+    "ddim": Sampler(lambda schedule, variance, eta: ddim(schedule, eta), uses_eta=True),
+    "dpm_solver": Sampler(lambda schedule, variance, eta: dpm_solver(schedule, eta), uses_eta=True),
     "heun": Sampler(lambda schedule, variance, eta: heun(schedule), evaluations_per_step=2),
 }

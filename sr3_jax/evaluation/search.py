@@ -31,6 +31,7 @@ from jaxtyping import UInt8
 from PIL import Image, ImageDraw, ImageFont
 
 from sr3_jax.checkpoints.checkpoint import Checkpoint
+from sr3_jax.diffusion.registry import SAMPLERS
 from sr3_jax.errors import UserError
 from sr3_jax.evaluation import held_out
 from sr3_jax.evaluation.contenders import to_uint8
@@ -43,9 +44,10 @@ from sr3_jax.metrics.networks.inception import FEATURES
 from sr3_jax.runtime.atomic import write_text
 from sr3_jax.runtime.paths import AnyPath
 
-SAMPLERS = ("ancestral", "ddim", "dpm_solver", "heun")  # those that RANGES is meant for
 RANGES = {"eta": (0.0, 1.0), "log_snr_start": (1.0, 9.0), "inverse_rho": (0.0, 1.0)}
 METRICS = {"lpips": -1, "psnr": 1, "fid": -1, "kid": -1}  # 1: higher is better, -1: lower
+
+PALETTE = ("#888888", "#1f77b4", "#d62728", "#2ca02c", "#9467bd", "#8c564b")
 
 Fields = dict[str, Any]  # of config.sample
 # Such as metrics.networks.inception.Inception: from uint8 images to their features
@@ -67,21 +69,17 @@ class Trial(NamedTuple):
 
 def fields_of(point: np.ndarray) -> Fields:
     """The fields of config.sample that a point of the unit cube stands for."""
-    sampler = SAMPLERS[min(int(point[0] * len(SAMPLERS)), len(SAMPLERS) - 1)]
+    sampler = list(SAMPLERS)[min(int(point[0] * len(SAMPLERS)), len(SAMPLERS) - 1)]
     eta, start, inverse = (
         low + (high - low) * float(x)
         for x, (low, high) in zip(point[1:], RANGES.values(), strict=True)
     )
-    rho = round(1 / inverse, 3) if inverse > 0.01 else 0.0  # above 100 nothing changes
-    fields: Fields = {
+    return {
         "schedule": "log_snr",
         "sampler": sampler,
         "log_snr_start": round(start, 3),
-        "rho": rho,
-    }
-    return fields | (
-        {"eta": round(eta, 3)} if sampler in ("ddim", "dpm_solver") else {"variance": "posterior"}
-    )
+        "rho": round(1 / inverse, 3) if inverse > 0.01 else 0.0,  # above 100 nothing changes
+    } | ({"eta": round(eta, 3)} if SAMPLERS[sampler].uses_eta else {"variance": "posterior"})
 
 
 def halton(number: int, dimensions: int) -> np.ndarray:
@@ -286,7 +284,7 @@ def picture(trials: list[Trial], metric: str, size: int = 480) -> UInt8[np.ndarr
 
     A line joins the trials that no other trial beats in both.
     """
-    colours = dict(zip(SAMPLERS, ("#888888", "#1f77b4", "#d62728", "#2ca02c"), strict=True))
+    colours = {name: PALETTE[i % len(PALETTE)] for i, name in enumerate(SAMPLERS)}
     points = np.array([[trial.scores["psnr"], trial.scores["lpips"]] for trial in trials])
     low, high = np.quantile(points, 0.0, axis=0), np.quantile(points, 1.0, axis=0)
     left, margin = 60, 40

@@ -10,11 +10,11 @@ import pytest
 from sr3_jax.checkpoints import exported, names
 from sr3_jax.checkpoints.checkpoint import CheckpointError
 from sr3_jax.config import validate
+from sr3_jax.diffusion.registry import SAMPLERS
 from sr3_jax.errors import UserError
 from sr3_jax.evaluation import search as schedule_search
 from sr3_jax.evaluation.search import (
     RANGES,
-    SAMPLERS,
     Trial,
     fields_of,
     halton,
