@@ -26,6 +26,8 @@ REQUIRES = [
     "clu>=0.0.12",  # parameter overview; TensorBoard writers when the extra is installed
     "filelock>=3.12",  # JAX needs it to bound its cache of compiled programs
     "numpy>=2.0",  # float64 tables, images at the borders
+    "scipy>=1.13",  # the Halton sequence of `sr3 search` (jax brings it anyway)
+    "matplotlib>=3.9",  # the plots of `sr3 search` and `sr3 study report`
     "pillow>=11.0",  # image files
     # Image files with colour of 16 bits a channel, which Pillow cannot hold
     "opencv-python-headless>=4.10",
@@ -51,7 +53,6 @@ EXTRAS = {
 EXTRAS["notebooks"] = [  # to execute colab/ elsewhere than in Colab
     "nbclient>=0.10",  # runs the cells
     "ipykernel>=6.29",
-    "matplotlib>=3.9",  # their pictures
 ]
 EXTRAS["docs"] = [  # the site
     "mkdocs>=1.6,<2",  # Markdown to pages, broken links to errors

@@ -28,13 +28,14 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 from jaxtyping import UInt8
-from PIL import Image, ImageDraw, ImageFont
+from scipy.stats import qmc
 
 from sr3_jax.checkpoints.checkpoint import Checkpoint
 from sr3_jax.diffusion.registry import SAMPLERS
 from sr3_jax.errors import UserError
 from sr3_jax.evaluation import held_out
 from sr3_jax.evaluation.contenders import to_uint8
+from sr3_jax.images import plots
 from sr3_jax.inference.upscaler import Upscaler
 from sr3_jax.method import sampling_steps
 from sr3_jax.metrics import distortion, distributions
@@ -46,8 +47,6 @@ from sr3_jax.runtime.paths import AnyPath
 
 RANGES = {"eta": (0.0, 1.0), "log_snr_start": (1.0, 9.0), "inverse_rho": (0.0, 1.0)}
 METRICS = {"lpips": -1, "psnr": 1, "fid": -1, "kid": -1}  # 1: higher is better, -1: lower
-
-PALETTE = ("#888888", "#1f77b4", "#d62728", "#2ca02c", "#9467bd", "#8c564b")
 
 Fields = dict[str, Any]  # of config.sample
 # Such as metrics.networks.inception.Inception: from uint8 images to their features
@@ -84,14 +83,7 @@ def fields_of(point: np.ndarray) -> Fields:
 
 def halton(number: int, dimensions: int) -> np.ndarray:
     """Point `number` (from 1) of the Halton sequence in the unit cube."""
-
-    def radical_inverse(n: int, base: int) -> float:
-        value, share = 0.0, 1 / base
-        while n:
-            value, n, share = value + n % base * share, n // base, share / base
-        return value
-
-    return np.array([radical_inverse(number, base) for base in (2, 3, 5, 7)[:dimensions]])
+    return qmc.Halton(dimensions, scramble=False).fast_forward(number).random()[0]
 
 
 def propose(done: list[Trial], trials: int, metric: str) -> np.ndarray:
@@ -284,38 +276,18 @@ def picture(trials: list[Trial], metric: str, size: int = 480) -> UInt8[np.ndarr
 
     A line joins the trials that no other trial beats in both.
     """
-    colours = {name: PALETTE[i % len(PALETTE)] for i, name in enumerate(SAMPLERS)}
+    canvas, axes = plots.empty(size, size)
     points = np.array([[trial.scores["psnr"], trial.scores["lpips"]] for trial in trials])
-    low, high = np.quantile(points, 0.0, axis=0), np.quantile(points, 1.0, axis=0)
-    left, margin = 60, 40
-
-    def place(point: np.ndarray) -> tuple[float, float]:
-        x, y = (point - low) / np.maximum(high - low, 1e-9)
-        return left + x * (size - left - margin), margin + (1 - y) * (size - 2 * margin)
-
-    sheet = Image.new("RGB", (size, size), "white")
-    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(12)
-    draw.rectangle([left - 8, margin - 8, size - margin + 8, size - margin + 8], outline="#cccccc")
-    front = [
-        i for i, (x, y) in enumerate(points) if not np.any((points[:, 0] > x) & (points[:, 1] < y))
-    ]
-    front.sort(key=lambda i: points[i, 0])
-    draw.line([place(points[i]) for i in front], fill="#bbbbbb", width=2)
-    for trial, point in zip(trials, points, strict=True):
-        x, y = place(point)
-        draw.ellipse([x - 3, y - 3, x + 3, y + 3], fill=colours[trial.fields["sampler"]])
-    draw.text(
-        (size / 2, size - 12), f"PSNR, {low[0]:.2f} to {high[0]:.2f} dB", "black", font, anchor="mm"
-    )
-    draw.text(
-        (4, margin - 24),
-        f"LPIPS (VGG), {low[1]:.3f} to {high[1]:.3f}; searched by {metric}",
-        "black",
-        font,
-    )
-    for row, (name, colour) in enumerate(colours.items()):
-        draw.text((size - margin - 4, margin + 14 * row), name, colour, font, anchor="ra")
-    return np.asarray(sheet)
+    best = [not np.any((points[:, 0] > x) & (points[:, 1] < y)) for x, y in points]
+    front = points[best]
+    axes.plot(*front[np.argsort(front[:, 0])].T, color="#bbbbbb")
+    for sampler in SAMPLERS:
+        axes.scatter(
+            *points[[trial.fields["sampler"] == sampler for trial in trials]].T, label=sampler
+        )
+    axes.set(xlabel="PSNR, dB", ylabel="LPIPS (VGG)", title=f"{len(trials)} trials, by {metric}")
+    axes.legend(framealpha=0.7)
+    return plots.pixels(canvas)
 
 
 def keep(path: AnyPath, evaluations: int, found: Found) -> None:

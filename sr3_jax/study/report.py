@@ -12,9 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
 
-from sr3_jax.images import arrays
+from sr3_jax.images import arrays, plots
 from sr3_jax.runtime.atomic import write_text
 from sr3_jax.study.study import CATCH, MAIN, Study
 
@@ -140,28 +139,17 @@ def table(report: dict[str, Any]) -> str:
 
 def plot(report: dict[str, Any]) -> np.ndarray:
     """A plot of the fool rates with their Wilson intervals, with a bar for each method."""
-    methods = report["methods"]
-    width, height, left, row = 640, 60 + 44 * len(methods), 170, 44
-    sheet = Image.new("RGB", (width, height), "white")
-    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(13)
-    scale = (width - left - 60) / 0.6  # the axis goes from 0 to 60 %
-    for percent in range(0, 61, 10):
-        x = left + scale * percent / 100
-        draw.line((x, 20, x, height - 34), fill="#999999" if percent == 50 else "#dddddd")
-        draw.text((x, height - 22), f"{percent} %", "black", font, anchor="mm")
-    for i, (name, values) in enumerate(methods.items()):
-        y = 20 + row * i + row / 2
-        draw.text((left - 8, y), name[:22], "black", font, anchor="rm")
-        if not values["n"]:
-            continue
-        rate, (low, high) = (
-            min(values["fool_rate"], 0.6),
-            (min(v, 0.6) for v in values["interval"]),
-        )
-        draw.rectangle((left, y - 11, left + scale * rate, y + 11), fill="#1f77b4")
-        draw.line((left + scale * low, y, left + scale * high, y), fill="black", width=2)
-        draw.text((width - 52, y), f"{values['fool_rate']:.1%}", "black", font, anchor="lm")
-    return np.asarray(sheet)
+    methods = {name: found for name, found in report["methods"].items() if found["n"]}
+    canvas, axes = plots.empty(640, 90 + 44 * len(methods))
+    for name, found in methods.items():
+        rate = 100 * found["fool_rate"]
+        [bar] = axes.barh(name[:22], rate, color="#1f77b4")
+        axes.hlines(bar.get_y() + bar.get_height() / 2, *(100 * np.array(found["interval"])), "k")
+        axes.annotate(f"{rate:.1f} %", (rate, name[:22]), (4, 8), textcoords="offset points")
+    axes.axvline(50, color="#999999")
+    axes.set(xlabel="fool rate, %", xlim=(0, None))
+    axes.invert_yaxis()
+    return plots.pixels(canvas)
 
 
 def save(output: Path, study: Study, answers: Sequence[Answer], report: dict[str, Any]) -> None:
