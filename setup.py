@@ -16,12 +16,10 @@ REQUIRES = [
     "etils[epath]>=1.9",  # gs:// and other places that are no folders (orbax brings it anyway)
     "safetensors>=0.5",  # exported and shipped weights: one file, no pickle
     "grain>=0.2.15",  # deterministic input pipeline whose state is one number
-    # Data sets prepared as ArrayRecord; imported only when one is asked for, needs no TensorFlow
-    "tensorflow-datasets>=4.9.9",
+    "tensorflow-datasets>=4.9.9",  # data sets as ArrayRecord; imported only when one is asked for
     "ml-collections>=1.1",  # typed configs and their flags
-    # The command line: click's flags and shell completion, with help that reads well
-    "rich-click>=1.9",
-    "click>=8.2",
+    "click>=8.2",  # the command line: flags, shell completion
+    "rich-click>=1.9",  # its help, in groups
     "absl-py>=2.1",  # the flags of configs, --config.FIELD, which ml_collections makes
     "clu>=0.0.12",  # parameter overview; TensorBoard writers when the extra is installed
     "filelock>=3.12",  # JAX needs it to bound its cache of compiled programs
@@ -29,8 +27,7 @@ REQUIRES = [
     "scipy>=1.13",  # the Halton sequence of `sr3 search` (jax brings it anyway)
     "matplotlib>=3.9",  # the plots of `sr3 search` and `sr3 study report`
     "pillow>=11.0",  # image files
-    # Image files with colour of 16 bits a channel, which Pillow cannot hold
-    "opencv-python-headless>=4.10",
+    "opencv-python-headless>=4.10",  # image files of 16 bits a colour, which Pillow cannot hold
     "psutil>=5.9",  # how much memory there is, on every system: how large a tile may be
     "rich>=13.7",  # progress bar and tables in the terminal (flax brings it anyway)
     "jaxtyping>=0.3",  # shapes in signatures
