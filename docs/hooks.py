@@ -13,6 +13,7 @@ import posixpath
 import re
 from base64 import b64decode
 from collections.abc import Iterator
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -140,16 +141,20 @@ def _modules(room: str) -> list[str]:
 
 
 def _commands() -> Iterator[str]:
-    """What `sr3 --help` and `sr3 COMMAND --help` say, but for the config's fields."""
+    """What `sr3 --help` and `sr3 COMMAND --help` say, of `sr3 study` its own commands too."""
 
     def said(*arguments: str) -> str:
         with contextlib.redirect_stdout(io.StringIO()) as out:
             cli.main([*arguments, "--help"])
-        return out.getvalue().partition("\nThe config's fields")[0].strip()
+        lines = [line.rstrip() for line in out.getvalue().strip("\n").splitlines()]
+        return "\n".join(["```text", *lines, "```", ""])
 
-    yield from ["# Commands", "", "As `sr3 --help` has them.", "", "```text", said(), "```", ""]
+    yield from ["# Commands", "", "As `sr3 --help` has them.", "", said()]
     for name in cli.COMMANDS:
-        yield from [f"## {name}", "", "```text", said(name), "```", ""]
+        yield from [f"## {name}", "", said(name)]
+        command = import_module(f"sr3_jax.cli.{name.replace('-', '_')}").run
+        for part in getattr(command, "commands", {}):
+            yield from [f"### {name} {part}", "", said(name, part)]
 
 
 def _configs() -> Iterator[str]:

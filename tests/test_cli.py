@@ -235,6 +235,7 @@ def test_every_command_is_a_file_of_its_own_named_as_it_is_typed(name):
         ("sr3 up", "upscale"),
         ("sr3 upscale --ste", "--steps"),
         ("sr3 upscale --checkpoint fac", "faces-16-64"),
+        ("sr3 study se", "serve"),
     ],
 )
 def test_a_shell_completes_commands_flags_and_shipped_names(line, completed):
@@ -375,7 +376,10 @@ COMMAND_LINES = {
         "train --config={p}/tiny.py",
         ("missing option '--workdir'", "sr3 train --help"),
     ),
-    "an empty workdir": ("train --config={p}/tiny.py --workdir=", ("--workdir= names no folder",)),
+    "an empty workdir": (
+        "train --config={p}/tiny.py --workdir=",
+        ("--workdir= is empty (sr3 train --help)",),
+    ),
     "a file as workdir": ("train --config={p}/tiny.py --workdir={p}/file.txt", ("file.txt",)),
     "a missing folder": (
         "train --config={p}/tiny.py --workdir={w} {folder}{p}/none",
@@ -441,6 +445,15 @@ COMMAND_LINES = {
     ),
     "samples that are no number": ("evaluate --samples=few", ("--samples=few",)),
     "no input": ("upscale --output=x", ("missing argument 'IN…'",)),
+    "an empty output": ("upscale {p}/face.png --output=", ("--output= is empty",)),
+    "an image and JSON on one pipe": (
+        "upscale {p}/face.png -o - --json",
+        ("both go to standard output",),
+    ),
+    "a value for a switch": (
+        "upscale {p}/face.png -o x --overwrite=1",
+        ("does not take a value", "sr3 upscale --help"),
+    ),
     "no output": ("upscale {p}/face.png", ("missing option '--output'",)),
     "an input that is not there": (
         "upscale {p}/none.png --output={w}",

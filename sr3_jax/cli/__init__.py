@@ -17,6 +17,7 @@ from importlib import import_module
 
 import rich_click as click
 from click.exceptions import Exit
+from click.shell_completion import shell_complete
 
 from sr3_jax.cli.options import HELP
 from sr3_jax.errors import UserError
@@ -56,10 +57,12 @@ class Commands(click.RichGroup):
         return click.RichCommand(name=name, help=COMMANDS[name]) if name in COMMANDS else None
 
     def resolve_command(
-        self, _: click.Context, words: list[str]
+        self, context: click.Context, words: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
         """Import the command that the first word names; raises UserError if there is none."""
         name, *rest = words
+        if context.resilient_parsing and name not in COMMANDS:  # a shell completes it
+            return None, None, words
         if name not in COMMANDS:
             raise UserError(f"no command {name!r}; there are {', '.join(COMMANDS)} (sr3 --help)")
         return name, import_module(f"sr3_jax.cli.{name.replace('-', '_')}").run, rest
@@ -108,7 +111,11 @@ def _main(words: list[str]) -> int:
     if words[0] in COMMANDS and not {"--help", "-h"} & set(words):
         startup.prepare()  # before a command imports JAX
     try:
-        return sr3.main(words, prog_name="sr3", standalone_mode=False) or 0
+        if "_SR3_COMPLETE" in os.environ:
+            return shell_complete(sr3, {}, "sr3", "_SR3_COMPLETE", os.environ["_SR3_COMPLETE"])
+        # Not sr3.main, which has exit codes and words of its own for pipes, Ctrl-C and the like
+        with sr3.make_context("sr3", words) as context:
+            return sr3.invoke(context) or 0
     except Exit as done:
         return done.exit_code
     except click.UsageError as error:
@@ -123,7 +130,7 @@ def _main(words: list[str]) -> int:
     except OSError as error:  # a full disk, a file where a folder should be, no permission
         print(f"sr3: {error}", file=sys.stderr)
         return 2
-    except (KeyboardInterrupt, click.Abort):
+    except KeyboardInterrupt:
         print("sr3: interrupted", file=sys.stderr)
         return 130
 

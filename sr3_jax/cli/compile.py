@@ -1,9 +1,7 @@
 """`sr3 compile`."""
 
-import rich_click as click
-
 from sr3_jax.cli.configs import ConfigCommand, config_options
-from sr3_jax.cli.options import Arguments, Whole, as_json, command, option, print_json
+from sr3_jax.cli.options import Arguments, Choice, Whole, as_json, command, option, print_json
 
 
 @command("compile", ConfigCommand)
@@ -16,7 +14,7 @@ from sr3_jax.cli.options import Arguments, Whole, as_json, command, option, prin
 )
 @option(
     "--what",
-    type=click.Choice(["train", "sample"]),
+    type=Choice(["train", "sample"]),
     default="train",
     show_default=True,
     help="A training step; or a batch of sr3 upscale, on one host.",

@@ -75,7 +75,7 @@ def split(words: list[str]) -> tuple[list[str], list[str]]:
         if not (name == "--config" or name.startswith(("--config.", "--noconfig."))):
             rest.append(word)
             continue
-        if not equals and left and not left[0].startswith("--"):  # --config.FIELD VALUE
+        if not equals and left and re.match(r"[^-]|-[\d.]", left[0]):  # --config.FIELD VALUE
             value = left.popleft()
             equals = "="
         if name == "--config":

@@ -2,9 +2,7 @@
 
 from collections.abc import Callable
 
-import rich_click as click
-
-from sr3_jax.cli.options import CheckpointName, Whole, option
+from sr3_jax.cli.options import CheckpointName, Choice, Whole, option
 from sr3_jax.errors import UserError
 
 NAME = CheckpointName()
@@ -14,13 +12,13 @@ def options(run: Callable) -> Callable:
     """--device, --precision, --tile, --batch."""
     for add in (
         option("--batch", type=Whole(), default=0, panel="Machine",
-               help="Tiles or small images at a time."),
+               help="Tiles or small images at a time. By default by device."),
         option("--tile", type=Whole(), default=0, panel="Machine",
                help="Side of a tile of a large image, in pixels of the result. "
                     "By default by network, image and memory."),
-        option("--precision", type=click.Choice(["float32", "bfloat16"]), panel="Machine",
+        option("--precision", type=Choice(["float32", "bfloat16"]), panel="Machine",
                help="Of the network; by default as trained."),
-        option("--device", type=click.Choice(["cpu", "gpu", "tpu"]), panel="Machine",
+        option("--device", type=Choice(["cpu", "gpu", "tpu"]), panel="Machine",
                help="By default the fastest there is."),
     ):  # fmt: skip
         run = add(run)

@@ -5,11 +5,10 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-import rich_click as click
-
 from sr3_jax.cli.options import (
     Arguments,
     CheckpointName,
+    Choice,
     Whole,
     as_json,
     command,
@@ -79,7 +78,7 @@ NOT_FOR_FOLDERS = {
 @seed("What is measured")
 @option(
     "--protocol",
-    type=click.Choice(PROTOCOLS),
+    type=Choice(PROTOCOLS),
     panel="On what",
     help="Which images are measured, and how.",
 )

@@ -2,9 +2,15 @@
 
 from dataclasses import replace
 
-import rich_click as click
-
-from sr3_jax.cli.options import Arguments, CheckpointName, command, option, output, overwrite
+from sr3_jax.cli.options import (
+    Arguments,
+    CheckpointName,
+    Choice,
+    command,
+    option,
+    output,
+    overwrite,
+)
 from sr3_jax.errors import UserError
 
 
@@ -19,7 +25,7 @@ from sr3_jax.errors import UserError
 @overwrite()
 @option(
     "--dtype",
-    type=click.Choice(["float32", "bfloat16", "int8"]),
+    type=Choice(["float32", "bfloat16", "int8"]),
     default="float32",
     show_default=True,
     help="bfloat16 for half the size, int8 for a quarter.",

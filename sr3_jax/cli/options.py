@@ -30,11 +30,28 @@ HELP: dict[str, Any] = {
     }
 }
 
-argument = click.argument
+# Metavars of paths, which a shell completes
+PATHS = ("PATH", "DIR", "FILE", "FILE…", "IN…", "STUDY", "FOLDER", "SOURCE")
+
+
+class Choice(click.Choice):
+    """One of some words, shown as they are."""
+
+    def get_metavar(self, *_: Any, **__: Any) -> str:
+        """The words, as click shows them, but for its normalisation."""
+        return f"[{'|'.join(map(str, self.choices))}]"
+
+
+def argument(name: str, metavar: str, **how: Any) -> Any:
+    """An argument; of a path if that is what it is called."""
+    how.setdefault("type", click.Path() if metavar in PATHS else str)
+    return click.argument(name, metavar=metavar, **how)
 
 
 def option(*names: str, panel: str | None = None, **how: Any) -> Any:
     """A flag; without a panel of its own it stands in the first one of the help."""
+    if how.get("metavar") in PATHS:
+        how.setdefault("type", click.Path())
     return click.option(*names, panel=panel or "Options", **how)
 
 
@@ -42,9 +59,23 @@ class Command(click.RichCommand):
     """A command whose help is shown whatever else stands on the line."""
 
     def parse_args(self, context: click.Context, words: list[str]) -> list[str]:
-        """As click does it, but of --help alone if that is among the words."""
+        """As click does it, but of --help alone if that is among the words.
+
+        Raises:
+          UserError: A flag that is required was given without a value.
+        """
         before = words[: words.index("--")] if "--" in words else words
-        return super().parse_args(context, ["--help"] if {"-h", "--help"} & set(before) else words)
+        try:
+            rest = super().parse_args(
+                context, ["--help"] if {"-h", "--help"} & {*before} else words
+            )
+        except click.UsageError as error:
+            error.ctx = error.ctx or context
+            raise
+        for param in self.get_params(context):
+            if param.required and context.params.get(param.name or "") in ("", ("",)):
+                raise UserError(f"{param.opts[0]}= is empty ({context.command_path} --help)")
+        return rest
 
 
 def command(
@@ -136,7 +167,7 @@ def quiet() -> Any:
         "--quiet",
         "-q",
         is_flag=True,
-        help="Show no progress and no notes: errors only.",
+        help="Show no progress and no notes.",
         panel="Scripts",
     )
 
@@ -146,16 +177,9 @@ def as_json(help: str = "Print the results as JSON.") -> Any:
     return option("--json", is_flag=True, help=help, panel="Scripts")
 
 
-def seed(panel: str | None = None) -> Any:
+def seed(panel: str | None = None, help: str = "The same seed gives the same pictures.") -> Any:
     """--seed."""
-    return option(
-        "--seed",
-        type=Whole(),
-        default=0,
-        show_default=True,
-        panel=panel,
-        help="The same seed gives the same pictures.",
-    )
+    return option("--seed", type=Whole(), default=0, show_default=True, panel=panel, help=help)
 
 
 def print_json(value: Any) -> None:
@@ -171,6 +195,7 @@ def progress(
 
     Yields two functions: one sets its total and how much is done already, the other advances it.
     """
+    import jax
     from rich.console import Console
     from rich.progress import (
         BarColumn,
@@ -188,7 +213,8 @@ def progress(
         MofNCompleteColumn(),
         TimeRemainingColumn(),
     )
-    hidden = quiet or not parallel.is_main()
+    # Whether there are others is known without starting JAX's devices, which not all commands need.
+    hidden = quiet or (jax.distributed.is_initialized() and not parallel.is_main())
     with Progress(*columns, console=Console(stderr=True), transient=True, disable=hidden) as bars:
         task = bars.add_task(title, total=None)
 

@@ -3,10 +3,9 @@
 from pathlib import Path
 from typing import Any
 
-import rich_click as click
-
 from sr3_jax.cli.options import (
     Arguments,
+    Choice,
     Whole,
     argument,
     as_json,
@@ -27,18 +26,18 @@ from sr3_jax.errors import UserError
     "--size",
     type=Whole(),
     default=0,
-    help="Height and width in pixels, at least the config's data.hr_size.",
+    help="Height and width in pixels, at least the config's data.hr_size. Needed, but for photos.",
 )
 @option(
     "--resample",
-    type=click.Choice(["area", "bicubic"]),
+    type=Choice(["area", "bicubic"]),
     default="area",
     show_default=True,
     help="How images are reduced; the paper's is area.",
 )
 @option(
     "--encoding",
-    type=click.Choice(["png", "raw"]),
+    type=Choice(["png", "raw"]),
     default="png",
     show_default=True,
     help="raw is larger, and read without decoding.",

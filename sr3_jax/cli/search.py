@@ -2,11 +2,10 @@
 
 from pathlib import Path
 
-import rich_click as click
-
 from sr3_jax.cli.options import (
     Arguments,
     CheckpointName,
+    Choice,
     Whole,
     as_json,
     command,
@@ -31,7 +30,7 @@ from sr3_jax.cli.options import (
 @option("--limit", type=Whole(), default=0, help="Use this many held-out images only; 0: all.")
 @option(
     "--metric",
-    type=click.Choice(["lpips", "psnr", "fid", "kid"]),
+    type=Choice(["lpips", "psnr", "fid", "kid"]),
     default="lpips",
     show_default=True,
     panel="Metrics",

@@ -6,7 +6,7 @@ from sr3_jax.cli.options import Arguments, CheckpointName, argument, as_json, co
 
 
 @command("show")
-@argument("checkpoint", type=CheckpointName())
+@argument("checkpoint", metavar="CHECKPOINT", type=CheckpointName())
 @as_json("Print step, config and data card as JSON.")
 def run(args: Arguments) -> None:
     """Show a checkpoint's step, config and data card.

@@ -3,10 +3,9 @@
 from collections.abc import Callable
 from pathlib import Path
 
-import rich_click as click
-
 from sr3_jax.cli.options import (
     Arguments,
+    Choice,
     argument,
     command,
     option,
@@ -22,7 +21,7 @@ def resize_option() -> Callable:
     """How images come to FID's network."""
     return option(
         "--resize",
-        type=click.Choice(["tf1-bilinear", "antialiased-bilinear"]),
+        type=Choice(["tf1-bilinear", "antialiased-bilinear"]),
         default="tf1-bilinear",
         show_default=True,
         panel="Metrics",

@@ -33,16 +33,16 @@ class Study(click.RichGroup):
 
     def parse_args(self, context: click.Context, words: list[str]) -> list[str]:
         """As click does it, but without a word it fails, and --help counts wherever it stands."""
-        if not words:
+        if not words and not context.resilient_parsing:
             raise click.UsageError(f"needs one of {', '.join(self.commands)}", context)
-        wants_help = words[0] not in self.commands and {"-h", "--help"} & set(words)
+        wants_help = words and words[0] not in self.commands and {"-h", "--help"} & set(words)
         return super().parse_args(context, ["--help"] if wants_help else words)
 
     def resolve_command(
         self, context: click.Context, words: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
         """The command that the first word names; raises UserError if there is none."""
-        if words[0] not in self.commands:
+        if words[0] not in self.commands and not context.resilient_parsing:
             raise UserError(
                 f"study {words[0]}: there are {', '.join(self.commands)} (sr3 study --help)"
             )
@@ -109,7 +109,7 @@ def run() -> None:
     show_default=True,
     help="Pairs among them with a plain answer.",
 )
-@seed()
+@seed(help="Of the order of images and methods.")
 def create(args: Arguments) -> None:
     """Copy the images, matched by their stems, into a folder of their own, and draw the pairs."""
     from sr3_jax.images import pairs

@@ -36,8 +36,6 @@ def run(args: Arguments) -> int:
     from sr3_jax.runtime import parallel, paths
     from sr3_jax.training import run as runs
 
-    if not args.workdir:
-        raise UserError("--workdir= names no folder")
     if args.teacher:
         args.config.objective = "distill"
         args.config.train.teacher = args.teacher

@@ -7,6 +7,7 @@ import rich_click as click
 from sr3_jax.cli import devices
 from sr3_jax.cli.options import (
     Arguments,
+    Choice,
     Command,
     Number,
     Whole,
@@ -95,7 +96,7 @@ class Upscale(Command):
 )
 @option(
     "--sampler",
-    type=click.Choice(list(CHOICES["sample.sampler"])),
+    type=Choice(list(CHOICES["sample.sampler"])),
     panel="Network",
     help="By default the checkpoint's own.",
 )
@@ -105,12 +106,15 @@ class Upscale(Command):
 def run(args: Arguments) -> int:
     """Enlarge images of any size: files, folders, patterns, or - for standard input.
 
-    One file goes to the file that -o names. Several, or a folder, go to the folder that -o names,
-    each under its own name, as PNG. Depth, alpha, colour profile and EXIF are kept. Nothing is
-    overwritten without --overwrite; one bad file does not stop the others (exit code 2).
+    One image goes to the file that -o names, if that has an image's suffix. Otherwise -o names a
+    folder, and each image goes there under its own name, as PNG. Depth, alpha, colour profile and
+    EXIF are kept. Nothing is overwritten without --overwrite; one bad file does not stop the others
+    (exit code 2).
     """
     if args.uncertainty and args.samples < 2:
         raise UserError(f"--uncertainty needs --samples of at least 2, not {args.samples}")
+    if args.json and args.output == "-":
+        raise UserError("--json and the image of --output=- would both go to standard output")
     devices.choose(args.device)
     from sr3_jax.checkpoints.names import load_checkpoint
     from sr3_jax.inference import files
@@ -134,12 +138,8 @@ def run(args: Arguments) -> int:
     )
     written: list[files.Written] = []
     code = files.upscale_all(
-        checkpoint, jobs, options, written.append if args.json else _print_path
+        checkpoint, jobs, options, written.append if args.json else files.print_path
     )
     if args.json:
         print_json([one._asdict() for one in written])
     return code
-
-
-def _print_path(written: "files.Written") -> None:
-    print(written.output)

@@ -51,6 +51,7 @@ class OrlFaces:
         return 10 * len(self.people)
 
     def __getitem__(self, index: int) -> Image:
-        name = f"s{self.people[index // 10]}/{index % 10 + 1}"
+        person = self.people[index // 10]
+        name = f"s{person}/{index % 10 + 1}"
         pixels, notes = arrays.read(self.root / f"{name}.pgm", self.channels)
-        return Image(pixels, name, (0, 14, 92, 106), notes)
+        return Image(pixels, name, (0, 14, 92, 106), notes, label=person)

@@ -16,7 +16,7 @@ from typing import Any
 
 import tensorflow_datasets as tfds
 
-from sr3_jax.data.source import DataError, Dropped, Image
+from sr3_jax.data.source import NO_LABEL, DataError, Dropped, Image
 from sr3_jax.images import arrays
 
 # The command `tfds` of version 4.9.10 imports all of them, whatever it is asked to do, and its
@@ -54,6 +54,10 @@ class TfdsSource:
         _check_split(builder.info, split)
         self.total = sum(known.num_examples for known in builder.info.splits.values())
         image_features = _image_features(builder.info)
+        features = builder.info.features
+        self._labelled = "label" in features and isinstance(
+            features["label"], tfds.features.ClassLabel
+        )
         self._feature = "image" if "image" in image_features else image_features[0]
         as_bytes = {feature: tfds.decode.SkipDecoding() for feature in image_features}
         self._records = builder.as_data_source(split, decoders=as_bytes, file_format="array_record")
@@ -70,7 +74,8 @@ class TfdsSource:
         except Exception as error:
             raise arrays.ImageError(f"{id} cannot be read: {_first_line(error)}") from error
         pixels, notes = arrays.decode(record[self._feature], self.channels, id)
-        return Image(pixels, id, notes=notes)
+        label = int(record["label"]) if self._labelled else NO_LABEL
+        return Image(pixels, id, notes=notes, label=label)
 
     def __reduce__(self) -> tuple[Any, ...]:
         # Files are opened anew

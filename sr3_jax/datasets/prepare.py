@@ -35,7 +35,6 @@ from sr3_jax.runtime import paths
 from sr3_jax.runtime.atomic import disk_errors, replacing
 from sr3_jax.runtime.paths import AnyPath
 
-ENCODINGS = ("png", "raw")
 SHARD_BYTES = 256 * 2**20
 STATE = "prepare.json"  # what an unfinished folder is being made of
 

@@ -212,6 +212,7 @@ def search(
     upscaler = Upscaler(checkpoint)
     judge = Judge(upscaler, images, np.arange(0, len(images.ids), 2), inception)
     about = {
+        "samplers": list(SAMPLERS),  # what the first coordinate of a point means
         "evaluations": evaluations,
         "metric": metric,
         "trials": trials,

@@ -43,6 +43,11 @@ class Written(NamedTuple):
     height: int
 
 
+def print_path(written: Written) -> None:
+    """On standard output, for scripts."""
+    print(written.output)
+
+
 class Options(NamedTuple):
     """How files are enlarged."""
 
@@ -149,7 +154,7 @@ def upscale_all(
     checkpoint: Checkpoint,
     jobs: Sequence[Job],
     options: Options,
-    on_written: Callable[[Written], object],
+    on_written: Callable[[Written], object] = print_path,
 ) -> int:
     """Runs this process's share of the jobs; one bad file does not stop the others.
 

@@ -139,13 +139,15 @@ def table(report: dict[str, Any]) -> str:
 
 def plot(report: dict[str, Any]) -> np.ndarray:
     """A plot of the fool rates with their Wilson intervals, with a bar for each method."""
-    methods = {name: found for name, found in report["methods"].items() if found["n"]}
+    methods = report["methods"]
     canvas, axes = plots.empty(640, 90 + 44 * len(methods))
-    for name, found in methods.items():
-        rate = 100 * found["fool_rate"]
-        [bar] = axes.barh(name[:22], rate, color="#1f77b4")
-        axes.hlines(bar.get_y() + bar.get_height() / 2, *(100 * np.array(found["interval"])), "k")
-        axes.annotate(f"{rate:.1f} %", (rate, name[:22]), (4, 8), textcoords="offset points")
+    for row, found in enumerate(methods.values()):
+        if found["n"]:
+            rate = 100 * found["fool_rate"]
+            axes.barh(row, rate, color="#1f77b4")
+            axes.hlines(row, *(100 * np.array(found["interval"])), "k")
+            axes.annotate(f"{rate:.1f} %", (rate, row), (4, 8), textcoords="offset points")
+    axes.set_yticks(range(len(methods)), [name[:22] for name in methods], parse_math=False)
     axes.axvline(50, color="#999999")
     axes.set(xlabel="fool rate, %", xlim=(0, None))
     axes.invert_yaxis()

@@ -76,7 +76,7 @@ def train(config: ConfigDict, workdir: AnyPath, evaluate: Evaluate | None = None
         checkpoints = stack.enter_context(contextlib.closing(Checkpoints(workdir, config)))
         start = checkpoints.latest() or 0
         log = stack.enter_context(Log(workdir, config.train.steps, start, parallel.is_main()))
-        _introduce(config, program, inputs, workdir, log)
+        _introduce(config, program, mesh, inputs, workdir, log)
         if start >= config.train.steps:
             log.say(f"{workdir} is already at step {start}; raise train.steps to go on")
         step = _compiled(program, log)
@@ -128,10 +128,15 @@ def _load_teacher(config: ConfigDict, workdir: AnyPath) -> Checkpoint:
 
 
 def _introduce(
-    config: ConfigDict, program: Program, inputs: Inputs, workdir: AnyPath, log: Log
+    config: ConfigDict,
+    program: Program,
+    mesh: jax.sharding.Mesh,
+    inputs: Inputs,
+    workdir: AnyPath,
+    log: Log,
 ) -> None:
     """Say what one wants to know before step 1."""
-    log.say(describe(config, program.state, parallel.make_mesh(config)))
+    log.say(describe(config, program.state, mesh))
     if parallel.is_main():
         params = program.state.params
         overview = parameter_overview.get_parameter_overview(params, include_stats=False)

@@ -16,7 +16,7 @@ import sr3_jax.config
 from sr3_jax.data import crops
 from sr3_jax.data.faces import OrlFaces
 from sr3_jax.data.pipeline import Batches, load_evaluation
-from sr3_jax.data.source import NO_LABEL, DataError, Image, image_id
+from sr3_jax.data.source import DataError, Image, image_id
 from sr3_jax.data.sources import open_source
 from sr3_jax.images.arrays import ImageError
 
@@ -52,7 +52,8 @@ def test_a_batch_is_uint8_images_and_their_numbers(config):
     assert batch.number.shape == (6,)
     assert batch.number.dtype == np.int64
     assert batch.label.dtype == np.int32
-    assert (batch.label == NO_LABEL).all()
+    people = [FACES.people[number // 10] for number in batch.number]
+    assert batch.label.tolist() == people
 
 
 @pytest.mark.parametrize("position", [1, 4, 7, 10_000_000])

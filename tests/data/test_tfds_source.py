@@ -18,7 +18,7 @@ from skimage import data as photographs
 
 import sr3_jax.config
 from sr3_jax.data.pipeline import Batches
-from sr3_jax.data.source import DataError
+from sr3_jax.data.source import NO_LABEL, DataError
 from sr3_jax.data.sources import open_source
 from sr3_jax.data.tfds_source import TfdsSource
 from sr3_jax.images.arrays import ImageError
@@ -110,9 +110,14 @@ def test_a_prepared_set_is_read_back_pixel_by_pixel(prepared):
     for index in range(10):
         np.testing.assert_array_equal(source[index].pixels, PHOTOS[index])
         assert source[index].id == f"tiny_photos/colour/train/{index}"
+        assert source[index].label == index
     assert source[-1].id == source[9].id
     with pytest.raises(IndexError):
         source[10]
+
+
+def test_a_number_that_is_no_class_is_no_label(prepared):
+    assert opened(prepared, "tiny_photos/grey", channels=1)[3].label == NO_LABEL
 
 
 def test_a_bucket_is_refused_with_what_to_do_instead(prepared):
