@@ -4,7 +4,7 @@ Feature maps are (b, h, w, c). Parameters are float32; `dtype` is that of the co
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import flax.linen as nn
 import jax
@@ -26,7 +26,13 @@ Told = Mapping[str, Float[Array, " b"]]  # their values, by name
 
 
 def conv(
-    x: Features, channels: int, dtype: DType, name: str, size: int = 3, init=None, stride: int = 1
+    x: Features,
+    channels: int,
+    dtype: DType,
+    name: str,
+    size: int = 3,
+    init: Callable[..., Array] | None = None,
+    stride: int = 1,
 ) -> Features:
     """Convolves a feature map inside a module; keeps its size, or divides it by `stride`.
 

@@ -338,8 +338,8 @@ def advice(config: ConfigDict, result: Estimate) -> Iterator[str]:
 
 
 def _options(
-    config: ConfigDict, result: Estimate, state: float, per_chip: int
-) -> Iterator[tuple[dict[str, Any], float]]:
+    config: ConfigDict, result: Estimate, state: float | int, per_chip: int
+) -> Iterator[tuple[dict[str, Any], float | int]]:
     """Changes of the config, and about how many bytes a chip would then need."""
     temporary = result.temporary_bytes
     count = prod(result.mesh.values())
@@ -367,11 +367,11 @@ def _options(
         yield {"train.batch_size": less * count * accumulate}, state + temporary * less / per_chip
 
 
-def _enough(peak: float, result: Estimate) -> bool:
+def _enough(peak: float | int, result: Estimate) -> bool:
     return peak < 0.95 * result.limit_bytes  # scaling is rough
 
 
-def _verdict(peak: float, result: Estimate) -> str:
+def _verdict(peak: float | int, result: Estimate) -> str:
     outcome = "would fit" if _enough(peak, result) else "not enough alone"
     return f"about {peak / chips.GIB:.1f} GiB, {outcome} (estimated by scaling)"
 

@@ -18,6 +18,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import load_file, save_file
 
 from sr3_jax import config
+from sr3_jax.checkpoints import exported as exported_files
 from sr3_jax.checkpoints.checkpoint import CheckpointError
 from sr3_jax.checkpoints.exported import best_psnr, export
 from sr3_jax.checkpoints.names import load_checkpoint
@@ -30,6 +31,7 @@ from sr3_jax.checkpoints.workdir import (
 )
 from sr3_jax.errors import UserError
 from sr3_jax.runtime import atomic, parallel
+from sr3_jax.weights import shipped
 from tests.tiny import (
     abstract_state,
     assert_same_bits,
@@ -352,7 +354,7 @@ def test_an_export_that_fails_half_way_leaves_the_old_file_and_no_other(
         filename.write_bytes(exported.read_bytes()[:1000])
         raise failure
 
-    monkeypatch.setattr(checkpoints, "save_file", half)
+    monkeypatch.setattr(exported_files, "save_file", half)
     with pytest.raises(
         UserError, match=r"weights\.safetensors cannot be written: No space left on device"
     ):
