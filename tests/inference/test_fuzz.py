@@ -63,10 +63,10 @@ def mutated(data, rng):
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::UserWarning")  # Pillow's, about what it leaves out
 def test_a_damaged_file_is_read_or_refused_in_one_sentence():
-    rng, files = np.random.default_rng(0), list(originals())
+    rng, images = np.random.default_rng(0), list(originals())
     outcomes, sentences = {"read": 0, "refused": 0}, set()
     for case in range(CASES):
-        data = mutated(files[case % len(files)], rng)
+        data = mutated(images[case % len(images)], rng)
         try:
             height, width = files.header(data, "photo")
             if height * width > 10**7:  # as the command, which refuses by the memory it would take
