@@ -1,9 +1,13 @@
 """The flags of commands that run a network on this machine, and how its devices are found."""
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
-from sr3_jax.cli.options import CheckpointName, Choice, Whole, option
+from sr3_jax.cli.options import Arguments, CheckpointName, Choice, Whole, option
 from sr3_jax.errors import UserError
+
+if TYPE_CHECKING:
+    from sr3_jax.checkpoints.checkpoint import Checkpoint
 
 NAME = CheckpointName()
 
@@ -31,6 +35,16 @@ def choose(device: str | None) -> None:
         import jax
 
         jax.config.update("jax_platforms", {"gpu": "cuda"}.get(device, device))
+
+
+def load(args: Arguments) -> "Checkpoint":
+    """Start the devices, and load --checkpoint in the --precision that is asked for."""
+    from sr3_jax.checkpoints.names import load_checkpoint
+
+    start(args.device)
+    checkpoint = load_checkpoint(args.checkpoint)
+    checkpoint.config.model.dtype = args.precision or checkpoint.config.model.dtype
+    return checkpoint
 
 
 def start(device: str | None) -> None:

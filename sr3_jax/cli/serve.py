@@ -71,14 +71,11 @@ def run(args: Arguments) -> None:
         raise UserError(
             f"serve needs the package {error.name}: pip install 'sr3_jax[serve]'"
         ) from error
-    from sr3_jax.checkpoints.names import load_checkpoint
     from sr3_jax.inference.upscaler import Upscaler
 
     # a port that is taken fails before the network is loaded
     with web.listen(args.host, args.port) as listener:
-        devices.start(args.device)
-        checkpoint = load_checkpoint(args.checkpoint)
-        checkpoint.config.model.dtype = args.precision or checkpoint.config.model.dtype
+        checkpoint = devices.load(args)
         upscaler = Upscaler(checkpoint, args.batch or None, args.tile or None)
         work = jobs.Jobs(upscaler, waiting=args.waiting, pixels=args.megapixels * 10**6)
         print(f"{web.url(listener)} serves {checkpoint.name}; Ctrl-C ends it", flush=True)

@@ -116,16 +116,13 @@ def run(args: Arguments) -> int:
     if args.json and args.output == "-":
         raise UserError("--json and the image of --output=- would both go to standard output")
     devices.choose(args.device)
-    from sr3_jax.checkpoints.names import load_checkpoint
     from sr3_jax.inference import files
     from sr3_jax.inference.sampling import Sampling
 
     jobs = files.plan(
         args.inputs, Path(args.output), args.overwrite, args.samples, args.uncertainty
     )
-    devices.start(args.device)
-    checkpoint = load_checkpoint(args.checkpoint)
-    checkpoint.config.model.dtype = args.precision or checkpoint.config.model.dtype
+    checkpoint = devices.load(args)
     sampling = Sampling(
         args.steps or None,
         args.sampler,

@@ -140,7 +140,9 @@ def _expand(given: str) -> list[tuple[Path, Path]]:
             raise UserError(f"{given} holds no images")
         return [(file, file.relative_to(path)) for file in files]
     if not path.exists() and glob.has_magic(given):  # a pattern that the shell has left to us
-        matches = sorted(Path(match) for match in glob.glob(given, recursive=True))  # noqa: PTH207 (absolute patterns)
+        # Path.glob takes no absolute patterns.
+        names = glob.glob(given, recursive=True)  # noqa: PTH207
+        matches = sorted(map(Path, names))
         found = [file for file in matches if arrays.is_image_name(file) and file.is_file()]
         if not found:
             raise UserError(f"{given} matches no images")
