@@ -182,6 +182,28 @@ def seed(panel: str | None = None, help: str = "The same seed gives the same pic
     return option("--seed", type=Whole(), default=0, show_default=True, panel=panel, help=help)
 
 
+def server(run: Callable) -> Callable:
+    """--host and --port, of a page that this machine serves."""
+    port = option(
+        "--port",
+        type=Whole(0, 65535),
+        default=8000,
+        show_default=True,
+        panel="Server",
+        help="0: any that is free.",
+    )
+    host = option(
+        "--host",
+        default="127.0.0.1",
+        show_default=True,
+        metavar="ADDRESS",
+        panel="Server",
+        help="Address to listen on; 0.0.0.0: all of this machine's.",
+    )
+    decorated: Callable = host(port(run))
+    return decorated
+
+
 def print_json(value: Any) -> None:
     """Print a value as indented JSON."""
     print(json.dumps(value, indent=2))

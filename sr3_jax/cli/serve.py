@@ -1,7 +1,7 @@
 """`sr3 serve`."""
 
 from sr3_jax.cli import devices
-from sr3_jax.cli.options import Arguments, Whole, command, option
+from sr3_jax.cli.options import Arguments, Whole, command, option, server
 from sr3_jax.errors import UserError
 
 
@@ -13,22 +13,7 @@ from sr3_jax.errors import UserError
     show_default=True,
     help="A workdir, an exported file, or the name of shipped weights.",
 )
-@option(
-    "--host",
-    default="127.0.0.1",
-    show_default=True,
-    metavar="ADDRESS",
-    panel="Server",
-    help="Address to listen on; 0.0.0.0: all of this machine's.",
-)
-@option(
-    "--port",
-    type=Whole(0, 65535),
-    default=8000,
-    show_default=True,
-    panel="Server",
-    help="0: any that is free.",
-)
+@server
 @option(
     "--megabytes",
     type=Whole(1, 2**20),

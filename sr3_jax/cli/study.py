@@ -20,6 +20,7 @@ from sr3_jax.cli.options import (
     output,
     print_json,
     seed,
+    server,
 )
 from sr3_jax.errors import UserError
 
@@ -137,16 +138,7 @@ def create(args: Arguments) -> None:
     show_default=True,
     help="How many there are to be.",
 )
-@option(
-    "--host",
-    default="127.0.0.1",
-    show_default=True,
-    metavar="ADDRESS",
-    help="Address to listen on; 0.0.0.0: all of this machine's.",
-)
-@option(
-    "--port", type=Whole(0, 65535), default=8000, show_default=True, help="0: any that is free."
-)
+@server
 @option("--url", metavar="URL", help="The address that subjects see; for the links.")
 def serve(args: Arguments) -> None:
     """Show the study as a web page (extra [serve]): a link for each subject is in STUDY/links.txt.
