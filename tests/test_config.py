@@ -96,8 +96,8 @@ BAD = {
         "data.lr_size = 48",
         "divide data.hr_size = 128",
     ),
-    "no HR": ({"data.hr_size": 0}, "data.hr_size = 0", "at least 1"),
-    "negative LR": ({"data.lr_size": -16}, "data.lr_size = -16", "at least 1"),
+    "no HR": ({"data.hr_size": 0}, "data.hr_size = 0", "between 1 and 32768"),
+    "negative LR": ({"data.lr_size": -16}, "data.lr_size = -16", "between 1 and"),
     "an attention size of no level": (
         {"model.attention": (12,)},
         "model.attention = (12,)",
@@ -115,13 +115,13 @@ BAD = {
         "model.multipliers = (1, 0)",
         "at least 1",
     ),
-    "no channels": ({"model.channels": 0}, "model.channels = 0", "at least 1"),
+    "no channels": ({"model.channels": 0}, "model.channels = 0", "between 2 and 32768"),
     "heads that do not divide the channels": (
         {"model.head_channels": 48},
         "model.head_channels = 48",
         "divide the 1024",
     ),
-    "negative heads": ({"model.head_channels": -1}, "model.head_channels = -1", "not be negative"),
+    "negative heads": ({"model.head_channels": -1}, "model.head_channels = -1", "between 0 and"),
     "two image channels": (
         {"model.image_channels": 2},
         "model.image_channels = 2",
@@ -131,22 +131,22 @@ BAD = {
     "a residual of no size": (
         {"model.residual_scale": 0.0},
         "model.residual_scale = 0.0",
-        "positive",
+        "between 1e-12 and",
     ),
     "a batch that does not split": (
         {"train.batch_size": 10, "train.accumulate": 4},
         "train.batch_size = 10",
         "divisible by train.accumulate = 4",
     ),
-    "an empty batch": ({"train.batch_size": 0}, "train.batch_size = 0", "at least 1"),
-    "no steps": ({"train.steps": 0}, "train.steps = 0", "at least 1"),
+    "an empty batch": ({"train.batch_size": 0}, "train.batch_size = 0", "between 1 and"),
+    "no steps": ({"train.steps": 0}, "train.steps = 0", "between 1 and"),
     "a learning rate of zero": (
         {"train.learning_rate": 0.0},
         "train.learning_rate = 0.0",
-        "positive",
+        "between 1e-12 and",
     ),
     "an EMA above one": ({"train.ema_decay": 1.1}, "train.ema_decay = 1.1", "between 0 and 1"),
-    "a negative clip": ({"train.clip_norm": -1.0}, "train.clip_norm = -1.0", "not be negative"),
+    "a negative clip": ({"train.clip_norm": -1.0}, "train.clip_norm = -1.0", "between 0 and"),
     "a negative blur": ({"task.blur": -0.5}, "task.blur = -0.5", "between 0 and 4: Gaussian blur"),
     "a blur to be told of that is not there": (
         {"task.tell_blur": True},
@@ -194,11 +194,11 @@ BAD = {
         "log_snr_start = -9.5",
         "above log_snr_end = -10.0, by 1",
     ),
-    "one channel": ({"model.channels": 1}, "model.channels = 1", "at least 2"),
+    "one channel": ({"model.channels": 1}, "model.channels = 1", "between 2 and 32768"),
     "too many channels": (
         {"model.channels": 99999999999},
         "model.channels = 99999999999",
-        "at most 32768",
+        "between 2 and 32768",
     ),
     "a level too wide": (
         {"model.multipliers": (1, 2, 4, 8, 300)},
@@ -208,19 +208,19 @@ BAD = {
     "more steps than int32": (
         {"train.steps": 2**31},
         "train.steps = 2147483648",
-        "at most 2147483647",
+        "between 1 and 2147483647",
     ),
     "an infinite learning rate": (
         {"train.learning_rate": math.inf},
         "train.learning_rate = inf",
-        "between 1e-12 and 1e6",
+        "between 1e-12 and 1000000",
     ),
     "an infinite residual": (
         {"model.residual_scale": math.inf},
         "model.residual_scale = inf",
-        "between 1e-12 and 1e6",
+        "between 1e-12 and 1000000",
     ),
-    "an infinite clip": ({"train.clip_norm": math.inf}, "train.clip_norm = inf", "at most"),
+    "an infinite clip": ({"train.clip_norm": math.inf}, "train.clip_norm = inf", "between 0 and"),
     "an infinite goal": (
         {"train.overfit_loss": math.inf},
         "train.overfit_loss = inf",
@@ -229,7 +229,7 @@ BAD = {
     "nothing": ({"model.channels": None}, "model.channels = None", "such as 128"),
     "no device": ({"mesh.fsdp": 0}, "mesh.fsdp = 0", "at least 1"),
     "all devices twice": ({"mesh.fsdp": -1}, "mesh.data = -1 and mesh.fsdp = -1", "one of them"),
-    "not a number": ({"train.learning_rate": math.nan}, "train.learning_rate = nan", "positive"),
+    "not a number": ({"train.learning_rate": math.nan}, "train.learning_rate = nan", "between"),
 }
 
 

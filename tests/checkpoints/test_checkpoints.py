@@ -408,12 +408,12 @@ def test_an_export_with_a_config_of_another_version_or_none_is_one_sentence(
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"model": {"channels": 0}}, "model.channels = 0 must be at least 1"),
+        ({"model": {"channels": 0}}, "model.channels = 0 must lie between 2 and 32768"),
         ({"model": {"channels": None}}, "model.channels = None must have a value"),
         ({"objective": "guess"}, "objective = 'guess' is not known"),
         (
             {"schedule": {"name": "cosine", "log_snr_start": 80.0}},
-            "schedule.log_snr_start = 80.0 must lie between",
+            "schedule.log_snr_start = 80.0 must lie between -20 and 20",
         ),
     ],
 )

@@ -164,7 +164,7 @@ def test_with_the_gain_of_flat_regions_the_denoiser_is_the_best_linear_estimate_
         ({"model.multipliers": (1, 2)}, "needs model.multipliers = (1,)"),
         ({"model.dropout": 0.1}, "no model.dropout = 0.1"),
         ({"model.kind": "resnet"}, "'unet', 'refine'"),
-        ({"model.predictor_blocks": 0}, "model.predictor_blocks = 0 must be at least 1"),
+        ({"model.predictor_blocks": 0}, "model.predictor_blocks = 0 must lie between 1 and 256"),
     ],
 )
 def test_combinations_that_cannot_be_are_refused(fields, words):

@@ -171,7 +171,7 @@ def test_a_traced_run_has_its_trace_and_parts_that_add_up(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("flag", "told"),
     [
-        ("--config.train.accumulate=0", "train.accumulate = 0 must be at least 1"),
+        ("--config.train.accumulate=0", "train.accumulate = 0 must lie between 1 and 2147483647"),
         ("--config.mesh.fsdp=0", "mesh.fsdp = 0 must be at least 1"),
         (
             "--output=gs://bucket/trace",
