@@ -41,12 +41,7 @@ FACES = (
 RIVALS = {"ESRGAN-thick": "esrgan_thick.py", "Real-ESRGAN": "real_esrgan.py"}
 FACE_WEIGHTS = ["--checkpoint=faces-16-64-regression", "--checkpoint=faces-16-64"]
 PHOTO_WEIGHTS = ["--checkpoint=photos-4x-regression", "--checkpoint=photos-4x"]
-# configs/orl_16_64.py has the commands of those that are not shipped
-STUDENTS = [
-    "--checkpoint=runs/student-4",
-    "--checkpoint=runs/student-2",
-    "--checkpoint=faces-16-64-student",
-]
+STUDENT = "--checkpoint=faces-16-64-student"
 PHOTO_STUDENT = "--checkpoint=photos-4x-student"
 RUNS = {  # name: protocol, flags, whether rivals take part
     "orl": ("orl", [*FACE_WEIGHTS, "--samples=8"], True),
@@ -55,9 +50,9 @@ RUNS = {  # name: protocol, flags, whether rivals take part
         [FACE_WEIGHTS[1], *(f"--steps={n}" for n in (1, 2, 4, 8, 16, 32, 100))],
         False,
     ),
-    "orl-students": (
+    "orl-student": (
         "orl",
-        [FACE_WEIGHTS[1], *STUDENTS, *(f"--steps={n}" for n in (1, 2, 4, 8, 100)), "--samples=2"],
+        [FACE_WEIGHTS[1], STUDENT, *(f"--steps={n}" for n in (1, 2, 4, 8, 100)), "--samples=2"],
         False,
     ),
     "photos": ("photos", [*PHOTO_WEIGHTS, "--samples=4"], True),
@@ -77,7 +72,7 @@ RUNS = {  # name: protocol, flags, whether rivals take part
 TITLES = {
     "orl": "Faces, 16 → 64",
     "orl-steps": "Faces: quality against network evaluations",
-    "orl-students": "Faces: distilled students of 4, 2 and 1 evaluations",
+    "orl-student": "Faces: a distilled student of one evaluation",
     "photos": "Photographs, 32 → 128",
     "photos-matched": "Photographs, 32 → 128, matched with the input "
     "(`--match-input`, the default of `sr3 upscale`)",
@@ -90,9 +85,8 @@ WORDS = {
     "orl": "No rival has seen this data set, and ours were trained on 30 other "
     "people of it: the home advantage is ours, which is why our regression network, "
     "with the same advantage, stands beside.",
-    "orl-students": "Each student taught the next; the first learned from eight DDIM steps of "
-    "the teacher. LPIPS by AlexNet is not to be trusted between methods at this size, but tells "
-    "blur from detail among these rows.",
+    "orl-student": "It learned in three stages, of 4, 2 and 1 evaluations, the first from eight "
+    "DDIM steps of the teacher, each of the others from the stage before.",
     "photos-steps": "The student, distilled, makes one evaluation.",
     "photos-validation": "100 squares of 18 photographs that no network was trained on.",
     "photos": "Real-ESRGAN was trained to take off blur, noise and compression, "
@@ -100,11 +94,10 @@ WORDS = {
 }
 PICTURES = {
     "": "The images on which SR3 is best, median and worst.",
-    "orl-students": "Every sixteenth of the held-out images.",
+    "orl-student": "Every sixteenth of the held-out images.",
 }
-MORE = {"orl-students": ["lpips_alexnet"]}  # columns that its protocol leaves out
 PAIRS = {
-    "orl-students": ("student, 1 evaluation", "SR3, 100 evaluations"),
+    "orl-student": ("student, 1 evaluation", "SR3, 100 evaluations"),
 }  # compared image by image
 SHORT = {
     "orl": ("psnr", "ssim", "lpips_vgg", "rank_1", "consistency_db"),
@@ -135,14 +128,14 @@ def measure(only: list[str]) -> None:
         KEPT.mkdir(exist_ok=True)
         kept = rounded(results) | {"command": command}
         (KEPT / f"{name}.json").write_text(json.dumps(kept, separators=(",", ":")) + "\n")
-        if name == "orl-students":
-            arrays.write(KEPT / f"{name}.jpg", students())
+        if name == "orl-student":
+            arrays.write(KEPT / f"{name}.jpg", student())
         if rivals:
             # a tenth of the size
             arrays.write(KEPT / f"{name}.jpg", arrays.read(work / "grid.png", 3).pixels)
 
 
-def students() -> np.ndarray:
+def student() -> np.ndarray:
     """Faces by the teacher in a hundred evaluations and in one, and by its last student in one."""
     data = held_out.load(load_checkpoint("faces-16-64").config)
     chosen = np.arange(0, len(data.ids), 16)
@@ -210,6 +203,8 @@ def page() -> str:
             report.footnote(results),
         ]
         lines += [_intervals(results), f"All values: [{file.name}]({KEPT.name}/{file.name}).", ""]
+        if name in PAIRS:
+            lines += [_paired(results, *PAIRS[name]), ""]
         lines += [f"    {results['command']}", ""]
         if (KEPT / f"{name}.jpg").exists():
             lines += [
