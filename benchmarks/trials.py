@@ -10,7 +10,8 @@ They are the second part of docs/ablations.md.
 
 A trial trains for MINUTES: it measures its own seconds a step, takes as many steps as fit, and the
 rate falls to zero at the last. So trials of unlike networks end alike. What else runs on the
-machine must be the same for those that are compared.
+machine must be the same for those that are compared. On a busy machine, --training-steps makes
+trials whose steps cost the same comparable.
 """
 
 import argparse
@@ -124,6 +125,7 @@ def train(name: str, trial: Trial, steps: int = 0) -> tuple[Path, int]:
 
 def measure(name: str, trial: Trial, steps: int) -> None:
     """Keeps the values of every image in docs/trials.json."""
+    minutes = None if steps else MINUTES
     workdir, steps = train(name, trial, steps)
     output = workdir / "validation"
     flags = [
@@ -140,7 +142,7 @@ def measure(name: str, trial: Trial, steps: int) -> None:
     kept = json.loads(KEPT.read_text()) if KEPT.exists() else {}
     values = results["per_image"][row]
     kept[name] = {
-        "minutes": MINUTES,
+        "minutes": minutes,
         "steps": steps,
         "evaluations": trial.steps,
         "per_image": {
@@ -157,10 +159,12 @@ def section() -> str:
     lines = [
         "## Photographs, 4×",
         "",
-        "Trained from nothing for the same time on two cores, the rate falling to zero, "
-        "and judged on the validation set (100",
-        "squares of 18 photographs, 32 → 128, one sample each). Differences are to the line above "
-        "them that has none,",
+        "Trained from nothing on two cores, the rate falling to zero, and judged on the validation "
+        "set (100",
+        "squares of 18 photographs, 32 → 128, one sample each). Lines with minutes were trained for "
+        "the same time; those without, on",
+        "a busy machine, for the same number of steps, which cost the same but in the first line. "
+        "Differences are to the first line,",
         "photograph by photograph, with 95 % intervals. Made by `python benchmarks/trials.py`.",
         "",
         "| trial | minutes | steps | evaluations | "
@@ -188,7 +192,7 @@ def section() -> str:
                 ).replace("-", "−")
             cells += [form.format(means[metric].mean()), said]
         lines.append(
-            f"| {name} | {trial['minutes']} | {trial['steps']} | {trial['evaluations']} "
+            f"| {name} | {trial['minutes'] or '–'} | {trial['steps']} | {trial['evaluations']} "
             f"| {' | '.join(cells)} |"
         )
         base = means if base is None else base
