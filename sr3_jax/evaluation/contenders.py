@@ -18,7 +18,6 @@ from sr3_jax.checkpoints.checkpoint import Checkpoint
 from sr3_jax.data.source import image_id
 from sr3_jax.errors import UserError
 from sr3_jax.images import arrays, pairs
-from sr3_jax.inference import tiling
 from sr3_jax.inference.sampling import Sampling
 from sr3_jax.inference.upscaler import Upscaler
 from sr3_jax.tasks import operations
@@ -138,9 +137,7 @@ class Network:
                 f"{zlib.crc32(b''.join(np.asarray(column).tobytes() for column in table)):08x}"
             ),
             "match_input": match_input,
-        }
-        if self.random:
-            self.about |= {"seed": seed, "samples": samples}
+        } | ({"seed": seed, "samples": samples} if self.random else {})
 
     @property
     def rows(self) -> Sequence[str]:
@@ -161,37 +158,39 @@ class Network:
         Raises:
           UserError: The network's scale does not lead from the LR images to `size`.
         """
-        upscaler, inputs = self.upscaler, np.asarray(lr, np.float32) / 127.5 - 1
-        if self._within:
-            inputs = np.stack([tiling.resize(one, self._within, self._within) for one in inputs])
-        height, width = (side * upscaler.scale for side in inputs.shape[1:3])
-        if not self._within and (height, width) != size:
+        upscaler, side = self.upscaler, self._within
+        given = np.asarray(lr, np.float32) / 127.5 - 1
+        inputs = (
+            np.stack([operations.resize_canvas(one, side, side) for one in given])
+            if side
+            else given
+        )
+        height, width = (length * upscaler.scale for length in inputs.shape[1:3])
+        if not side and (height, width) != size:
             raise UserError(
                 f"{self.name} makes images {upscaler.scale} times larger, "
                 f"{lr.shape[2]}×{lr.shape[1]} to {width}×{height}; "
                 f"{size[1]}×{size[0]} is wanted here"
             )
         own = inputs.shape[1:] == (upscaler.lr_size, upscaler.lr_size, upscaler.channels)
-        if own and not self._within:
-            numbers = [image_id(id) for id in ids]
-            made = upscaler.batch(lr, numbers, self._sampling, sample=sample)
+        if own and not side:
+            made = upscaler.batch(lr, [image_id(id) for id in ids], self._sampling, sample=sample)
         else:
             made = np.stack(
                 [self._one(one, id, sample) for one, id in zip(inputs, ids, strict=True)]
             )
         if (height, width) != size:
-            made = np.stack([tiling.resize(one, *size) for one in made])
+            made = np.stack([operations.resize_canvas(one, *size) for one in made])
         if self._match:
-            given = np.asarray(lr, np.float32) / 127.5 - 1
+            task = upscaler.engine.method.task
             made = np.stack(
-                [tiling.match(one, small) for one, small in zip(made, given, strict=True)]
+                [task.compose(small, one) for one, small in zip(made, given, strict=True)]
             )
         return made
 
     def _one(self, lr: np.ndarray, id: str, sample: int) -> np.ndarray:
         given = (np.clip(lr, -1, 1) + 1) / 2
-        made = self.upscaler(given, self._sampling, sample=sample, name=id)
-        return made * 2 - 1
+        return self.upscaler(given, self._sampling, sample=sample, name=id) * 2 - 1
 
 
 class Folder:
@@ -209,24 +208,15 @@ class Folder:
             files,
         )
 
-    def make(
-        self, lr: Batch | None, ids: Sequence[str], size: tuple[int, int], channels: int = 3
-    ) -> Made:
-        """Reads the images of `ids`, in the channels of `lr`, or `channels` if it is None.
-
-        Raises:
-          UserError: An image is not of `size`.
-        """
-        channels = channels if lr is None else lr.shape[-1]
-        found = []
-        for id in ids:
-            pixels = arrays.read(self._files[id], channels).pixels
+    def make(self, lr: Batch, ids: Sequence[str], size: tuple[int, int]) -> Made:
+        """Reads the images of `ids`, in the channels of `lr`; raises UserError if not of `size`."""
+        found = [arrays.read(self._files[id], lr.shape[-1]).pixels for id in ids]
+        for id, pixels in zip(ids, found, strict=True):
             if pixels.shape[:2] != size:
                 height, width = pixels.shape[:2]
                 raise UserError(
                     f"{self._files[id]} is {width}×{height}, and its reference {size[1]}×{size[0]}"
                 )
-            found.append(pixels)
         return Made({self.rows[0]: np.stack(found)})
 
 

@@ -14,6 +14,7 @@ from sr3_jax.data.faces import OrlFaces
 from sr3_jax.data.public_photos import PublicPhotos
 from sr3_jax.errors import UserError
 from sr3_jax.images import arrays, files, sheet
+from sr3_jax.images.pixels import Picture, to_pillow
 from sr3_jax.inference.sampling import Sampling
 from sr3_jax.inference.upscaler import Upscaler
 from sr3_jax.tasks import operations
@@ -73,13 +74,12 @@ def _add(columns: dict[str, list[np.ndarray]], truth: np.ndarray, upscaler: Upsc
 def _compare(small: np.ndarray, large: np.ndarray) -> np.ndarray:
     """The middle of the user's image as enlarged, pixel for pixel, beside the same by bicubic."""
     height, width = large.shape[:2]
-    pixels = arrays.to_pillow(np.round((np.clip(small, -1, 1) + 1) * 127.5).astype(np.uint8))
-    bicubic = np.asarray(pixels.resize((width, height), Image.Resampling.BICUBIC)).reshape(
-        height, width, -1
-    )
+    bicubic = to_pillow(Picture(small)).resize((width, height), Image.Resampling.BICUBIC)
     top, left = max(0, (height - SIDE) // 2), max(0, (width - SIDE) // 2)
-    made = np.round((np.clip(large, -1, 1) + 1) * 127.5).astype(np.uint8)
-    both = {"bicubic": bicubic, "sr3": made}
+    both = {
+        "bicubic": np.asarray(bicubic).reshape(height, width, -1),
+        "sr3": Picture(large).quantized(),
+    }
     return sheet.grid(
         {title: [one[top : top + SIDE, left : left + SIDE]] for title, one in both.items()},
         cell=SIDE,

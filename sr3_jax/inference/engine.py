@@ -24,6 +24,7 @@ from sr3_jax.inference.sampling import Sampling
 from sr3_jax.inference.tiling import Canvas
 from sr3_jax.method import image_key, sampling_steps
 from sr3_jax.runtime import parallel
+from sr3_jax.tasks import operations
 from sr3_jax.tasks.task import Given
 
 Progress = Callable[[int], object]
@@ -57,8 +58,12 @@ class Engine:
     ):
         few_tiles = batch_size is None and jax.default_backend() == "cpu"
         batch_size = 16 if batch_size is None else batch_size
-        self.checkpoint, self.mesh = checkpoint, parallel.local_mesh(batch_size)
-        self.method = checkpoint.method
+        self.checkpoint, self.method = checkpoint, checkpoint.method
+        data = checkpoint.config.data
+        self.lr_size: int = data.lr_size  # the side of the images that it was trained on
+        self.scale: int = data.hr_size // data.lr_size  # of one pass
+        self.channels: int = checkpoint.config.model.image_channels  # 1 (grey) or 3 (RGB)
+        self.mesh = parallel.local_mesh(batch_size)
         self.batch_size = -(-batch_size // self.mesh.size) * self.mesh.size
         self.tiles_at_a_time = self.mesh.size if few_tiles else self.batch_size
         self.tile = self._check_tile(tile)
@@ -70,21 +75,6 @@ class Engine:
     def set_params(self, params: PyTree) -> None:
         """Replaces the weights by others of the same network, on whatever devices they are."""
         self.params = parallel.whole_on(self.mesh, params)
-
-    @property
-    def lr_size(self) -> int:
-        """The side of the images that the network was trained on."""
-        return self.checkpoint.config.data.lr_size
-
-    @property
-    def scale(self) -> int:
-        """How many times larger one pass makes an image."""
-        return self.checkpoint.config.data.hr_size // self.lr_size
-
-    @property
-    def channels(self) -> int:
-        """1 (grey) or 3 (RGB)."""
-        return self.checkpoint.config.model.image_channels
 
     def table(self, sampling: Sampling) -> Steps:
         """The noise levels and coefficients of a sampling.
@@ -129,9 +119,7 @@ class Engine:
         steps = self.table(sampling)
         key = tuple(np.asarray(column).tobytes() for column in steps)
         run = self._once(key, lambda: self._compile(steps))
-        return self._in_batches(
-            run, lr, ids, sampling, self._values(sampling, len(lr), signals), on_batch
-        )
+        return self._in_batches(run, lr, ids, sampling, signals, on_batch)
 
     def trial(
         self,
@@ -147,11 +135,9 @@ class Engine:
         The program is compiled once for each number of evaluations, not for each table.
         """
         run = self._once(("trial", steps.evaluations), lambda: self._compile(None))
-        sampling, table = Sampling(seed=seed), Steps(*map(jnp.asarray, steps))
+        table = Steps(*map(jnp.asarray, steps))
         with_table = lambda *arguments: run(*arguments, table)  # noqa: E731
-        return self._in_batches(
-            with_table, lr, ids, sampling, self._values(sampling, len(lr), signals), ignore
-        )
+        return self._in_batches(with_table, lr, ids, Sampling(seed=seed), signals, ignore)
 
     def _values(self, sampling: Sampling, count: int, given: Values | None = None) -> Values:
         """For every signal that the network knows, one value for each image; 0 if none is given."""
@@ -165,24 +151,24 @@ class Engine:
         lr: LR,
         ids: Sequence[int],
         sampling: Sampling,
-        signals: Values,
+        signals: Values | None,
         on_batch: Progress,
     ) -> Float[np.ndarray, "n _h _w c"]:
+        told = self._values(sampling, len(lr), signals)
         size, outputs = self.padded(len(lr)), []
         for start in range(0, len(lr), size):
             # The last batch is padded: with one shape there is only one compilation
             rows = np.arange(start, start + size).clip(max=len(lr) - 1)
             given = Given(
                 lr[rows].astype(np.float32),
-                {name: values[rows] for name, values in signals.items()},
+                {name: values[rows] for name, values in told.items()},
             )
             inputs = jax.device_put(
                 (given, np.asarray(ids, np.int32)[rows]), parallel.batch_sharding(self.mesh)
             )
             out = run(self.params, *inputs, sampling.seed, sampling.sample)
-            count = min(size, len(lr) - start)
-            outputs.append(np.asarray(out)[:count])
-            on_batch(count)
+            outputs.append(np.asarray(out)[: len(lr) - start])
+            on_batch(len(outputs[-1]))
         return np.concatenate(outputs) if outputs else np.zeros((0, *self.method.shape), np.float32)
 
     def padded(self, count: int) -> int:
@@ -222,7 +208,7 @@ class Engine:
         height, width = lr.shape[:2]
         tile, overlap = self.tile_of(height, width)
         lr = tiling.pad(lr, tile[0] // self.scale, tile[1] // self.scale)
-        condition = tiling.resize(lr, *self.method.task.output_size(*lr.shape[:2]))
+        condition = operations.resize_canvas(lr, *self.method.task.output_size(*lr.shape[:2]))
         tiles = tiling.plan(lr.shape[0], lr.shape[1], tile, overlap, self.scale)
         key = image_key(sampling.seed, id, sampling.sample)
         noise = tiling.Noise(
@@ -233,10 +219,14 @@ class Engine:
         )
         signals = self._values(sampling, at_a_time)
         if self.method.refines:
-            predict = functools.partial(self._condition_tiles, signals)
-            # The prediction does not count as an evaluation
-            channels, seen = self.method.condition_channels, lambda count: on_tiles(0)
-            condition = tiling.blend(predict, (condition,), tiles, at_a_time, channels, seen)
+            condition = tiling.blend(
+                functools.partial(self._condition_tiles, signals),
+                (condition,),
+                tiles,
+                at_a_time,
+                self.method.condition_channels,
+                lambda count: on_tiles(0),  # the prediction does not count as an evaluation
+            )
         y_0 = tiling.diffuse(
             functools.partial(self.denoise_tiles, signals),
             condition,
@@ -272,8 +262,8 @@ class Engine:
         program = self._once(
             "tiles", lambda: jax.jit(run, in_shardings=shardings, out_shardings=split)
         )
-        signals, condition, y = jax.device_put((dict(signals), condition, y), split)
-        return np.asarray(program(self.params, signals, condition, y, np.float32(gamma)))
+        tiles = jax.device_put((dict(signals), condition, y), split)
+        return np.asarray(program(self.params, *tiles, np.float32(gamma)))
 
     def _condition_tiles(self, signals: Values, upsampled: np.ndarray) -> np.ndarray:
         """The denoiser's condition for tiles, from a network that predicts and refines."""
@@ -335,11 +325,15 @@ class Engine:
         room = psutil.virtual_memory().total / 8 / self.mesh.size / (4 * 8 * widest)
         least = -(-max(config.data.hr_size, 2 * overlap) // step) * step
         most = max(least, min(LARGEST_TILE, math.isqrt(int(room))) // step * step)
-        large = self.method.task.output_size(height, width)
-        at_a_time = self.tiles_at_a_time
-        return tiling.fitting_tile(
-            *large, least=least, most=most, step=step, overlap=overlap, at_a_time=at_a_time
-        ), overlap
+        tile = tiling.fitting_tile(
+            *self.method.task.output_size(height, width),
+            least=least,
+            most=most,
+            step=step,
+            overlap=overlap,
+            at_a_time=self.tiles_at_a_time,
+        )
+        return tile, overlap
 
     @property
     def _factor(self) -> int:

@@ -79,8 +79,8 @@ def plan(
       UserError: Inputs and output do not go together, or a file would be lost.
     """
     expanded = [file for given in inputs for file in _expand(given)]
-    single = len(inputs) == 1 and not Path(inputs[0]).is_dir() and len(expanded) == 1
-    single = single and (output == STDIO or bool(output.suffix)) and not output.is_dir()
+    one = len(inputs) == len(expanded) == 1 and not Path(inputs[0]).is_dir()
+    single = one and (output == STDIO or bool(output.suffix)) and not output.is_dir()
     if output == STDIO and (not single or samples > 1):
         raise UserError("--output=- takes one image, and one sample of it")
     if single and output != STDIO and files.format_of(output) is None:
@@ -92,14 +92,13 @@ def plan(
         raise UserError(
             f"--output={output} is a file; for a folder or several images give a folder"
         )
+    marks = [""] if samples == 1 else [f"-{i + 1}" for i in range(samples)]
+    marks += ["-mean", "-deviation"] if uncertainty else []
     jobs = []
     for source, relative in expanded:
         target = output if single else output / relative.with_suffix(".png")
-        marks = [""] if samples == 1 else [f"-{i + 1}" for i in range(samples)]
-        marks += ["-mean", "-deviation"] if uncertainty else []
-        jobs.append(
-            Job(source, [target.with_name(f"{target.stem}{mark}{target.suffix}") for mark in marks])
-        )
+        outputs = [target.with_name(f"{target.stem}{mark}{target.suffix}") for mark in marks]
+        jobs.append(Job(source, outputs))
     _check_losses(jobs, overwrite)
     return jobs
 
@@ -108,19 +107,17 @@ def _check_losses(jobs: Sequence[Job], overwrite: bool) -> None:
     """Raises UserError if a job would write over an input, another's output or an existing file."""
     seen: dict[Path, Path] = {}
     originals = {job.source.resolve() for job in jobs if job.source != STDIO}
-    for job in jobs:
-        for name in job.outputs:
-            if name == STDIO:
-                continue
-            if name in seen:
-                raise UserError(
-                    f"{seen[name]} and {job.source} would both become {name}; rename one of them"
-                )
-            seen[name] = job.source
-            if name.resolve() in originals:
-                raise UserError(f"{name} is an input, which would be lost; choose another --output")
-            if name.exists() and not overwrite:
-                raise UserError(f"{name} exists; give --overwrite to replace it")
+    files = ((job.source, name) for job in jobs for name in job.outputs if name != STDIO)
+    for source, name in files:
+        if name in seen:
+            raise UserError(
+                f"{seen[name]} and {source} would both become {name}; rename one of them"
+            )
+        seen[name] = source
+        if name.resolve() in originals:
+            raise UserError(f"{name} is an input, which would be lost; choose another --output")
+        if name.exists() and not overwrite:
+            raise UserError(f"{name} exists; give --overwrite to replace it")
 
 
 def _expand(given: str) -> list[tuple[Path, Path]]:
@@ -141,8 +138,7 @@ def _expand(given: str) -> list[tuple[Path, Path]]:
         return [(file, file.relative_to(path)) for file in files]
     if not path.exists() and glob.has_magic(given):  # a pattern that the shell has left to us
         # Path.glob takes no absolute patterns.
-        names = glob.glob(given, recursive=True)  # noqa: PTH207
-        matches = sorted(map(Path, names))
+        matches = sorted(map(Path, glob.glob(given, recursive=True)))  # noqa: PTH207
         found = [file for file in matches if arrays.is_image_name(file) and file.is_file()]
         if not found:
             raise UserError(f"{given} matches no images")
@@ -175,10 +171,12 @@ def upscale_all(
     upscaler = Upscaler(checkpoint, options.batch, options.tile)
     options.sampling.check(checkpoint)
     failed: list[str] = []
-    console = Console(stderr=True)
-    columns = [*Progress.get_default_columns()[:-1], TimeRemainingColumn()]
     with Progress(
-        *columns, console=console, transient=True, disable=options.quiet or not parallel.is_main()
+        *Progress.get_default_columns()[:-1],
+        TimeRemainingColumn(),
+        console=Console(stderr=True),
+        transient=True,
+        disable=options.quiet or not parallel.is_main(),
     ) as progress:
         whole = progress.add_task("images", total=len(mine), visible=len(mine) > 1)
         for job in mine:
@@ -292,11 +290,11 @@ class _Clock:
             self._told = True
             seconds = (now - self._started) / count * self._left
             if seconds > LONG:
-                c = self._cost
                 self._progress.console.print(
-                    f"{self._label}: {c.width}×{c.height}, {c.tiles} tiles × "
-                    f"{c.evaluations} evaluations, about "
-                    f"{_duration(seconds)} and {c.bytes / 2**30:.1f} GiB beside the network",
+                    f"{self._label}: {self._cost.width}×{self._cost.height}, "
+                    f"{self._cost.tiles} tiles × {self._cost.evaluations} evaluations, about "
+                    f"{_duration(seconds)} and {self._cost.bytes / 2**30:.1f} GiB "
+                    "beside the network",
                     highlight=False,
                     soft_wrap=True,
                 )

@@ -16,11 +16,10 @@ from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float
-from PIL import Image as PillowImage
 
 from sr3_jax.diffusion.samplers import Steps
+from sr3_jax.tasks.task import Canvas
 
-Canvas = Float[np.ndarray, "_h _w _c"]  # sizes vary within a function
 # (condition, y, gamma) of equal tiles, (n, t, t, c), to their y_0
 DenoiseTiles = Callable[[np.ndarray, np.ndarray, float], np.ndarray]
 OnTiles = Callable[[int], object]
@@ -86,18 +85,17 @@ def plan(height: int, width: int, tile: int | tuple[int, int], overlap: int, sca
 
     `tile` and `overlap` are in HR pixels.
     """
+
+    def axis(size: int, side: int) -> Axis:
+        starts, weights, total = cut(size, side // scale, overlap // scale)
+        return Axis(
+            [start * scale for start in starts],
+            [np.repeat(weight, scale) for weight in weights],
+            np.repeat(total, scale),
+        )
+
     tile_height, tile_width = (tile, tile) if isinstance(tile, int) else tile
-    rows, columns = (
-        cut(height, tile_height // scale, overlap // scale),
-        cut(width, tile_width // scale, overlap // scale),
-    )
-
-    def enlarge(axis: Axis) -> Axis:
-        starts = [start * scale for start in axis.starts]
-        weights = [np.repeat(weight, scale) for weight in axis.weights]
-        return Axis(starts, weights, np.repeat(axis.total, scale))
-
-    return Plan(enlarge(rows), enlarge(columns))
+    return Plan(axis(height, tile_height), axis(width, tile_width))
 
 
 def fitting_tile(
@@ -157,8 +155,7 @@ def diffuse(
     rows_left, channels = steps.evaluations, channels or condition.shape[-1]
     y = np.empty((*condition.shape[:2], channels), np.float32)
     _add_noise(y, 0.0, 1.0, noise, rows_left + 1)
-    remembers = bool(np.any(steps.previous))
-    before = np.zeros_like(y) if remembers else None
+    before = np.zeros_like(y) if np.any(steps.previous) else None
     for row in range(rows_left):
         gamma, keep, predicted, previous, strength = (float(column[row]) for column in steps)
         found = blend(denoise, (condition, y), tiles, batch, channels, on_tiles, gamma)
@@ -210,34 +207,6 @@ def _add_noise(y: Canvas, keep: float, strength: float, noise: Noise, t: int) ->
             part = y[top : top + noise.side, left : left + noise.side]
             z = strength * noise.block(t, row, column)[: part.shape[0], : part.shape[1]]
             part[:] = keep * part + z if keep else z
-
-
-def resize(canvas: Canvas, height: int, width: int) -> Canvas:
-    """Anti-aliased bicubic in float: `operations.resize`, without a compilation for each size."""
-    planes = [
-        np.asarray(
-            PillowImage.fromarray(plane).resize((width, height), PillowImage.Resampling.BICUBIC)
-        )
-        for plane in np.moveaxis(np.ascontiguousarray(canvas, np.float32), -1, 0)
-    ]
-    return np.stack(planes, axis=-1)
-
-
-def match(image: Canvas, lr: Canvas) -> Canvas:
-    """Change the low frequencies of an image such that, down-sampled, it is the LR image.
-
-    Both are in [-1, 1].
-
-    What the down-sampled image lacks is enlarged and added. The two resamplings are not each
-    other's inverse, and the result is clipped, so this is done until a tenth of an 8-bit level is
-    left, a dozen times at most.
-    """
-    for _ in range(12):
-        lacking = lr - resize(image, *lr.shape[:2])
-        if np.sqrt(np.square(lacking).mean()) < 0.1 / 127.5:
-            break
-        image = np.clip(image + resize(lacking, *image.shape[:2]), -1, 1)
-    return image
 
 
 def pad(lr: Canvas, height: int, width: int) -> Canvas:

@@ -22,10 +22,10 @@ from sr3_jax.data.source import image_id
 from sr3_jax.diffusion.samplers import Steps
 from sr3_jax.errors import UserError
 from sr3_jax.images.pixels import Picture, from_image, to_image
-from sr3_jax.inference import tiling
 from sr3_jax.inference.engine import Engine, Progress, Values, ignore
 from sr3_jax.inference.sampling import Sampling
-from sr3_jax.inference.tiling import Canvas
+from sr3_jax.tasks import operations
+from sr3_jax.tasks.task import Canvas
 
 LUMA = np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R BT.601, as JPEG and Pillow have it
 
@@ -199,15 +199,17 @@ class Upscaler:
             ]
         size = self._size(given[0].colour.shape[0], given[0].colour.shape[1], sampling.scale)
         if size != pictures[0].colour.shape[:2]:
-            pictures = [_resized(picture, size) for picture in pictures]
-        if self._matches(sampling):
-            matched = (
-                tiling.match(new.colour, old.colour)
-                for new, old in zip(pictures, given, strict=True)
-            )
             pictures = [
-                picture._replace(colour=colour)
-                for picture, colour in zip(pictures, matched, strict=True)
+                picture._replace(
+                    colour=operations.resize_canvas(picture.colour, *size).clip(-1, 1),
+                    alpha=_resized(picture.alpha, size),
+                )
+                for picture in pictures
+            ]
+        if self._matches(sampling):
+            pictures = [
+                new._replace(colour=self.engine.method.task.compose(old.colour, new.colour))
+                for new, old in zip(pictures, given, strict=True)
             ]
         return pictures
 
@@ -219,10 +221,11 @@ class Upscaler:
         return self.checkpoint.config.sample.match_input and not told
 
     def passes(self, scale: float | int | None) -> int:
-        """How often the network has to enlarge an image until it is `scale` times larger."""
-        if scale is None:
-            return 1
-        return next(count for count in range(1, 7) if self.scale**count >= scale)
+        """How often the network has to enlarge an image until it is `scale` times larger.
+
+        Once, if there is no such wish.
+        """
+        return next(count for count in range(1, 7) if self.scale**count >= (scale or 1))
 
     def scale_notes(self, scale: float | int | None) -> list[str]:
         """What the user should know about a scale that is not the network's own."""
@@ -279,14 +282,11 @@ class Upscaler:
         height, width = output.shape[:2]
         lr = picture.colour
         if lr.shape[-1] == 3 and self.channels == 1:
-            output = output + tiling.resize(lr - luma(lr), height, width)
+            output = output + operations.resize_canvas(lr - luma(lr), height, width)
         elif lr.shape[-1] == 1 and self.channels == 3:
             output = luma(output)
-        output = np.clip(output, -1, 1)
-        alpha = picture.alpha
-        if alpha is not None:
-            alpha = np.clip(tiling.resize(alpha, height, width), -1, 1)
-        return picture._replace(colour=output, alpha=alpha)
+        alpha = _resized(picture.alpha, (height, width))
+        return picture._replace(colour=output.clip(-1, 1), alpha=alpha)
 
     def cost(self, height: int, width: int, sampling: Sampling | None = None) -> Cost:
         """What enlarging an image of height × width will take.
@@ -296,13 +296,14 @@ class Upscaler:
         """
         sampling = sampling or Sampling()
         evaluations = self.engine.table(sampling).evaluations
-        tiles, made = 0, 1
-        for _ in range(self.passes(sampling.scale)):
-            tiles += self.engine.tiles(height * made, width * made)
-            made *= self.scale
+        passes = self.passes(sampling.scale)
+        tiles = sum(
+            self.engine.tiles(height * self.scale**number, width * self.scale**number)
+            for number in range(passes)
+        )
         # The condition, y_t, the estimate of y_0, the estimate before, and the picture itself
         planes = self.engine.method.condition_channels + 3 * self.channels + 4
-        size = 4 * height * width * made**2 * planes
+        size = 4 * height * width * self.scale ** (2 * passes) * planes
         return Cost(*self._size(height, width, sampling.scale), tiles, evaluations, size)
 
 
@@ -311,6 +312,5 @@ def luma(colour: Float[np.ndarray, "... c"]) -> Float[np.ndarray, "... 1"]:
     return colour @ LUMA[:, None] if colour.shape[-1] == 3 else colour
 
 
-def _resized(picture: Picture, size: tuple[int, int]) -> Picture:
-    alpha = None if picture.alpha is None else tiling.resize(picture.alpha, *size).clip(-1, 1)
-    return picture._replace(colour=tiling.resize(picture.colour, *size).clip(-1, 1), alpha=alpha)
+def _resized(alpha: Canvas | None, size: tuple[int, int]) -> Canvas | None:
+    return None if alpha is None else operations.resize_canvas(alpha, *size).clip(-1, 1)

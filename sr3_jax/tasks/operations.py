@@ -9,9 +9,11 @@ import functools
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
+from PIL import Image as PillowImage
 
-Images = Float[Array, "b h w c"]
+from sr3_jax.tasks.task import Canvas, Images
 
 
 def to_float(images: Array) -> Images:
@@ -33,6 +35,17 @@ def resize(images: Images, height: int, width: int) -> Float[Array, "b {height} 
     """Resizes to (height, width) by anti-aliased bicubic, in float, unclipped."""
     b, _, _, c = images.shape
     return jax.image.resize(images, (b, height, width, c), "cubic", antialias=True)
+
+
+def resize_canvas(canvas: Canvas, height: int, width: int) -> Canvas:
+    """`resize` of one image (h, w, c) on the host, without a compilation for each size."""
+    planes = [
+        np.asarray(
+            PillowImage.fromarray(plane).resize((width, height), PillowImage.Resampling.BICUBIC)
+        )
+        for plane in np.moveaxis(np.ascontiguousarray(canvas, np.float32), -1, 0)
+    ]
+    return np.stack(planes, axis=-1)
 
 
 def gaussian_blur(images: Images, sigma: Float[Array, " b"]) -> Images:

@@ -7,9 +7,11 @@ such as how strong the noise is.
 from collections.abc import Mapping
 from typing import NamedTuple, Protocol, runtime_checkable
 
+import numpy as np
 from jaxtyping import Array, Float, Key
 
 Images = Float[Array, "b h w c"]
+Canvas = Float[np.ndarray, "_h _w _c"]
 Signals = Mapping[str, Float[Array, " b"]]  # by name, one value per image
 
 
@@ -20,6 +22,7 @@ class Signal(NamedTuple):
     title: str  # in words, with its unit, e.g. "Gaussian noise (standard deviation, 8-bit levels)"
     high: float  # the largest value; the smallest is 0, e.g. no noise at all
     scale: float = 1.0  # the network's embedding gets scale · value
+    missing: float = 0.0  # the value where nothing is said; NaN: the network can do without it
 
 
 class Given(NamedTuple):
@@ -58,6 +61,15 @@ class Task(Protocol):
         """The image that the network is conditioned on, from a `Given`'s image.
 
         It has the height and width of the network's output.
+        """
+        ...
+
+    def compose(self, image: Canvas, output: Canvas) -> Canvas:
+        """The result, with what the input image already says about it put in.
+
+        Args:
+          image: the input, (h, w, c) in [-1, 1], on the host.
+          output: what the network made of it, in [-1, 1], of the result's size.
         """
         ...
 

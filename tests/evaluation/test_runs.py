@@ -21,13 +21,13 @@ from sr3_jax.errors import UserError
 from sr3_jax.evaluation import runs
 from sr3_jax.evaluation.protocols import PROTOCOLS, Options
 from sr3_jax.images import arrays
-from sr3_jax.inference import tiling
 from sr3_jax.inference.upscaler import Upscaler
 from sr3_jax.method import Method
 from sr3_jax.metrics import distortion, distributions
 from sr3_jax.metrics.distributions import Reference, Statistics
 from sr3_jax.metrics.networks.inception import Outputs
 from sr3_jax.runtime import parallel
+from sr3_jax.tasks import operations
 
 N = 6
 
@@ -153,9 +153,9 @@ def test_each_images_values_are_the_metrics_of_the_upscalers_picture(table1, val
     hr = np.asarray(
         square.resize((128, 128), Image.Resampling.BOX, box=(left, top, left + 281, top + 281))
     )
-    lr = np.clip(np.round((tiling.resize(hr / 127.5 - 1, 16, 16) + 1) * 127.5), 0, 255).astype(
-        np.uint8
-    )
+    lr = np.clip(
+        np.round((operations.resize_canvas(hr / 127.5 - 1, 16, 16) + 1) * 127.5), 0, 255
+    ).astype(np.uint8)
     upscaler = Upscaler(checkpoint)
     drawn = [upscaler(lr, sample=i, match_input=False, name=name) for i in range(2)]
     found = results["per_image"]["SR3"][name]
@@ -231,11 +231,13 @@ def test_table_2_has_fid_and_inception_score_of_every_row_and_names_network_and_
         "reference": f"the HR images of {val}",
     }
     hr = np.stack([np.asarray(_square(path, 256)) for path in _files(val)])
-    lr = np.stack([tiling.resize(one / 127.5 - 1, 64, 64) for one in hr])
+    lr = np.stack([operations.resize_canvas(one / 127.5 - 1, 64, 64) for one in hr])
     lr = np.clip(np.round((lr + 1) * 127.5), 0, 255).astype(np.uint8)
     bicubic = np.stack(
         [
-            np.clip(np.round((tiling.resize(one / 127.5 - 1, 256, 256) + 1) * 127.5), 0, 255)
+            np.clip(
+                np.round((operations.resize_canvas(one / 127.5 - 1, 256, 256) + 1) * 127.5), 0, 255
+            )
             for one in lr
         ]
     )

@@ -3,7 +3,6 @@
 import functools
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 from PIL import Image
@@ -72,14 +71,6 @@ def test_tiles_that_fit_a_picture_waste_little_and_idle_no_core(height, width, t
     assert computed / (height * width) <= excess
 
 
-@pytest.mark.fast
-@pytest.mark.parametrize(("height", "width"), [(4, 6), (31, 50), (3, 3)])
-def test_resizing_is_that_of_the_degradation(height, width):
-    image = np.random.default_rng(0).uniform(-1, 1, (12, 20, 3)).astype(np.float32)
-    wanted = operations.resize(jnp.asarray(image[None]), height, width)[0]
-    np.testing.assert_allclose(tiling.resize(image, height, width), wanted, atol=2e-5)
-
-
 def photograph(height, width):
     crop = Image.fromarray(photographs.coffee()).resize(
         (width, height), Image.Resampling.BICUBIC, box=(0, 0, 600, 400)
@@ -124,7 +115,7 @@ def diffused(
 ):
     side = tile // SCALE
     padded = tiling.pad(lr, side, side)
-    condition = tiling.resize(padded, SCALE * padded.shape[0], SCALE * padded.shape[1])
+    condition = operations.resize_canvas(padded, SCALE * padded.shape[0], SCALE * padded.shape[1])
     plan = tiling.plan(*padded.shape[:2], tile, overlap, SCALE)
     steps = sampler(schedules.log_snr(4, 4.0, -8.0))
     out = tiling.diffuse(denoise, condition, tiling.Noise(noise, 16), steps, plan, batch, on_tiles)
@@ -135,7 +126,7 @@ def in_one_piece(lr, tile=32, sampler=samplers.dpm_solver):
     """The same, the network seeing all of the canvas at once."""
     padded = tiling.pad(lr, tile // SCALE, tile // SCALE)
     height, width = SCALE * padded.shape[0], SCALE * padded.shape[1]
-    condition = tiling.resize(padded, height, width)[None]
+    condition = operations.resize_canvas(padded, height, width)[None]
     steps = sampler(schedules.log_snr(4, 4.0, -8.0))
     count = steps.evaluations
 
@@ -213,20 +204,11 @@ def test_tiles_are_of_one_shape_and_counted():
     )
 
 
-def test_matching_gives_the_input_back_and_changes_nothing_that_agrees():
-    lr = photograph(20, 30)
-    image = np.clip(tiling.resize(lr, 80, 120) + 0.1 * noise(1, 0, 0)[:1, :1], -0.9, 0.9)
-    matched = tiling.match(image, lr)
-    assert np.abs(tiling.resize(matched, 20, 30) - lr).mean() < 0.2 / 127.5
-    agreeing = tiling.match(matched, tiling.resize(matched, 20, 30))
-    np.testing.assert_array_equal(agreeing, matched)
-
-
 def test_an_image_of_the_networks_own_size_is_the_same_in_tiles(colour):
     lr = photograph(8, 8)
     engine = colour.engine
     [wanted] = colour.enlarge(lr[None], 5, Sampling())
-    condition = tiling.resize(lr, 16, 16)
+    condition = operations.resize_canvas(lr, 16, 16)
     key = jax.random.fold_in(jax.random.fold_in(jax.random.key(0), 5), 0)
     plan = tiling.plan(8, 8, 16, 4, 2)
     y_0 = tiling.diffuse(

@@ -142,3 +142,10 @@ def test_under_jit_nothing_changes(faces):
     assert (levels[0] == levels[1]).mean() > 0.999  # but for ties
     conditions = [resize(eager, 64, 64), operations.resize(eager, 64, 64)]
     np.testing.assert_allclose(*conditions, atol=1e-5)
+
+
+@pytest.mark.parametrize(("height", "width"), [(4, 6), (31, 50), (3, 3)])
+def test_resizing_on_the_host_is_the_same(height, width):
+    image = np.random.default_rng(0).uniform(-1, 1, (12, 20, 3)).astype(np.float32)
+    wanted = operations.resize(jnp.asarray(image[None]), height, width)[0]
+    np.testing.assert_allclose(operations.resize_canvas(image, height, width), wanted, atol=2e-5)

@@ -113,3 +113,16 @@ def test_the_condition_is_the_lr_image_enlarged_whatever_its_size(hr):
         lr = task.corrupt(image).image
         assert task.output_size(*lr.shape[1:3]) == image.shape[1:3]
         np.testing.assert_array_equal(task.condition(lr), operations.resize(lr, *image.shape[1:3]))
+
+
+def test_composing_gives_the_input_back_and_changes_nothing_that_agrees(hr):
+    task, rng = task_of(), np.random.default_rng(0)
+    lr = np.asarray(task.corrupt(hr[:1]).image)[0, :12]
+    output = np.clip(
+        operations.resize_canvas(lr, 48, 64) + 0.1 * rng.normal(size=(48, 64, 1)), -0.9, 0.9
+    ).astype(np.float32)
+    composed = task.compose(lr, output)
+    assert np.abs(operations.resize_canvas(output, 12, 16) - lr).mean() > 1 / 127.5
+    assert np.abs(operations.resize_canvas(composed, 12, 16) - lr).mean() < 0.2 / 127.5
+    agreeing = task.compose(operations.resize_canvas(composed, 12, 16), composed)
+    np.testing.assert_array_equal(agreeing, composed)
