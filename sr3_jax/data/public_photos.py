@@ -4,14 +4,14 @@ They are in `scikit-image` (astronaut, chelsea, coffee, motorcycle, rocket) and 
 (china, flower), extra [photos].
 """
 
-import importlib.util
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+from PIL.Image import Resampling
 
-from sr3_jax.data.source import DataError, Dropped, Image
+from sr3_jax.data.source import DataError, Dropped, Image, package_folder
 from sr3_jax.images import arrays
 
 FILES = {
@@ -40,13 +40,18 @@ class PublicPhotos:
     def __post_init__(self):
         self._squares: list[np.ndarray] = []
         for package, files in FILES.items():
+            name, inside = WHERE[package]
+            missing = (
+                f"the public photographs need the package {name}; "
+                "run: pip install 'sr3_jax[photos]'"
+            )
+            folder = package_folder(package, missing) / inside
             for file in files:
-                photograph = arrays.to_pillow(
-                    arrays.read(_folder(package) / file, self.channels).pixels
-                )
+                photograph = arrays.to_pillow(arrays.read(folder / file, self.channels).pixels)
                 if self.size <= 128:
                     photograph = photograph.resize(
-                        (photograph.width // FINE, photograph.height // FINE), 3
+                        (photograph.width // FINE, photograph.height // FINE),
+                        Resampling.BICUBIC,
                     )
                 pixels = np.asarray(photograph).reshape(
                     photograph.height, photograph.width, self.channels
@@ -71,13 +76,3 @@ class PublicPhotos:
 
     def __getitem__(self, index: int) -> Image:
         return Image(self._squares[index], self.names[index])
-
-
-def _folder(package: str) -> Path:
-    name, folder = WHERE[package]
-    found = importlib.util.find_spec(package)  # found, not imported: only its files are wanted
-    if found is None or found.origin is None:
-        raise DataError(
-            f"the public photographs need the package {name}; run: pip install 'sr3_jax[photos]'"
-        )
-    return Path(found.origin).parent / folder

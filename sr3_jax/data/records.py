@@ -8,10 +8,8 @@
 another such folder, or else those that the manifest names, or else 5 % by a hash of the id.
 """
 
-import contextlib
 import io
 import json
-import os
 import tempfile
 import threading
 import zlib
@@ -27,6 +25,7 @@ from sr3_jax.data.source import DataError, Dropped, Image, check_budget, image_i
 from sr3_jax.errors import UserError
 from sr3_jax.images import arrays
 from sr3_jax.runtime import paths
+from sr3_jax.runtime.atomic import replacing
 from sr3_jax.runtime.paths import AnyPath
 
 MANIFEST = "manifest.json"
@@ -50,17 +49,17 @@ class Records:
         self.size: int = manifest["size"]
         self.dropped: Sequence[Dropped] = tuple(Dropped(*entry) for entry in manifest["dropped"])
         self._shards = list(manifest["shards"])
-        self.ids: list[str] = []
-        places: list[tuple[int, int]] = []  # (shard, record)
         ids = [id for members in manifest["shards"].values() for id in members]
         self.total = len(ids) + len(self.dropped)
         held_out = _held_out(ids, manifest["held_out"]) if part != "all" else set()
-        for shard, members in enumerate(manifest["shards"].values()):
-            for record, id in enumerate(members):
-                if part == "all" or (id in held_out) == (part == "eval"):
-                    places.append((shard, record))
-                    self.ids.append(id)
-        self._places = np.array(places, np.int64).reshape(-1, 2)
+        places = [
+            (id, shard, record)
+            for shard, members in enumerate(manifest["shards"].values())
+            for record, id in enumerate(members)
+            if part == "all" or (id in held_out) == (part == "eval")
+        ]
+        self.ids: list[str] = [id for id, _, _ in places]
+        self._places = np.array([place for _, *place in places], np.int64).reshape(-1, 2)
         self._open: dict[int, grain.ArrayRecordDataSource] = {}
         self._lock = threading.Lock()
 
@@ -75,12 +74,10 @@ class Records:
             raise
         # A damaged or missing shard: ArrayRecord raises errors of many kinds
         except Exception as error:
-            first = (str(error).splitlines() or [type(error).__name__])[0]
             raise arrays.ImageError(
-                f"{id} cannot be read from {self._shards[shard]}: {first}"
+                f"{id} cannot be read from {self._shards[shard]}: {arrays.first_line(error)}"
             ) from error
-        pixels, notes = _decode(data, self.channels, id)
-        return Image(pixels, id, notes=notes)
+        return Image(id=id, **_decode(data, self.channels, id)._asdict())
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Records, (self.root, self.channels, self.part)  # files are opened anew
@@ -107,17 +104,12 @@ class Records:
         copy = folder / path.name
         if not copy.exists() or copy.stat().st_size != path.stat().length:
             data = path.read_bytes()
-            partial = copy.with_suffix(f".{os.getpid()}-{threading.get_ident()}")
             try:
-                folder.mkdir(exist_ok=True)
-                partial.write_bytes(data)
-                partial.replace(copy)
+                with replacing(copy) as partial:
+                    partial.write_bytes(data)
             except OSError as error:
-                with contextlib.suppress(OSError):
-                    partial.unlink()
-                reason = error.strerror or error
                 raise UserError(
-                    f"{path} cannot be copied to {folder}: {reason}; "
+                    f"{path} cannot be copied to {folder}: {error.strerror or error}; "
                     "let TMPDIR name a folder with room"
                 ) from error
         return copy

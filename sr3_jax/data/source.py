@@ -6,9 +6,11 @@ Sources are picklable and hold no open files. If an image cannot be read, `sourc
 ImageError.
 """
 
+import importlib.util
 import zlib
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
@@ -55,6 +57,18 @@ class Source(Protocol):
     def __getitem__(self, index: int) -> Image: ...
 
 
+def package_folder(package: str, missing: str) -> Path:
+    """Where an installed Python package is, whose files are wanted: it is not imported.
+
+    Raises:
+      DataError: it is not installed; the message is `missing`.
+    """
+    found = importlib.util.find_spec(package)
+    if found is None or found.origin is None:
+        raise DataError(missing)
+    return Path(found.origin).parent
+
+
 def image_id(name: str) -> int:
     """The number, below 2³¹, from which an image's random keys are made: a hash of its name."""
     return zlib.crc32(name.encode()) & 0x7FFFFFFF
@@ -98,10 +112,9 @@ def check_budget(bad: Sequence[Dropped], source: Source, max_fraction: float, wh
         )
         if len(bad) >= split:
             raise DataError(f"{where}: none of {split} images can be used ({named})")
-        above = f"above data.max_bad_fraction = {max_fraction}"
         raise DataError(
-            f"{where}: {len(bad)} of {total} images cannot be used, {above} ({named}); "
-            "remove them or raise it"
+            f"{where}: {len(bad)} of {total} images cannot be used, "
+            f"above data.max_bad_fraction = {max_fraction} ({named}); remove them or raise it"
         )
 
 

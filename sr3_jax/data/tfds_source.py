@@ -73,9 +73,9 @@ class TfdsSource:
         # A damaged or missing shard: ArrayRecord and protobuf raise errors of many kinds
         except Exception as error:
             raise arrays.ImageError(f"{id} cannot be read: {_first_line(error)}") from error
-        pixels, notes = arrays.decode(record[self._feature], self.channels, id)
+        decoded = arrays.decode(record[self._feature], self.channels, id)
         label = int(record["label"]) if self._labelled else NO_LABEL
-        return Image(pixels, id, notes=notes, label=label)
+        return Image(id=id, label=label, **decoded._asdict())
 
     def __reduce__(self) -> tuple[Any, ...]:
         # Files are opened anew

@@ -19,6 +19,8 @@ from sr3_jax.data.source import DataError
 # A paragraph of a control file: values by field, in lower case; values may have several lines
 Paragraph = dict[str, str]
 _URL = re.compile(r"https?://[^\s<>)]+")
+# A name, a colon, and a value, to which all lines belong that begin with a space
+_FIELD = re.compile(r"^([^\s:][^:\n]*):(.*(?:\n[ \t].*)*)", re.MULTILINE)
 
 
 class Deb(NamedTuple):
@@ -73,20 +75,15 @@ def read(path: Path, wanted: Callable[[PurePosixPath], bool]) -> Deb:
 
 def paragraphs(text: str) -> list[Paragraph]:
     """The paragraphs of a Debian control file; copyright files have the same format."""
-    found = []
-    for block in re.split(r"\n\s*\n", text):
-        fields: Paragraph = {}
-        name = ""
-        for line in block.splitlines():
-            if line[:1] in (" ", "\t") and name:
-                fields[name] = f"{fields[name]}\n{line.strip()}"
-            elif ":" in line:
-                name, _, value = line.partition(":")
-                name = name.strip().lower()
-                fields[name] = value.strip()
-        if fields:
-            found.append(fields)
-    return found
+    blocks = [_FIELD.findall(block) for block in re.split(r"\n\s*\n", text)]
+    return [
+        {
+            name.strip().lower(): "\n".join(map(str.strip, value.split("\n")))
+            for name, value in fields
+        }
+        for fields in blocks
+        if fields
+    ]
 
 
 def credit(copyright: str, path: str) -> Credit | None:
@@ -105,27 +102,21 @@ def credit(copyright: str, path: str) -> Credit | None:
       The credit; None if the file says nothing about `path`, or is not machine-readable.
     """
     first, *others = paragraphs(copyright) or [{}]
-    if "format" not in first:
-        return None
-    name, ends = (
-        path.rpartition("/")[2],
-        [path.split("/", depth)[-1] for depth in range(path.count("/") + 1)],
-    )
+    ends = [path.split("/", depth)[-1] for depth in range(path.count("/") + 1)]
     stems = {_stem(end) for end in ends if "/" in end}
 
     def certainty(pattern: str) -> int:
         if "/" in pattern and _stem(pattern) in stems:
             return 3
-        if pattern.rpartition("/")[2] == name:
+        if pattern.rpartition("/")[2] == ends[-1]:
             return 2
         return int(any(fnmatch.fnmatchcase(end, pattern) for end in ends))
 
-    found, last = 0, None
-    for paragraph in others:
-        best = max(map(certainty, paragraph.get("files", "").split()), default=0)
-        if best and best >= found:
-            found, last = best, paragraph
-    if last is None:
+    def best(paragraph: Paragraph) -> int:
+        return max(map(certainty, paragraph.get("files", "").split()), default=0)
+
+    last = max(reversed(others), key=best, default={})
+    if "format" not in first or not best(last):
         return None
     holders = [re.sub(r"\s*<\S*@\S*", "", line) for line in last.get("copyright", "").splitlines()]
     urls = _URL.findall(" ".join(value for field, value in last.items() if field != "license"))
@@ -165,12 +156,12 @@ def _files(
     name = next((name for name in members if name.startswith(f"{archive}.tar")), None)
     if name is None:
         raise ValueError(f"it has no {archive}.tar")
-    found = {}
     with tarfile.open(fileobj=io.BytesIO(members[name])) as files:
-        for member in files:
-            if member.isreg() and wanted(PurePosixPath(member.name)):
-                file = files.extractfile(member)
-                found[str(PurePosixPath(member.name))] = file.read() if file else b""
+        found = {
+            str(PurePosixPath(member.name)): files.extractfile(member).read()  # type: ignore[union-attr]
+            for member in files
+            if member.isreg() and wanted(PurePosixPath(member.name))
+        }
         # Read to the end, so that a truncated or damaged stream is noticed
         while files.fileobj and files.fileobj.read(2**20):
             pass

@@ -11,7 +11,7 @@ import shutil
 import subprocess
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
@@ -20,7 +20,7 @@ from sr3_jax.data.records import read_manifest
 from sr3_jax.data.source import DataError
 from sr3_jax.datasets import deb, prepare, qt_resources
 from sr3_jax.images import arrays
-from sr3_jax.runtime.atomic import disk_errors, replacing
+from sr3_jax.runtime.atomic import disk_errors, write_text
 from sr3_jax.runtime.paths import AnyPath
 
 NAME = "photos"
@@ -195,9 +195,7 @@ def prepare_photos(
     Raises:
       UserError: As prepare.prepare does, or a package or a photograph is missing or damaged.
     """
-    size, tiles, detail = options.size, options.tiles, options.detail
-    wanted = prepare.Settings(NAME, "", size, options.method, options.encoding, [*tiles], detail)
-    done = prepare.finished(output, wanted)
+    done = prepare.finished(output, options.settings(NAME))
     if done and (output / DATA_CARD).exists():
         return done
     with tempfile.TemporaryDirectory(prefix="sr3-") as temporary:
@@ -211,8 +209,8 @@ def prepare_photos(
         done = prepare.prepare(
             str(photographs), output, options, name=NAME, held_out=VALIDATION, **others
         )
-    with disk_errors(output), replacing(output / DATA_CARD) as temporary_card:
-        temporary_card.write_text(card(contents, output, size, tiles, detail))
+    with disk_errors(output):
+        write_text(output / DATA_CARD, card(contents, output, options))
     return done._replace(notes=[one.differs for one in contents if one.differs])
 
 
@@ -269,21 +267,15 @@ def _extract(file: Path, name: str, folder: Path) -> Contents:
     copyright = package.files.pop(notice, b"").decode(errors="replace")
     photographs = []
     for path, data in sorted(_photographs(package.files, known, file).items()):
-        own = (
-            PurePosixPath(path).relative_to(known.root)
-            if known.root
-            else PurePosixPath(PurePosixPath(path).name)
-        )
-        image = PurePosixPath(name) / own
+        image = name / PurePosixPath(path).relative_to(known.root or PurePosixPath(path).parent)
         if not arrays.is_image_name(folder / image):
             raise DataError(f"{file} holds {path}, a name that is hidden")
         height, width, _ = arrays.decode(data, None, f"{path} in {file}").pixels.shape
         (folder / image).parent.mkdir(parents=True, exist_ok=True)
         (folder / image).write_bytes(data)
+        digest = hashlib.sha256(data).hexdigest()
         credit = deb.credit(copyright, path)
-        photographs.append(
-            Photograph(str(image), width, height, hashlib.sha256(data).hexdigest(), credit)
-        )
+        photographs.append(Photograph(str(image), width, height, digest, credit))
     return Contents(name, package.version, copyright, photographs)
 
 
@@ -294,22 +286,10 @@ def _photographs(files: Mapping[str, bytes], package: Package, where: Path) -> d
     """
     found: dict[str, bytes] = {}
     for pattern in package.patterns:
-        outer, inside, inner = pattern.partition(INSIDE)
+        outer, _, inner = pattern.partition(INSIDE)
         for path, data in files.items():
-            if not PurePosixPath(path).match(outer):
-                continue
-            if not inside:
-                found[path] = data
-                continue
-            try:
-                found |= {
-                    str(one): content
-                    for one, content in qt_resources.read(data, _matches(inner)).items()
-                }
-            except ValueError as error:
-                raise DataError(
-                    f"{path} in {where} cannot be read as a Qt resource file: {error}"
-                ) from error
+            if PurePosixPath(path).match(outer):
+                found |= _inside(data, inner, f"{path} in {where}") if inner else {path: data}
     left_out = [pattern for patterns in package.left_out.values() for pattern in patterns.split()]
     found = {
         path: data
@@ -324,8 +304,13 @@ def _photographs(files: Mapping[str, bytes], package: Package, where: Path) -> d
     return found
 
 
-def _matches(pattern: str) -> Callable[[PurePosixPath], bool]:
-    return lambda path: path.match(pattern)
+def _inside(resources: bytes, pattern: str, name: str) -> dict[str, bytes]:
+    """The files of a Qt resource file, called `name` in errors, whose paths match."""
+    try:
+        found = qt_resources.read(resources, lambda path: path.match(pattern))
+    except ValueError as error:
+        raise DataError(f"{name} cannot be read as a Qt resource file: {error}") from error
+    return {str(path): data for path, data in found.items()}
 
 
 def _digest(photographs: Mapping[str, str]) -> str:
@@ -337,18 +322,17 @@ def _digest(photographs: Mapping[str, str]) -> str:
 # -- DATA.md
 
 
-def card(
-    contents: Sequence[Contents], output: AnyPath, size: int, tiles: Sequence[int], detail: float
-) -> str:
+def card(contents: Sequence[Contents], output: AnyPath, options: prepare.Options) -> str:
     """The data card of the squares in `output`, as Markdown."""
     ids = [id for shard in read_manifest(output)["shards"].values() for id in shard]
     squares = Counter(id.partition("#")[0] for id in ids)
-    count, factors = sum(len(one.photographs) for one in contents), ", ".join(map(str, tiles))
+    names = [photograph.name for one in contents for photograph in one.photographs]
+    size, factors, detail = options.size, ", ".join(map(str, options.tiles)), options.detail
     lines = [
         "# Data",
         "",
-        f"{len(ids):,} squares of {size}×{size} pixels, cut from {count} photographs in packages "
-        "of Debian by",
+        f"{len(ids):,} squares of {size}×{size} pixels, cut from {len(names)} photographs in "
+        "packages of Debian by",
         "",
         f"    sr3 prepare {NAME} --size={size} --tiles={factors.replace(' ', '')} "
         f"--detail={detail:g} --output=DIR",
@@ -357,13 +341,7 @@ def card(
         f"squares that cover it. Left out: squares that 4× bicubic restores to within {detail:g} "
         "levels of 255 (root mean square).",
     ]
-    held_out = [
-        photograph.name
-        for one in contents
-        for photograph in one.photographs
-        if photograph.name in VALIDATION
-    ]
-    if held_out:
+    if held_out := [name for name in names if name in VALIDATION]:
         lines += ["", f"For validation, never trained on: {', '.join(held_out)}."]
     for one in contents:
         lines += ["", f"## {one.package} {one.version}", "", *_table(one, squares)]

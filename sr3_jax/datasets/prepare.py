@@ -7,6 +7,7 @@ A shard appears by rename when it is whole, with the list of its images beside i
 comes last. So a stopped run goes on with the next shard.
 """
 
+import contextlib
 import hashlib
 import itertools
 import json
@@ -32,7 +33,7 @@ from sr3_jax.datasets.tiles import Tiles, detail
 from sr3_jax.errors import UserError
 from sr3_jax.images import arrays
 from sr3_jax.runtime import paths
-from sr3_jax.runtime.atomic import disk_errors, replacing
+from sr3_jax.runtime.atomic import disk_errors, replacing, write_text
 from sr3_jax.runtime.paths import AnyPath
 
 SHARD_BYTES = 256 * 2**20
@@ -58,8 +59,23 @@ class Settings(NamedTuple):
     resample: str
     encoding: str
     # none: one square an image; else many, of the image reduced by each of these factors
-    tiles: list[int]
+    tiles: Sequence[int]
     detail: float  # tiles with less are left out
+
+
+class Options(NamedTuple):
+    """How images become records."""
+
+    size: int  # height and width, in pixels
+    method: str = "area"  # how they are reduced: area or bicubic
+    encoding: str = "png"  # or raw
+    tiles: Sequence[int] = ()  # cut into squares, reduced by each of these factors first
+    detail: float = 0.0  # leave out squares that 4x bicubic restores to within so many levels
+
+    def settings(self, source: str, images: str = "") -> Settings:
+        """These, and what they are for."""
+        # A list, as it comes back from JSON
+        return Settings(source, images, *self._replace(tiles=[*self.tiles]))
 
 
 class Files(Folder):
@@ -77,8 +93,8 @@ class Files(Folder):
             raise UserError(
                 f"{path} cannot be read: {reason}; the same command goes on where it stopped"
             ) from error
-        pixels, notes = arrays.decode(data, self.channels, str(path))
-        return Image(pixels, self.names[index], notes=notes)
+        decoded = arrays.decode(data, self.channels, str(path))
+        return Image(id=self.names[index], **decoded._asdict())
 
 
 def open_images(place: str) -> tuple[Source, list[str]]:
@@ -120,16 +136,6 @@ def open_tiles(place: str, size: int, factors: Sequence[int]) -> tuple[Source, l
     return tiles, tiles.ids
 
 
-class Options(NamedTuple):
-    """How images become records."""
-
-    size: int  # height and width, in pixels
-    method: str = "area"  # how they are reduced: area or bicubic
-    encoding: str = "png"  # or raw
-    tiles: Sequence[int] = ()  # cut into squares, reduced by each of these factors first
-    detail: float = 0.0  # leave out squares that 4x bicubic restores to within so many levels
-
-
 def prepare(
     place: str,
     output: AnyPath,
@@ -160,10 +166,7 @@ def prepare(
     size, tiles = options.size, options.tiles
     source, ids = open_tiles(place, size, tiles) if tiles else open_images(place)
     digest = hashlib.sha256("\n".join(ids).encode()).hexdigest()[:16]
-    about = f"{len(ids)} images, {digest}"
-    settings = Settings(
-        name or place, about, size, options.method, options.encoding, [*tiles], options.detail
-    )
+    settings = options.settings(name or place, f"{len(ids)} images, {digest}")
     _claim(output, settings)
     per_shard = max(64, SHARD_BYTES // (3 * size * size))
     shards = [
@@ -181,9 +184,10 @@ def prepare(
             initargs=(source, ids, settings),
         ) as pool:
             try:
-                # the next shard is under way while one is written
                 results = (pool.map(_one, shards[k], chunksize=4) for k in left)
-                for k, result in zip(left, _one_ahead(results), strict=True):
+                # In pairs, so that the next shard is under way while one is written
+                pairs = itertools.pairwise(itertools.chain(results, [iter(())]))
+                for k, (result, _) in zip(left, pairs, strict=True):
                     _write_shard(output, names[k], result, on_image)
             except BrokenProcessPool as error:
                 raise UserError(
@@ -241,8 +245,8 @@ def _claim(output: AnyPath, settings: Settings) -> None:
         for left_behind in output.glob(".sr3-*"):  # by a kill
             left_behind.unlink()
         return
-    with disk_errors(output), replacing(output / STATE) as temporary:
-        temporary.write_text(json.dumps(settings._asdict(), indent=2) + "\n")
+    with disk_errors(output):
+        write_text(output / STATE, json.dumps(settings._asdict(), indent=2) + "\n")
 
 
 def _note(output: AnyPath, shard: str) -> AnyPath:
@@ -256,21 +260,24 @@ def _write_shard(
     on_image: Callable[[int], object],
 ) -> None:
     ids, dropped, counts = [], [], Counter[str]()
-    with disk_errors(output), replacing(output / name) as temporary:
-        writer = ArrayRecordWriter(str(temporary), "group_size:1")
-        try:
-            for id, outcome, notes in results:
-                on_image(1)
-                if isinstance(outcome, str):
-                    dropped.append((id, outcome))
-                elif outcome:
-                    writer.write(outcome)
-                    ids.append(id)
-                    counts.update(notes)
-        finally:
-            writer.close()
-    with disk_errors(output), replacing(_note(output, name)) as temporary:
-        temporary.write_text(json.dumps({"ids": ids, "dropped": dropped, "converted": counts}))
+    with (
+        disk_errors(output),
+        replacing(output / name) as temporary,
+        contextlib.closing(ArrayRecordWriter(str(temporary), "group_size:1")) as writer,
+    ):
+        for id, outcome, notes in results:
+            on_image(1)
+            if isinstance(outcome, str):
+                dropped.append((id, outcome))
+            elif outcome:
+                writer.write(outcome)
+                ids.append(id)
+                counts.update(notes)
+    with disk_errors(output):
+        write_text(
+            _note(output, name),
+            json.dumps({"ids": ids, "dropped": dropped, "converted": counts}),
+        )
 
 
 def _finish(
@@ -296,22 +303,12 @@ def _finish(
         "size": settings.size,
         "shards": shards,
         "dropped": dropped,
+        **({"held_out": sorted(held_out)} if held_out else {}),
     }
-    if held_out:
-        manifest["held_out"] = sorted(held_out)
-    with disk_errors(output), replacing(output / records.MANIFEST) as temporary:
-        temporary.write_text(json.dumps(manifest))
+    with disk_errors(output):
+        write_text(output / records.MANIFEST, json.dumps(manifest))
     said = converted(Counter(note["converted"]).elements() for note in notes.values())
     return Prepared(count, len(names), dropped, said)
-
-
-def _one_ahead(iterators: Iterator) -> Iterator:
-    """The same, each begun while the one before is in use."""
-    first = list(itertools.islice(iterators, 1))
-    for following in iterators:
-        yield first.pop()
-        first.append(following)
-    yield from first
 
 
 def _cores() -> int:

@@ -78,18 +78,18 @@ class Tiles:
         if self._last is None or self._last[0] != (image, factor):
             self._last = (image, factor), self._reduced(image, factor)
         pixels, notes = self._last[1].pixels, self._last[1].notes
-        top, left = (
-            starts(pixels.shape[0], self.size)[row],
-            starts(pixels.shape[1], self.size)[column],
+        height, width, _ = pixels.shape
+        top, left = starts(height, self.size)[row], starts(width, self.size)[column]
+        return Image(
+            pixels[top : top + self.size, left : left + self.size],
+            f"{self.folder.names[image]}#{factor},{row},{column}",
+            notes=notes,
         )
-        id = f"{self.folder.names[image]}#{factor},{row},{column}"
-        return Image(pixels[top : top + self.size, left : left + self.size], id, notes=notes)
 
     def _reduced(self, index: int, factor: int) -> Image:
         image = self.folder[index]
-        pixels = image.pixels
-        height, width = (side // factor for side in pixels.shape[:2])
-        blocks = pixels[: height * factor, : width * factor].reshape(
+        height, width = (side // factor for side in image.pixels.shape[:2])
+        blocks = image.pixels[: height * factor, : width * factor].reshape(
             height, factor, width, factor, -1
         )
         return image._replace(

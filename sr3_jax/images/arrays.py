@@ -20,25 +20,9 @@ from sr3_jax.runtime.paths import AnyPath
 
 Pixels = UInt8[np.ndarray, "h w c"]
 
-_FORMATS = (
-    "png",
-    "jpg",
-    "jpeg",
-    "jpe",
-    "webp",
-    "bmp",
-    "tif",
-    "tiff",
-    "gif",
-    "pgm",
-    "ppm",
-    "pbm",
-    "pnm",
-    "avif",
-    "jp2",
-    "tga",
+SUFFIXES = frozenset(
+    ".png .jpg .jpeg .jpe .webp .bmp .tif .tiff .gif .pgm .ppm .pbm .pnm .avif .jp2 .tga".split()
 )
-SUFFIXES = frozenset("." + name for name in _FORMATS)
 _EXIF_IN_PNG = {"exif", "Raw profile type exif", "XML:com.adobe.xmp"}
 
 
@@ -109,9 +93,8 @@ def _convert(image: Image.Image, channels: int | None) -> Decoded:
         image = ImageOps.exif_transpose(image)
         notes.append("turned upright as its EXIF orientation says")
     if image.mode.startswith("I") or image.mode == "F":
-        image = Image.fromarray(
-            _to_8_bits(np.asarray(image, np.float64), 65535.0 if levels_are_16_bit else None)
-        )
+        levels = to_unit(np.asarray(image, np.float64), 65535.0 if levels_are_16_bit else None)
+        image = Image.fromarray(np.round(levels * 255).astype(np.uint8))
         notes.append("16-bit or float levels rounded to 8 bits")
     if image.mode in ("LA", "PA", "RGBA", "RGBa") or "transparency" in image.info:
         grey = image.mode in ("1", "L", "LA")
@@ -123,13 +106,13 @@ def _convert(image: Image.Image, channels: int | None) -> Decoded:
     elif image.mode in ("P", "CMYK", "YCbCr", "LAB", "HSV"):
         notes.append({"P": "palette"}.get(image.mode, image.mode) + " converted to RGB")
         image = image.convert("RGB")
-    if channels is None:
-        channels = 1 if image.mode in ("L", "1") else 3
-    wanted = "L" if channels == 1 else "RGB"
+    grey = image.mode in ("L", "1")
+    channels = channels or (1 if grey else 3)
     if image.mode == "RGB" and channels == 1:
         notes.append("colour converted to grey")
-    elif image.mode in ("L", "1") and channels == 3:
+    elif grey and channels == 3:
         notes.append("grey repeated in three channels")
+    wanted = "L" if channels == 1 else "RGB"
     pixels = np.asarray(image if image.mode == wanted else image.convert(wanted))
     return Decoded(
         np.ascontiguousarray(pixels if pixels.ndim == 3 else pixels[..., None]), tuple(notes)
@@ -148,10 +131,10 @@ def as_channels(pixels: Pixels, channels: int) -> UInt8[np.ndarray, "h w c2"]:
     return np.repeat(pixels, channels // pixels.shape[-1], axis=-1)
 
 
-def can_write(path: AnyPath) -> bool:
-    """Whether the suffix names a format that can be written."""
-    Image.init()
-    return Image.registered_extensions().get(path.suffix.lower()) in Image.SAVE
+def format_of(path: AnyPath) -> str | None:
+    """Pillow's name of the format that a suffix stands for; None if it cannot be written."""
+    form = Image.registered_extensions().get(path.suffix.lower())
+    return form if form in Image.SAVE else None
 
 
 def write(path: AnyPath | str, pixels: Pixels) -> None:
@@ -163,19 +146,20 @@ def write(path: AnyPath | str, pixels: Pixels) -> None:
       UserError: the suffix or the folder cannot be written, or the format cannot hold the size.
     """
     path = paths.parse(path)
-    suffix = path.suffix.lower()
-    if Image.registered_extensions().get(suffix) not in Image.SAVE:
+    if not format_of(path):
         raise UserError(
             f"{path}: images cannot be written with the suffix {path.suffix!r}; "
             "use .png, .jpg, .webp or .tiff"
         )
     image = to_pillow(pixels)
-    options: dict[str, Any] = {"quality": 95} if suffix in (".jpg", ".jpeg", ".webp") else {}
+    options: dict[str, Any] = (
+        {"quality": 95} if path.suffix.lower() in (".jpg", ".jpeg", ".webp") else {}
+    )
     try:
         with replacing(path) as temporary:
             image.save(temporary, **options)
     except (OSError, ValueError) as error:
-        raise UserError(f"{path} cannot be written: {_first_line(error)}") from error
+        raise UserError(f"{path} cannot be written: {first_line(error)}") from error
 
 
 def open_image(source: AnyPath | str | io.BytesIO, name: str) -> Image.Image:
@@ -209,7 +193,7 @@ def named_errors(what: str) -> Iterator[None]:
     except ImageError:
         raise
     except Exception as error:
-        raise ImageError(f"{what}: {_first_line(error)}") from error
+        raise ImageError(f"{what}: {first_line(error)}") from error
 
 
 def orientation(image: Image.Image) -> int:
@@ -218,8 +202,8 @@ def orientation(image: Image.Image) -> int:
     return value if value in range(1, 9) else 1
 
 
-def _to_8_bits(levels: np.ndarray, full: float | None) -> np.ndarray:
-    """Levels of a 16-bit or float image to uint8; `full` is the level that becomes 255.
+def to_unit(levels: np.ndarray, full: float | None = None) -> np.ndarray:
+    """Levels of a 16-bit or float image in [0, 1]; `full` is the level that becomes 1.
 
     If it is not known (None), it is the smallest of 1, 255 and 65,535 that holds the maximum, or
     else the maximum itself.
@@ -227,8 +211,9 @@ def _to_8_bits(levels: np.ndarray, full: float | None) -> np.ndarray:
     levels = np.nan_to_num(levels)
     highest = levels.max(initial=0)
     full = full or next((scale for scale in (1.0, 255.0, 65535.0) if highest <= scale), highest)
-    return np.round(np.clip(levels / full, 0, 1) * 255).astype(np.uint8)
+    return np.clip(levels / full, 0, 1)
 
 
-def _first_line(error: BaseException) -> str:
+def first_line(error: BaseException) -> str:
+    """What an error says, in one line."""
     return (str(error).splitlines() or [type(error).__name__])[0]

@@ -17,7 +17,14 @@ from PIL import ExifTags, ImageOps
 from PIL import Image as PillowImage
 
 from sr3_jax.errors import UserError
-from sr3_jax.images.arrays import ImageError, named_errors, open_image, orientation
+from sr3_jax.images.arrays import (
+    ImageError,
+    first_line,
+    format_of,
+    named_errors,
+    open_image,
+    orientation,
+)
 from sr3_jax.images.pixels import Picture, from_array, from_pillow, to_pillow
 from sr3_jax.runtime.atomic import replacing
 
@@ -41,6 +48,11 @@ LAYOUT = (
     347,
     34675,
 )
+QUALITY = {
+    "JPEG": {"quality": 95, "subsampling": 0},
+    "WEBP": {"quality": 95},
+    "AVIF": {"quality": 95},
+}
 # What is kept of a file's information, by the names that Pillow's `save` knows
 KEPT = ("icc_profile", "exif", "dpi", "xmp", "comment")
 
@@ -86,21 +98,13 @@ def header(data: bytes, name: str) -> tuple[int, int]:
       ImageError: it is not an image.
     """
     try:
-        return _header(data, name)
+        with open_image(io.BytesIO(data), name) as image, named_errors(f"{name} cannot be decoded"):
+            turned = orientation(image) > 4 and image.format != "TIFF"
+            return image.size if turned else image.size[::-1]
     except ImageError as error:
         if isinstance(error.__cause__, PillowImage.DecompressionBombError):
             raise TooManyPixels(name, int(re.findall(r"\d+", str(error.__cause__))[0])) from error
         raise
-
-
-def _header(data: bytes, name: str) -> tuple[int, int]:
-    with open_image(io.BytesIO(data), name) as image, named_errors(f"{name} cannot be decoded"):
-        width, height = image.size
-        return (
-            (width, height)
-            if orientation(image) > 4 and image.format != "TIFF"
-            else (height, width)
-        )
 
 
 def parse(data: bytes, name: str) -> File:
@@ -164,17 +168,8 @@ def write(path: Path, picture: Picture, info: Mapping[str, Any] | None = None) -
             with replacing(path) as temporary:
                 temporary.write_bytes(data)
     except (OSError, ValueError, SystemError) as error:
-        raise UserError(
-            f"{path} cannot be written: {(str(error).splitlines() or [type(error).__name__])[0]}"
-        ) from error
+        raise UserError(f"{path} cannot be written: {first_line(error)}") from error
     return notes
-
-
-def format_of(path: Path) -> str | None:
-    """Pillow's name of the format that a suffix stands for; None if it cannot be written."""
-    PillowImage.init()
-    form = PillowImage.registered_extensions().get(path.suffix.lower())
-    return form if form in PillowImage.SAVE else None
 
 
 def encode(picture: Picture, info: Mapping[str, Any], form: str) -> tuple[bytes, list[str]]:
@@ -188,12 +183,11 @@ def encode(picture: Picture, info: Mapping[str, Any], form: str) -> tuple[bytes,
         opacity = (alpha + 1) / 2
         picture = picture._replace(colour=picture.colour * opacity + (1 - opacity), alpha=None)
         notes.append(f"alpha flattened onto white: {form} has none")
-    if picture.levels != 255 and form not in DEEP_FORMATS:
+    deep = picture.levels != 255 and form in DEEP_FORMATS
+    if picture.levels != 255 and not deep:
         notes.append(f"rounded to 8 bits: {form} has no more")
-        picture = picture._replace(levels=255)
-    if picture.levels == 0:
-        picture = picture._replace(levels=65535)
-    if picture.levels == 65535 and (picture.colour.shape[-1] == 3 or picture.alpha is not None):
+    picture = picture._replace(levels=65535 if deep else 255)
+    if deep and (picture.colour.shape[-1] == 3 or picture.alpha is not None):
         data = _encode_deep(picture, form)
         if form == "PNG":
             data = _with_chunks(data, info)
@@ -202,15 +196,9 @@ def encode(picture: Picture, info: Mapping[str, Any], form: str) -> tuple[bytes,
                 f"{', '.join(sorted(info))} left out: not supported in a {form} of 16 bits"
             )
         return data, notes
-    options: dict[str, Any] = {
-        key: value for key, value in info.items() if key != "comment" or form in ("JPEG", "GIF")
-    }
-    if form in ("JPEG", "WEBP", "AVIF"):
-        options["quality"] = 95
-    if form == "JPEG":
-        options["subsampling"] = 0
+    kept = {key: info[key] for key in info if key != "comment" or form in ("JPEG", "GIF")}
     buffer = io.BytesIO()
-    to_pillow(picture).save(buffer, form, **options)
+    to_pillow(picture).save(buffer, form, **kept, **QUALITY.get(form, {}))
     return buffer.getvalue(), notes
 
 
@@ -246,10 +234,8 @@ def _decode_deep(data: bytes, name: str) -> np.ndarray:
         raise ImageError(
             f"{name} cannot be decoded: its 16-bit channels are damaged or of an unknown kind"
         )
-    if found.ndim == 2:
-        return found
-    channels = found.shape[-1]
-    return found[..., [2, 1, 0, 3][:channels]] if channels > 2 else found
+    coloured = found.ndim == 3 and found.shape[-1] > 2
+    return found[..., [2, 1, 0, 3][: found.shape[-1]]] if coloured else found
 
 
 def _encode_deep(picture: Picture, form: str) -> bytes:

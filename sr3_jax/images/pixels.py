@@ -12,6 +12,7 @@ from jaxtyping import Float
 from PIL import Image as PillowImage
 
 from sr3_jax.errors import UserError
+from sr3_jax.images import arrays
 from sr3_jax.images.arrays import ImageError
 
 Plane = Float[np.ndarray, "_h _w _c"]
@@ -76,8 +77,7 @@ def from_array(array: np.ndarray, name: str = "the image") -> Picture:
                 "floats must lie in [0, 1]"
             )
     values = values * 2 - 1
-    channels = values.shape[-1]
-    if channels in (2, 4):
+    if values.shape[-1] in (2, 4):
         return Picture(values[..., :-1], values[..., -1:], levels)
     return Picture(values, None, levels)
 
@@ -98,9 +98,7 @@ def from_pillow(image: PillowImage.Image, name: str = "the image") -> Picture:
     try:
         return from_array(_array(image), name)
     except (OSError, SyntaxError, ValueError, MemoryError) as error:
-        raise ImageError(
-            f"{name} cannot be decoded: {(str(error).splitlines() or [type(error).__name__])[0]}"
-        ) from error
+        raise ImageError(f"{name} cannot be decoded: {arrays.first_line(error)}") from error
 
 
 def _array(image: PillowImage.Image) -> np.ndarray:
@@ -110,17 +108,10 @@ def _array(image: PillowImage.Image) -> np.ndarray:
     if mode == "I":  # 32-bit integers, in practice of 16 bits
         return np.clip(np.asarray(image), 0, 65535).astype(np.uint16)
     if mode == "F":
-        values = np.nan_to_num(np.asarray(image))
-        full = next(
-            (scale for scale in (1.0, 255.0, 65535.0) if values.max(initial=0) <= scale),
-            values.max(initial=0),
-        )
-        return np.clip(values / full, 0, 1)
+        return arrays.to_unit(np.asarray(image))
     clear = mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in image.info
-    grey = mode in ("1", "L", "LA", "La")
-    if grey:
-        return np.asarray(image.convert("LA" if clear else "L"))
-    return np.asarray(image.convert("RGBA" if clear else "RGB"))
+    colour = "L" if mode in ("1", "L", "LA", "La") else "RGB"
+    return np.asarray(image.convert(f"{colour}A" if clear else colour))
 
 
 def to_image(picture: Picture, like: Any) -> Any:

@@ -6,6 +6,8 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image, ImageDraw, ImageFont
 
+from sr3_jax.images.arrays import to_pillow
+
 Captions = Mapping[str, Sequence[str]]
 TITLE, CAPTION = 24, 18  # heights of these lines, in pixels
 
@@ -38,9 +40,7 @@ def grid(
         middle = left + (x + 0.5) * cell
         draw.text((middle, TITLE / 2), _cut(title, cell, font), "black", font, anchor="mm")
         for y, pixels in enumerate(batch):
-            tile = Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels).convert(
-                "RGB"
-            )
+            tile = to_pillow(pixels).convert("RGB")
             scale = cell / max(tile.size)
             tile = tile.resize(
                 (round(tile.width * scale), round(tile.height * scale)), Image.Resampling.NEAREST
@@ -56,9 +56,12 @@ def grid(
                     anchor="mm",
                 )
     for y, name in enumerate(names):
-        lines = "\n".join(part[-9:] for part in name.split("/")[-2:])
         draw.multiline_text(
-            (4, TITLE + y * (cell + below) + cell / 2), lines, "black", font, anchor="lm"
+            (4, TITLE + y * (cell + below) + cell / 2),
+            "\n".join(part[-9:] for part in name.split("/")[-2:]),
+            "black",
+            font,
+            anchor="lm",
         )
     return np.asarray(sheet)
 

@@ -16,7 +16,8 @@ cannot use this service: requests that come from one (Origin) or, as long as it 
 machine alone, under another name (Host) are refused.
 """
 
-import io
+import functools
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -31,7 +32,7 @@ from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
 from sr3_jax.errors import UserError
-from sr3_jax.images.pixels import to_pillow
+from sr3_jax.images import files
 from sr3_jax.inference.sampling import LARGEST_SEED, Sampling
 from sr3_jax.inference.upscaler import Upscaler
 from sr3_jax.runtime import web
@@ -54,15 +55,14 @@ class Endpoints:
         checkpoint = upscaler.checkpoint
         sample = checkpoint.config.sample
         choices = checkpoint.method.objective.choices
-        found = {int(count) for count in checkpoint.schedules}
-        steps = [choices.steps] if choices.steps else sorted({*STEPS, *found, sample.steps})
+        offered = {*STEPS, *map(int, checkpoint.schedules), sample.steps}
         return JSONResponse(
             {
                 "name": Path(checkpoint.name).name,  # of a workdir not its path
                 "scale": upscaler.scale,
                 "size": upscaler.lr_size,
                 "channels": upscaler.channels,
-                "steps": steps,
+                "steps": [choices.steps] if choices.steps else sorted(offered),
                 "default_steps": choices.steps or sample.steps,
                 "samplers": choices.samplers,
                 "default_sampler": choices.sampler,
@@ -98,13 +98,9 @@ class Endpoints:
         file = job.file
         if file is None:
             raise HTTPException(409, f"this image is {job.state}")
-
-        def encode() -> bytes:
-            buffer = io.BytesIO()
-            to_pillow(file.picture._replace(levels=255)).save(buffer, "PNG")
-            return buffer.getvalue()
-
-        return Response(await run_in_threadpool(encode), media_type="image/png")
+        picture = file.picture._replace(levels=255)
+        data, _ = await run_in_threadpool(files.encode, picture, {}, "PNG")
+        return Response(data, media_type="image/png")
 
     async def cancel(self, request: Request) -> Response:
         """Take an image out of the queue, or stop it."""
@@ -177,25 +173,11 @@ async def _body(request: Request, most: int) -> bytes:
 def _parse(query: dict[str, str]) -> tuple[str, Sampling]:
     """The query of POST /images: the image's name, and how it is to be drawn."""
     fields = ["name", "steps", "seed", "sampler", "scale", "match_input", *CORRUPTIONS]
-    unknown = query.keys() - set(fields)
-    if unknown:
+    if unknown := query.keys() - set(fields):
         raise UserError(f"{min(unknown)} is not known; there are {', '.join(fields)}")
     name = Path(query.get("name", "").replace("\\", "/")).name[:200] or "image"
-    options: dict[str, Any] = {"seed": _whole("seed", query.get("seed", "0"), 0, LARGEST_SEED)}
-    if "steps" in query:
-        options["steps"] = _whole("steps", query["steps"], 1, MOST_STEPS)
-    if "sampler" in query:
-        options["sampler"] = query["sampler"]
-    for field in ("scale", *CORRUPTIONS):
-        if field in query:
-            try:
-                options[field] = float(query[field])
-            except ValueError:
-                raise UserError(f"{field} = {query[field]!r} must be a number") from None
-    if "match_input" in query:
-        if query["match_input"] not in ("true", "false"):
-            raise UserError(f"match_input = {query['match_input']!r} can be true or false")
-        options["match_input"] = query["match_input"] == "true"
+    given = [field for field in fields[1:] if field in query]
+    options = {field: READ.get(field, _number)(field, query[field]) for field in given}
     return name, Sampling().with_options(options)
 
 
@@ -205,9 +187,30 @@ def _whole(name: str, text: str, least: int, most: int) -> int:
     return int(text)
 
 
+def _number(name: str, text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise UserError(f"{name} = {text!r} must be a number") from None
+
+
+def _truth(name: str, text: str) -> bool:
+    if text not in ("true", "false"):
+        raise UserError(f"{name} = {text!r} can be true or false")
+    return text == "true"
+
+
+# How the fields of a query are read that are no numbers: (field, text) to a value
+READ: dict[str, Callable[[str, str], Any]] = {
+    "steps": functools.partial(_whole, least=1, most=MOST_STEPS),
+    "seed": functools.partial(_whole, least=0, most=LARGEST_SEED),
+    "sampler": lambda _, text: text,
+    "match_input": _truth,
+}
+
+
 async def _user_error(_: Request, error: UserError) -> Response:
-    status = 503 if isinstance(error, TooBusy) else 413 if isinstance(error, TooLarge) else 400
-    return JSONResponse({"error": str(error)}, status)
+    return JSONResponse({"error": str(error)}, {TooBusy: 503, TooLarge: 413}.get(type(error), 400))
 
 
 async def _gone(_: Request, error: ClientDisconnect) -> Response:

@@ -3,7 +3,6 @@
 import queue
 import secrets
 import threading
-from collections import OrderedDict
 from dataclasses import dataclass, field
 
 from sr3_jax.errors import UserError
@@ -27,7 +26,7 @@ class TooLarge(UserError):
 
 
 class _Cancelled(Exception):
-    pass
+    """Whoever asked for the image does not want it any more."""
 
 
 @dataclass(eq=False)
@@ -77,7 +76,7 @@ class Jobs:
         self.upscaler, self.pixels = upscaler, pixels
         self._most_waiting = waiting
         self._queue: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
-        self._jobs: OrderedDict[str, Job] = OrderedDict()
+        self._jobs: dict[str, Job] = {}
         self._lock = threading.Lock()
         self._worker = threading.Thread(target=self._work, name="enlarging", daemon=True)
         self._worker.start()
@@ -175,11 +174,9 @@ class Jobs:
                 job.end(DONE)
             except _Cancelled:
                 job.end(CANCELLED)
-            except UserError as error:
-                job.error = str(error)
-                job.end(FAILED)
             except Exception as error:  # one image must not end the service for all
-                job.error = f"{job.name}: {type(error).__name__}: {error}"
+                ours = f"{job.name}: {type(error).__name__}: {error}"
+                job.error = str(error) if isinstance(error, UserError) else ours
                 job.end(FAILED)
 
     def _enlarge(self, job: Job) -> bytes:
