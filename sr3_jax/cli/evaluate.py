@@ -281,16 +281,12 @@ def _networks(args: Arguments) -> dict[str, Any]:
     """The networks behind metrics, from the files that the user has."""
     from sr3_jax.metrics.networks import face_network, inception, resnet
 
-    given: dict[str, Any] = {}
-    if args.inception:
-        given["inception"] = inception.load(args.inception, args.resize)
-    if args.classifier:
-        given["classifier"] = resnet.load(args.classifier)
-    if args.identity:
-        given["embed"] = face_network.load(args.identity, "bicubic")
-    if args.labels:
-        given["labels"] = _labels(Path(args.labels))
-    return given
+    return {
+        "inception": inception.load(args.inception, args.resize) if args.inception else None,
+        "classifier": resnet.load(args.classifier) if args.classifier else None,
+        "embed": face_network.load(args.identity, "bicubic") if args.identity else None,
+        "labels": _labels(Path(args.labels)) if args.labels else {},
+    }
 
 
 def _labels(path: Path) -> dict[str, int]:
@@ -314,7 +310,7 @@ def _statistics(
 
     if not Path(args.reference).is_dir():
         return Reference.load(Path(args.reference))
-    if "inception" not in given:
+    if given["inception"] is None:
         raise UserError(
             "--reference=DIR needs --inception=PATH, the network whose statistics are compared"
         )

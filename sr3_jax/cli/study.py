@@ -3,7 +3,9 @@
 import contextlib
 import re
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import rich_click as click
@@ -62,6 +64,18 @@ def run() -> None:
       sr3 study export STUDY -o SITE         then sr3 study collect STUDY FILE…
       sr3 study report STUDY
     """  # noqa: D301 (click's mark is the character, not the escape)
+
+
+@contextlib.contextmanager
+def _opened(place: str) -> Iterator[tuple[Path, Any, Any]]:
+    """The folder of a study, the study, and its answers for as long as the block lasts."""
+    from sr3_jax.study import study as studies
+    from sr3_jax.study.answers import Answers
+
+    folder = Path(place)
+    found = studies.load(folder)
+    with contextlib.closing(Answers(folder)) as answers:
+        yield folder, found, answers
 
 
 @command("create")
@@ -145,9 +159,6 @@ def serve(args: Arguments) -> None:
 
     Every answer is on the disk before the next pair is shown. Ctrl-C ends it.
     """
-    from sr3_jax.study import study as studies
-    from sr3_jax.study.answers import Answers
-
     try:
         from sr3_jax.runtime import web
         from sr3_jax.study import app
@@ -166,11 +177,9 @@ def serve(args: Arguments) -> None:
         raise UserError(
             f"--host={args.host} needs --url=…, the address under which subjects reach this machine"
         )
-    folder = Path(args.folder)
-    found = studies.load(folder)
     with (
+        _opened(args.folder) as (folder, found, answers),
         web.listen(args.host, args.port) as listener,
-        contextlib.closing(Answers(folder)) as answers,
     ):
         base = args.url.rstrip("/") + "/" if args.url else web.url(listener)
         shown = urlsplit(base)
@@ -206,17 +215,13 @@ def export(args: Arguments) -> None:
     """
     from sr3_jax.runtime.atomic import write_text
     from sr3_jax.study import site
-    from sr3_jax.study import study as studies
-    from sr3_jax.study.answers import Answers
 
     if args.url and not re.fullmatch(r"https?://[^\s]+", args.url):
         raise UserError(
             f"--url={args.url} must be the address where the site will be, "
             "such as https://example.org/study"
         )
-    folder = Path(args.folder)
-    found = studies.load(folder)
-    with contextlib.closing(Answers(folder)) as answers:
+    with _opened(args.folder) as (folder, found, answers):
         tokens, size = site.export(Path(args.output), folder, found, answers, args.subjects)
     links = folder / "links.txt"
     base = args.url.rstrip("/") + "/" if args.url else ""
@@ -232,14 +237,10 @@ def export(args: Arguments) -> None:
 def collect(args: Arguments) -> int:
     """Take the files of answers that subjects sent; exit code 2 if one could not be taken."""
     from sr3_jax.study import site
-    from sr3_jax.study import study as studies
-    from sr3_jax.study.answers import Answers
 
-    folder = Path(args.folder)
-    found = studies.load(folder)
     new = 0
     failed = []
-    with contextlib.closing(Answers(folder)) as answers:
+    with _opened(args.folder) as (folder, found, answers):
         for file in args.files:
             try:
                 new += site.collect(found, answers, Path(file))
@@ -267,12 +268,8 @@ def collect(args: Arguments) -> int:
 def report(args: Arguments) -> None:
     """Compute fool rates with 95 % intervals."""
     from sr3_jax.study import report as reports
-    from sr3_jax.study import study as studies
-    from sr3_jax.study.answers import Answers
 
-    folder = Path(args.folder)
-    found = studies.load(folder)
-    with contextlib.closing(Answers(folder)) as answers:
+    with _opened(args.folder) as (folder, found, answers):
         given = answers.all()
     if not given:
         raise UserError(f"{folder} has no answers yet")

@@ -80,23 +80,27 @@ def load(config: ConfigDict, limit: int = 0, split: str = "eval") -> HeldOut:
     Raises:
       UserError: The images are smaller than the window of SSIM, or cannot be read.
     """
-    if config.data.hr_size < 11:
-        raise UserError(
-            f"data.hr_size = {config.data.hr_size} must be at least 11 to be evaluated: that is "
-            "the window of SSIM"
-        )
+    check_size(config.data)
     data = load_evaluation(open_source(config, split), config, limit)
     given = _corrupted(build_task(config), data.images, data.ids)
-    signals = {name: np.asarray(values) for name, values in given.signals.items()}
     return HeldOut(
         data.images,
         to_uint8(given.image),
-        signals,
+        {name: np.asarray(values) for name, values in given.signals.items()},
         data.names,
         data.ids.tolist(),
         data.rows,
         data.total,
     )
+
+
+def check_size(data: ConfigDict) -> None:
+    """Raises UserError for images that are smaller than the window of SSIM."""
+    if data.hr_size < 11:
+        raise UserError(
+            f"data.hr_size = {data.hr_size} must be at least 11 to be evaluated: that is the "
+            "window of SSIM"
+        )
 
 
 def _corrupted(task: Task, images: np.ndarray, ids: np.ndarray) -> Given:

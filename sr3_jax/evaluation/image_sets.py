@@ -1,5 +1,6 @@
 """The images that are measured: a split of a data set, pairs of files, or files alone."""
 
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,6 +19,7 @@ from sr3_jax.data.sources import open_source, tfds_place
 from sr3_jax.errors import UserError
 from sr3_jax.evaluation import contenders
 from sr3_jax.evaluation.contenders import to_uint8
+from sr3_jax.evaluation.held_out import check_size
 from sr3_jax.evaluation.measure import Images
 from sr3_jax.evaluation.protocols import Options, Protocol
 from sr3_jax.images import arrays, pairs
@@ -61,13 +63,7 @@ class Split:
 
     def chunks(self) -> list[list[int]]:
         """The places of all images, in chunks."""
-        return [self.places[start : start + CHUNK] for start in range(0, len(self.places), CHUNK)]
-
-    def id_of(self, place: int) -> str:
-        """The id of an image, without reading the image where that is possible."""
-        return (
-            self.source.names[place] if isinstance(self.source, Folder) else self.source[place].id
-        )
+        return _chunks(self.places)
 
     def load(self, places: Sequence[int]) -> Images:
         """Reads images and makes their LR versions; those that cannot be read are `dropped`."""
@@ -78,9 +74,9 @@ class Split:
                 hr.append(crops.fit(image, self.config))
             except arrays.ImageError as error:
                 dropped.append(str(error))
-                continue
-            ids.append(image.id)
-            notes.append(image.notes)
+            else:
+                ids.append(image.id)
+                notes.append(image.notes)
         if not hr:
             return Images([], None, None, [], dropped)
         images = np.stack(hr)
@@ -109,15 +105,13 @@ class Pairs:
             {"lr": lr} if lr else {}
         )
         self.stems, self._files = pairs.match(reference, others)
-        self._lr = lr is not None
         self.methods = {name: self._files[f"images {name}"] for name in methods}
         self._sizes = [self._size(stem) for stem in self.stems]
         self.about = {
             "reference": str(reference),
             "lr": str(lr) if lr else None,
             "n": len(self.stems),
-        }
-        self.about |= {name: pairs.fingerprint(files) for name, files in self._files.items()}
+        } | {name: pairs.fingerprint(files) for name, files in self._files.items()}
 
     def _size(self, stem: str) -> tuple[int, ...]:
         """(width, height) of a reference, followed by those of its LR image if there is one.
@@ -135,22 +129,16 @@ class Pairs:
                 )
         if min(width, height) < 11:
             raise UserError(f"{reference} is {width}×{height}; the window of SSIM is 11×11")
-        small = arrays.read_size(self._files["lr"][stem]) if self._lr else ()
+        small = arrays.read_size(self._files["lr"][stem]) if "lr" in self._files else ()
         if small and (small[0] > width or small[1] > height):
             raise UserError(f"{self._files['lr'][stem]} is larger than {reference}")
         return (width, height, *small)
 
     def chunks(self) -> list[list[int]]:
         """The places of all images, in chunks of one size."""
-        order = sorted(range(len(self.stems)), key=lambda i: (self._sizes[i], i))
-        groups: dict[tuple[int, ...], list[int]] = {}
-        for i in order:
-            groups.setdefault(self._sizes[i], []).append(i)
-        return [
-            group[start : start + CHUNK]
-            for group in groups.values()
-            for start in range(0, len(group), CHUNK)
-        ]
+        size_of = self._sizes.__getitem__
+        groups = itertools.groupby(sorted(range(len(self.stems)), key=size_of), size_of)
+        return [chunk for _, places in groups for chunk in _chunks(list(places))]
 
     def load(self, places: Sequence[int]) -> Images:
         """Reads references and LR images, in RGB."""
@@ -158,7 +146,7 @@ class Pairs:
         hr = np.stack([pairs.read_rgb(self._files["reference"][stem]) for stem in stems])
         lr = (
             np.stack([pairs.read_rgb(self._files["lr"][stem]) for stem in stems])
-            if self._lr
+            if "lr" in self._files
             else None
         )
         return Images(stems, hr, lr)
@@ -190,8 +178,7 @@ class Alone:
 
     def chunks(self) -> list[list[int]]:
         """The places of all images, in chunks."""
-        places = list(range(len(self._stems)))
-        return [places[start : start + CHUNK] for start in range(0, len(places), CHUNK)]
+        return _chunks(list(range(len(self._stems))))
 
     def load(self, places: Sequence[int]) -> Images:
         """Reads images, in RGB, as LR images."""
@@ -208,6 +195,10 @@ class Themselves:
     def make(self, lr: np.ndarray, ids: Sequence[str], size: tuple[int, int]) -> contenders.Made:
         """The images themselves."""
         return contenders.Made({self.rows[0]: lr})
+
+
+def _chunks(places: list[int]) -> list[list[int]]:
+    return [places[start : start + CHUNK] for start in range(0, len(places), CHUNK)]
 
 
 def spread(items: list[Any], limit: int) -> list[Any]:
@@ -236,23 +227,16 @@ def split(protocol: Protocol, config: ConfigDict | None, options: Options) -> Sp
         data.update(protocol.data)
         if config is None and protocol.data.get("source") == "orl":
             task.model.image_channels = 1
+        data.max_bad_fraction = 1.0  # the paper leaves out what is too small, however much that is
     if protocol.paper and task.model.image_channels != 3:
         raise UserError(
             f"--protocol={protocol.name} is of colour images, and the network is for grey ones"
         )
     if options.data:
         _point_at(data, options.data)
-    if protocol.hr_size:
-        data.max_bad_fraction = 1.0  # the paper leaves out what is too small, however much that is
-    if data.hr_size < 11:
-        raise UserError(
-            f"data.hr_size = {data.hr_size} must be at least 11 to be evaluated: that is the "
-            "window of SSIM"
-        )
+    check_size(data)
     source = open_source(task, "eval")
-    places = list(range(len(source)))
-    if protocol.first:
-        places = _first(source, protocol.first)
+    places = _first(source, protocol.first) if protocol.first else list(range(len(source)))
     if protocol.each and isinstance(source, Records):
         places = _of_each(source.ids, protocol.each)
     return Split(task, source, spread(places, options.limit))

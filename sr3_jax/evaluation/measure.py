@@ -108,30 +108,21 @@ class Collected:
 
     def __init__(self, folder: AnyPath, count: int):
         self._files = [_file(folder, number) for number in range(count)]
-        self.ids: list[str] = []
-        self.notes: list[tuple[str, ...]] = []
-        self.dropped: list[str] = []
-        self.rows: list[str] = []
+        chunks = [json.loads(_part(file, "values").tobytes()) for file in self._files]
+        self.ids: list[str] = [id for chunk in chunks for id in chunk["ids"]]
+        self.notes = [tuple(notes) for chunk in chunks for notes in chunk["notes"]]
+        self.dropped: list[str] = [reason for chunk in chunks for reason in chunk["dropped"]]
+        self.rows = list(dict.fromkeys(row for chunk in chunks for row in chunk["values"]))
+        self.whole: dict[str, dict[str, float]] = {row: {} for row in self.rows}
         self.per_image: dict[str, dict[str, np.ndarray]] = {}
-        self.whole: dict[str, dict[str, float]] = {}
-        found: dict[str, dict[str, list[list[float]]]] = {}
-        for file in self._files:
-            chunk = json.loads(_part(file, "values").tobytes())
-            self.ids += chunk["ids"]
-            self.notes += [tuple(notes) for notes in chunk["notes"]]
-            self.dropped += chunk["dropped"]
-            for row, values in chunk["values"].items():
-                for metric, numbers in values.items():
-                    found.setdefault(row, {}).setdefault(metric, []).append(numbers)
-                found.setdefault(row, {})
-        self.rows = list(found)
-        for row, values in found.items():
+        for row in self.rows:
+            parts = [chunk["values"][row] for chunk in chunks if chunk["ids"]]
             # A metric that some images do not have (small ones have no LPIPS) is left out
-            complete = {metric: np.concatenate(parts) for metric, parts in values.items()}
             self.per_image[row] = {
-                metric: all_ for metric, all_ in complete.items() if len(all_) == len(self.ids)
+                metric: np.concatenate([part[metric] for part in parts])
+                for metric in parts[0]
+                if all(metric in part for part in parts)
             }
-            self.whole[row] = {}
 
     def vectors(self, row: str, name: str) -> Iterator[Float[np.ndarray, "n d"]]:
         """The vectors of a row by their name, a chunk at a time."""
@@ -190,11 +181,16 @@ def measure(
       UserError: The folder holds the beginning of another run, or no image could be measured.
     """
     chunks = data.chunks()
-    _check_same_run(folder, _about(data, contenders, meters))
+    about = {
+        "data": data.about,
+        "contenders": [contender.about for contender in contenders],
+        "meters": {meter.name: meter.about for meter in meters},
+    }
+    _check_same_run(folder, about)
     for number in parallel.share(len(chunks)).tolist():
         file = _file(folder, number)
         if not file.exists():
-            _save(file, _measure_chunk(data, contenders, meters, data.load(chunks[number])))
+            _save(file, *_measure_chunk(data, contenders, meters, data.load(chunks[number])))
         on_images(len(chunks[number]))
     _meet()
     if not parallel.is_main():
@@ -228,14 +224,6 @@ def forget(folder: AnyPath) -> bool:
     return True
 
 
-def _about(data: Data, contenders: Sequence[Contender], meters: Sequence[Meter]) -> dict[str, Any]:
-    return {
-        "data": data.about,
-        "contenders": [contender.about for contender in contenders],
-        "meters": {meter.name: meter.about for meter in meters},
-    }
-
-
 def _measure_chunk(
     data: Data, contenders: Sequence[Contender], meters: Sequence[Meter], images: Images
 ) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
@@ -264,11 +252,10 @@ def _measure_chunk(
         of_reference = [meter for meter in meters if meter.of_reference]
         if images.hr is not None and of_reference:
             look(HR, Pictures(images.hr, images.hr, images.lr, images.ids, None), of_reference)
-    notes = [list(notes) for notes in images.notes]
     return {
         "ids": images.ids,
-        "notes": notes,
-        "dropped": list(images.dropped),
+        "notes": images.notes,
+        "dropped": images.dropped,
         "values": values,
     }, vectors
 
@@ -277,8 +264,7 @@ def _file(folder: AnyPath, number: int) -> AnyPath:
     return folder / "chunks" / f"{number:06d}.npz"
 
 
-def _save(file: AnyPath, chunk: tuple[dict[str, Any], dict[str, np.ndarray]]) -> None:
-    values, vectors = chunk
+def _save(file: AnyPath, values: dict[str, Any], vectors: dict[str, np.ndarray]) -> None:
     text = np.frombuffer(json.dumps(values).encode(), np.uint8)
     with replacing(file) as temporary, temporary.open("wb") as opened:
         np.savez(opened, **{"values": text} | vectors)  # type: ignore[arg-type]

@@ -11,6 +11,7 @@ from sr3_jax.evaluation.measure import HR, Collected, Meter, Pictures
 from sr3_jax.metrics import distortion, distributions, diversity, identity
 from sr3_jax.metrics.distributions import Reference, Statistics
 from sr3_jax.metrics.lpips import SMALLEST, lpips
+from sr3_jax.metrics.networks import resnet
 from sr3_jax.metrics.networks.inception import FeatureNetwork
 
 # uint8 images (n, h, w, 3) to logits (n, classes); `name` says which network that is
@@ -81,20 +82,19 @@ def classes(network: FeatureNetwork, reference: Reference | None = None, name: s
             truth = statistics(collected, HR)
             against = Reference.of(name, truth)
         for row in collected.rows:
-            whole, made = collected.whole[row], truth if row == HR else statistics(collected, row)
-            if made is None:
-                made = statistics(collected, row)
+            whole = collected.whole[row]
+            made = truth if truth and row == HR else statistics(collected, row)
             if row != HR or reference is not None:  # a set's FID against itself is 0
                 whole["fid"] = distributions.fid(made, against)
             if against.sample is not None and row != HR:
                 whole["kid"] = distributions.kid(made.sample, against.sample)[0]
                 if min(made.n, len(against.sample)) > distributions.NEIGHBOUR:
-                    pair = distributions.precision_recall(made.sample, against.sample)
-                    whole |= dict(zip(("precision", "recall"), pair, strict=True))
+                    whole["precision"], whole["recall"] = distributions.precision_recall(
+                        made.sample, against.sample
+                    )
             if made.n >= distributions.SPLITS:
                 logits = np.concatenate(list(collected.vectors(row, "logits")))
                 whole["inception_score"] = distributions.inception_score(logits)[0]
-            collected.whole[row] = whole
 
     about: dict[str, Any] = {"network": network.name, "resize": network.resize, "reference": name}
     if reference:
@@ -129,7 +129,7 @@ def faces(embed: identity.Embed, name: str) -> Meter:
 
     def end(collected: Collected) -> None:
         gallery = np.concatenate(list(collected.vectors(HR, "face")))
-        people = [person(id) for id in collected.ids]
+        people = [id.rpartition("/")[0] for id in collected.ids]
         counts = Counter(people)
         # Rank 1 needs several people, and another image of each to be found
         ranked = len(counts) > 1 and min(counts.values()) > 1
@@ -148,11 +148,6 @@ def faces(embed: identity.Embed, name: str) -> Meter:
     )
 
 
-def person(id: str) -> str:
-    """The person whom an image shows: the folder in its id."""
-    return id.rpartition("/")[0]
-
-
 def accuracy(
     classifier: Classifier, name: str, labels: Callable[[Sequence[str]], np.ndarray]
 ) -> Meter:
@@ -163,7 +158,6 @@ def accuracy(
       name: What it is called in the results.
       labels: Gives the true classes (n,) of images by their ids.
     """
-    from sr3_jax.metrics.networks import resnet
 
     def each(pictures: Pictures) -> dict[str, np.ndarray]:
         logits, wanted = np.asarray(classifier(pictures.images)), labels(pictures.ids)

@@ -9,6 +9,7 @@ from sr3_jax.evaluation.contenders import Contender, Network, to_uint8
 from sr3_jax.evaluation.measure import HR, Collected
 from sr3_jax.images import sheet
 
+CAPTION = {"psnr": "{:.1f} dB", "lpips_vgg": "LPIPS {:.3f}"}
 PICKED = 2  # how many of the best images are shown, and of the median and of the worst
 
 
@@ -30,20 +31,16 @@ def best_and_worst(data: Any, field_: Sequence[Contender], collected: Collected)
         if "lpips_vgg" in judged
         else -judged.get("psnr", np.arange(len(collected.ids)) * -1.0)
     )
-    order, n = np.argsort(values, kind="stable"), len(values)
-    middle = max(0, n // 2 - PICKED // 2)
-    ranges = (
-        range(min(PICKED, n)),
-        range(middle, min(middle + PICKED, n)),
-        range(max(0, n - PICKED), n),
-    )
-    chosen = [int(order[i]) for i in dict.fromkeys(i for picks in ranges for i in picks)]
+    order = np.argsort(values, kind="stable").tolist()
+    middle = max(0, len(order) // 2 - PICKED // 2)
+    chosen = list(dict.fromkeys(order[:PICKED] + order[middle : middle + PICKED] + order[-PICKED:]))
     places = [place for chunk in data.chunks() for place in chunk]
+    if len(places) > len(collected.ids):  # some images failed
+        places = [place for place in places if data.load([place]).ids]
     columns: dict[str, list[np.ndarray]] = {}
     captions: dict[str, list[str]] = {}
-    kept = _places_of(data, places, collected)
     for i in chosen:
-        images = data.load([kept[i]])
+        images = data.load([places[i]])
         size = images.size(data.scale)
         shown: dict[str, np.ndarray] = {"LR": images.lr[0]} if images.lr is not None else {}
         for one in field_:
@@ -67,17 +64,7 @@ def best_and_worst(data: Any, field_: Sequence[Contender], collected: Collected)
     return sheet.grid(columns, names=[collected.ids[i] for i in chosen], captions=captions)
 
 
-def _places_of(data: Any, places: Sequence[int], collected: Collected) -> list[int]:
-    """The place of each image that was measured: all places but those of images that failed."""
-    if len(places) == len(collected.ids):
-        return list(places)
-    return [place for place in places if data.load([place]).ids]
-
-
 def _caption(values: Mapping[str, np.ndarray], i: int) -> str:
-    parts = []
-    if "psnr" in values:
-        parts.append(f"{values['psnr'][i]:.1f} dB")
-    if "lpips_vgg" in values:
-        parts.append(f"LPIPS {values['lpips_vgg'][i]:.3f}")
-    return ", ".join(parts)
+    return ", ".join(
+        text.format(values[name][i]) for name, text in CAPTION.items() if name in values
+    )

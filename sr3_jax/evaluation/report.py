@@ -62,17 +62,14 @@ def rows(
       columns: The metrics to show (none: all). Those that none of `methods` has are left out.
       paper: Published rows, which come last.
     """
-    paper = paper or {}
     wanted = [
         key for key in columns or COLUMNS if any(key in values for values in methods.values())
     ]
-    cells = [["method"] + [COLUMNS[key][0] for key in wanted]]
-    for name, values in [*methods.items(), *paper.items()]:
-        cells.append(
-            [name]
-            + [COLUMNS[key][1].format(values[key]) if key in values else "–" for key in wanted]
-        )
-    return cells
+    header = ["method"] + [COLUMNS[key][0] for key in wanted]
+    return [header] + [
+        [name] + [COLUMNS[key][1].format(values[key]) if key in values else "–" for key in wanted]
+        for name, values in [*methods.items(), *(paper or {}).items()]
+    ]
 
 
 def markdown(methods: Methods, columns: Sequence[str] = (), paper: Methods | None = None) -> str:
@@ -88,10 +85,7 @@ def show(results: Results) -> None:
     If it is too wide, it is printed in several parts, one below the other.
     """
     console = Console()
-    columns = list(
-        zip(*rows(results["methods"], results["columns"], results["paper"]), strict=True)
-    )
-    names, left = columns[0], columns[1:]
+    names, *left = zip(*rows(results["methods"], results["columns"], results["paper"]), strict=True)
     room = console.width - max(map(len, names)) - 4
     while left:
         part: list[tuple[str, ...]] = []

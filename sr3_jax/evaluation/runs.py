@@ -6,6 +6,7 @@ For example:
     results, picture = run(PROTOCOLS["orl"], [checkpoint], folder, Options(samples=8))
 """
 
+import itertools
 import shlex
 import subprocess
 import sys
@@ -53,7 +54,6 @@ def run(
     if protocol.name == "table4":
         return _generated(protocol, folder, options, on_start, on_images)
     _check_alike(checkpoints)
-    config = checkpoints[0].config if checkpoints else None
     if options.lr:
         data: Split | Alone = Alone(options.lr, protocol.hr_size // protocol.lr_size, options.limit)
         if options.reference is None:
@@ -63,22 +63,12 @@ def run(
     else:
         if not checkpoints and not options.images:
             raise UserError(f"--protocol={protocol.name} needs --checkpoint=… or --images=…")
-        data = split(protocol, config, options)
+        data = split(protocol, checkpoints[0].config if checkpoints else None, options)
     field_ = _contenders(protocol, checkpoints, data, options)
     rows = [row for one in field_ for row in one.rows]
     if len(set(rows)) < len(rows):
         raise UserError(f"two rows would have one name: {', '.join(rows)}")
-    on_start(sum(map(len, data.chunks())))
-    return _measured(
-        protocol,
-        data,
-        field_,
-        _meters(protocol, options, data),
-        folder,
-        options,
-        checkpoints,
-        on_images,
-    )
+    return _measured(protocol, data, field_, folder, options, checkpoints, on_start, on_images)
 
 
 def check_needs(protocol: Protocol, given: Any) -> None:
@@ -123,21 +113,8 @@ def run_images(
     """As `run`, of any methods' images (options.images) against a folder of references."""
     _check_names(options)
     data = Pairs(reference, options.lr, options.images)
-    field_: list[Contender] = [
-        contenders.Folder(name, files) for name, files in data.methods.items()
-    ]
-    protocol = PROTOCOLS["images"]
-    on_start(sum(map(len, data.chunks())))
-    return _measured(
-        protocol,
-        data,
-        field_,
-        _meters(protocol, options, data),
-        folder,
-        options,
-        [],
-        on_images,
-    )
+    field_ = [contenders.Folder(name, files) for name, files in data.methods.items()]
+    return _measured(PROTOCOLS["images"], data, field_, folder, options, [], on_start, on_images)
 
 
 def statistics(
@@ -189,7 +166,8 @@ def _by_stem(data: Split) -> dict[str, str]:
     """{id without a suffix: id}; raises UserError for two of one stem."""
     found: dict[str, str] = {}
     for place in data.places:
-        id = data.id_of(place)
+        # Without reading the image where that is possible
+        id = data.source.names[place] if isinstance(data.source, Folder) else data.source[place].id
         if _stem(id) in found:
             raise UserError(
                 f"{found[_stem(id)]} and {id} have the same stem: which of them is meant?"
@@ -205,15 +183,14 @@ def _stem(id: str) -> str:
 
 
 def _check_alike(checkpoints: Sequence[Checkpoint]) -> None:
-    for other in checkpoints[1:]:
+    fields = ("data.hr_size", "data.lr_size", "model.image_channels")
+    for other, name in itertools.product(checkpoints[1:], fields):
         first = checkpoints[0]
-        for name in ("data.hr_size", "data.lr_size", "model.image_channels"):
-            ours, theirs = config_lib.get(first.config, name), config_lib.get(other.config, name)
-            if ours != theirs and not _any_size(name, checkpoints):
-                raise UserError(
-                    f"{first.name} and {other.name} cannot share a table: "
-                    f"{name} is {ours} and {theirs}"
-                )
+        ours, theirs = config_lib.get(first.config, name), config_lib.get(other.config, name)
+        if ours != theirs and not _any_size(name, checkpoints):
+            raise UserError(
+                f"{first.name} and {other.name} cannot share a table: {name} is {ours} and {theirs}"
+            )
 
 
 def _any_size(name: str, checkpoints: Sequence[Checkpoint]) -> bool:
@@ -227,9 +204,8 @@ def _any_size(name: str, checkpoints: Sequence[Checkpoint]) -> bool:
 def _contenders(
     protocol: Protocol, checkpoints: Sequence[Checkpoint], data: Split | Alone, options: Options
 ) -> list[Contender]:
-    field_: list[Contender] = [contenders.Resampled("bicubic")]
-    if protocol.name not in ("held_out", "table5"):
-        field_.append(contenders.Resampled("nearest"))
+    kinds = ["bicubic"] if protocol.name in ("held_out", "table5") else ["bicubic", "nearest"]
+    field_: list[Contender] = [contenders.Resampled(kind) for kind in kinds]
     taken: set[str] = set()
     for checkpoint in checkpoints:
         objective = checkpoint.method.objective
@@ -300,8 +276,7 @@ def _meters(protocol: Protocol, options: Options, data: Any) -> list[Meter]:
 
 
 def _name(data: Any) -> str:
-    about = data.about
-    names = [about.get(key) for key in ("data", "reference", "source")]
+    names = [data.about.get(key) for key in ("data", "reference", "source")]
     return f"the HR images of {next(filter(None, names), 'the same set')}"
 
 
@@ -311,13 +286,12 @@ def _labels(data: Split, options: Options) -> Callable[[Sequence[str]], np.ndarr
     Most image sets are kept in such folders, one for each class.
     """
     if options.labels:
-        labels = options.labels
 
         def by_file(ids: Sequence[str]) -> np.ndarray:
-            missing = [id for id in ids if Path(id).name not in labels]
+            missing = [id for id in ids if Path(id).name not in options.labels]
             if missing:
                 raise UserError(f"--labels has no class of {pairs.listed(missing)}")
-            return np.array([labels[Path(id).name] for id in ids])
+            return np.array([options.labels[Path(id).name] for id in ids])
 
         return by_file
     names = data.source.names if isinstance(data.source, Folder) else []
@@ -346,14 +320,13 @@ def _generated(
     on_start(sum(one.about["n"] for one in sets.values()))
     meter = meters.classes(options.inception, options.reference)
     methods: dict[str, dict[str, float]] = {}
-    about: dict[str, Any] = {}
     for name, data in sets.items():
         collected = measure(data, [Themselves(name)], [meter], folder / name, on_images)
         if collected:
             methods |= collected.methods()
-            about[name] = data.about
     if not parallel.is_main():
         return None
+    about = {name: data.about for name, data in sets.items()}
     results = _header(protocol, {"sets": about}, options) | {
         "n": sum(one["n"] for one in about.values()),
         "networks": dict(meter.about),
@@ -366,23 +339,22 @@ def _measured(
     protocol: Protocol,
     data: Any,
     field_: Sequence[Contender],
-    found: Sequence[Meter],
     folder: AnyPath,
     options: Options,
     checkpoints: Sequence[Checkpoint],
+    on_start: Callable[[int], object],
     on_images: Callable[[int], object],
 ) -> tuple[report.Results, np.ndarray | None] | None:
-    left_out: list[str] = []
+    on_start(sum(map(len, data.chunks())))
+    found = _meters(protocol, options, data)
     collected = measure(data, field_, found, folder, on_images)
     if collected is None:
         return None
+    bad: list[Dropped] = []
     if isinstance(data, Split):
         bad = [*data.source.dropped, *(Dropped("", reason) for reason in collected.dropped)]
         check_budget(bad, data.source, data.config.data.max_bad_fraction, "evaluation data")
-        left_out = [f"{one.id} {one.reason}".strip() for one in bad]
-    networks: dict[str, Any] = {}
-    for meter in found:
-        networks |= meter.about
+    networks = {name: about for meter in found for name, about in meter.about.items()}
     if "identity" in networks:
         networks["identity"] = networks["identity"] | {
             "gallery": f"the other {len(collected.ids) - 1} HR images"
@@ -393,7 +365,7 @@ def _measured(
             methods[one.rows[0]]["step"] = one.about["step"]
     results = _header(protocol, data.about, options) | {
         "n": len(collected.ids),
-        "left_out": left_out,
+        "left_out": [f"{one.id} {one.reason}".strip() for one in bad],
         "converted": converted(collected.notes),
         "step": checkpoints[0].step if checkpoints else None,
         "contenders": {one.rows[0]: one.about for one in field_},
@@ -430,14 +402,15 @@ def revision() -> str | None:
 
     It ends in a + when files have changed.
     """
-    place = Path(__file__).parent
+    # Without tags, it describes a commit by its hash
+    describe = ["describe", "--always", "--exclude=*", "--abbrev=40", "--dirty=+"]
     try:
-        head, changes = (
-            subprocess.run(
-                ["git", "-C", place, *words], capture_output=True, text=True, check=True, timeout=10
-            ).stdout
-            for words in (("rev-parse", "HEAD"), ("status", "--porcelain", "--untracked-files=no"))
-        )
+        return subprocess.run(
+            ["git", "-C", Path(__file__).parent, *describe],
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=10,
+        ).stdout.strip()
     except (OSError, subprocess.SubprocessError):
         return None
-    return head.strip() + ("+" if changes.strip() else "")

@@ -20,7 +20,6 @@ held-out images, except for the AT&T faces, whose held-out people are a test set
 26-30. Every second image is searched on, and the others judge the winner.
 """
 
-import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
@@ -34,7 +33,7 @@ from sr3_jax.checkpoints.checkpoint import Checkpoint
 from sr3_jax.diffusion.registry import SAMPLERS
 from sr3_jax.errors import UserError
 from sr3_jax.evaluation import held_out
-from sr3_jax.evaluation.contenders import to_uint8
+from sr3_jax.evaluation.contenders import fingerprint, to_uint8
 from sr3_jax.images import plots
 from sr3_jax.inference.upscaler import Upscaler
 from sr3_jax.method import sampling_steps
@@ -218,8 +217,8 @@ def search(
         "trials": trials,
         "step": checkpoint.step,
         "n": len(judge.ids),
+        "parameters": fingerprint(checkpoint),
     }
-    about["parameters"] = _fingerprint(checkpoint)
     done = list(_recorded(folder, about))
     for trial in done:
         on_trial(trial)
@@ -264,14 +263,6 @@ def _recorded(folder: AnyPath, about: Mapping[str, Any]) -> Iterator[Trial]:
     yield from trials
 
 
-def _fingerprint(checkpoint: Checkpoint) -> str:
-    """Sixteen hexadecimal digits (SHA-256) that tell one network's parameters from another's."""
-    digest = hashlib.sha256()
-    for leaf in jax.tree.leaves(checkpoint.params):
-        digest.update(np.asarray(leaf).tobytes())
-    return digest.hexdigest()[:16]
-
-
 def picture(trials: list[Trial], metric: str, size: int = 480) -> UInt8[np.ndarray, "h w 3"]:
     """A plot of every trial by its PSNR and LPIPS, with a colour for each sampler.
 
@@ -301,8 +292,9 @@ def keep(path: AnyPath, evaluations: int, found: Found) -> None:
       evaluations: The number of network evaluations.
       found: The winner.
     """
-    known = json.loads(path.read_text()) if path.exists() else {}
-    known[str(evaluations)] = found.fields
+    known = (json.loads(path.read_text()) if path.exists() else {}) | {
+        str(evaluations): found.fields
+    }
     write_text(
         path,
         json.dumps(dict(sorted(known.items(), key=lambda item: int(item[0]))), indent=2) + "\n",

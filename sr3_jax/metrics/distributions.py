@@ -43,7 +43,7 @@ class Statistics:
         self._rows: list[np.ndarray] = []
         self._kept, self._rng = kept, np.random.default_rng(seed)
         # Sums are of differences from the first part's mean, so that they keep their digits
-        self._origin: np.ndarray | None = None
+        self._origin = np.zeros(dimensions)
         self._sum = np.zeros(dimensions)
         self._products = np.zeros((dimensions, dimensions))
 
@@ -53,7 +53,7 @@ class Statistics:
         if not np.isfinite(values).all():
             raise ValueError("features that are not finite")
         if len(values):
-            if self._origin is None:
+            if self.n == 0:
                 self._origin = values.mean(0)
             centred = values - self._origin
             self._sum += centred.sum(0)
@@ -77,8 +77,7 @@ class Statistics:
     @property
     def mu(self) -> Float[np.ndarray, " d"]:
         """The mean."""
-        origin = self._origin if self._origin is not None else 0.0
-        return origin + self._sum / max(1, self.n)
+        return self._origin + self._sum / max(1, self.n)
 
     @property
     def sigma(self) -> Float[np.ndarray, "d d"]:

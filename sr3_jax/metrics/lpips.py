@@ -18,6 +18,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from sr3_jax.errors import UserError
+from sr3_jax.metrics.networks.layers import convolution, max_pool
 
 Images = np.ndarray | Array
 NETWORKS = {"vgg": "vgg16", "alexnet": "alexnet"}  # our name, and the name of the file
@@ -29,6 +30,7 @@ VGG = "64 64* M 128 128* M 256 256 256* M 512 512 512* M 512 512 512*".split()
 # (kernel, stride, padding, max-pooling before) of AlexNet's convolutions; all are compared
 ALEXNET = ((11, 4, 2, False), (5, 1, 2, True), (3, 1, 1, True), (3, 1, 1, False), (3, 1, 1, False))
 SMALLEST = {"vgg": 16, "alexnet": 31}  # pixels a side, so that some are left after all halvings
+BATCH = 32  # images at once
 
 
 def lpips(images: Images, references: Images, network: str = "vgg") -> Float[np.ndarray, " n"]:
@@ -48,14 +50,15 @@ def lpips(images: Images, references: Images, network: str = "vgg") -> Float[np.
             f"not {images.shape[1:3]}"
         )
     weights = load(network)
+    batches = [slice(start, start + BATCH) for start in range(0, len(images), BATCH)]
     return np.concatenate(
-        [np.asarray(_distance(weights, a, b, network)) for a, b in _batches(images, references)]
+        [
+            np.asarray(
+                _distance(weights, _to_rgb(images[batch]), _to_rgb(references[batch]), network)
+            )
+            for batch in batches
+        ]
     )
-
-
-def _batches(*arrays: Images, size: int = 32) -> Iterator[tuple[Array, ...]]:
-    for start in range(0, len(arrays[0]), size):
-        yield tuple(_to_rgb(array[start : start + size]) for array in arrays)
 
 
 def _to_rgb(images: Images) -> Float[Array, "n h w 3"]:
@@ -88,35 +91,19 @@ def _unit(x: Array) -> Array:
 def _vgg(layers: list[tuple[Array, Array]], x: Array) -> Iterator[Array]:
     left = iter(layers)
     for entry in VGG:
-        if entry == "M":
-            x = _max_pool(x, 2)
-            continue
-        x = _convolution(x, *next(left), stride=1, padding=1)
+        x = max_pool(x, 2) if entry == "M" else _convolution(x, *next(left), padding=1)
         if entry.endswith("*"):
             yield x
 
 
 def _alexnet(layers: list[tuple[Array, Array]], x: Array) -> Iterator[Array]:
     for (kernel, bias), (_, stride, padding, pool) in zip(layers, ALEXNET, strict=True):
-        x = _convolution(
-            _max_pool(x, 3) if pool else x, kernel, bias, stride=stride, padding=padding
-        )
+        x = _convolution(max_pool(x) if pool else x, kernel, bias, stride, padding)
         yield x
 
 
-def _convolution(x: Array, kernel: Array, bias: Array, *, stride: int, padding: int) -> Array:
-    pads, exact = ((padding, padding),) * 2, jax.lax.Precision.HIGHEST
-    layout = ("NHWC", "HWIO", "NHWC")
-    y = jax.lax.conv_general_dilated(
-        x, kernel, (stride,) * 2, pads, dimension_numbers=layout, precision=exact
-    )
-    return jax.nn.relu(y + bias[None, None, None])
-
-
-def _max_pool(x: Array, size: int) -> Array:
-    return jax.lax.reduce_window(
-        x, -jnp.inf, jax.lax.max, (1, size, size, 1), (1, 2, 2, 1), "VALID"
-    )
+def _convolution(x: Array, kernel: Array, bias: Array, stride: int = 1, padding: int = 0) -> Array:
+    return jax.nn.relu(convolution(x, kernel, stride, padding) + bias[None, None, None])
 
 
 _KNOWN: dict[tuple[str, str], Any] = {

@@ -6,6 +6,7 @@ import sqlite3
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -72,14 +73,9 @@ class Answers:
     @contextmanager
     def _change(self) -> Iterator[sqlite3.Connection]:
         """A transaction: all that is done in it is written, or nothing."""
-        with self._lock:
+        with self._lock, self._database:  # which commits, or rolls back
             self._database.execute("BEGIN IMMEDIATE")
-            try:
-                yield self._database
-            except BaseException:
-                self._database.execute("ROLLBACK")
-                raise
-            self._database.execute("COMMIT")
+            yield self._database
 
     def _all(self, query: str, *values: Any) -> list[sqlite3.Row]:
         with self._lock:
@@ -91,11 +87,10 @@ class Answers:
         A token stands in the subject's link, and cannot be guessed.
         """
         with self._change() as database:
-            (there,) = database.execute("SELECT COUNT(*) FROM subjects").fetchone()
-            for number in range(there, count):
-                database.execute(
-                    "INSERT INTO subjects VALUES (?, ?, NULL)", (number, secrets.token_hex(16))
-                )
+            database.executemany(
+                "INSERT INTO subjects VALUES (?, ?, NULL) ON CONFLICT (number) DO NOTHING",
+                [(number, secrets.token_hex(16)) for number in range(count)],
+            )
         return [
             row["token"]
             for row in self._all("SELECT token FROM subjects ORDER BY number LIMIT ?", count)
@@ -153,16 +148,13 @@ class Answers:
             times = database.execute(
                 "SELECT times FROM shown WHERE subject = ? AND number = ?", (subject, number)
             ).fetchone()
-            _insert(
-                database,
-                subject,
-                number,
-                trial,
-                chose_left,
-                milliseconds,
-                times[0] if times else 0,
-                _now(),
-            )
+            answer = {
+                "left": chose_left,
+                "milliseconds": milliseconds,
+                "shown": times["times"] if times else 0,
+                "at": _now(),
+            }
+            _insert(database, subject, number, trial, answer)
         return True
 
     def add(
@@ -197,10 +189,7 @@ class Answers:
                 (_now(), subject),
             )
             for number in range(len(there), len(given)):
-                left, milliseconds, shown, at = (
-                    given[number][key] for key in ("left", "milliseconds", "shown", "at")
-                )
-                _insert(database, subject, number, trials[number], left, milliseconds, shown, at)
+                _insert(database, subject, number, trials[number], given[number])
         return max(0, len(given) - len(there))
 
     def all(self) -> list[dict[str, Any]]:
@@ -213,24 +202,14 @@ def _insert(
     subject: int,
     number: int,
     trial: Trial,
-    left: bool,
-    milliseconds: float,
-    shown: int,
-    at: str,
+    answer: dict[str, Any],
 ) -> None:
-    values = (
-        subject,
-        number,
-        trial.kind,
-        trial.stem,
-        trial.method,
-        trial.real_left,
-        left,
-        milliseconds,
-        shown,
-        at,
+    """Writes an answer, {"left", "milliseconds", "shown", "at"}."""
+    database.execute(
+        "INSERT INTO answers VALUES (:subject, :number, :kind, :stem, :method, :real_left, "
+        ":left, :milliseconds, :shown, :at)",
+        {"subject": subject, "number": number} | asdict(trial) | answer,
     )
-    database.execute("INSERT INTO answers VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", values)
 
 
 def _now() -> str:

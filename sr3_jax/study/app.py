@@ -56,8 +56,10 @@ class Endpoints:
             stage = "done"
         elif trials[number].kind == TRAINING:
             stage = "training"
-        about = {"stage": stage, "number": number, "total": len(trials)}
-        return JSONResponse(studies.description(self._study) | about)
+        return JSONResponse(
+            studies.description(self._study)
+            | {"stage": stage, "number": number, "total": len(trials)}
+        )
 
     async def agree(self, request: Request) -> Response:
         """Note the subject's consent."""
@@ -79,9 +81,14 @@ class Endpoints:
     async def answer(self, request: Request) -> Response:
         """Record an answer; of a training trial say whether it was right."""
         subject, number, trial = self._current(request)
-        left, milliseconds = _answer(await _short(request))
-        record = self._answers.record
-        if not await run_in_threadpool(record, subject, number, trial, left, milliseconds):
+        body = await _short(request)
+        try:
+            left, milliseconds = checked(json.loads(body))
+        except (ValueError, RecursionError) as error:
+            raise HTTPException(400, WANTED) from error
+        if not await run_in_threadpool(
+            self._answers.record, subject, number, trial, left, milliseconds
+        ):
             raise HTTPException(409, "this is not the next trial")
         return JSONResponse({"right": left == trial.real_left} if trial.kind == TRAINING else {})
 
@@ -116,8 +123,11 @@ def make_app(
         Mount("/page", StaticFiles(directory=PAGE)),
     ]
     handlers: dict[Any, Any] = {HTTPException: web.http_error, Exception: web.our_error}
-    guard = Middleware(web.Guard, hosts=hosts, origin=origin)
-    return Starlette(routes=routes, exception_handlers=handlers, middleware=[guard])
+    return Starlette(
+        routes=routes,
+        exception_handlers=handlers,
+        middleware=[Middleware(web.Guard, hosts=hosts, origin=origin)],
+    )
 
 
 async def _short(request: Request) -> bytes:
@@ -127,10 +137,3 @@ async def _short(request: Request) -> bytes:
         if len(body) > 1000:
             raise HTTPException(413, WANTED)
     return bytes(body)
-
-
-def _answer(body: bytes) -> tuple[bool, float]:
-    try:
-        return checked(json.loads(body))
-    except (ValueError, RecursionError) as error:
-        raise HTTPException(400, WANTED) from error

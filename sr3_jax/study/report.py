@@ -45,15 +45,18 @@ def analyse(
       least_catch: Subjects who got a smaller share of their catch trials right are left out.
       seed: Of the bootstrap.
     """
-    excluded, kept = [], []
-    for subject in sorted({answer["subject"] for answer in answers}):
-        catch = [_right(a) for a in answers if a["subject"] == subject and a["kind"] == CATCH]
-        share = float(np.mean(catch)) if catch else None
-        if share is not None and share < least_catch:
-            excluded.append({"subject": subject, "catch_trials_right": share})
-        else:
-            kept.append(subject)
-    used = [a for a in answers if a["subject"] in set(kept) and a["kind"] == MAIN]
+    subjects = sorted({answer["subject"] for answer in answers})
+    catch = {
+        subject: [_right(a) for a in answers if a["subject"] == subject and a["kind"] == CATCH]
+        for subject in subjects
+    }
+    excluded = [
+        {"subject": subject, "catch_trials_right": float(np.mean(right))}
+        for subject, right in catch.items()
+        if right and np.mean(right) < least_catch
+    ]
+    kept = set(subjects) - {one["subject"] for one in excluded}
+    used = [a for a in answers if a["subject"] in kept and a["kind"] == MAIN]
     found: dict[str, Any] = {
         "task": study.task,
         "subjects": len(kept),
@@ -66,10 +69,10 @@ def analyse(
     rng = np.random.default_rng(seed)
     for k, method in enumerate(study.methods):
         of_method = [a for a in used if a["method"] == k]
-        by_image = {}
-        for stem in sorted({a["stem"] for a in of_method}):
-            of_image = [a for a in of_method if a["stem"] == stem]
-            by_image[stem] = _share(of_image)
+        by_image = {
+            stem: _share([a for a in of_method if a["stem"] == stem])
+            for stem in sorted({a["stem"] for a in of_method})
+        }
         ranked = sorted(by_image, key=lambda stem: (-by_image[stem]["fool_rate"], stem))
         times = [a["milliseconds"] / 1000 for a in of_method]
         found["methods"][method] = _share(of_method) | {
@@ -98,10 +101,8 @@ def _bootstrap(
     subjects = sorted({answer["subject"] for answer in answers})
     if not subjects:
         return None
-    counts = np.array(
-        [[sum(not _right(a) for a in answers if a["subject"] == s), 0] for s in subjects], float
-    )
-    counts[:, 1] = [sum(a["subject"] == s for a in answers) for s in subjects]
+    fooled = [[not _right(a) for a in answers if a["subject"] == s] for s in subjects]
+    counts = np.array([[sum(of_one), len(of_one)] for of_one in fooled], float)
     drawn = counts[rng.integers(len(subjects), size=(draws, len(subjects)))].sum(1)
     low, high = np.quantile(drawn[:, 0] / drawn[:, 1], [0.025, 0.975])
     return float(low), float(high)
@@ -117,6 +118,7 @@ def table(report: dict[str, Any]) -> str:
         "| method | fool rate | 95 % (Wilson) | 95 % over subjects | n | median time |",
         "|---|---:|---:|---:|---:|---:|",
     ]
+    pictures: list[str] = []
     for name, values in report["methods"].items():
         if not values["n"]:
             lines.append(f"| {name} | | | | 0 | |")
@@ -128,13 +130,11 @@ def table(report: dict[str, Any]) -> str:
             f"{over[0]:.1%} – {over[1]:.1%} | {values['n']} | "
             f"{values['median_seconds']:.1f} s |"
         )
-    for name, values in report["methods"].items():
-        if values["n"]:
-            lines += [
-                "",
-                f"{name}: best {', '.join(values['best'])}; worst {', '.join(values['worst'])}.",
-            ]
-    return "\n".join(lines) + "\n"
+        pictures += [
+            "",
+            f"{name}: best {', '.join(values['best'])}; worst {', '.join(values['worst'])}.",
+        ]
+    return "\n".join(lines + pictures) + "\n"
 
 
 def plot(report: dict[str, Any]) -> np.ndarray:
@@ -163,22 +163,14 @@ def save(output: Path, study: Study, answers: Sequence[Answer], report: dict[str
     write_text(output / "report.md", table(report))
     arrays.write(output / "fool_rates.png", plot(report))
     text = io.StringIO()
-    columns = [
-        "subject",
-        "number",
-        "kind",
-        "stem",
-        "method",
-        "real_left",
-        "chose_left",
-        "right",
-        "milliseconds",
-        "shown",
-        "at",
-    ]
+    columns = (
+        "subject number kind stem method real_left chose_left right milliseconds shown at".split()
+    )
+    names = {-1: "", **dict(enumerate(study.methods))}
     writer = csv.DictWriter(text, columns)
     writer.writeheader()
-    for answer in answers:
-        method = study.methods[answer["method"]] if answer["method"] >= 0 else ""
-        writer.writerow(answer | {"method": method, "right": int(_right(answer))})
+    writer.writerows(
+        answer | {"method": names[answer["method"]], "right": int(_right(answer))}
+        for answer in answers
+    )
     write_text(output / "answers.csv", text.getvalue())

@@ -18,9 +18,10 @@ A study is a folder:
 
 import hashlib
 import io
+import itertools
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -30,7 +31,7 @@ from PIL import Image
 
 from sr3_jax.errors import UserError
 from sr3_jax.images import arrays, pairs
-from sr3_jax.runtime.atomic import new_folder, replacing
+from sr3_jax.runtime.atomic import new_folder, replacing, write_text
 
 QUESTIONS = {
     1: "Which of the two images is the better high-quality version of the small image?",
@@ -56,11 +57,10 @@ class Study:
 
 def description(study: Study) -> dict[str, Any]:
     """What the page says of the study."""
-    question = QUESTIONS[study.task]
     return {
         "training": study.training,
         "task": study.task,
-        "question": question,
+        "question": QUESTIONS[study.task],
         "seconds": study.seconds,
     }
 
@@ -143,19 +143,11 @@ def create(
         design.seed,
     )
     with new_folder(output) as made:
-        _write(made, study, files)
+        for name, stem in itertools.product(files, stems):
+            with replacing(made / "images" / name / f"{stem}.png") as temporary:
+                temporary.write_bytes(encode(pairs.read_rgb(files[name][stem])))
+        write_text(made / "study.json", json.dumps(asdict(study), indent=2) + "\n")
     return study
-
-
-def _write(output: Path, study: Study, files: Mapping[str, Mapping[str, Path]]) -> None:
-    for stem in study.stems:
-        real = pairs.read_rgb(files["reference"][stem])
-        for name, of_stem in files.items():
-            image = real if name == "reference" else pairs.read_rgb(of_stem[stem])
-            with replacing(output / "images" / name / f"{stem}.png") as temporary:
-                temporary.write_bytes(encode(image))
-    with replacing(output / "study.json") as temporary:
-        temporary.write_text(json.dumps(asdict(study), indent=2) + "\n")
 
 
 def load(folder: Path) -> Study:
@@ -219,9 +211,7 @@ def trials(study: Study, subject: int) -> list[Trial]:
         shuffled.insert(int(rng.integers(1, len(shuffled) + 1)), plain(CATCH, study.training + i))
     found = [plain(TRAINING, i) for i in range(study.training)] + shuffled
     left = rng.permutation(np.arange(len(found)) % 2 == 0)
-    return [
-        Trial(t.kind, t.stem, t.method, bool(side)) for t, side in zip(found, left, strict=True)
-    ]
+    return [replace(trial, real_left=bool(side)) for trial, side in zip(found, left, strict=True)]
 
 
 def images(folder: Path, study: Study, trial: Trial) -> dict[str, bytes]:

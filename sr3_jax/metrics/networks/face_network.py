@@ -18,7 +18,6 @@ bicubic.
 import functools
 import json
 import math
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +30,8 @@ from PIL import Image
 from sr3_jax.checkpoints import torch_files
 from sr3_jax.errors import UserError
 from sr3_jax.images import arrays
+from sr3_jax.metrics.networks import layers
+from sr3_jax.metrics.networks.layers import Weights
 
 SIDE, DIMENSIONS = 150, 128
 MEAN = (122.782, 117.001, 104.298)  # RGB of the images that it was trained on, in [0, 255]
@@ -41,14 +42,13 @@ BLOCKS = (
     *("conv128_down", "conv128_1", "conv128_2"),
     *("conv256_down", "conv256_1", "conv256_2", "conv256_down_out"),
 )
+PARTS = ("conv/bias", "scale/weights", "scale/biases")  # of a layer, after its filters
 BATCH = 64  # images at once, so that memory does not grow with their number
 NAME = "face recognition of face-api (dlib's ResNet)"
 MANIFEST = "face_recognition_model-weights_manifest.json"
 FILES = f"{MANIFEST}, from the npm package @vladmandic/face-api, folder model/"
 # What the manifest's weights are stored as
 STORED: dict[str, np.dtype] = {"float32": np.dtype("<f4"), "uint8": np.dtype("u1")}
-
-Weights = Mapping[str, np.ndarray | Array]
 
 
 class FaceNetwork:
@@ -176,14 +176,7 @@ def _to_input(images: UInt8[Array, "n h w c"]) -> Float[Array, "n 150 150 3"]:
     x = jnp.broadcast_to(images.astype(jnp.float32), (*images.shape[:3], 3))
     bars = [max(x.shape[1:3]) - size for size in x.shape[1:3]]
     x = jnp.pad(x, ((0, 0), *((bar // 2, bar - bar // 2) for bar in bars), (0, 0)))
-    size = x.shape[1]
-    place = np.arange(SIDE) * (size / SIDE)
-    low = place.astype(np.int32)
-    for axis in (1, 2):
-        share = np.expand_dims((place - low).astype(np.float32), [a for a in range(4) if a != axis])
-        below, above = (jnp.take(x, np.minimum(low + i, size - 1), axis) for i in (0, 1))
-        x = below + (above - below) * share
-    return x
+    return layers.bilinear(x, *(np.arange(SIDE) * (size / SIDE) for size in x.shape[1:3]))
 
 
 @jax.jit
@@ -193,17 +186,13 @@ def _embed(weights: Weights, x: Float[Array, "n 150 150 3"]) -> Float[Array, "n 
 
 def network(weights: Weights, x: Float[Array, "n 150 150 3"]) -> Float[Array, "n 128"]:
     """The forward pass, from images less MEAN, divided by 255: in about [-0.5, 0.6]."""
-    exact = jax.lax.Precision.HIGHEST
 
     def conv(name: str, x: Array, down: bool = False) -> Array:
-        kernel, layout = jnp.asarray(weights[f"{name}/conv/filters"]), ("NHWC", "HWIO", "NHWC")
-        stride, pads = ((2, 2), "VALID") if down else ((1, 1), "SAME")
-        y = jax.lax.conv_general_dilated(
-            x, kernel, stride, pads, dimension_numbers=layout, precision=exact
+        kernel, bias, scale, shift = (
+            weights[f"{name}/{part}"] for part in ("conv/filters", *PARTS)
         )
-        bias, scale, shift = (
-            weights[f"{name}/{part}"] for part in ("conv/bias", "scale/weights", "scale/biases")
-        )
+        stride, padding = (2, 0) if down else (1, 1)
+        y = layers.convolution(x, kernel, stride, padding)
         return (y + bias[None, None, None]) * scale[None, None, None] + shift[None, None, None]
 
     def block(name: str, x: Array) -> Array:
@@ -212,7 +201,7 @@ def network(weights: Weights, x: Float[Array, "n 150 150 3"]) -> Float[Array, "n
         # The shortcut has no weights: it is a mean over 2×2 pixels. Where one of the two sums lacks
         # channels or pixels that the other has, zeros stand for them.
         if down:
-            x = jax.lax.reduce_window(x, 0.0, jax.lax.add, (1, 2, 2, 1), (1, 2, 2, 1), "VALID") / 4
+            x = layers.window(x, 0.0, jax.lax.add, size=2, stride=2, padding=0) / 4
             lacking = [
                 (0, large - small) for large, small in zip(x.shape[:3], y.shape[:3], strict=True)
             ]
@@ -222,11 +211,10 @@ def network(weights: Weights, x: Float[Array, "n 150 150 3"]) -> Float[Array, "n
             )
         return jax.nn.relu(x + y)
 
-    x = jax.nn.relu(conv("conv32_down", x, down=True))
-    x = jax.lax.reduce_window(x, -jnp.inf, jax.lax.max, (1, 3, 3, 1), (1, 2, 2, 1), "VALID")
+    x = layers.max_pool(jax.nn.relu(conv("conv32_down", x, down=True)))
     for name in BLOCKS:
         x = block(name, x)
-    return jnp.matmul(x.mean((1, 2)), weights["fc"], precision=exact)
+    return jnp.matmul(x.mean((1, 2)), weights["fc"], precision=layers.EXACT)
 
 
 @functools.cache
@@ -236,12 +224,7 @@ def shapes() -> dict[str, tuple[int, ...]]:
 
     def conv(name: str, inputs: int, outputs: int, kernel: int) -> None:
         found[f"{name}/conv/filters"] = (kernel, kernel, inputs, outputs)
-        found.update(
-            {
-                f"{name}/{part}": (outputs,)
-                for part in ("conv/bias", "scale/weights", "scale/biases")
-            }
-        )
+        found.update({f"{name}/{part}": (outputs,) for part in PARTS})
 
     conv("conv32_down", 3, 32, 7)
     inputs = 32

@@ -8,7 +8,6 @@ pt_inception-2015-12-05-6726825d.pth or weights-inception-2015-12-05-6726825d.pt
 """
 
 import functools
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
@@ -19,6 +18,8 @@ from jaxtyping import Array, Float, UInt8
 
 from sr3_jax.checkpoints import torch_files
 from sr3_jax.errors import UserError
+from sr3_jax.metrics.networks import layers
+from sr3_jax.metrics.networks.layers import Weights, max_pool
 
 SIDE, FEATURES, CLASSES = 299, 2048, 1008
 FILES = (
@@ -30,8 +31,6 @@ NAME = "Inception (TensorFlow, 2015-12-05)"
 # anti-aliasing), by which most published numbers were made; or anti-aliased, which is fairer to
 # images that must be made smaller.
 RESIZES = ("tf1-bilinear", "antialiased-bilinear")
-
-Weights = Mapping[str, np.ndarray | Array]
 
 
 class Outputs(NamedTuple):
@@ -86,19 +85,12 @@ def load(path: str | Path | None, resize: str = RESIZES[0]) -> Inception:
       UserError: There is no path or no file (the message says which is needed), the file is damaged
         or of another network, or `resize` is not one of RESIZES.
     """
-    if not path:
-        raise UserError(
-            "FID, KID and the Inception score need the network's weights: give --inception=PATH of "
-            f"{FILES}"
-        )
+    needs = "FID, KID and the Inception score need the network's weights"
+    file = layers.find(path, "--inception", FILES, needs)
     if resize not in RESIZES:
         raise UserError(f"resize = {resize!r} can be {' or '.join(RESIZES)}")
-    path = Path(path)
-    if not path.is_file():
-        raise UserError(f"{path} does not exist; --inception wants {FILES}")
-    return Inception(
-        torch_files.require(torch_files.load(path), shapes(), path, f"the {NAME}"), resize
-    )
+    weights = torch_files.require(torch_files.load(file), shapes(), file, f"the {NAME}")
+    return Inception(weights, resize)
 
 
 @functools.partial(jax.jit, static_argnames="resize")
@@ -111,14 +103,8 @@ def _outputs(weights: Weights, images: Array, resize: str) -> Outputs:
 def _resize(x: Float[Array, "n h w 3"], how: str) -> Float[Array, "n 299 299 3"]:
     if how == "antialiased-bilinear":
         return jax.image.resize(x, (len(x), SIDE, SIDE, 3), "bilinear", antialias=True)
-    for axis in (1, 2):
-        size = x.shape[axis]
-        place = jnp.arange(SIDE, dtype=jnp.float32) * np.float32(size / SIDE)
-        low = place.astype(jnp.int32)
-        share = jnp.expand_dims(place - low.astype(jnp.float32), [a for a in range(4) if a != axis])
-        below, above = (jnp.take(x, jnp.minimum(low + i, size - 1), axis) for i in (0, 1))
-        x = below + (above - below) * share
-    return x
+    places = jnp.arange(SIDE, dtype=jnp.float32)
+    return layers.bilinear(x, *(places * np.float32(size / SIDE) for size in x.shape[1:3]))
 
 
 def network(weights: Weights, x: Float[Array, "n 299 299 3"]) -> Outputs:
@@ -126,18 +112,11 @@ def network(weights: Weights, x: Float[Array, "n 299 299 3"]) -> Outputs:
 
     def conv(name: str, x: Array, stride: int = 1, padding: Any = 0) -> Array:
         """Convolution, batch normalization with its stored statistics, ReLU."""
-        kernel = jnp.transpose(weights[f"{name}.conv.weight"], (2, 3, 1, 0))
-        scale = weights[f"{name}.bn.weight"] / jnp.sqrt(weights[f"{name}.bn.running_var"] + 0.001)
-        shift = weights[f"{name}.bn.bias"] - weights[f"{name}.bn.running_mean"] * scale
-        pads = [
-            (side, side) for side in ((padding, padding) if isinstance(padding, int) else padding)
-        ]
-        layout = ("NHWC", "HWIO", "NHWC")
-        exact = jax.lax.Precision.HIGHEST
-        y = jax.lax.conv_general_dilated(
-            x, kernel, (stride,) * 2, pads, dimension_numbers=layout, precision=exact
+        return jax.nn.relu(
+            layers.normalized(
+                weights, f"{name}.conv", f"{name}.bn", x, stride, padding, epsilon=0.001
+            )
         )
-        return jax.nn.relu(y * scale[None, None, None] + shift[None, None, None])
 
     def chain(name: str, x: Array, *steps: tuple[str, Any]) -> Array:
         for suffix, padding in steps:
@@ -157,7 +136,7 @@ def network(weights: Weights, x: Float[Array, "n 299 299 3"]) -> Outputs:
         return _join(
             conv(f"{name}.branch3x3", x, 2),
             conv(f"{name}.branch3x3dbl_3", double, 2),
-            _max_pool(x, 2),
+            max_pool(x),
         )
 
     def block_c(name: str, x: Array) -> Array:
@@ -180,7 +159,7 @@ def network(weights: Weights, x: Float[Array, "n 299 299 3"]) -> Outputs:
     def block_d(name: str, x: Array) -> Array:
         small = conv(f"{name}.branch3x3_2", conv(f"{name}.branch3x3_1", x), 2)
         large = chain(f"{name}.branch7x7x3", x, ("_1", 0), ("_2", (0, 3)), ("_3", (3, 0)))
-        return _join(small, conv(f"{name}.branch7x7x3_4", large, 2), _max_pool(x, 2))
+        return _join(small, conv(f"{name}.branch7x7x3_4", large, 2), max_pool(x))
 
     def block_e(name: str, x: Array, pooled: Array) -> Array:
         small = conv(f"{name}.branch3x3_1", x)
@@ -197,9 +176,9 @@ def network(weights: Weights, x: Float[Array, "n 299 299 3"]) -> Outputs:
 
     x = conv("Conv2d_1a_3x3", x, 2)
     x = conv("Conv2d_2a_3x3", x)
-    x = _max_pool(conv("Conv2d_2b_3x3", x, padding=1), 2)
+    x = max_pool(conv("Conv2d_2b_3x3", x, padding=1))
     x = conv("Conv2d_3b_1x1", x)
-    x = _max_pool(conv("Conv2d_4a_3x3", x), 2)
+    x = max_pool(conv("Conv2d_4a_3x3", x))
     for letter in "bcd":
         x = block_a(f"Mixed_5{letter}", x)
     x = block_b("Mixed_6a", x)
@@ -207,31 +186,20 @@ def network(weights: Weights, x: Float[Array, "n 299 299 3"]) -> Outputs:
         x = block_c(f"Mixed_6{letter}", x)
     x = block_d("Mixed_7a", x)
     x = block_e("Mixed_7b", x, _mean_pool(x))
-    x = block_e("Mixed_7c", x, _max_pool(x, 1, padding=1))
+    x = block_e("Mixed_7c", x, max_pool(x, stride=1, padding=1))
     features = x.mean((1, 2))
-    return Outputs(
-        features, jnp.matmul(features, weights["fc.weight"].T, precision=jax.lax.Precision.HIGHEST)
-    )
+    return Outputs(features, jnp.matmul(features, weights["fc.weight"].T, precision=layers.EXACT))
 
 
 def _join(*branches: Array) -> Array:
     return jnp.concatenate(branches, axis=-1)
 
 
-def _window(x: Array, start: float, combine: Any, stride: int, padding: int) -> Array:
-    pads = ((0, 0), (padding, padding), (padding, padding), (0, 0))
-    return jax.lax.reduce_window(x, start, combine, (1, 3, 3, 1), (1, stride, stride, 1), pads)
-
-
-def _max_pool(x: Array, stride: int, padding: int = 0) -> Array:
-    return _window(x, -jnp.inf, jax.lax.max, stride, padding)
-
-
 def _mean_pool(x: Array) -> Array:
     """The mean over 3×3 pixels; at the edges, over those that are inside the image."""
-    return _window(x, 0.0, jax.lax.add, 1, 1) / _window(
-        jnp.ones((1, *x.shape[1:3], 1)), 0.0, jax.lax.add, 1, 1
-    )
+    inside = jnp.ones((1, *x.shape[1:3], 1))
+    total, count = (layers.window(each, 0.0, jax.lax.add, 3, 1, 1) for each in (x, inside))
+    return total / count
 
 
 @functools.cache
@@ -239,64 +207,86 @@ def shapes() -> dict[str, tuple[int, ...]]:
     """The name and shape of every weight that is used."""
     found: dict[str, tuple[int, ...]] = {"fc.weight": (CLASSES, FEATURES)}
 
-    def conv(name: str, inputs: int, outputs: int, *kernel: int) -> None:
-        height, width = kernel if len(kernel) == 2 else kernel * 2
-        found[f"{name}.conv.weight"] = (outputs, inputs, height, width)
-        found.update(
-            {
-                f"{name}.bn.{part}": (outputs,)
-                for part in ("weight", "bias", "running_mean", "running_var")
-            }
-        )
+    def add(prefix: str, convolutions: dict[str, tuple[int, ...]]) -> None:
+        """Adds convolutions: of each (inputs, outputs, side of the kernel, its width if other)."""
+        for suffix, (inputs, outputs, height, *width) in convolutions.items():
+            name, kernel = f"{prefix}{suffix}", (height, *(width or [height]))
+            found.update(
+                layers.normalized_shapes(f"{name}.conv", f"{name}.bn", inputs, outputs, *kernel)
+            )
 
-    stem = {
-        "1a_3x3": (3, 32, 3),
-        "2a_3x3": (32, 32, 3),
-        "2b_3x3": (32, 64, 3),
-        "3b_1x1": (64, 80, 1),
-        "4a_3x3": (80, 192, 3),
-    }
-    for name, sizes in stem.items():
-        conv(f"Conv2d_{name}", *sizes)
+    add(
+        "Conv2d_",
+        {
+            "1a_3x3": (3, 32, 3),
+            "2a_3x3": (32, 32, 3),
+            "2b_3x3": (32, 64, 3),
+            "3b_1x1": (64, 80, 1),
+            "4a_3x3": (80, 192, 3),
+        },
+    )
     for letter, n, pool in (("b", 192, 32), ("c", 256, 64), ("d", 288, 64)):
-        name = f"Mixed_5{letter}.branch"
-        conv(f"{name}1x1", n, 64, 1)
-        conv(f"{name}5x5_1", n, 48, 1)
-        conv(f"{name}5x5_2", 48, 64, 5)
-        conv(f"{name}3x3dbl_1", n, 64, 1)
-        conv(f"{name}3x3dbl_2", 64, 96, 3)
-        conv(f"{name}3x3dbl_3", 96, 96, 3)
-        conv(f"{name}_pool", n, pool, 1)
-    conv("Mixed_6a.branch3x3", 288, 384, 3)
-    conv("Mixed_6a.branch3x3dbl_1", 288, 64, 1)
-    conv("Mixed_6a.branch3x3dbl_2", 64, 96, 3)
-    conv("Mixed_6a.branch3x3dbl_3", 96, 96, 3)
+        add(
+            f"Mixed_5{letter}.branch",
+            {
+                "1x1": (n, 64, 1),
+                "5x5_1": (n, 48, 1),
+                "5x5_2": (48, 64, 5),
+                "3x3dbl_1": (n, 64, 1),
+                "3x3dbl_2": (64, 96, 3),
+                "3x3dbl_3": (96, 96, 3),
+                "_pool": (n, pool, 1),
+            },
+        )
+    add(
+        "Mixed_6a.branch",
+        {
+            "3x3": (288, 384, 3),
+            "3x3dbl_1": (288, 64, 1),
+            "3x3dbl_2": (64, 96, 3),
+            "3x3dbl_3": (96, 96, 3),
+        },
+    )
     for letter, c in (("b", 128), ("c", 160), ("d", 160), ("e", 192)):
-        name = f"Mixed_6{letter}.branch"
-        conv(f"{name}1x1", 768, 192, 1)
-        conv(f"{name}7x7_1", 768, c, 1)
-        conv(f"{name}7x7_2", c, c, 1, 7)
-        conv(f"{name}7x7_3", c, 192, 7, 1)
-        conv(f"{name}7x7dbl_1", 768, c, 1)
-        conv(f"{name}7x7dbl_2", c, c, 7, 1)
-        conv(f"{name}7x7dbl_3", c, c, 1, 7)
-        conv(f"{name}7x7dbl_4", c, c, 7, 1)
-        conv(f"{name}7x7dbl_5", c, 192, 1, 7)
-        conv(f"{name}_pool", 768, 192, 1)
-    conv("Mixed_7a.branch3x3_1", 768, 192, 1)
-    conv("Mixed_7a.branch3x3_2", 192, 320, 3)
-    conv("Mixed_7a.branch7x7x3_1", 768, 192, 1)
-    conv("Mixed_7a.branch7x7x3_2", 192, 192, 1, 7)
-    conv("Mixed_7a.branch7x7x3_3", 192, 192, 7, 1)
-    conv("Mixed_7a.branch7x7x3_4", 192, 192, 3)
+        add(
+            f"Mixed_6{letter}.branch",
+            {
+                "1x1": (768, 192, 1),
+                "7x7_1": (768, c, 1),
+                "7x7_2": (c, c, 1, 7),
+                "7x7_3": (c, 192, 7, 1),
+                "7x7dbl_1": (768, c, 1),
+                "7x7dbl_2": (c, c, 7, 1),
+                "7x7dbl_3": (c, c, 1, 7),
+                "7x7dbl_4": (c, c, 7, 1),
+                "7x7dbl_5": (c, 192, 1, 7),
+                "_pool": (768, 192, 1),
+            },
+        )
+    add(
+        "Mixed_7a.branch",
+        {
+            "3x3_1": (768, 192, 1),
+            "3x3_2": (192, 320, 3),
+            "7x7x3_1": (768, 192, 1),
+            "7x7x3_2": (192, 192, 1, 7),
+            "7x7x3_3": (192, 192, 7, 1),
+            "7x7x3_4": (192, 192, 3),
+        },
+    )
     for letter, n in (("b", 1280), ("c", 2048)):
-        name = f"Mixed_7{letter}.branch"
-        conv(f"{name}1x1", n, 320, 1)
-        conv(f"{name}3x3_1", n, 384, 1)
-        conv(f"{name}3x3dbl_1", n, 448, 1)
-        conv(f"{name}3x3dbl_2", 448, 384, 3)
-        for pair in ("3x3_2", "3x3dbl_3"):
-            conv(f"{name}{pair}a", 384, 384, 1, 3)
-            conv(f"{name}{pair}b", 384, 384, 3, 1)
-        conv(f"{name}_pool", n, 192, 1)
+        add(
+            f"Mixed_7{letter}.branch",
+            {
+                "1x1": (n, 320, 1),
+                "3x3_1": (n, 384, 1),
+                "3x3dbl_1": (n, 448, 1),
+                "3x3dbl_2": (448, 384, 3),
+                "3x3_2a": (384, 384, 1, 3),
+                "3x3_2b": (384, 384, 3, 1),
+                "3x3dbl_3a": (384, 384, 1, 3),
+                "3x3dbl_3b": (384, 384, 3, 1),
+                "_pool": (n, 192, 1),
+            },
+        )
     return found

@@ -5,7 +5,6 @@ ResNet-50 it took; for a table of one's own, any classifier will do.
 """
 
 import functools
-from collections.abc import Mapping
 from pathlib import Path
 
 import jax
@@ -14,7 +13,8 @@ import numpy as np
 from jaxtyping import Array, Float, UInt8
 
 from sr3_jax.checkpoints import torch_files
-from sr3_jax.errors import UserError
+from sr3_jax.metrics.networks import layers
+from sr3_jax.metrics.networks.layers import Weights
 
 SIDE, CLASSES = 224, 1000
 BLOCKS = (3, 4, 6, 3)  # of each stage
@@ -22,8 +22,6 @@ MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet's 
 FILES = (
     "resnet50-0676ba61.pth (torchvision, IMAGENET1K_V1) or resnet50-11ad3fa6.pth (IMAGENET1K_V2)"
 )
-
-Weights = Mapping[str, np.ndarray | Array]
 
 
 class ResNet50:
@@ -49,18 +47,10 @@ def load(path: str | Path | None) -> ResNet50:
       UserError: There is no path or no file (the message says which is needed), or the file is
         damaged or of another network.
     """
-    if not path:
-        raise UserError(
-            "classification accuracy needs the classifier's weights: give --classifier=PATH of "
-            f"{FILES}"
-        )
-    path = Path(path)
-    if not path.is_file():
-        raise UserError(f"{path} does not exist; --classifier wants {FILES}")
-    return ResNet50(
-        torch_files.require(torch_files.load(path), shapes(), path, "ResNet-50"),
-        f"ResNet-50 ({path.name})",
-    )
+    needs = "classification accuracy needs the classifier's weights"
+    file = layers.find(path, "--classifier", FILES, needs)
+    weights = torch_files.require(torch_files.load(file), shapes(), file, "ResNet-50")
+    return ResNet50(weights, f"ResNet-50 ({file.name})")
 
 
 @jax.jit
@@ -74,22 +64,10 @@ def _logits(weights: Weights, images: Array) -> Float[Array, "n 1000"]:
 
 def network(weights: Weights, x: Float[Array, "n h w 3"]) -> Float[Array, "n 1000"]:
     """The forward pass, from images less MEAN, divided by DEVIATION."""
-    exact = jax.lax.Precision.HIGHEST
 
     def conv(name: str, norm: str, x: Array, stride: int = 1) -> Array:
-        kernel = jnp.transpose(weights[f"{name}.weight"], (2, 3, 1, 0))
-        pads = [(kernel.shape[0] // 2,) * 2] * 2
-        y = jax.lax.conv_general_dilated(
-            x,
-            kernel,
-            (stride,) * 2,
-            pads,
-            dimension_numbers=("NHWC", "HWIO", "NHWC"),
-            precision=exact,
-        )
-        scale = weights[f"{norm}.weight"] / jnp.sqrt(weights[f"{norm}.running_var"] + 1e-5)
-        shift = weights[f"{norm}.bias"] - weights[f"{norm}.running_mean"] * scale
-        return y * scale[None, None, None] + shift[None, None, None]
+        padding = weights[f"{name}.weight"].shape[2] // 2
+        return layers.normalized(weights, name, norm, x, stride, padding, epsilon=1e-5)
 
     def block(name: str, x: Array, stride: int, first: bool) -> Array:
         y = jax.nn.relu(conv(f"{name}.conv1", f"{name}.bn1", x))
@@ -98,14 +76,12 @@ def network(weights: Weights, x: Float[Array, "n h w 3"]) -> Float[Array, "n 100
         shortcut = conv(f"{name}.downsample.0", f"{name}.downsample.1", x, stride) if first else x
         return jax.nn.relu(y + shortcut)
 
-    x = jax.nn.relu(conv("conv1", "bn1", x, 2))
-    pads = ((0, 0), (1, 1), (1, 1), (0, 0))
-    x = jax.lax.reduce_window(x, -jnp.inf, jax.lax.max, (1, 3, 3, 1), (1, 2, 2, 1), pads)
+    x = layers.max_pool(jax.nn.relu(conv("conv1", "bn1", x, 2)), padding=1)
     for stage, count in enumerate(BLOCKS, 1):
         for i in range(count):
             x = block(f"layer{stage}.{i}", x, 2 if stage > 1 and i == 0 else 1, i == 0)
     return (
-        jnp.matmul(x.mean((1, 2)), weights["fc.weight"].T, precision=exact)
+        jnp.matmul(x.mean((1, 2)), weights["fc.weight"].T, precision=layers.EXACT)
         + weights["fc.bias"][None]
     )
 
@@ -123,14 +99,8 @@ def shapes() -> dict[str, tuple[int, ...]]:
     """The name and shape of every weight that is used."""
     found: dict[str, tuple[int, ...]] = {"fc.weight": (CLASSES, 2048), "fc.bias": (CLASSES,)}
 
-    def conv(name: str, norm: str, inputs: int, outputs: int, kernel: int) -> None:
-        found[f"{name}.weight"] = (outputs, inputs, kernel, kernel)
-        found.update(
-            {
-                f"{norm}.{part}": (outputs,)
-                for part in ("weight", "bias", "running_mean", "running_var")
-            }
-        )
+    def conv(name: str, norm: str, inputs: int, outputs: int, side: int) -> None:
+        found.update(layers.normalized_shapes(name, norm, inputs, outputs, side, side))
 
     conv("conv1", "bn1", 3, 64, 7)
     inputs = 64
