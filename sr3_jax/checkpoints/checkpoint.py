@@ -1,7 +1,7 @@
 """A checkpoint in memory: a config, and parameters that fit its network."""
 
 import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -71,8 +71,9 @@ def check_params(params: PyTree, config: ConfigDict, where: str, partly: bool = 
       CheckpointError: they do not fit; names the first wrong parameter and both shapes.
     """
     expected = jax.eval_shape(Method(config).init, jax.random.key(0))
-    wanted = {SEPARATOR.join(keys): leaf.shape for keys, leaf in leaves(expected)}
-    found = {SEPARATOR.join(keys): leaf.shape for keys, leaf in leaves(params)}
+    wanted, found = (
+        {name: leaf.shape for name, leaf in flatten(tree).items()} for tree in (expected, params)
+    )
     missing = (
         sorted(wanted.keys() - found.keys()) if partly and found.keys() < wanted.keys() else []
     )
@@ -99,19 +100,16 @@ def valid_config(text: str, where: AnyPath) -> ConfigDict:
     return config
 
 
-def leaves(
-    tree: Mapping[str, Any], prefix: tuple[str, ...] = ()
-) -> Iterator[tuple[tuple[str, ...], Any]]:
-    """The leaves of nested parameters, each with its keys after `prefix`, in alphabetical order."""
-    for key in sorted(tree):
-        if isinstance(tree[key], Mapping):
-            yield from leaves(tree[key], (*prefix, key))
-        else:
-            yield (*prefix, key), tree[key]
+def flatten(tree: PyTree) -> dict[str, Any]:
+    """Flat parameters from nested ones: their names are the keys with SEPARATOR between them."""
+    return {
+        jax.tree_util.keystr(path, simple=True, separator=SEPARATOR): leaf
+        for path, leaf in jax.tree.leaves_with_path(tree)
+    }
 
 
 def nest(flat: Mapping[str, Any]) -> dict[str, Any]:
-    """Nested parameters from flat ones, whose names are the keys with SEPARATOR between them."""
+    """The inverse of `flatten`."""
     tree: dict[str, Any] = {}
     for name, leaf in flat.items():
         *parents, last = name.split(SEPARATOR)

@@ -14,11 +14,10 @@ from safetensors.flax import load_file, save_file
 
 from sr3_jax import config as config_lib
 from sr3_jax.checkpoints.checkpoint import (
-    SEPARATOR,
     Checkpoint,
     CheckpointError,
     check_params,
-    leaves,
+    flatten,
     nest,
     valid_config,
 )
@@ -49,8 +48,8 @@ def export(
       UserError: the file cannot be written.
     """
     flat: dict[str, np.ndarray] = {}
-    for keys, leaf in leaves(checkpoint.params):
-        name, weights = SEPARATOR.join(keys), np.asarray(leaf, np.float32)
+    for name, leaf in flatten(checkpoint.params).items():
+        weights = np.asarray(leaf, np.float32)
         if dtype == "int8" and weights.ndim > 1:
             scale = (
                 np.maximum(np.abs(weights).max(axis=tuple(range(weights.ndim - 1))), 1e-30) / 127

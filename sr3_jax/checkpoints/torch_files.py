@@ -11,22 +11,23 @@ import pickle
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from sr3_jax.errors import UserError
 
 MAGIC = 0x1950A86A20F9469CFC6C  # the first number of the older format
-DTYPES = {
-    "Float": "f4",
-    "Double": "f8",
-    "Half": "f2",
-    "Long": "i8",
-    "Int": "i4",
-    "Short": "i2",
-    "Char": "i1",
-    "Byte": "u1",
+# Types of raw arrays, as the pickle names them: torch.FloatStorage
+STORAGES = {
+    "FloatStorage": "f4",
+    "DoubleStorage": "f8",
+    "HalfStorage": "f2",
+    "LongStorage": "i8",
+    "IntStorage": "i4",
+    "ShortStorage": "i2",
+    "CharStorage": "i1",
+    "ByteStorage": "u1",
 }
 WEIGHTS = dict[str, np.ndarray]
 
@@ -82,11 +83,10 @@ def require(
     return {name: weights[name].astype(np.float32) for name in shapes}
 
 
-class _Storage:
-    """A type of raw array, as the pickle names it: torch.FloatStorage."""
+class _Storage(NamedTuple):
+    """A type of raw array. No text in a file can stand for one."""
 
-    def __init__(self, name: str):
-        self.dtype = np.dtype("<" + DTYPES[name.removesuffix("Storage")])
+    dtype: np.dtype
 
 
 class _Unpickler(pickle.Unpickler):
@@ -95,19 +95,17 @@ class _Unpickler(pickle.Unpickler):
         self._storage = storage
 
     def find_class(self, module: str, name: str) -> Any:
-        if (module, name) == ("collections", "OrderedDict"):
-            return collections.OrderedDict
-        if (module, name) == ("torch._utils", "_rebuild_tensor_v2"):
-            return _tensor
-        if (module, name) == ("torch._utils", "_rebuild_parameter"):
-            return lambda data, requires_grad, hooks: data
-        if (
-            module == "torch"
-            and name.endswith("Storage")
-            and name.removesuffix("Storage") in DTYPES
-        ):
-            return _Storage(name)
-        raise pickle.UnpicklingError(f"{module}.{name} in it is neither a tensor nor a dictionary")
+        known: dict[tuple[str, str], Any] = {
+            ("collections", "OrderedDict"): collections.OrderedDict,
+            ("torch._utils", "_rebuild_tensor_v2"): _tensor,
+            ("torch._utils", "_rebuild_parameter"): lambda data, requires_grad, hooks: data,
+            **{("torch", kind): _Storage(np.dtype(f"<{t}")) for kind, t in STORAGES.items()},
+        }
+        if (module, name) not in known:
+            raise pickle.UnpicklingError(
+                f"{module}.{name} in it is neither a tensor nor a dictionary"
+            )
+        return known[module, name]
 
     def persistent_load(self, pid: Any) -> np.ndarray:
         return self._storage(pid)
@@ -149,8 +147,7 @@ def _load_old(path: Path) -> Any:
                 kept[key] = np.empty(min(count, path.stat().st_size), kind.dtype)
             return kept[key]
 
-        pickles = _Unpickler(file, storage)
-        if pickles.load() != MAGIC:
+        if _Unpickler(file, storage).load() != MAGIC:
             raise ValueError("it is neither of PyTorch's formats")
         _Unpickler(file, storage).load()  # version of the format
         _Unpickler(file, storage).load()  # sizes of C types
@@ -160,7 +157,7 @@ def _load_old(path: Path) -> Any:
         _Unpickler(file, storage).load()
         for key in _Unpickler(file, storage).load():
             count = int.from_bytes(file.read(8), "little")
-            data = np.frombuffer(file.read(count * kept[key].itemsize), kept[key].dtype)
-            kept[key][:] = data
+            read = file.read(count * kept[key].itemsize)
+            kept[key][:] = np.frombuffer(read, kept[key].dtype)
         file.seek(place)
         return _Unpickler(file, storage).load()

@@ -72,11 +72,10 @@ class Checkpoints:
         step = int(state.step)
         if step == self.latest():
             return
-        meta = {"config": self.config.to_dict(), "position": position}
         items = ocp.args.Composite(
             state=ocp.args.StandardSave(state._replace(ema=None)),
             ema=ocp.args.StandardSave(state.ema),
-            meta=ocp.args.JsonSave(meta),
+            meta=ocp.args.JsonSave({"config": self.config.to_dict(), "position": position}),
         )
         with disk_errors(self.workdir):
             self._manager.save(step, args=items)
@@ -131,9 +130,7 @@ def open_workdir(workdir: AnyPath, config: ConfigDict) -> None:
                     "and that file would be lost; use another --workdir"
                 )
         write_config(workdir, config)
-        return
-    differing = config_lib.differences(config, read_config(path))
-    if differing:
+    elif differing := config_lib.differences(config, read_config(path)):
         raise CheckpointError(
             f"{workdir} belongs to another experiment; "
             "differing fields (this config here, the workdir's there): "
@@ -162,12 +159,11 @@ def complete_steps(workdir: AnyPath) -> list[int]:
     if not folder.is_dir():
         return []
     # In an object store, which cannot rename, an incomplete one may have such a name as well.
-    names = [
-        path.name
+    return sorted(
+        int(path.name)
         for path in folder.iterdir()
         if path.name.isdigit() and ocp.utils.is_checkpoint_finalized(path)
-    ]
-    return sorted(map(int, names))
+    )
 
 
 def load_workdir(path: AnyPath) -> Checkpoint:
@@ -189,10 +185,10 @@ def load_workdir(path: AnyPath) -> Checkpoint:
     with _damage(step_dir):
         meta = ocp.Checkpointer(ocp.JsonCheckpointHandler()).restore(step_dir / "meta")
     config = valid_config(json.dumps(meta["config"]), step_dir)
-    abstract = jax.eval_shape(Method(config).init, jax.random.key(0))
     device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     abstract = jax.tree.map(
-        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=device), abstract
+        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=device),
+        jax.eval_shape(Method(config).init, jax.random.key(0)),
     )
     with _damage(step_dir):
         params = ocp.Checkpointer(ocp.StandardCheckpointHandler()).restore(
@@ -232,6 +228,6 @@ def _unraisable(hint: Any) -> None:
 
     That one is raised; the others end in hundreds of tracebacks, which say nothing more.
     """
-    files = [frame.filename for frame in traceback.extract_tb(hint.exc_traceback)]
-    if not any(name in file for file in files for name in ("orbax", "asyncio")):
+    frames = traceback.extract_tb(hint.exc_traceback)
+    if not any(name in frame.filename for frame in frames for name in ("orbax", "asyncio")):
         sys.__unraisablehook__(hint)

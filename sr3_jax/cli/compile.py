@@ -38,19 +38,17 @@ def run(args: Arguments) -> int:
     from sr3_jax.profiling import chips
 
     validate(args.config)
-    chips.parse(args.topology)
+    chip, _ = chips.parse(args.topology)
     chips.prepare_environment()
     from sr3_jax.profiling import aot, report
 
     estimate, program = aot.estimate(args.config, args.topology, args.what)
-    code = 0 if estimate.fits else 1
     if args.json:
         print_json(estimate.to_dict())
-        return code
-    report.show(estimate)
-    if program and args.operations:
-        clock = chips.parse(args.topology)[0].clock
-        print("the most expensive operations, estimated by the compiler:")
-        for name, cycles in program.by_operation()[: args.operations]:
-            print(f"{1000 * cycles / clock:9.3f} ms  {name}")
-    return code
+    else:
+        report.show(estimate)
+        if program and args.operations:
+            print("the most expensive operations, estimated by the compiler:")
+            for name, cycles in program.by_operation()[: args.operations]:
+                print(f"{1000 * cycles / chip.clock:9.3f} ms  {name}")
+    return 0 if estimate.fits else 1

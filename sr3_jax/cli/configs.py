@@ -9,14 +9,13 @@ import difflib
 import re
 import traceback
 from collections import deque
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import rich_click as click
 from absl import flags
 
-from sr3_jax.cli.options import Command, option
+from sr3_jax.cli.options import Command, option, together
 from sr3_jax.errors import UserError
 
 KINDS = {"int": "a whole number", "float": "a number", "bool": "true or false", "tuple": "a list"}
@@ -34,30 +33,24 @@ class ConfigCommand(Command):
         return rest
 
 
-def config_options(run: Callable) -> Callable:
-    """What the help says of them, and --fields."""
+def _show_fields(context: click.Context, _: click.Parameter, wanted: bool) -> None:
+    if wanted:
+        from sr3_jax import config
 
-    def show_fields(context: click.Context, _: click.Parameter, wanted: bool) -> None:
-        if wanted:
-            from sr3_jax import config
+        for field in config.fields():
+            print(f"{field.name} = {field.value}  # {field.meaning}")
+        context.exit()
 
-            for field in config.fields():
-                print(f"{field.name} = {field.value}  # {field.meaning}")
-            context.exit()
 
-    run = option(
-        "--fields", is_flag=True, is_eager=True, expose_value=False, callback=show_fields,
-        panel="Config",
-        help="List the config's fields, with the base's values, and exit.",
-    )(run)  # fmt: skip
-    run = option(
-        "--config.FIELD", "field_", metavar="VALUE", expose_value=False, panel="Config",
-        help="Change any field of the config.",
-    )(run)  # fmt: skip
-    return option(
-        "--config", "file_", metavar="FILE", expose_value=False, panel="Config",
-        help="A config file, such as configs/orl_16_64.py. [required]",
-    )(run)  # fmt: skip
+# What the help says of them, and --fields
+config_options = together(
+    option("--config", "file_", metavar="FILE", expose_value=False, panel="Config",
+           help="A config file, such as configs/orl_16_64.py. [required]"),
+    option("--config.FIELD", "field_", metavar="VALUE", expose_value=False, panel="Config",
+           help="Change any field of the config."),
+    option("--fields", is_flag=True, is_eager=True, expose_value=False, callback=_show_fields,
+           panel="Config", help="List the config's fields, with the base's values, and exit."),
+)  # fmt: skip
 
 
 def split(words: list[str]) -> tuple[list[str], list[str]]:
@@ -76,8 +69,7 @@ def split(words: list[str]) -> tuple[list[str], list[str]]:
             rest.append(word)
             continue
         if not equals and left and re.match(r"[^-]|-[\d.]", left[0]):  # --config.FIELD VALUE
-            value = left.popleft()
-            equals = "="
+            equals, value = "=", left.popleft()
         if name == "--config":
             file = [f"--config={value}"]
         else:
@@ -97,20 +89,19 @@ def load(given: list[str], command: str) -> Any:
         flags.FLAGS(["sr3"])
     config = _load_file(given[0])
     _check_overrides(config, given[1:])
-    found = _flag(given)
     try:
-        found(["sr3", *given])
+        return _parsed(given)
     except (flags.Error, TypeError, ValueError) as error:
         raise UserError(_explain(error, config, command)) from error
-    return found.config
 
 
-def _flag(words: list[str]) -> flags.FlagValues:
+def _parsed(words: list[str]) -> Any:
     from ml_collections.config_flags import config_flags
 
     found = flags.FlagValues()
     config_flags.DEFINE_config_file("config", None, flag_values=found, sys_argv=["sr3", *words])
-    return found
+    found(["sr3", *words])
+    return found.config
 
 
 def _load_file(word: str) -> Any:
@@ -125,10 +116,8 @@ def _load_file(word: str) -> Any:
     path = word.removeprefix("--config=")
     if not Path(path.partition(":")[0]).is_file():
         raise UserError(f"--config={path}: no such file")
-    found = _flag([word])
     try:
-        found(["sr3", word])
-        config = found.config
+        config = _parsed([word])
     except UserError as error:
         raise UserError(f"{path}: {error}") from error
     except (Exception, SystemExit) as error:  # it is a program: anything can happen in it
@@ -188,9 +177,10 @@ def _check_overrides(config: Any, words: list[str]) -> None:
             difflib.get_close_matches(field, known, 3, 0.5)
             or [f for f in known if field.split(".")[-1] in f][:3]
         )
-        some = (
-            "; there are data.hr_size, model.channels, train.steps and others: "
+        hint = (
+            f"; did you mean {' or '.join(near)}?"
+            if near
+            else "; there are data.hr_size, model.channels, train.steps and others: "
             "sr3 train --fields lists them"
         )
-        hint = f"; did you mean {' or '.join(near)}?" if near else some
         raise UserError(f"--config.{field}: the config has no such field{hint}")

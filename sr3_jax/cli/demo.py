@@ -19,7 +19,6 @@ def run(args: Arguments) -> None:
     from sr3_jax.inference import demo
     from sr3_jax.runtime import parallel
 
-    image = Path(args.image) if args.image else None
     parallel.start()
-    for path in demo.run(Path(args.output), image):
+    for path in demo.run(Path(args.output), Path(args.image) if args.image else None):
         print(path)

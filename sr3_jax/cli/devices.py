@@ -1,9 +1,8 @@
 """The flags of commands that run a network on this machine, and how its devices are found."""
 
-from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from sr3_jax.cli.options import Arguments, CheckpointName, Choice, Whole, option
+from sr3_jax.cli.options import Arguments, CheckpointName, Choice, Whole, option, together
 from sr3_jax.errors import UserError
 
 if TYPE_CHECKING:
@@ -12,21 +11,17 @@ if TYPE_CHECKING:
 NAME = CheckpointName()
 
 
-def options(run: Callable) -> Callable:
-    """--device, --precision, --tile, --batch."""
-    for add in (
-        option("--batch", type=Whole(), default=0, panel="Machine",
-               help="Tiles or small images at a time. By default by device."),
-        option("--tile", type=Whole(), default=0, panel="Machine",
-               help="Side of a tile of a large image, in pixels of the result. "
-                    "By default by network, image and memory."),
-        option("--precision", type=Choice(["float32", "bfloat16"]), panel="Machine",
-               help="Of the network; by default as trained."),
-        option("--device", type=Choice(["cpu", "gpu", "tpu"]), panel="Machine",
-               help="By default the fastest there is."),
-    ):  # fmt: skip
-        run = add(run)
-    return run
+options = together(
+    option("--device", type=Choice(["cpu", "gpu", "tpu"]), panel="Machine",
+           help="By default the fastest there is."),
+    option("--precision", type=Choice(["float32", "bfloat16"]), panel="Machine",
+           help="Of the network; by default as trained."),
+    option("--tile", type=Whole(), default=0, panel="Machine",
+           help="Side of a tile of a large image, in pixels of the result. "
+                "By default by network, image and memory."),
+    option("--batch", type=Whole(), default=0, panel="Machine",
+           help="Tiles or small images at a time. By default by device."),
+)  # fmt: skip
 
 
 def choose(device: str | None) -> None:

@@ -55,6 +55,17 @@ def option(*names: str, panel: str | None = None, **how: Any) -> Any:
     return click.option(*names, panel=panel or "Options", **how)
 
 
+def together(*flags: Callable) -> Callable:
+    """One decorator for several flags, in the order in which the help shows them."""
+
+    def decorate(run: Callable) -> Callable:
+        for flag in reversed(flags):
+            run = flag(run)
+        return run
+
+    return decorate
+
+
 class Command(click.RichCommand):
     """A command whose help is shown whatever else stands on the line."""
 
@@ -182,26 +193,25 @@ def seed(panel: str | None = None, help: str = "The same seed gives the same pic
     return option("--seed", type=Whole(), default=0, show_default=True, panel=panel, help=help)
 
 
-def server(run: Callable) -> Callable:
-    """--host and --port, of a page that this machine serves."""
-    port = option(
-        "--port",
-        type=Whole(0, 65535),
-        default=8000,
-        show_default=True,
-        panel="Server",
-        help="0: any that is free.",
-    )
-    host = option(
+# Of a page that this machine serves
+server = together(
+    option(
         "--host",
         default="127.0.0.1",
         show_default=True,
         metavar="ADDRESS",
         panel="Server",
         help="Address to listen on; 0.0.0.0: all of this machine's.",
-    )
-    decorated: Callable = host(port(run))
-    return decorated
+    ),
+    option(
+        "--port",
+        type=Whole(0, 65535),
+        default=8000,
+        show_default=True,
+        panel="Server",
+        help="0: any that is free.",
+    ),
+)
 
 
 def print_json(value: Any) -> None:
@@ -229,15 +239,17 @@ def progress(
 
     from sr3_jax.runtime import parallel
 
-    columns = (
+    # Whether there are others is known without starting JAX's devices, which not all commands need.
+    hidden = quiet or (jax.distributed.is_initialized() and not parallel.is_main())
+    with Progress(
         TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
         TimeRemainingColumn(),
-    )
-    # Whether there are others is known without starting JAX's devices, which not all commands need.
-    hidden = quiet or (jax.distributed.is_initialized() and not parallel.is_main())
-    with Progress(*columns, console=Console(stderr=True), transient=True, disable=hidden) as bars:
+        console=Console(stderr=True),
+        transient=True,
+        disable=hidden,
+    ) as bars:
         task = bars.add_task(title, total=None)
 
         def start(total: int, before: int = 0) -> None:

@@ -19,9 +19,8 @@ def run(args: Arguments) -> int:
 
     validate(args.config)
     outcome = overfit.overfit(args.config)
-    verdict = "reached" if outcome.reached else "NOT reached"
     print(
         f"loss {outcome.before:.4f} → {outcome.after:.4f}; "
-        f"goal, below {outcome.goal:.4f}: {verdict}"
+        f"goal, below {outcome.goal:.4f}: {'reached' if outcome.reached else 'NOT reached'}"
     )
     return 0 if outcome.reached else 1

@@ -49,6 +49,6 @@ def run(args: Arguments) -> None:
         return
     if args.json:
         print_json(found.to_dict())
-        return
-    report.show_profile(found, args.operations)
-    print(found.trace)
+    else:
+        report.show_profile(found, args.operations)
+        print(found.trace)

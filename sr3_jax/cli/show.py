@@ -22,13 +22,14 @@ def run(args: Arguments) -> None:
     text = config.to_json(checkpoint.config)
     card = checkpoint.data_card or cards.data_card(checkpoint.config)
     if args.json:
-        about = {
-            "name": checkpoint.name,
-            "step": checkpoint.step,
-            "config": json.loads(text),
-            "data_card": card,
-        }
-        print_json(about)
-        return
-    print(f"{checkpoint.name}, step {checkpoint.step}\n\n{text}\n")
-    print(card or "It has no data card.")
+        print_json(
+            {
+                "name": checkpoint.name,
+                "step": checkpoint.step,
+                "config": json.loads(text),
+                "data_card": card,
+            }
+        )
+    else:
+        print(f"{checkpoint.name}, step {checkpoint.step}\n\n{text}\n")
+        print(card or "It has no data card.")

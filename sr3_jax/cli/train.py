@@ -37,10 +37,14 @@ def run(args: Arguments) -> int:
     from sr3_jax.training import run as runs
 
     if args.teacher:
-        args.config.objective = "distill"
-        args.config.train.teacher = args.teacher
-        args.config.sample.sampler = "ddim"
-        args.config.sample.eta = 0.0
+        args.config.update_from_flattened_dict(
+            {
+                "objective": "distill",
+                "train.teacher": args.teacher,
+                "sample.sampler": "ddim",
+                "sample.eta": 0.0,
+            }
+        )
     validate(args.config)
     stopped = _stopped_exit()
     parallel.start(args.config)

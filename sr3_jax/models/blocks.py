@@ -45,13 +45,12 @@ def conv(
       init: initialises the kernel; None: uniform, of variance 1 / mean of fan-in and fan-out.
       stride: step from one output pixel to the next.
     """
-    init = init or nn.initializers.variance_scaling(1.0, "fan_avg", "uniform")
     return nn.Conv(
         channels,
         (size, size),
         strides=stride,
         padding=size // 2,
-        kernel_init=init,
+        kernel_init=init or nn.initializers.variance_scaling(1.0, "fan_avg", "uniform"),
         dtype=dtype,
         name=name,
     )(x)

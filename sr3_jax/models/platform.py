@@ -66,7 +66,12 @@ def _downsample_matrix(x: Features) -> Features:
 
 
 def _upsample_matrix(x: Features) -> Features:
-    dilated: Any = {"lhs_dilation": (2, 2), "padding": ((1, 1), (1, 1)), "precision": EXACT}
     return lax.conv_general_dilated(
-        x, _identity(x, 1.0), (1, 1), dimension_numbers=LAYOUT, **dilated
+        x,
+        _identity(x, 1.0),
+        (1, 1),
+        ((1, 1), (1, 1)),
+        lhs_dilation=(2, 2),
+        dimension_numbers=LAYOUT,
+        precision=EXACT,
     )

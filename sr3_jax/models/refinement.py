@@ -99,14 +99,9 @@ class Trunk(nn.Module):
           gamma: its noise level; None in the predictor.
           told: the signals' values, by name; None: all are 0.
         """
-        x = (
-            x.astype(self.dtype)
-            if y_t is None
-            else jnp.concatenate([x, y_t], axis=-1).astype(self.dtype)
-        )
+        x = (x if y_t is None else jnp.concatenate([x, y_t], axis=-1)).astype(self.dtype)
         rest = self.space_to_depth // FINE
-        seen_again = space_to_depth(x, rest)
-        x = space_to_depth(x, self.space_to_depth)
+        seen_again, x = space_to_depth(x, rest), space_to_depth(x, self.space_to_depth)
         embedding = embed_levels(
             self.channels, self.gamma_embedding, self.signals, gamma, told, x.shape[0], self.dtype
         )

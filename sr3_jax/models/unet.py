@@ -68,8 +68,8 @@ class UNet(nn.Module):
             name=index,
         )
 
-    def _attend(self, x: Features, size: int, name: str) -> Features:
-        if size not in self.attention:
+    def _attend(self, x: Features, name: str, here: bool) -> Features:
+        if not here:
             return x
         return SelfAttention(self.head_channels, self.rescale_skip, self.dtype, name=name)(x)
 
@@ -105,7 +105,7 @@ class UNet(nn.Module):
         for level, channels in enumerate(levels):
             for i in range(self.blocks):
                 x = self._block(level, f"down_{level}_{i}", channels)(x, embedding, train)
-                x = self._attend(x, size, f"down_{level}_{i}_attention")
+                x = self._attend(x, f"down_{level}_{i}_attention", size in self.attention)
                 skips.append(x)
             if level < last:
                 if self.resample == "biggan":
@@ -118,17 +118,14 @@ class UNet(nn.Module):
                 size //= 2
 
         x = self._block(last, "middle_0", levels[-1])(x, embedding, train)
-        if self.middle_attention:
-            x = SelfAttention(
-                self.head_channels, self.rescale_skip, self.dtype, name="middle_attention"
-            )(x)
+        x = self._attend(x, "middle_attention", self.middle_attention)
         x = self._block(last, "middle_1", levels[-1])(x, embedding, train)
 
         for level, channels in reversed(list(enumerate(levels))):
             for i in range(self.blocks + 1):
                 x = jnp.concatenate([x, skips.pop()], axis=-1)
                 x = self._block(level, f"up_{level}_{i}", channels)(x, embedding, train)
-                x = self._attend(x, size, f"up_{level}_{i}_attention")
+                x = self._attend(x, f"up_{level}_{i}_attention", size in self.attention)
             if level > 0:
                 if self.resample == "biggan":
                     x = self._block(level, f"up_{level}_resample", channels, "up")(

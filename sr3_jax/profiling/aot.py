@@ -4,6 +4,7 @@ The real step, with the real mesh and shardings, goes through the real TPU compi
 is that compiler's estimate, never a measurement, and each number says so.
 """
 
+import contextlib
 import dataclasses
 import re
 import time
@@ -101,6 +102,11 @@ class Estimate:
     advice: list[str] = field(default_factory=list)
 
     @property
+    def state_bytes(self) -> int:
+        """Parameters, EMA and optimizer."""
+        return self.parameter_bytes + self.ema_bytes + self.optimizer_bytes
+
+    @property
     def step_seconds(self) -> float:
         """As if nothing of the communication were hidden behind the computation: an upper bound."""
         return self.chip_seconds + self.collective_seconds
@@ -119,16 +125,17 @@ class Estimate:
 
         The value is None if it was not computed.
         """
-
-        def number(name: str) -> dict[str, Any]:
-            source = self.source(name)
-            value = None if source is None else getattr(self, name)
-            return {"value": value, "estimated": name not in NOT_ESTIMATED, "source": source}
-
         asked = {
             name: value for name, value in dataclasses.asdict(self).items() if name not in SOURCES
         }
-        return asked | {name: number(name) for name in SOURCES}
+        return asked | {
+            name: {
+                "value": getattr(self, name) if self.source(name) else None,
+                "estimated": name not in NOT_ESTIMATED,
+                "source": self.source(name),
+            }
+            for name in SOURCES
+        }
 
 
 def estimate(
@@ -150,7 +157,9 @@ def estimate(
     lowered, trips, evaluations = _lower(config, method, mesh, what)
     params = jax.eval_shape(method.init, jax.random.key(0))
     sharded = jax.tree.map(
-        lambda leaf, s: 4 * _shard_size(leaf, s), params, parallel.shardings(params, mesh)
+        lambda leaf, s: 4 * prod(s.shard_shape(leaf.shape)),
+        params,
+        parallel.shardings(params, mesh),
     )
     per_chip, training = sum(jax.tree.leaves(sharded)), what == "train"
     result = Estimate(
@@ -174,41 +183,49 @@ def estimate(
         needed = out_of_memory(str(error))
         if needed is None:
             raise
-        result.compile_seconds = time.perf_counter() - started
-        result.fits, (result.peak_bytes, result.limit_bytes) = False, needed
-        state = result.parameter_bytes + result.ema_bytes + result.optimizer_bytes
-        result.temporary_bytes = result.peak_bytes - state
-        result.advice = list(advice(config, result))
-        return result, None
-    result.compile_seconds = time.perf_counter() - started
+        peak, limit = needed
+        refused = dataclasses.replace(
+            result,
+            compile_seconds=time.perf_counter() - started,
+            fits=False,
+            peak_bytes=peak,
+            limit_bytes=limit,
+            temporary_bytes=peak - result.state_bytes,
+        )
+        return dataclasses.replace(refused, advice=list(advice(config, refused))), None
+    compile_seconds = time.perf_counter() - started
 
     text, memory, cost = compiled.as_text(), compiled.memory_analysis(), compiled.cost_analysis()
     assert text, "the TPU compiler gives all three"
     assert memory
     assert cost
     program = Program.parse(text, trips)
-    result.argument_bytes, result.code_bytes = (
-        memory.argument_size_in_bytes,
-        memory.generated_code_size_in_bytes,
-    )
-    result.temporary_bytes = memory.temp_size_in_bytes
-    new_outputs = memory.output_size_in_bytes - memory.alias_size_in_bytes
-    result.peak_bytes = (
-        result.argument_bytes + result.temporary_bytes + new_outputs + result.code_bytes
-    )
-    result.model_flops = model_flops(config, what, evaluations) // mesh.size
-    result.compiled_flops = cost["flops"]
-    result.hbm_traffic, result.collective_bytes = program.hbm_bytes, program.collective_bytes
-    result.matrix_seconds = result.model_flops / chip.flops
-    result.memory_seconds = program.hbm_bytes / chip.hbm_bandwidth
-    result.chip_seconds = program.cycles / chip.clock
+    flops = model_flops(config, what, evaluations) // mesh.size
     # On a ring an all-reduce sends every byte twice, the others once.
     sent = sum(
         size * (2 if kind == "all-reduce" else 1) for kind, size in program.collective_bytes.items()
     )
-    result.collective_seconds = sent / chip.link_bandwidth if mesh.size > 1 else 0.0
-    result.mfu = result.matrix_seconds / result.step_seconds
-    return result, program
+    found = dataclasses.replace(
+        result,
+        compile_seconds=compile_seconds,
+        argument_bytes=memory.argument_size_in_bytes,
+        temporary_bytes=memory.temp_size_in_bytes,
+        code_bytes=memory.generated_code_size_in_bytes,
+        peak_bytes=memory.argument_size_in_bytes
+        + memory.temp_size_in_bytes
+        + memory.output_size_in_bytes
+        - memory.alias_size_in_bytes  # the outputs that take the place of arguments
+        + memory.generated_code_size_in_bytes,
+        model_flops=flops,
+        compiled_flops=cost["flops"],
+        hbm_traffic=program.hbm_bytes,
+        collective_bytes=program.collective_bytes,
+        matrix_seconds=flops / chip.flops,
+        memory_seconds=program.hbm_bytes / chip.hbm_bandwidth,
+        chip_seconds=program.cycles / chip.clock,
+        collective_seconds=sent / chip.link_bandwidth if mesh.size > 1 else 0.0,
+    )
+    return dataclasses.replace(found, mfu=found.matrix_seconds / found.step_seconds), program
 
 
 def _lower(
@@ -238,11 +255,11 @@ def _lower(
     params = jax.eval_shape(method.init, jax.random.key(0))
     lr = jax.ShapeDtypeStruct((batch, size, size, config.model.image_channels), jnp.float32)
     number, ids = jax.ShapeDtypeStruct((), jnp.int32), jax.ShapeDtypeStruct((batch,), jnp.int32)
-    evaluations = steps.evaluations
     program = jax.jit(
         run, in_shardings=(whole, split, split, whole, whole, whole), out_shardings=split
     )
-    return program.lower(params, lr, ids, number, number, steps), evaluations, evaluations
+    lowered = program.lower(params, lr, ids, number, number, steps)
+    return lowered, steps.evaluations, steps.evaluations
 
 
 def _as_sampled(config: ConfigDict, devices: int) -> ConfigDict:
@@ -273,16 +290,11 @@ def model_flops(config: ConfigDict, what: str, evaluations: int) -> int:
     def predict(params: PyTree, upsampled: jax.Array) -> jax.Array:
         return method.condition(params, upsampled).sum()
 
-    once = 0  # of the predictor
-    if method.refines:
-        learns = what == "train" and not method.objective.needs_teacher
-        once = matrix_flops(jax.grad(predict) if learns else predict, params, image)
-    one = (
-        matrix_flops(jax.grad(forward), params, *inputs)
-        if what == "train"
-        else matrix_flops(forward, params, *inputs)
-    )
-    if what == "train" and method.objective.needs_teacher:
+    learns, taught = what == "train", method.objective.needs_teacher
+    predictor = jax.grad(predict) if learns and not taught else predict
+    once = matrix_flops(predictor, params, image) if method.refines else 0
+    one = matrix_flops(jax.grad(forward) if learns else forward, params, *inputs)
+    if learns and taught:
         one += plain.train.teacher_steps * matrix_flops(forward, params, *inputs)
     return (one * evaluations + once) * plain.train.batch_size
 
@@ -314,39 +326,32 @@ def advice(config: ConfigDict, result: Estimate) -> Iterator[str]:
 
     From how the state and the kept activations scale.
     """
-    state = result.parameter_bytes + result.ema_bytes + result.optimizer_bytes
     count = prod(result.mesh.values())
     per_chip = config.train.batch_size // config.train.accumulate // count
-    less = per_chip // 2
     if result.what == "sample":
-        if less:
-            peak = state + result.temporary_bytes * less / per_chip
+        if less := per_chip // 2:
+            peak = result.state_bytes + result.temporary_bytes * less / per_chip
             yield f"Upscaler(…, batch_size={less * count}): {_verdict(peak, result)}"
         return
-    for changes, peak in _options(config, result, state, per_chip):
+    for changes, peak in _options(config, result, count, per_chip):
         changed = config.copy_and_resolve_references()
         changed.update_from_flattened_dict(changes)
-        try:
-            config_lib.validate(changed)
-            parallel.mesh_shape(changed, count)
-        except ConfigError:
-            continue
         flags = [
             f"--config.{name}={str(value).replace(' ', '')}" for name, value in changes.items()
         ]
-        yield f"{' '.join(flags)}: {_verdict(peak, result)}"
+        with contextlib.suppress(ConfigError):
+            config_lib.validate(changed)
+            parallel.mesh_shape(changed, count)
+            yield f"{' '.join(flags)}: {_verdict(peak, result)}"
 
 
 def _options(
-    config: ConfigDict, result: Estimate, state: float | int, per_chip: int
+    config: ConfigDict, result: Estimate, count: int, per_chip: int
 ) -> Iterator[tuple[dict[str, Any], float | int]]:
     """Changes of the config, and about how many bytes a chip would then need."""
-    temporary = result.temporary_bytes
-    count = prod(result.mesh.values())
+    state, temporary = result.state_bytes, result.temporary_bytes
     spread_state = state * result.mesh["fsdp"] / count
-    spread = {"mesh.fsdp": count}
-    if config.mesh.data not in (1, -1):
-        spread["mesh.data"] = 1
+    spread = {"mesh.fsdp": count} | ({} if config.mesh.data in (1, -1) else {"mesh.data": 1})
     if result.mesh["fsdp"] < count:
         yield spread, spread_state + temporary
     levels = tuple(range(len(config.model.multipliers)))
@@ -362,8 +367,7 @@ def _options(
         yield {"train.accumulate": accumulate * parts}, state + temporary / parts
         if _enough(state + temporary / parts, result):
             break
-    less = per_chip // 2
-    if less:
+    if less := per_chip // 2:
         yield {"train.batch_size": less * count * accumulate}, state + temporary * less / per_chip
 
 
@@ -391,7 +395,3 @@ def out_of_memory(message: str) -> tuple[int, int] | None:
             needed, limit = (int(float(found[i]) * units[found[i + 1]]) for i in (1, 3))
             return needed, limit
     return None
-
-
-def _shard_size(leaf: jax.ShapeDtypeStruct, sharding: jax.sharding.NamedSharding) -> int:
-    return prod(sharding.shard_shape(leaf.shape))

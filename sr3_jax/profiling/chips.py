@@ -8,6 +8,7 @@ import re
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from math import prod
 from typing import NamedTuple
 
 from sr3_jax.errors import UserError
@@ -48,10 +49,7 @@ def parse(topology: str) -> tuple[Chip, int]:
             f"--topology={topology} is not known; it can be one of {', '.join(CHIPS)} "
             f"with its layout: {examples}"
         )
-    count = 1
-    for size in layout.split("x"):
-        count *= int(size)
-    return CHIPS[name], count
+    return CHIPS[name], prod(map(int, layout.split("x")))
 
 
 def one_host(topology: str) -> str:
@@ -99,9 +97,8 @@ def devices(topology: str) -> list:
     from jax.experimental import topologies
 
     chip, count = parse(topology)
-    options: dict = dict(chip.options)
-    if count == 1:
-        options["chips_per_host_bounds"] = (1, 1, 1)
+    alone: dict = {"chips_per_host_bounds": (1, 1, 1)} if count == 1 else {}
+    options = chip.options | alone
     try:
         with _silence():
             return list(topologies.get_topology_desc(topology, "tpu", **options).devices)

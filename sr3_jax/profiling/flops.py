@@ -41,12 +41,11 @@ def _count(jaxpr: Any) -> int:
             # (models/platform.py); the mathematics needs no more FLOPs than the cheapest branch.
             total += min(_count(branch.jaxpr) for branch in params["branches"])
         else:
-            inner = [
-                value
+            total += sum(
+                _count(getattr(value, "jaxpr", value))
                 for value in params.values()
                 if hasattr(value, "eqns") or hasattr(value, "jaxpr")
-            ]
-            total += sum(_count(getattr(value, "jaxpr", value)) for value in inner)
+            )
     return total
 
 

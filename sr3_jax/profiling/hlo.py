@@ -8,9 +8,10 @@ through that one alone.
 """
 
 import re
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import chain
 from math import prod
 from typing import NamedTuple
 
@@ -51,7 +52,7 @@ class Instruction(NamedTuple):
     name: str
     opcode: str
     shape: str  # with layout and memory space
-    operands: tuple[str, ...]  # the names of the instructions whose results it takes
+    operands: list[str]  # the shapes of what it takes; "": not known
     rest: str  # operands, attributes, metadata, backend config
 
 
@@ -75,14 +76,18 @@ class Program:
         """
         computations: dict[str, list[Instruction]] = {}
         entry, current = "", []
+        shapes: dict[str, str] = {}  # of the computation's instructions so far: operands come first
         for line in text.splitlines():
             if header := _HEADER.match(line):
                 current = computations.setdefault(header[2], [])
+                shapes = {}
                 entry = header[2] if header[1] else entry
             elif found := _INSTRUCTION.match(line):
                 name, shape, opcode, rest = found.groups()
-                operands = tuple(re.findall(r"%([\w.\-]+)", rest.partition(")")[0]))
+                taken = re.findall(r"%([\w.\-]+)", rest.partition(")")[0])
+                operands = [shapes.get(operand, "") for operand in taken]
                 current.append(Instruction(name, opcode, shape, operands, rest))
+                shapes[name] = shape
         runs: Counter[str] = Counter()
         inside: Counter[str] = Counter()
 
@@ -97,9 +102,11 @@ class Program:
 
     def scheduled(self) -> Iterator[tuple[Instruction, int]]:
         """Every instruction that is not a part of another one, and how often it runs."""
-        for name, times in self.runs.items():
-            for instruction in self.computations[name]:
-                yield instruction, times
+        return (
+            (instruction, times)
+            for name, times in self.runs.items()
+            for instruction in self.computations[name]
+        )
 
     @property
     def cycles(self) -> int:
@@ -117,29 +124,24 @@ class Program:
         part of them) and writes its result. For an asynchronous instruction, which consists of a
         start and a done, all this is counted at its start.
         """
-        total = 0
-        for name, times in self.runs.items():
-            shapes = {
-                instruction.name: instruction.shape for instruction in self.computations[name]
-            }
-            for instruction in self.computations[name]:
-                operands = [shapes.get(operand, "") for operand in instruction.operands]
-                total += times * self._traffic(instruction, operands)
-        return total
+        return sum(self._traffic(instruction) * times for instruction, times in self.scheduled())
 
-    def _traffic(self, instruction: Instruction, operands: list[str]) -> int:
-        """The bytes that one run of an instruction moves; `operands` are the shapes of those."""
-        opcode, written = instruction.opcode, result(instruction)
+    def _parts(self, instruction: Instruction) -> list[Instruction]:
+        return [
+            part
+            for name, _, _ in _callees(instruction, 1)
+            for part in self.computations.get(name, ())
+        ]
+
+    def _traffic(self, instruction: Instruction) -> int:
+        """The bytes that one run of an instruction moves."""
+        opcode, operands, written = instruction.opcode, instruction.operands, result(instruction)
         if opcode in FREE or opcode.endswith("-done"):
             return 0
         if opcode.removesuffix("-start") in ("slice", "dynamic-slice"):
             read = padded_bytes(written) if hbm_bytes(operands[0]) else 0
             return read + hbm_bytes(written)
-        parts = [
-            part
-            for name, _, _ in _callees(instruction, 1)
-            for part in self.computations.get(name, ())
-        ]
+        parts = self._parts(instruction)
         if any(_IN_PARTS in part.rest for part in parts):
             # A collective that runs during several fusions: its own buffers pass through all of
             # them. Reading the one and writing the other is counted at its start.
@@ -149,18 +151,13 @@ class Program:
             )
             if done:
                 return 0
-            passed = [
-                (int(out or 0), int(into))
+            passed = {
+                int(out or 0): int(into)
                 for out, into in re.findall(r"\{(\d*)\}: \((\d+),", instruction.rest)
-            ]
-            results = elements(written)
-            written = "".join(
-                results[i] for i in set(range(len(results))) - {out for out, _ in passed}
-            )
+            }
+            written = "".join(shape for i, shape in enumerate(elements(written)) if i not in passed)
             if not started:
-                operands = [
-                    operands[i] for i in set(range(len(operands))) - {into for _, into in passed}
-                ]
+                operands = [shape for i, shape in enumerate(operands) if i not in passed.values()]
         return hbm_bytes(written) + sum(map(hbm_bytes, operands))
 
     @property
@@ -171,59 +168,44 @@ class Program:
         """
         totals: Counter[str] = Counter()
         seen = set()
-        for counter in (self.runs, self.inside):
-            for name, times in counter.items():
-                shapes = {
-                    instruction.name: instruction.shape
-                    for instruction in self.computations.get(name, ())
-                }
-                for instruction in self.computations.get(name, ()):
-                    kind = instruction.opcode.removesuffix("-start")
-                    channel = re.search(r"channel_id=(\d+)", instruction.rest)
-                    # One that runs in parts stands in each of them, always with the same channel.
-                    # Otherwise a channel does not tell collectives apart: several may share one.
-                    identity = (
-                        channel[0]
-                        if channel and _IN_PARTS in instruction.rest
-                        else instruction.name
-                    )
-                    if kind not in COLLECTIVES or identity in seen:
-                        continue
-                    seen.add(identity)
-                    # A fusion in which each chip keeps only a slice of the sum
-                    if name.startswith("all-reduce-scatter"):
-                        kind = "reduce-scatter"
-                    into = sum(
-                        logical_bytes(shapes.get(operand, "")) for operand in instruction.operands
-                    )
-                    totals[kind] += times * max(into, logical_bytes(result(instruction)))
+        for name, times in chain(self.runs.items(), self.inside.items()):
+            for instruction in self.computations.get(name, ()):
+                kind = instruction.opcode.removesuffix("-start")
+                channel = re.search(r"channel_id=(\d+)", instruction.rest)
+                # One that runs in parts stands in each of them, always with the same channel.
+                # Otherwise a channel does not tell collectives apart: several may share one.
+                identity = (
+                    channel[0] if channel and _IN_PARTS in instruction.rest else instruction.name
+                )
+                if kind not in COLLECTIVES or identity in seen:
+                    continue
+                seen.add(identity)
+                into = sum(map(logical_bytes, instruction.operands))
+                # A fusion in which each chip keeps only a slice of the sum
+                scattered = name.startswith("all-reduce-scatter")
+                totals["reduce-scatter" if scattered else kind] += times * max(
+                    into, logical_bytes(result(instruction))
+                )
         return dict(totals)
 
     def by_operation(self) -> list[tuple[str, int]]:
         """Estimated cycles by an operation's name in our source, the most expensive first."""
-        totals: defaultdict[str, int] = defaultdict(int)
+        totals: Counter[str] = Counter()
         for instruction, times in self.scheduled():
             totals[self.source(instruction) or instruction.opcode] += cycles(instruction) * times
-        return sorted(
-            ((name, total) for name, total in totals.items() if total), key=lambda pair: -pair[1]
-        )
+        return [(name, total) for name, total in totals.most_common() if total]
 
     def heaviest(self, instruction: Instruction) -> Instruction:
         """The part of a fusion that costs most; of another instruction, itself.
 
         It is a convolution, else a matrix product, else a reduction, else the last part.
         """
-        inner = [
-            part
-            for name, _, _ in _callees(instruction, 1)
-            for part in self.computations.get(name, ())
-        ]
-        if instruction.opcode != "fusion" or not inner:
-            return instruction
+        inner = self._parts(instruction) if instruction.opcode == "fusion" else []
         heavy = ("convolution", "dot", "reduce")
         return min(
             reversed(inner),
             key=lambda part: heavy.index(part.opcode) if part.opcode in heavy else len(heavy),
+            default=instruction,
         )
 
     def source(self, instruction: Instruction) -> str:
@@ -323,10 +305,8 @@ def padded_bytes(shape: str) -> int:
         order, _, tiling = layout.partition(":")
         tile = re.search(r"T\(([\d,]+)\)", tiling)
         if tile and order:
-            minor = [int(index) for index in order.split(",")]
-            for index, multiple in zip(
-                minor, reversed([int(size) for size in tile[1].split(",")]), strict=False
-            ):
+            multiples = reversed([int(size) for size in tile[1].split(",")])
+            for index, multiple in zip(map(int, order.split(",")), multiples, strict=False):
                 dimensions[index] = -(-dimensions[index] // multiple) * multiple
         total += BYTES.get(kind, 4) * prod(dimensions)
     return total

@@ -1,13 +1,12 @@
 """Estimates and profiles as tables for the terminal."""
 
-from collections.abc import Iterator
 from math import prod
 
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from sr3_jax.profiling.aot import Estimate
-from sr3_jax.profiling.trace import BACKWARD, FORWARD, ONCE, Profile
+from sr3_jax.profiling.trace import PHASES, Profile
 
 SUBLANES = 8  # rows of a TPU's vector registers; the compiler puts a batch's images on them
 
@@ -34,8 +33,7 @@ def show(estimate: Estimate) -> None:
             "(benchmarks/tpu.md)",
             soft_wrap=True,
         )
-    table = Table("per chip", "estimated", "source")
-    table.columns[1].justify = "right"
+    table = Table("per chip", Column("estimated", justify="right"), "source")
     for label, name, value in _rows(e):
         if source := e.source(name):
             table.add_row(label, value, source)
@@ -55,32 +53,31 @@ def show(estimate: Estimate) -> None:
         console.print(f"  {line}", soft_wrap=True, markup=False)
 
 
-def _rows(e: Estimate) -> Iterator[tuple[str, str, str]]:
+def _rows(e: Estimate) -> list[tuple[str, str, str]]:
     """The rows of the table: a label, the number's name in `aot.SOURCES`, and its value."""
-    yield "parameters", "parameter_bytes", _gib(e.parameter_bytes)
-    if e.what == "train":
-        yield "EMA", "ema_bytes", _gib(e.ema_bytes)
-        yield "optimizer", "optimizer_bytes", _gib(e.optimizer_bytes)
-    yield "temporaries", "temporary_bytes", _gib(e.temporary_bytes)
-    yield "peak memory", "peak_bytes", f"{_gib(e.peak_bytes)} of {_gib(e.hbm_bytes)}"
-    yield "arithmetic of the network", "model_flops", f"{e.model_flops / 1e12:.2f} TFLOP"
-    yield "arithmetic compiled", "compiled_flops", f"{e.compiled_flops / 1e12:.2f} TFLOP"
-    yield "HBM traffic", "hbm_traffic", f"{e.hbm_traffic / 1e9:.1f} GB"
-    moved = (
-        ", ".join(
-            f"{kind} {size / 1e9:.2f} GB" for kind, size in sorted(e.collective_bytes.items())
-        )
-        or "none"
-    )
-    yield "communication", "collective_bytes", moved
-    yield "matrix units", "matrix_seconds", _ms(e.matrix_seconds)
-    yield "memory", "memory_seconds", _ms(e.memory_seconds)
-    yield "roofline", "bound", e.bound
-    yield "computation", "chip_seconds", _ms(e.chip_seconds)
-    yield "communication", "collective_seconds", _ms(e.collective_seconds)
-    yield "step" if e.what == "train" else "batch", "step_seconds", _ms(e.step_seconds)
-    yield "MFU", "mfu", f"{e.mfu:.1%}"
-    yield "compilation", "compile_seconds", f"{e.compile_seconds:.0f} s"
+    trained = [
+        ("EMA", "ema_bytes", _gib(e.ema_bytes)),
+        ("optimizer", "optimizer_bytes", _gib(e.optimizer_bytes)),
+    ]
+    moved = [f"{kind} {size / 1e9:.2f} GB" for kind, size in sorted(e.collective_bytes.items())]
+    return [
+        ("parameters", "parameter_bytes", _gib(e.parameter_bytes)),
+        *(trained if e.what == "train" else []),
+        ("temporaries", "temporary_bytes", _gib(e.temporary_bytes)),
+        ("peak memory", "peak_bytes", f"{_gib(e.peak_bytes)} of {_gib(e.hbm_bytes)}"),
+        ("arithmetic of the network", "model_flops", f"{e.model_flops / 1e12:.2f} TFLOP"),
+        ("arithmetic compiled", "compiled_flops", f"{e.compiled_flops / 1e12:.2f} TFLOP"),
+        ("HBM traffic", "hbm_traffic", f"{e.hbm_traffic / 1e9:.1f} GB"),
+        ("communication", "collective_bytes", ", ".join(moved) or "none"),
+        ("matrix units", "matrix_seconds", _ms(e.matrix_seconds)),
+        ("memory", "memory_seconds", _ms(e.memory_seconds)),
+        ("roofline", "bound", e.bound),
+        ("computation", "chip_seconds", _ms(e.chip_seconds)),
+        ("communication", "collective_seconds", _ms(e.collective_seconds)),
+        ("step" if e.what == "train" else "batch", "step_seconds", _ms(e.step_seconds)),
+        ("MFU", "mfu", f"{e.mfu:.1%}"),
+        ("compilation", "compile_seconds", f"{e.compile_seconds:.0f} s"),
+    ]
 
 
 def show_profile(profile: Profile, operations: int) -> None:
@@ -97,14 +94,10 @@ def show_profile(profile: Profile, operations: int) -> None:
         soft_wrap=True,
     )
     for title, rows in (("part", p.parts), ("layer", p.layers)):
-        table = Table(title, "forward, ms", "backward, ms", "once, ms", "share")
-        for column in table.columns[1:]:
-            column.justify = "right"
+        numbers = (*(f"{phase}, ms" for phase in PHASES), "share")
+        table = Table(title, *(Column(name, justify="right") for name in numbers))
         for name, phases in sorted(rows.items(), key=lambda row: -sum(row[1].values())):
-            cells = [
-                f"{phases[phase]:.1f}" if phases[phase] else ""
-                for phase in (FORWARD, BACKWARD, ONCE)
-            ]
+            cells = [f"{phases[phase]:.1f}" if phases[phase] else "" for phase in PHASES]
             table.add_row(name, *cells, f"{sum(phases.values()) / p.total:.1%}" if p.total else "")
         console.print(table)
     if operations:

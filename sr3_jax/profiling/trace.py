@@ -23,7 +23,7 @@ from sr3_jax.training.step import training_program
 WARM_UP = 2
 
 # The phases of a step; "once" is what belongs neither to the forward nor to the backward pass
-FORWARD, BACKWARD, ONCE = "forward", "backward", "once"
+PHASES = FORWARD, BACKWARD, ONCE = "forward", "backward", "once"
 # Where an operation's name in our source says in which part of the network it is
 _PART = re.compile(
     r"/(?:(down|up)_(\d+)_(\w+?)|(middle)_(\w+)|(stem|out_norm|out|gamma_embedding))(?:/|$)"
@@ -110,17 +110,14 @@ def profile(config: ConfigDict, output: Path, steps: int) -> Profile:
                 with jax.profiler.TraceAnnotation("input"):
                     images = parallel.to_devices(next(batches).image, mesh)
                 waited += time.perf_counter() - start
-                state, metrics = compiled(state, images, *teacher)
-                jax.block_until_ready(metrics)
+                state, _ = jax.block_until_ready(compiled(state, images, *teacher))
 
     train(0, WARM_UP)
-    jax.block_until_ready(state)
     before = set(output.rglob("*.xplane.pb"))
     waited = 0.0
     with jax.profiler.trace(str(output), create_perfetto_trace=True, profiler_options=options):
         start = time.perf_counter()
         train(WARM_UP, steps)
-        jax.block_until_ready(state)
         wall = time.perf_counter() - start
     (file,) = set(output.rglob("*.xplane.pb")) - before
     result = Profile(
@@ -168,8 +165,7 @@ def _fill(result: Profile, seconds: dict[str, float], text: str) -> None:
         milliseconds = 1000 * spent / result.steps / result.devices
         place = locate(source, opcode)
         for table, row in ((result.parts, place.part), (result.layers, place.layer)):
-            phases = table.setdefault(row, {FORWARD: 0.0, BACKWARD: 0.0, ONCE: 0.0})
-            phases[place.phase] += milliseconds
+            table.setdefault(row, dict.fromkeys(PHASES, 0.0))[place.phase] += milliseconds
         operations[opcode, source] += milliseconds
     result.operations = sorted(
         ((*names, spent) for names, spent in operations.items()), key=lambda row: -row[2]
@@ -192,9 +188,8 @@ def locate(source: str, opcode: str = "") -> Place:
             return Place(
                 "loss", "loss: noise, degradation", BACKWARD if "transpose(" in source else FORWARD
             )
-        if not source.startswith("jit("):
-            return Place("copies of the compiler", "copies of the compiler", ONCE)
-        return Place("optimizer, EMA", "optimizer, EMA", ONCE)
+        name = "optimizer, EMA" if source.startswith("jit(") else "copies of the compiler"
+        return Place(name, name, ONCE)
     phase = BACKWARD if "transpose(" in source or "rematted" in source else FORWARD
     part = "network, elsewhere"
     if found := _PART.search(source):

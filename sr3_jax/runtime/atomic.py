@@ -2,6 +2,7 @@
 
 import os
 import tempfile
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,18 +22,15 @@ def replacing(path: AnyPath) -> Iterator[Path]:
             path.write_bytes(local.read_bytes())
         return
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(suffix=path.suffix, prefix=".sr3-", dir=path.parent)
-    os.close(handle)
-    temporary = Path(name)
+    temporary = path.with_name(f".sr3-{uuid.uuid4().hex}{path.suffix}")
+    temporary.touch(exist_ok=False)  # not mkstemp's, whose files are their owner's alone
     try:
         yield temporary
-        temporary.chmod(0o666 & ~_umask())  # mkstemp's files are their owner's alone
         with temporary.open("r+b") as file:
             os.fsync(file.fileno())  # without it, a power cut can leave an empty file of that name
         temporary.replace(path)
-    except BaseException:
+    finally:
         temporary.unlink(missing_ok=True)
-        raise
 
 
 @contextmanager
@@ -80,9 +78,3 @@ def disk_errors(where: AnyPath) -> Iterator[None]:
         raise UserError(
             f"{where} cannot be written: {sign}; what was there before is untouched"
         ) from error
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

@@ -5,6 +5,7 @@ The mesh has two axes. The batch is split over both; parameters, EMA and optimiz
 """
 
 import contextlib
+import functools
 import os
 import zlib
 from collections.abc import Sequence
@@ -40,13 +41,14 @@ def start(config: ConfigDict | None = None) -> None:
     if jax.distributed.is_initialized():
         return
     place: dict[str, Any] = {"local_device_ids": _gpus(), "heartbeat_timeout_seconds": PATIENCE}
-    coordinator = os.environ.get("SR3_COORDINATOR") or _open_mpi_coordinator()
-    if coordinator:
-        place["coordinator_address"] = coordinator
-        place["num_processes"] = _whole_number("SR3_PROCESSES", "OMPI_COMM_WORLD_SIZE")
-        place["process_id"] = _whole_number("SR3_PROCESS", "OMPI_COMM_WORLD_RANK")
-        # do not take the numbers of a cluster manager that this process may run under as well
-        place["cluster_detection_method"] = "deactivate"
+    if coordinator := os.environ.get("SR3_COORDINATOR") or _open_mpi_coordinator():
+        place |= {
+            "coordinator_address": coordinator,
+            "num_processes": _whole_number("SR3_PROCESSES", "OMPI_COMM_WORLD_SIZE"),
+            "process_id": _whole_number("SR3_PROCESS", "OMPI_COMM_WORLD_RANK"),
+            # do not take the numbers of a cluster manager that this process may run under as well
+            "cluster_detection_method": "deactivate",
+        }
     try:
         jax.distributed.initialize(**place)
     except ValueError as error:  # what JAX raises when it finds no cluster
@@ -186,8 +188,7 @@ def gather_params(params: PyTree, mesh: Mesh, dtype: Any) -> PyTree:
     split and gather the activations, which are far larger.
     """
 
-    def gather(leaf: jax.Array) -> jax.Array:
-        sharding = NamedSharding(mesh, fsdp_spec(leaf.shape, mesh.shape["fsdp"]))
+    def gather(leaf: jax.Array, sharding: NamedSharding) -> jax.Array:
         if sharding.is_fully_replicated:
             return leaf
 
@@ -204,17 +205,16 @@ def gather_params(params: PyTree, mesh: Mesh, dtype: Any) -> PyTree:
         whole.defvjp(lambda leaf: (whole(leaf), None), backward)
         return whole(leaf)
 
-    return jax.tree.map(gather, params)
+    return jax.tree.map(gather, params, shardings(params, mesh))
 
 
 def compiler_options(mesh: Mesh) -> dict[str, str]:
     """Options for the compiler of the mesh's devices."""
-    if mesh.devices.flat[0].platform != "tpu":
-        return {}
     # With fsdp, the compiler would split weight gradients into one convolution per shard, to
     # overlap them with communication. That is made for matrix products of language models; here it
     # copies every feature map and doubles the memory (benchmarks/tpu.md).
-    return {"xla_jf_spmd_threshold_for_windowed_einsum_mib": "1000000"}
+    tpu = {"xla_jf_spmd_threshold_for_windowed_einsum_mib": "1000000"}
+    return tpu if mesh.devices.flat[0].platform == "tpu" else {}
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:
@@ -229,9 +229,8 @@ def replicated(mesh: Mesh) -> NamedSharding:
 
 def to_devices(batch: PyTree, mesh: Mesh) -> PyTree:
     """Global arrays of a batch, of which each process gives its part as NumPy arrays."""
-    sharding = batch_sharding(mesh)
     return jax.tree.map(
-        lambda array: jax.make_array_from_process_local_data(sharding, array), batch
+        functools.partial(jax.make_array_from_process_local_data, batch_sharding(mesh)), batch
     )
 
 
@@ -268,7 +267,7 @@ def combine(mine: np.ndarray, where: np.ndarray, count: int) -> np.ndarray:
 
 
 def worst(code: int) -> int:
-    """The highest exit code of all processes, on each of them."""
+    """The highest code of all processes, such as an exit code, on each of them."""
     return int(
         combine(np.array([code]), np.array([jax.process_index()]), jax.process_count()).max()
     )
@@ -276,8 +275,6 @@ def worst(code: int) -> int:
 
 def gather(tree: PyTree) -> PyTree:
     """Arrays that are sharded over all processes, whole, as NumPy arrays on each of them."""
-    if jax.process_count() == 1:
-        return jax.device_get(tree)
     from jax.experimental import multihost_utils
 
     return multihost_utils.process_allgather(tree, tiled=True)
@@ -285,8 +282,9 @@ def gather(tree: PyTree) -> PyTree:
 
 def whole_on(mesh: Mesh, tree: PyTree) -> PyTree:
     """Arrays, however sharded over all processes, whole on each device of a local mesh."""
-    leaves = jax.tree.leaves(tree)
-    if all(leaf.is_fully_addressable for leaf in leaves if isinstance(leaf, jax.Array)):
+    if all(
+        leaf.is_fully_addressable for leaf in jax.tree.leaves(tree) if isinstance(leaf, jax.Array)
+    ):
         return jax.device_put(tree, replicated(mesh))
     everywhere = jax.tree.map(lambda leaf: NamedSharding(leaf.sharding.mesh, PartitionSpec()), tree)
     whole = jax.jit(lambda tree: tree, out_shardings=everywhere)(tree)

@@ -71,8 +71,8 @@ def local_copy(path: AnyPath) -> Iterator[Path]:
     """
     if isinstance(path, Path):
         yield path
-        return
-    with tempfile.TemporaryDirectory(prefix="sr3-") as folder:
-        copy = Path(folder) / path.name
-        copy.write_bytes(path.read_bytes())
-        yield copy
+    else:
+        with tempfile.TemporaryDirectory(prefix="sr3-") as folder:
+            copy = Path(folder) / path.name
+            copy.write_bytes(path.read_bytes())
+            yield copy

@@ -19,9 +19,12 @@ CACHE_BYTES = 4 * 2**30  # of compiled programs; above it, those used longest ag
 
 def prepare() -> None:
     """Silences libraries, keeps freed memory, and keeps compiled programs for later processes."""
-    # messages of libraries at start-up are not for our users
-    defaults = {"TF_CPP_MIN_LOG_LEVEL": "3", "TF_ENABLE_ONEDNN_OPTS": "0"}
-    defaults["EPATH_USE_TF"] = "false"  # one driver for buckets, that of the extra [gcs]
+    defaults = {
+        # messages of libraries at start-up are not for our users
+        "TF_CPP_MIN_LOG_LEVEL": "3",
+        "TF_ENABLE_ONEDNN_OPTS": "0",
+        "EPATH_USE_TF": "false",  # one driver for buckets, that of the extra [gcs]
+    }
     # Without a TPU, libtpu would complain if it is installed
     if not any(Path("/dev").glob("accel*")) and not Path("/dev/vfio").exists():
         defaults |= {

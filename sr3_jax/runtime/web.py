@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 
 import uvicorn
 from starlette.applications import Starlette
+from starlette.datastructures import MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
@@ -63,11 +64,9 @@ class Guard:
 
 
 def _with_headers(send: Send) -> Send:
-    extra = [(key.lower().encode(), value.encode()) for key, value in HEADERS.items()]
-
     async def sending(message: Any) -> None:
         if message["type"] == "http.response.start":
-            message["headers"] = [*message["headers"], *extra]
+            MutableHeaders(scope=message).update(HEADERS)
         await send(message)
 
     return sending

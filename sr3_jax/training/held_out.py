@@ -3,7 +3,6 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import jax
 import numpy as np
 from jaxtyping import PyTree, UInt8
 from ml_collections import ConfigDict
@@ -38,8 +37,11 @@ class HeldOut:
 
     def catch_up(self, ema: PyTree, step: int) -> None:
         """Evaluate at the step that a run resumes from, if it was stopped after saving it."""
-        if step and self.due(step) and _on_main(step not in self.log.evaluated):
-            self.evaluate(ema, step)
+        if step and self.due(step):
+            # only the main process knows, and all of them must do the same
+            missing = parallel.is_main() and step not in self.log.evaluated
+            if parallel.worst(int(missing)):
+                self.evaluate(ema, step)
 
     def evaluate(self, ema: PyTree, step: int) -> None:
         """Log the metrics, write the picture; keep the best parameters where the objective does."""
@@ -58,10 +60,3 @@ class HeldOut:
         if candidate is not None and metrics["psnr"] > best_psnr(best):
             checkpoint = Checkpoint(self.config, candidate, step, str(best))
             export(checkpoint, best, {"psnr": str(metrics["psnr"])})
-
-
-def _on_main(answer: bool) -> bool:
-    """The main process's answer, on all of them."""
-    mine = np.array([answer and parallel.is_main()])
-    where = np.array([jax.process_index()])
-    return bool(parallel.combine(mine, where, jax.process_count()).any())

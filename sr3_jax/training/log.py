@@ -3,6 +3,7 @@
 The numbers go to stats.jsonl, and to TensorBoard where it is installed.
 """
 
+import contextlib
 import json
 import math
 import sys
@@ -22,7 +23,7 @@ class Clock:
 
     def __init__(self, batch_size: int):
         self._batch_size = batch_size
-        self._start, self._waited, self._steps = time.perf_counter(), 0.0, 0
+        self.restart()
 
     def waited(self, seconds: float) -> None:
         """Count time spent waiting for data."""
@@ -69,10 +70,9 @@ class Log:
             disable=not (main and self._console.is_terminal),
         )
         self._task = self._bar.add_task("", total=total, completed=start, text="")
-        self._remote, self._lines, self._written = is_remote(workdir), list[str](), time.monotonic()
+        self._remote, self._written = is_remote(workdir), time.monotonic()
         self.evaluated: set[int] = set()  # steps of which stats.jsonl holds an evaluation
-        if main:
-            self._lines = self._forget_after(start)
+        self._lines = self._forget_after(start) if main else []
         with disk_errors(workdir):
             self._writer = _tensorboard(workdir) if main else None
 
@@ -84,14 +84,12 @@ class Log:
         self, kind: type | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._bar.stop()
-        try:
+        # What ended the block says why, and not what fails after it
+        with contextlib.nullcontext() if error is None else contextlib.suppress(Exception):
             self.flush()
             if self._writer:
                 with disk_errors(self._path.parent / "tensorboard"):
                     self._writer.flush()
-        except Exception:
-            if error is None:  # else that one says why
-                raise
 
     def flush(self) -> None:
         """Makes sure that stats.jsonl holds all that was logged."""
@@ -136,28 +134,26 @@ class Log:
 
         An object store cannot append: the whole file is written anew, once a minute.
         """
-        if not self._remote:
+        if self._remote:
+            self._lines.append(line)
+            if time.monotonic() - self._written > 60:
+                self.flush()
+        else:
             with disk_errors(self._path), self._path.open("a") as file:
                 file.write(line)
-            return
-        self._lines.append(line)
-        if time.monotonic() - self._written > 60:
-            self.flush()
 
     def _forget_after(self, step: int) -> list[str]:
         """Drop lines of steps that a restart undid, and half-written ones; return the others."""
         kept: list[str] = []
         if self._path.exists():
             for line in self._path.read_text().splitlines():
-                try:
+                # half a line, or none of ours
+                with contextlib.suppress(ValueError, KeyError, TypeError):
                     found = json.loads(line)
-                    if found["step"] > step:
-                        continue
-                except (ValueError, KeyError, TypeError):  # half a line, or none of ours
-                    continue
-                kept.append(line + "\n")
-                if any(name.startswith("eval_") for name in found):
-                    self.evaluated.add(found["step"])
+                    if found["step"] <= step:
+                        kept.append(line + "\n")
+                        if any(name.startswith("eval_") for name in found):
+                            self.evaluated.add(found["step"])
             with disk_errors(self._path):
                 write_text(self._path, "".join(kept))
         return kept

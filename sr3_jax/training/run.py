@@ -109,8 +109,7 @@ def open_inputs(config: ConfigDict, workdir: AnyPath) -> Inputs:
     teacher = _load_teacher(config, workdir) if build_objective(config).needs_teacher else None
     initial = None
     if not complete_steps(workdir):
-        init_from = config.train.init_from
-        initial = load_checkpoint(init_from) if init_from else teacher
+        initial = load_checkpoint(config.train.init_from) if config.train.init_from else teacher
     missing = check_params(initial.params, config, initial.name, partly=True) if initial else []
     return Inputs(source, teacher, initial, missing)
 
@@ -148,14 +147,12 @@ def _introduce(
 def describe(config: ConfigDict, abstract: TrainState, mesh: jax.sharding.Mesh) -> str:
     """Devices, mesh, network, data: three lines."""
     count = sum(leaf.size for leaf in jax.tree.leaves(abstract.params))
-    devices = jax.devices()
-    kind = f"{len(devices)} × {devices[0].device_kind}"
-    if jax.process_count() > 1:
-        kind += f" in {jax.process_count()} processes"
-    data = config.data
+    devices, processes, data = jax.devices(), jax.process_count(), config.data
+    where = f" in {processes} processes" if processes > 1 else ""
     name = f"{data.source} {data.folder or data.name}".rstrip()
     return (
-        f"devices: {kind}, mesh data={mesh.shape['data']} fsdp={mesh.shape['fsdp']}\n"
+        f"devices: {len(devices)} × {devices[0].device_kind}{where}, "
+        f"mesh data={mesh.shape['data']} fsdp={mesh.shape['fsdp']}\n"
         f"network: {count / 1e6:.2f} M parameters (parameters.txt), {config.objective}, "
         f"{config.model.dtype}\n"
         f"data: {name}, {data.lr_size}² → {data.hr_size}², batch {config.train.batch_size}"
@@ -174,8 +171,12 @@ def _memory(compiled: jax.stages.Compiled) -> str:
     if analysis is None:
         return ""
     state = analysis.argument_size_in_bytes
-    new = analysis.output_size_in_bytes - analysis.alias_size_in_bytes
-    peak = state + analysis.temp_size_in_bytes + new
+    peak = (
+        state
+        + analysis.temp_size_in_bytes
+        + analysis.output_size_in_bytes
+        - analysis.alias_size_in_bytes
+    )
     return (
         f"; memory per device, estimated by the compiler: {peak / 2**20:,.0f} MiB "
         f"(state and batch {state / 2**20:,.0f})"
@@ -194,8 +195,7 @@ def _first_state(program: Program, inputs: Inputs, log: Log) -> TrainState:
             f"randomly: {', '.join(inputs.missing)}"
         )
     # A checkpoint is read onto one device, and jit does not move what has a place.
-    given = jax.device_get(inputs.initial.params)
-    params = _merged(state.params, given)
+    params = _merged(state.params, jax.device_get(inputs.initial.params))
     # Two copies, as the state will be donated.
     return state._replace(
         params=_placed(params, program.state.params), ema=_placed(params, program.state.ema)

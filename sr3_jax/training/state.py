@@ -29,8 +29,9 @@ def learning_rate(config: ConfigDict) -> optax.Schedule:
     """Linear warm-up, then constant (the paper: 10k steps, 1e-4) or a cosine down to zero."""
     c = config.train
     if c.learning_rate_schedule == "cosine":
-        decay = max(c.steps, c.warmup_steps + 1)
-        return optax.warmup_cosine_decay_schedule(0.0, c.learning_rate, c.warmup_steps, decay)
+        return optax.warmup_cosine_decay_schedule(
+            0.0, c.learning_rate, c.warmup_steps, max(c.steps, c.warmup_steps + 1)
+        )
     return (
         optax.linear_schedule(0.0, c.learning_rate, c.warmup_steps)
         if c.warmup_steps

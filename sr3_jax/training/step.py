@@ -120,11 +120,10 @@ def training_program(config: ConfigDict, mesh: Mesh) -> Program:
     batch = jax.ShapeDtypeStruct(
         (config.train.batch_size, *method.shape), jnp.uint8, sharding=parallel.batch_sharding(mesh)
     )
-    outputs = (sharding, parallel.replicated(mesh))
     step = jax.jit(
         make_train_step(method, optimizer, mesh),
         donate_argnums=0,
-        out_shardings=outputs,
+        out_shardings=(sharding, parallel.replicated(mesh)),
         compiler_options=parallel.compiler_options(mesh),
     )
     teacher = (state.params,) if method.objective.needs_teacher else ()

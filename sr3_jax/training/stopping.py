@@ -30,16 +30,10 @@ def stop_signals() -> Iterator[Stop]:
         else:
             stop.requested = True
 
-    try:
-        old = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
-        signal.signal(signal.SIGINT, request)
-        if not jax.distributed.is_initialized():
-            signal.signal(signal.SIGTERM, request)
-    except ValueError:  # not in the main thread: the caller handles signals
+    with contextlib.ExitStack() as stack:
+        with contextlib.suppress(ValueError):  # not in the main thread: the caller handles signals
+            stack.callback(signal.signal, signal.SIGINT, signal.signal(signal.SIGINT, request))
+            stack.callback(signal.signal, signal.SIGTERM, signal.getsignal(signal.SIGTERM))
+            if not jax.distributed.is_initialized():
+                signal.signal(signal.SIGTERM, request)
         yield stop
-        return
-    try:
-        yield stop
-    finally:
-        for number, handler in old.items():
-            signal.signal(number, handler)
