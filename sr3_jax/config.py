@@ -24,6 +24,7 @@ CHOICES = {
     "data.source": ("orl", "folder", "records", "tfds", "photos"),
     "data.fit": ("crop", "resize"),
     "data.resample": ("area", "bicubic"),
+    "task.kind": ("super_resolution", "blind"),
     "model.kind": ("unet", "refine"),
     "model.predict": ("epsilon", "v", "y_0"),
     "model.gamma_embedding": ("log_snr", "sqrt_gamma"),
@@ -65,6 +66,14 @@ RANGES: dict[str, tuple[int | float, int]] = {
     "data.crop_jitter": (0, 1),
     "data.threads": (1, 1024),
     "data.max_bad_fraction": (0, 1),
+    "task.clean": (0, 1),
+    "task.first_order": (0, 1),
+    "task.often": (0, 1),
+    "task.skew": (0.1, 10),
+    "task.unknown": (0, 1),
+    "task.grey_noise": (0, 1),
+    "task.shot_noise": (0, 1),
+    "task.subsampled": (0, 1),
     "model.channels": (2, 2**15),  # for a sine and a cosine
     "model.blocks": (1, 256),
     "model.dropout": (0, 1),
@@ -107,6 +116,9 @@ RANGES: dict[str, tuple[int | float, int]] = {
 }
 
 
+LISTS = {"task.first_size": 2, "task.shapes": 5, "task.methods": 4}  # how many numbers each has
+
+
 def base() -> ConfigDict:
     """The paper's Task 1, faces 16×16 to 128×128 (table A.1); what it leaves open is set as well.
 
@@ -147,9 +159,34 @@ def base() -> ConfigDict:
             "max_bad_fraction": 0.01,
         },
         "task": {
+            # "super_resolution": from bicubic reductions, with the corruptions below; "blind": from
+            # pictures that were blurred, resized, noisy and compressed in ways that nobody knows
+            "kind": "super_resolution",
             "quantize_lr": True,  # round the LR image to 8 bits, as a file would
             **dict.fromkeys(CORRUPTIONS, 0.0),
             **{f"tell_{name}": corruption.told for name, corruption in CORRUPTIONS.items()},
+            "clean": 0.15,  # kind = "blind": fraction of examples that are only reduced, by bicubic
+            # kind = "blind": fraction of examples that were corrupted once before they were reduced
+            "first_order": 0.5,
+            # kind = "blind": the size of an example between the two corruptions, in sizes of the HR
+            # image, drawn from this range; at least that of the LR image
+            "first_size": (0.25, 1.0),
+            # kind = "blind": how often each corruption is there, where any is
+            "often": 0.7,
+            # kind = "blind": strengths are task.NAME times a number from [0, 1] to this power;
+            # above 1, weak ones are more likely than strong ones
+            "skew": 1.5,
+            # kind = "blind": fraction of examples of which the network is told nothing; of the
+            # others, it misses each signal half as often
+            "unknown": 0.5,
+            # kind = "blind": how often a blur is isotropic, anisotropic, a generalised Gaussian, a
+            # plateau, or a sinc, which rings
+            "shapes": (0.5, 0.2, 0.1, 0.1, 0.1),
+            # kind = "blind": how often a resize is by area, bilinear, bicubic, Lanczos
+            "methods": (0.3, 0.2, 0.3, 0.2),
+            "grey_noise": 0.4,  # kind = "blind": how often noise is the same in all channels
+            "shot_noise": 0.5,  # kind = "blind": how often noise grows with the light (Poisson)
+            "subsampled": 0.7,  # kind = "blind": how often JPEG halves the chroma (4:2:0)
         },
         "model": {
             # "unet": the paper's; "refine": a predictor without noise, run once a picture, and a
@@ -304,6 +341,17 @@ def validate(config: ConfigDict) -> None:
             f"{field} = {tuple(get(config, field))} must be a list of whole numbers, "
             "such as (1, 2, 4)",
         )
+    for field, count in LISTS.items():
+        values = tuple(get(config, field))
+        _need(
+            len(values) == count and min(values) >= 0 and max(values) > 0,
+            f"{field} = {values} must be {count} numbers of 0 or more, not all 0",
+        )
+    low, high = config.task.first_size
+    _need(
+        0 < low <= high <= 1,
+        f"task.first_size = {(low, high)} must lie within 0 and 1, the smaller one first",
+    )
     _need(
         config.objective != "distill" or bool(config.train.teacher),
         "objective = 'distill' needs a teacher: train.teacher, or --teacher, a workdir, checkpoint "

@@ -49,7 +49,7 @@ class Method:
     def __post_init__(self):
         config = self.config
         task, objective = build_task(config), build_objective(config)
-        signals = tuple((signal.name, signal.scale) for signal in task.signals)
+        signals = tuple((each.name, each.scale, each.optional) for each in task.signals)
         model = build_model(config.model, config.data.hr_size, not objective.takes_noise, signals)
         values = {
             "task": task,
@@ -119,14 +119,13 @@ class Method:
         )
 
     def _told(self, signals: Signals | None, b: int) -> dict[str, Any]:
-        """The network's argument `told`: every signal that it knows, for b images; 0 if missing."""
-        names = [signal.name for signal in self.task.signals]
+        """The network's argument `told`: every signal that it knows, for b images."""
         values = signals or {}
-        return (
-            {"told": {name: jnp.broadcast_to(values.get(name, 0.0), b) for name in names}}
-            if names
-            else {}
-        )
+        told = {
+            signal.name: jnp.broadcast_to(values.get(signal.name, signal.missing), b)
+            for signal in self.task.signals
+        }
+        return {"told": told} if told else {}
 
     # -- training
 
@@ -168,7 +167,7 @@ class Method:
 
         Args:
           params: of the network.
-          signals: what it is told of its input, by name; missing ones are 0.
+          signals: what it is told of its input, by name; for missing ones see `Signal.missing`.
           dropout: the random key of dropout; None: no dropout.
         """
 

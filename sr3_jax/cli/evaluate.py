@@ -23,7 +23,8 @@ from sr3_jax.cli.statistics import resize_option
 from sr3_jax.errors import UserError
 
 PROTOCOLS = (
-    "held_out", "orl", "photos", "photos-large", "validation",
+    "held_out", "orl", "photos", "photos-large", "photos-mild", "photos-medium", "photos-strong",
+    "validation", "validation-mild", "validation-medium", "validation-strong",
     "table1", "table2", "table3", "table4", "table5",
 )  # fmt: skip
 # What only checkpoints and protocols understand, and its default.
@@ -146,7 +147,8 @@ def run(args: Arguments) -> None:
     \b
       orl           AT&T faces, 16 → 64
       photos        public photographs, 32 → 128         photos-large   64 → 256
-      validation    photographs to choose by, 32 → 128
+      photos-mild   photos-large with a little blur, noise and JPEG; photos-medium, photos-strong
+      validation    photographs to choose by, 32 → 128; validation-mild and so on, 64 → 256
       table1        faces, 16 → 128
       table2        ImageNet, 64 → 256: FID, IS, PSNR, SSIM
       table3        a classifier's accuracy on 4×

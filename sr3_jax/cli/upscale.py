@@ -35,7 +35,7 @@ class Upscale(Command):
             click.RichOption(
                 [f"--{name}"],
                 type=Number(),
-                default=0,
+                default=None,
                 help=f"{corruption.signal.title} to remove.",
                 panel="What it makes",
             )

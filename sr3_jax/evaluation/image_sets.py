@@ -19,6 +19,7 @@ from sr3_jax.data.sources import open_source, tfds_place
 from sr3_jax.errors import UserError
 from sr3_jax.evaluation import contenders
 from sr3_jax.evaluation.contenders import to_uint8
+from sr3_jax.evaluation.damage import LEVELS, damaged, recipe
 from sr3_jax.evaluation.held_out import check_size
 from sr3_jax.evaluation.measure import Images
 from sr3_jax.evaluation.protocols import Options, Protocol
@@ -39,6 +40,7 @@ class Split:
     config: ConfigDict
     source: Source
     places: list[int]
+    damage: str = ""  # one of damage.LEVELS
     about: dict[str, Any] = field(init=False)
     scale: int = field(init=False)
 
@@ -51,6 +53,8 @@ class Split:
             "channels": self.config.model.image_channels,
             "n": len(self.places),
         }
+        if self.damage:
+            self.about["damage"] = LEVELS[self.damage]._asdict()
         if data.source == "tfds":
             self.about["data"] = f"{data.name}:{data.eval_split}"
         elif data.source in ("folder", "records"):
@@ -80,8 +84,15 @@ class Split:
         if not hr:
             return Images([], None, None, [], dropped)
         images = np.stack(hr)
-        lr = build_task(self.config).corrupt(to_float(jnp.asarray(images))).image
-        return Images(ids, images, to_uint8(np.asarray(lr)), notes, dropped)
+        return Images(ids, images, self._reduced(images, ids), notes, dropped)
+
+    def _reduced(self, images: np.ndarray, ids: Sequence[str]) -> np.ndarray:
+        """The LR images, uint8."""
+        if self.damage:
+            recipes = [recipe(self.damage, id) for id in ids]
+            pairs_ = zip(images, recipes, strict=True)
+            return np.stack([damaged(image, self.scale, how) for image, how in pairs_])
+        return to_uint8(build_task(self.config).corrupt(to_float(jnp.asarray(images))).image)
 
 
 class Pairs:
@@ -239,7 +250,7 @@ def split(protocol: Protocol, config: ConfigDict | None, options: Options) -> Sp
     places = _first(source, protocol.first) if protocol.first else list(range(len(source)))
     if protocol.each and isinstance(source, Records):
         places = _of_each(source.ids, protocol.each)
-    return Split(task, source, spread(places, options.limit))
+    return Split(task, source, spread(places, options.limit), protocol.damage)
 
 
 def _first(source: Source, count: int) -> list[int]:

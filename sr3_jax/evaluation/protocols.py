@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from sr3_jax.evaluation.damage import LEVELS
 from sr3_jax.evaluation.meters import Classifier
 from sr3_jax.metrics.distributions import Reference
 from sr3_jax.metrics.identity import Embed
@@ -56,6 +57,7 @@ class Protocol:
     each: int = 0  # at most so many squares of one photograph, spread over it; 0: all
     # Networks get the LR image resized to this, and their result is resized to hr_size
     within: int | None = None
+    damage: str = ""  # how LR images are made: one of damage.LEVELS; "": by the network's task
     needs: tuple[str, ...] = ()  # options that must be given
     paper: Mapping[str, Mapping[str, float]] = field(default_factory=dict)  # rows as published
 
@@ -105,6 +107,33 @@ PROTOCOLS = {
             256,
             64,
             {"source": "photos", "fit": "crop"},
+        ),
+        *(
+            Protocol(
+                f"photos-{level}",
+                f"public photographs 64 → 256, {level} blur, noise and JPEG",
+                (*PIXELS, *LPIPS, *DIVERSITY),
+                256,
+                64,
+                {"source": "photos", "fit": "crop"},
+                damage=level,
+            )
+            for level in LEVELS
+        ),
+        *(
+            Protocol(
+                f"validation-{level}",
+                f"the photographs of the protocol validation, 64 → 256, {level} blur, noise and "
+                "JPEG: to choose by, not to report",
+                (*PIXELS, *LPIPS, *DIVERSITY),
+                256,
+                64,
+                {"fit": "crop"},
+                each=3,
+                needs=("data",),
+                damage=level,
+            )
+            for level in LEVELS
         ),
         Protocol(
             "validation",

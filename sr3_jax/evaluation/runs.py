@@ -23,6 +23,7 @@ from sr3_jax.data.source import Dropped, check_budget, converted
 from sr3_jax.errors import UserError
 from sr3_jax.evaluation import contenders, meters, report
 from sr3_jax.evaluation.contenders import Contender, Network
+from sr3_jax.evaluation.damage import recipe
 from sr3_jax.evaluation.image_sets import Alone, Pairs, Split, Themselves, split
 from sr3_jax.evaluation.measure import HR, Collected, Meter, forget, measure
 from sr3_jax.evaluation.pictures import best_and_worst
@@ -372,6 +373,9 @@ def _measured(
         "networks": networks,
         "methods": methods,
         "intervals": collected.intervals(),
+        "recipes": {id: recipe(protocol.damage, id)._asdict() for id in collected.ids}
+        if protocol.damage
+        else {},
         "per_image": {
             row: {
                 id: {name: float(values[i]) for name, values in metrics.items()}

@@ -142,8 +142,10 @@ class Engine:
     def _values(self, sampling: Sampling, count: int, given: Values | None = None) -> Values:
         """For every signal that the network knows, one value for each image; 0 if none is given."""
         told = sampling.told if given is None else given
-        names = [signal.name for signal in self.method.task.signals]
-        return {name: np.broadcast_to(np.float32(told.get(name, 0.0)), count) for name in names}
+        return {
+            signal.name: np.broadcast_to(np.float32(told.get(signal.name, signal.missing)), count)
+            for signal in self.method.task.signals
+        }
 
     def _in_batches(
         self,

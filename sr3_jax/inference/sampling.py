@@ -56,12 +56,13 @@ class Sampling:
     def with_options(self, options: Mapping[str, Any]) -> "Sampling":
         """A copy in which some fields are replaced.
 
-        Names that are not fields are signals, such as `noise`; signals of 0 are left out.
+        Names that are not fields are signals, such as `noise`; those that are None are left out.
         """
         fields = {field.name for field in dataclasses.fields(self)}
         own = {name: value for name, value in options.items() if name in fields}
         signals = self.told | {name: value for name, value in options.items() if name not in fields}
-        own.setdefault("signals", {name: value for name, value in signals.items() if value})
+        told = {name: value for name, value in signals.items() if value is not None}
+        own.setdefault("signals", told)
         return dataclasses.replace(self, **own)
 
     def check(self, checkpoint: Checkpoint) -> None:
@@ -90,6 +91,8 @@ def _check_signal(checkpoint: Checkpoint, name: str, value: Number) -> None:
                 f"which {checkpoint.name} was trained with"
             )
         return
+    if name in CORRUPTIONS and not value:
+        return  # there is nothing to tell
     if name in CORRUPTIONS:
         raise UserError(
             f"{checkpoint.name} was not trained with task.{name} and task.tell_{name}, "

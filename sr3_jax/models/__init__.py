@@ -19,7 +19,7 @@ def build_model(
       size: height and width of the training images.
       regression: whether it is a network without a noise level.
       signals: the numbers about its input that it is told: (name, factor by which the value is
-        multiplied before it is embedded).
+        multiplied before it is embedded, whether it may be unknown).
     """
     if model.kind == "refine":
         shared = {

@@ -20,9 +20,10 @@ Embedding = Float[Array, "b e"]
 
 ZERO = nn.initializers.zeros_init()
 
-# Numbers about the input that a network is told: (name, factor before the embedding)
-Signals = tuple[tuple[str, float], ...]
-Told = Mapping[str, Float[Array, " b"]]  # their values, by name
+# Numbers about the input that a network is told: (name, factor before the embedding, whether it
+# can do without)
+Signals = tuple[tuple[str, float, bool], ...]
+Told = Mapping[str, Float[Array, " b"]]  # their values, by name; NaN: unknown
 
 
 def conv(
@@ -108,22 +109,29 @@ class GammaEmbedding(nn.Module):
 class SignalEmbedding(nn.Module):
     """A number about the input, from 0 to some tens, as a vector of `width` numbers.
 
-    Before training the vector is zero, so that the number has no effect.
+    Before training the vector is zero, so that the number has no effect. A number that is not
+    known, NaN, has a vector of its own.
     """
 
     width: int
+    optional: bool = False
     dtype: DType = jnp.float32
 
     @nn.compact
     def __call__(self, value: Float[Array, " b"]) -> Embedding:
         """Embeds the numbers of a batch."""
-        value = value.astype(jnp.float32)[:, None]
+        unknown = jnp.isnan(value)[:, None] & self.optional
+        value = jnp.where(unknown, 0, value.astype(jnp.float32)[:, None])
         # a difference of 1 matters much near 0 and little near 50
         features = jnp.concatenate(
             [value / 16, jnp.sqrt(value) / 4, jnp.log1p(value) / 3], axis=-1
         ).astype(self.dtype)
         embedding = nn.silu(nn.Dense(self.width, dtype=self.dtype, name="dense_0")(features))
-        return nn.Dense(self.width, dtype=self.dtype, kernel_init=ZERO, name="dense_1")(embedding)
+        known = nn.Dense(self.width, dtype=self.dtype, kernel_init=ZERO, name="dense_1")(embedding)
+        if not self.optional:
+            return known
+        own = self.param("unknown", ZERO, (1, self.width))
+        return jnp.where(unknown, own.astype(self.dtype), known)
 
 
 def embed_levels(
@@ -142,7 +150,7 @@ def embed_levels(
     Args:
       channels: a quarter of the vector's length.
       kind: that of GammaEmbedding, or "none": no noise level.
-      signals: (name, factor) of each signal.
+      signals: (name, factor, whether it may be unknown) of each signal.
       gamma: the noise levels.
       told: the signals' values, by name; None: all are 0.
       b: the batch size.
@@ -157,9 +165,9 @@ def embed_levels(
         embedding = GammaEmbedding(channels, 4 * channels, kind, dtype, name="gamma_embedding")(
             gamma
         )
-    for name, scale in signals:
+    for name, scale, optional in signals:
         value = jnp.zeros(b) if told is None else told[name] * scale
-        more = SignalEmbedding(4 * channels, dtype, name=f"input_{name}_embedding")(value)
+        more = SignalEmbedding(4 * channels, optional, dtype, name=f"input_{name}_embedding")(value)
         embedding = more if embedding is None else embedding + more
     return embedding
 

@@ -2,10 +2,13 @@
 
 from ml_collections import ConfigDict
 
+from sr3_jax.tasks.blind import Blind
 from sr3_jax.tasks.super_resolution import SuperResolution
 from sr3_jax.tasks.task import Task
+
+TASKS: dict[str, type[Task]] = {"super_resolution": SuperResolution, "blind": Blind}
 
 
 def build_task(config: ConfigDict) -> Task:
     """The task of a config."""
-    return SuperResolution(config)
+    return TASKS[config.task.kind](config)

@@ -4,14 +4,17 @@ A Task makes the network's input. Its Signals are numbers about the input that t
 such as how strong the noise is.
 """
 
+import math
 from collections.abc import Mapping
 from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Array, Float, Key
+from ml_collections import ConfigDict
 
 Images = Float[Array, "b h w c"]
 Canvas = Float[np.ndarray, "_h _w _c"]
+UNKNOWN = math.nan  # the value of an optional signal that the network is not told
 Signals = Mapping[str, Float[Array, " b"]]  # by name, one value per image
 
 
@@ -22,7 +25,12 @@ class Signal(NamedTuple):
     title: str  # in words, with its unit, e.g. "Gaussian noise (standard deviation, 8-bit levels)"
     high: float  # the largest value; the smallest is 0, e.g. no noise at all
     scale: float = 1.0  # the network's embedding gets scale · value
-    missing: float = 0.0  # the value where nothing is said; NaN: the network can do without it
+    optional: bool = False  # whether the network can do without it: then its value is UNKNOWN
+
+    @property
+    def missing(self) -> float:
+        """The value where nothing is said of the image: UNKNOWN, or 0, e.g. no noise at all."""
+        return UNKNOWN if self.optional else 0.0
 
 
 class Given(NamedTuple):
@@ -38,6 +46,8 @@ class Given(NamedTuple):
 @runtime_checkable
 class Task(Protocol):
     """What the method is used for; everything that is particular to one use is in its Task."""
+
+    def __init__(self, config: ConfigDict): ...
 
     @property
     def signals(self) -> tuple[Signal, ...]:

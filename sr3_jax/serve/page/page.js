@@ -40,7 +40,7 @@ function busy(is) {
 async function enlarge() {
   const query = new URLSearchParams({ name: file.name, seed: $("seed").value || "0", match_input: $("match").checked });
   query.set("steps", network.steps[$("steps").value]);
-  for (const { name } of network.signals) if (Number($(name).value)) query.set(name, $(name).value);
+  for (const { name } of network.signals) if ($(name).value !== "") query.set(name, $(name).value);
   if ($("sampler").value) query.set("sampler", $("sampler").value);
   busy(true);
   say("Sending …");
@@ -125,7 +125,7 @@ async function start() {
   for (const signal of network.signals) {
     const label = document.createElement("label"), input = document.createElement("input");
     label.id = `${signal.name}-field`;
-    Object.assign(input, { id: signal.name, type: "number", min: 0, max: signal.high, step: "any", value: 0 });
+    Object.assign(input, { id: signal.name, type: "number", min: 0, max: signal.high, step: "any", value: signal.optional ? "" : 0, placeholder: "not known" });
     label.append(`${signal.title} to remove`, input);
     $("match-field").before(label);
     // an image matched with a noisy one would be as noisy

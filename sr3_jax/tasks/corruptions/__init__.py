@@ -1,4 +1,4 @@
-"""Corruptions of LR images, besides the reduction: blur and noise.
+"""Corruptions of LR images, besides the reduction: blur, noise and JPEG.
 
 To add one, write a file that defines a `Corruption`, and list it in CORRUPTIONS.
 
@@ -8,7 +8,7 @@ strong it is. A network that is told learns to remove it; one that is not become
 `sr3 upscale`, `sr3 serve` and `sr3 check-data` find new corruptions by themselves.
 """
 
-from sr3_jax.tasks.corruptions import blur, noise
+from sr3_jax.tasks.corruptions import blur, jpeg, noise
 from sr3_jax.tasks.corruptions.corruption import Corruption
 
 # In the order in which they happen in a camera. Rounding to 8 bits comes last, and is not one.
@@ -17,5 +17,6 @@ CORRUPTIONS: dict[str, Corruption] = {
     for each in (
         blur.CORRUPTION,
         noise.CORRUPTION,
+        jpeg.CORRUPTION,
     )
 }

@@ -1,0 +1,24 @@
+r"""Photographs of unknown quality, 4×: configs/photos_4x.py, blind and told (SR3+), 6.3 M parameters.
+
+The LR image is blurred, resized, noisy and compressed in ways that nobody knows (tasks/blind.py).
+The network may be told of blur, noise and JPEG, and has learned to do without. It starts from the
+network that learned clean reductions:
+
+    sr3 prepare photos --output=runs/photos-256 --encoding=raw
+    sr3 train --config=configs/photos_4x_blind.py --workdir=runs/photos-4x-blind
+
+The end is made as in configs/photos_4x.py. Results are not matched with the input: what the network
+has removed would come back.
+"""
+
+from configs import photos_4x
+
+
+def get_config():
+    config = photos_4x.get_config()
+    task = config.task
+    task.kind, task.tell_blur = "blind", True
+    task.blur, task.noise, task.jpeg = 2.0, 15.0, 70.0
+    config.sample.match_input = False
+    config.train.init_from = "photos-4x"
+    return config
