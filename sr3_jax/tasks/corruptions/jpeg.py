@@ -20,4 +20,7 @@ def apply(images: Images, strength: Strength, key: Key[Array, ""]) -> Images:
     return jnp.where((strength > 0)[:, None, None, None], compressed, images)
 
 
-CORRUPTION = Corruption(Signal("jpeg", "JPEG compression (100 - quality)", 99.0), apply, told=True)
+# Scale 1/4: qualities of 30 and less are as strong as a large blur or noise, and not five times so
+CORRUPTION = Corruption(
+    Signal("jpeg", "JPEG compression (100 - quality)", 99.0, scale=0.25), apply, told=True
+)
