@@ -1,4 +1,4 @@
-r"""Photographs of unknown quality, 4×: configs/photos_4x.py, blind and told (SR3+), 6.3 M parameters.
+r"""Photographs of unknown quality, 4×: configs/photos_4x.py, blind and told (SR3+), 6.3 M weights.
 
 The LR image is blurred, resized, noisy and compressed in ways that nobody knows (tasks/blind.py).
 The network may be told of blur, noise and JPEG, and has learned to do without. It starts from the

@@ -24,12 +24,13 @@ def test_equal_choices_are_equal_and_may_be_a_key():
     assert one != Sampling(4)
 
 
-def test_options_replace_fields_and_add_signals_and_a_signal_of_0_is_none():
+def test_options_replace_fields_and_add_signals_and_none_leaves_them_out():
     base = Sampling(steps=4, signals={"noise": 2.0})
     assert base.with_options({"seed": 3, "blur": 1.0}) == Sampling(
         4, seed=3, signals={"noise": 2.0, "blur": 1.0}
     )
-    assert base.with_options({"noise": 0.0, "steps": None}) == Sampling()
+    assert base.with_options({"noise": None, "steps": None}) == Sampling()
+    assert base.with_options({"noise": 0.0}).told == {"noise": 0.0}
     assert base.with_options({}) == base
 
 

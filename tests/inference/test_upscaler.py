@@ -2,6 +2,7 @@
 
 import dataclasses
 import doctest
+import itertools
 import re
 from concurrent.futures import ThreadPoolExecutor
 
@@ -19,7 +20,7 @@ from sr3_jax.inference.engine import Engine
 from sr3_jax.inference.upscaler import Upscaler, luma
 from sr3_jax.method import sampling_steps
 from sr3_jax.tasks.task import Given
-from tests.tiny import tiny_checkpoint
+from tests.tiny import random_checkpoint, tiny_checkpoint, tiny_config
 
 RNG = np.random.default_rng(0)
 LR = RNG.integers(0, 256, (6, 8, 8, 1), np.uint8)
@@ -362,3 +363,18 @@ def test_a_flaw_that_the_network_was_not_trained_with_is_refused(told, colour, f
         UserError, match=rf"tiny was not trained with task\.{flaw}.* it cannot be told of {flaw}"
     ):
         colour.batch(np.repeat(LR[:1], 3, axis=-1), [0], **{flaw: value})
+
+
+def test_a_blind_network_is_told_what_the_user_knows_and_can_do_without():
+    config = tiny_config(channels=3, noise=10.0)
+    config.task.update({"kind": "blind", "jpeg": 50.0})
+    network = Upscaler(random_checkpoint(config))
+    picture = np.random.default_rng(0).integers(0, 256, (8, 8, 3), np.uint8)
+    made = [network(picture, **told) for told in ({}, {"noise": 0}, {"noise": 5}, {"jpeg": 30})]
+    for one, other in itertools.combinations(made, 2):
+        assert (one != other).any()
+    np.testing.assert_array_equal(network(picture, noise=None), made[0])
+    large = np.random.default_rng(0).integers(0, 256, (13, 21, 3), np.uint8)
+    assert (network(large) != network(large, noise=0)).any()
+    with pytest.raises(UserError, match=r"jpeg = 60 must lie between 0 and 50"):
+        network(picture, jpeg=60)

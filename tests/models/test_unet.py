@@ -149,7 +149,7 @@ def test_a_flaw_of_the_input_means_nothing_to_a_new_network_and_something_to_a_t
     kind = {"gamma_embedding": "none"} if regression else {}
     given = inputs()[:1] if regression else inputs()
     model, without = (
-        UNet(**(FEWER_BLOCKS | kind), signals=((flaw, 1.0),)),
+        UNet(**(FEWER_BLOCKS | kind), signals=((flaw, 1.0, False),)),
         UNet(**(FEWER_BLOCKS | kind)),
     )
     new = set(names(shapes(model, *given)[0])) - set(names(shapes(without, *given)[0]))
@@ -167,6 +167,25 @@ def test_a_flaw_of_the_input_means_nothing_to_a_new_network_and_something_to_a_t
         model.apply({"params": params}, *given),
         model.apply({"params": params}, *given, told={flaw: jnp.zeros(2)}),
     )
+
+
+def test_a_signal_that_is_not_known_has_a_vector_of_its_own():
+    model = UNet(**FEWER_BLOCKS, signals=(("noise", 1.0, True),))
+    params = random_params(model, *inputs())
+    run = jax.jit(
+        lambda params, value: model.apply(
+            {"params": params}, *inputs(), told={"noise": jnp.full(2, value)}
+        )
+    )
+    unknown = run(params, jnp.nan)
+    assert jnp.isfinite(unknown).all()
+    assert jnp.abs(unknown - run(params, 0.0)).max() > 1e-3
+    own = params["input_noise_embedding"]
+    other = params | {"input_noise_embedding": own | {"unknown": own["unknown"] + 1}}
+    np.testing.assert_array_equal(run(other, 3.0), run(params, 3.0))
+    assert jnp.abs(run(other, jnp.nan) - unknown).max() > 1e-3
+    gradient = jax.grad(lambda params: run(params, jnp.nan).sum())(params)
+    assert all(jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(gradient))
 
 
 @pytest.mark.fast

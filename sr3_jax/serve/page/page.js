@@ -40,7 +40,8 @@ function busy(is) {
 async function enlarge() {
   const query = new URLSearchParams({ name: file.name, seed: $("seed").value || "0", match_input: $("match").checked });
   query.set("steps", network.steps[$("steps").value]);
-  for (const { name } of network.signals) if ($(name).value !== "") query.set(name, $(name).value);
+  for (const { name, optional } of network.signals)
+    if ($(name).value !== "" && (optional || Number($(name).value))) query.set(name, $(name).value);
   if ($("sampler").value) query.set("sampler", $("sampler").value);
   busy(true);
   say("Sending …");
