@@ -368,7 +368,7 @@ def test_a_flaw_that_the_network_was_not_trained_with_is_refused(told, colour, f
 def test_a_blind_network_is_told_what_the_user_knows_and_can_do_without():
     config = tiny_config(channels=3, noise=10.0)
     config.task.update({"kind": "blind", "jpeg": 50.0})
-    network = Upscaler(random_checkpoint(config))
+    network = Upscaler(random_checkpoint(config, size=0.3))
     picture = np.random.default_rng(0).integers(0, 256, (8, 8, 3), np.uint8)
     made = [network(picture, **told) for told in ({}, {"noise": 0}, {"noise": 5}, {"jpeg": 30})]
     for one, other in itertools.combinations(made, 2):
