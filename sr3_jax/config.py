@@ -103,6 +103,7 @@ RANGES: dict[str, tuple[int | float, int]] = {
     "train.clip_norm": (0, LARGEST),
     "train.ema_decay": (0, 1),
     "train.teacher_steps": (1, 100_000),
+    "train.perceptual_weight": (0, 10**6),
     "train.log_every": (1, LARGEST),
     "train.checkpoint_every": (1, LARGEST),
     "train.keep_checkpoints": (1, LARGEST),
@@ -276,6 +277,9 @@ def base() -> ConfigDict:
             "teacher": "",  # objective = "distill": the weights to learn from, and to start from
             # objective = "distill": how many of the teacher's steps become one of the student's
             "teacher_steps": 2,
+            # objective = "distill": weight of LPIPS (VGG) between the student's image and the HR
+            # image; it needs the extra [metrics]
+            "perceptual_weight": 0.0,
             "log_every": 100,  # steps between lines of stats.jsonl
             "checkpoint_every": 5_000,  # steps between checkpoints
             "keep_checkpoints": 3,  # how many checkpoints are kept, the latest ones
@@ -356,6 +360,12 @@ def validate(config: ConfigDict) -> None:
         config.objective != "distill" or bool(config.train.teacher),
         "objective = 'distill' needs a teacher: train.teacher, or --teacher, a workdir, checkpoint "
         "or shipped name",
+    )
+    perceptual = config.train.perceptual_weight
+    _need(
+        not perceptual or (config.objective == "distill" and config.data.hr_size >= 16),
+        f"train.perceptual_weight = {perceptual} is for objective = 'distill', on images of 16 "
+        "pixels or more",
     )
     _validate_sizes(config)
     _validate_schedules(config)

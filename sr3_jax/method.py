@@ -144,6 +144,7 @@ class Method:
         key: Key[Array, ""],
         train: bool = True,
         teacher: PyTree = None,
+        features: PyTree = None,
     ) -> Float[Array, " b"]:
         """The loss of each image of a batch.
 
@@ -153,11 +154,14 @@ class Method:
           key: everything random in the loss is a function of it.
           train: False for held-out images: no dropout, and LR images without blur or noise.
           teacher: in distillation, parameters of the teacher, a network of the same shape.
+          features: with train.perceptual_weight, the weights of LPIPS.
         """
         diffusion_key, dropout_key, task_key, _ = jax.random.split(key, 4)
         hr = to_float(images)
         given = self.task.corrupt(hr, task_key if train else None, train=train)
-        example = Example(hr, given, diffusion_key, dropout_key if train else None, teacher)
+        example = Example(
+            hr, given, diffusion_key, dropout_key if train else None, teacher, features
+        )
         return self.objective.loss(self, params, example)
 
     def network(

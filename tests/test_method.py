@@ -16,6 +16,7 @@ from sr3_jax.data.faces import OrlFaces
 from sr3_jax.diffusion import process, samplers
 from sr3_jax.errors import ConfigError
 from sr3_jax.method import Method, image_key, sampling_steps
+from sr3_jax.metrics import lpips
 from sr3_jax.objectives.levels import sampling_schedule, training_schedule
 from sr3_jax.tasks import operations
 from sr3_jax.tasks.task import Given
@@ -354,3 +355,38 @@ def test_a_student_samples_by_ddim_at_its_own_levels_and_at_no_others():
             sampling_steps(config, **change)
     with pytest.raises(ConfigError, match=r"needs a teacher: train\.teacher, or --teacher"):
         tiny_config(objective="distill")
+
+
+@pytest.mark.parametrize("weight", [0.5, 2.0])
+def test_the_perceptual_loss_of_a_student_is_lpips_of_its_image_times_its_weight(weight):
+    fields = {"train__teacher": "somewhere", "train__loss": "l2", "sample__steps": 1}
+    plain = tiny_config(objective="distill", **fields, **RESIDUAL)
+    config = tiny_config(objective="distill", train__perceptual_weight=weight, **fields, **RESIDUAL)
+    params, key, images = random_params(Method(plain)), jax.random.key(0), jnp.asarray(FACES)
+    vgg = jax.tree.map(jnp.asarray, lpips.load("vgg"))
+    without = Method(plain).loss(params, images, key, True, params)
+    with_it = jax.jit(lambda p: Method(config).loss(p, images, key, True, params, vgg))(params)
+    # In one evaluation, the image that was judged is the one that the student would make
+    image = one_evaluation(Method(plain), params, key)
+    wanted = lpips.lpips(np.asarray(image), FACES)
+    np.testing.assert_allclose(with_it - without, weight * wanted, rtol=2e-3)
+    gradient = jax.grad(lambda p: Method(config).loss(p, images, key, True, params, vgg).mean())(
+        params
+    )
+    assert all(jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(gradient))
+
+
+def one_evaluation(method, params, key):
+    """The image of a student's single step, from the noise that its loss draws."""
+    given = method.task.corrupt(
+        operations.to_float(jnp.asarray(FACES)), jax.random.split(key, 4)[2], train=True
+    )
+    condition = method.task.condition(given.image)
+    y_0 = method.encode(operations.to_float(jnp.asarray(FACES)), condition)
+    table = method.objective.table()
+    gamma = jnp.full(len(FACES), table.gamma[0])
+    epsilon = jax.random.normal(jax.random.split(jax.random.split(key, 4)[0])[1], y_0.shape)
+    y_t = process.q_sample(y_0, gamma, epsilon)
+    output = method.network(params)(condition, y_t, gamma)
+    y_0, _ = process.to_y_0_and_epsilon(method.config.model.predict, output, y_t, gamma)
+    return jnp.clip(method.decode(y_0, condition), -1, 1)

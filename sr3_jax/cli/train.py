@@ -1,5 +1,6 @@
 """`sr3 train`."""
 
+import functools
 import os
 
 from sr3_jax.cli import STOPPED_EXIT
@@ -33,6 +34,7 @@ def run(args: Arguments) -> int:
     """
     from sr3_jax.config import validate
     from sr3_jax.evaluation import held_out
+    from sr3_jax.metrics import lpips
     from sr3_jax.runtime import parallel, paths
     from sr3_jax.training import run as runs
 
@@ -51,7 +53,8 @@ def run(args: Arguments) -> int:
     workdir = paths.parse(args.workdir)
     startup.share_programs(workdir)
     parallel.make_mesh(args.config)  # what does not fit fails before the data are read
-    state = runs.train(args.config, workdir, held_out.during_training(args.config))
+    vgg = functools.partial(lpips.load, "vgg")
+    state = runs.train(args.config, workdir, held_out.during_training(args.config), vgg)
     return stopped if int(state.step) < args.config.train.steps else 0
 
 

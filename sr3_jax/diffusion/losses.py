@@ -7,7 +7,13 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Key, PyTree
 
-from sr3_jax.diffusion.process import Prediction, epsilon_from_y_0, q_sample, target
+from sr3_jax.diffusion.process import (
+    Prediction,
+    epsilon_from_y_0,
+    q_sample,
+    target,
+    to_y_0_and_epsilon,
+)
 from sr3_jax.diffusion.schedules import NoiseSchedule, sample_gamma
 from sr3_jax.diffusion.types import Denoiser, Images, per_image
 
@@ -49,6 +55,13 @@ def sr3_loss(
     return distance(output, target(predict, y_0, gamma, epsilon), norm)
 
 
+class Distilled(NamedTuple):
+    """What a student is to learn from a batch."""
+
+    loss: Float[Array, " b"]  # the distance between its output and what the teacher leads to
+    y_0: Images  # its estimate of y_0
+
+
 class Teacher(NamedTuple):
     """The network that a student learns from, and its DDIM steps for one of the student's."""
 
@@ -66,7 +79,7 @@ def distillation_loss(
     *,
     predict: Prediction = "epsilon",
     norm: Norm = "l2",
-) -> Float[Array, " b"]:
+) -> Distilled:
     """How far one step of `network` is from `teacher.steps` DDIM steps of the teacher, each image.
 
     Progressive distillation (Salimans & Ho 2022, algorithm 2; there teacher.steps = 2). `schedule`
@@ -96,8 +109,7 @@ def distillation_loss(
         per_image(sine, y_t) for sine in (jnp.sin(phi - phi_end), jnp.sin(phi), jnp.sin(phi_end))
     )
     y_0 = (start * y_end - end * y_t) / arrive
-    return distance(
-        network(condition, y_t, gamma),
-        target(predict, y_0, gamma, epsilon_from_y_0(y_0, y_t, gamma)),
-        norm,
-    )
+    output = network(condition, y_t, gamma)
+    wanted = target(predict, y_0, gamma, epsilon_from_y_0(y_0, y_t, gamma))
+    estimate, _ = to_y_0_and_epsilon(predict, output, y_t, gamma)
+    return Distilled(distance(output, wanted, norm), estimate)

@@ -7,7 +7,6 @@ pickle, so they are read by an unpickler that accepts arrays and nothing else.
 
 import functools
 import pickle
-from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -18,17 +17,10 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from sr3_jax.errors import UserError
-from sr3_jax.metrics.networks.layers import convolution, max_pool
+from sr3_jax.models import perceptual
 
 Images = np.ndarray | Array
 NETWORKS = {"vgg": "vgg16", "alexnet": "alexnet"}  # our name, and the name of the file
-# ImageNet's mean and deviation, of images in [-1, 1]
-SHIFT, SCALE = (-0.030, -0.088, -0.188), (0.458, 0.448, 0.450)
-# The widths of VGG16's convolutions, "M" where the size is halved; the features after those marked
-# "*" are compared
-VGG = "64 64* M 128 128* M 256 256 256* M 512 512 512* M 512 512 512*".split()
-# (kernel, stride, padding, max-pooling before) of AlexNet's convolutions; all are compared
-ALEXNET = ((11, 4, 2, False), (5, 1, 2, True), (3, 1, 1, True), (3, 1, 1, False), (3, 1, 1, False))
 SMALLEST = {"vgg": 16, "alexnet": 31}  # pixels a side, so that some are left after all halvings
 BATCH = 32  # images at once
 
@@ -67,44 +59,7 @@ def _to_rgb(images: Images) -> Float[Array, "n h w 3"]:
     return jnp.broadcast_to(values, (*values.shape[:3], 3))
 
 
-@functools.partial(jax.jit, static_argnames="network")
-def _distance(weights: Any, a: Array, b: Array, network: str) -> Float[Array, " n"]:
-    normalized = (
-        (jnp.asarray(x) - jnp.asarray(SHIFT)[None, None, None])
-        / jnp.asarray(SCALE)[None, None, None]
-        for x in (a, b)
-    )
-    trunk = _vgg if network == "vgg" else _alexnet
-    features = zip(*(list(trunk(weights["trunk"], x)) for x in normalized), strict=True)
-    total = jnp.zeros(len(a))
-    for head, (x, y) in zip(weights["heads"], features, strict=True):
-        difference = jnp.square(_unit(x) - _unit(y))
-        total += (difference * head[None, None, None]).sum(-1).mean((1, 2))
-    return total
-
-
-def _unit(x: Array) -> Array:
-    """Each pixel's features as a vector of length 1."""
-    return x / (jnp.sqrt(jnp.square(x).sum(-1, keepdims=True)) + 1e-10)
-
-
-def _vgg(layers: list[tuple[Array, Array]], x: Array) -> Iterator[Array]:
-    left = iter(layers)
-    for entry in VGG:
-        x = max_pool(x, 2) if entry == "M" else _convolution(x, *next(left), padding=1)
-        if entry.endswith("*"):
-            yield x
-
-
-def _alexnet(layers: list[tuple[Array, Array]], x: Array) -> Iterator[Array]:
-    for (kernel, bias), (_, stride, padding, pool) in zip(layers, ALEXNET, strict=True):
-        x = _convolution(max_pool(x) if pool else x, kernel, bias, stride, padding)
-        yield x
-
-
-def _convolution(x: Array, kernel: Array, bias: Array, stride: int = 1, padding: int = 0) -> Array:
-    return jax.nn.relu(convolution(x, kernel, stride, padding) + bias[None, None, None])
-
+_distance = jax.jit(perceptual.lpips, static_argnames="network")
 
 _KNOWN: dict[tuple[str, str], Any] = {
     ("numpy", "ndarray"): np.ndarray,

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PyTree
 from ml_collections import ConfigDict
@@ -16,6 +17,7 @@ from sr3_jax import config as config_lib
 from sr3_jax.diffusion import losses, samplers
 from sr3_jax.diffusion.samplers import Steps
 from sr3_jax.errors import ConfigError
+from sr3_jax.models import perceptual
 from sr3_jax.objectives.levels import sampling_schedule, training_schedule
 from sr3_jax.objectives.objective import Choices, Example, Learner
 from sr3_jax.tasks import build_task
@@ -36,13 +38,14 @@ class Distillation:
     def loss(self, learner: Learner, params: PyTree, example: Example) -> Float[Array, " b"]:
         """The distance of one student step from `train.teacher_steps` steps of the teacher.
 
-        Without dropout, since the teacher's result has no noise that could be overfitted.
+        Without dropout, since the teacher's result has no noise that could be overfitted. With
+        train.perceptual_weight, LPIPS between the student's image and the HR image is added.
         """
         given, config = example.given, self._config
         upsampled = learner.task.condition(given.image)
         # a student keeps its teacher's predictor, if there is one, as it is
         condition = jax.lax.stop_gradient(learner.condition(params, upsampled, given.signals))
-        return losses.distillation_loss(
+        distilled = losses.distillation_loss(
             learner.network(params, given.signals),
             losses.Teacher(
                 learner.denoiser(example.teacher, given.signals), config.train.teacher_steps
@@ -54,6 +57,13 @@ class Distillation:
             predict=config.model.predict,
             norm=config.train.loss,
         )
+        weight = config.train.perceptual_weight
+        if not weight:
+            return distilled.loss
+        image = jnp.clip(learner.decode(distilled.y_0, condition), -1, 1)
+        rgb = (*image.shape[:3], 3)
+        ours, wanted = jnp.broadcast_to(image, rgb), jnp.broadcast_to(example.hr, rgb)
+        return distilled.loss + weight * perceptual.lpips(example.features, ours, wanted)
 
     def table(
         self, evaluations: int | None = None, changes: Mapping[str, Any] | None = None
@@ -75,6 +85,11 @@ class Distillation:
     def choices(self) -> Choices:
         """Only DDIM, in the number of evaluations that the student learned."""
         return Choices(("ddim",), "ddim", self._config.sample.steps)
+
+
+def perceptual_shapes() -> PyTree:
+    """The shapes of what `Example.features` holds."""
+    return perceptual.shapes()
 
 
 def check_teacher(config: ConfigDict, teacher: ConfigDict) -> None:

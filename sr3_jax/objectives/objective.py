@@ -43,6 +43,10 @@ class Learner(Protocol):
         """y_0 of an HR image."""
         ...
 
+    def decode(self, y_0: Any, condition: Any) -> Any:
+        """The HR image of y_0."""
+        ...
+
     def condition(self, params: PyTree, upsampled: Images, signals: Signals | None = None) -> Array:
         """What the network is conditioned on, made from the upsampled LR image."""
         ...
@@ -66,6 +70,7 @@ class Example(NamedTuple):
     key: Key[Array, ""]  # of noise levels and noise
     dropout: Key[Array, ""] | None = None  # None: no dropout
     teacher: PyTree = None  # the teacher's parameters, in distillation
+    features: PyTree = None  # the weights of LPIPS, if the loss has it
 
 
 @runtime_checkable

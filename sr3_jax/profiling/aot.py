@@ -304,7 +304,9 @@ def residual_bytes(config: ConfigDict, images: int) -> int:
 
     They are good for ratios only.
     """
-    method = Method(config)
+    plain = config.copy_and_resolve_references()
+    plain.train.perceptual_weight = 0.0  # what LPIPS keeps does not depend on the network
+    method = Method(plain)
     params = jax.eval_shape(method.init, jax.random.key(0))
     batch = jax.ShapeDtypeStruct((images, *method.shape), jnp.uint8)
 

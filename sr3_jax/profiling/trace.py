@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 from sr3_jax import config as config_lib
@@ -96,7 +97,7 @@ def profile(config: ConfigDict, output: Path, steps: int) -> Profile:
     program = training_program(config, mesh)
     compiled = program.lower().compile()
     state = program.init()
-    teacher = (program.init().params,) if program.teacher else ()
+    teacher = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), program.teacher)
     batches = Batches(source, config, process=jax.process_index(), processes=jax.process_count())
     options = jax.profiler.ProfileOptions()
     options.python_tracer_level = 0  # Python's own calls would fill the trace

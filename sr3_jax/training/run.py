@@ -2,6 +2,7 @@
 
 import contextlib
 import time
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -25,6 +26,7 @@ from sr3_jax.data.cards import DATA_CARD, data_card
 from sr3_jax.data.pipeline import Batches
 from sr3_jax.data.source import Source
 from sr3_jax.data.sources import open_source
+from sr3_jax.errors import UserError
 from sr3_jax.objectives import build_objective
 from sr3_jax.objectives.distillation import check_teacher
 from sr3_jax.runtime import parallel
@@ -47,7 +49,12 @@ class Inputs(NamedTuple):
     missing: list[str]  # parameters that those do not have
 
 
-def train(config: ConfigDict, workdir: AnyPath, evaluate: Evaluate | None = None) -> TrainState:
+def train(
+    config: ConfigDict,
+    workdir: AnyPath,
+    evaluate: Evaluate | None = None,
+    features: Callable[[], PyTree] | None = None,
+) -> TrainState:
     """Train until config.train.steps, starting or resuming from the workdir.
 
     SIGTERM and the first Ctrl-C save and return early.
@@ -57,6 +64,7 @@ def train(config: ConfigDict, workdir: AnyPath, evaluate: Evaluate | None = None
       workdir: Where it lives; a new folder, or one of the same experiment.
       evaluate: EMA parameters -> (metrics, a picture), run on held-out images every
         train.evaluate_every steps.
+      features: Loads the weights of LPIPS, for train.perceptual_weight.
 
     Returns:
       The last state.
@@ -67,6 +75,7 @@ def train(config: ConfigDict, workdir: AnyPath, evaluate: Evaluate | None = None
     config_lib.validate(config)
     mesh = parallel.make_mesh(config)
     inputs = open_inputs(config, workdir)  # what can fail fails before memory is taken
+    more = (_features(features),) if config.train.perceptual_weight else ()
     if parallel.is_main():
         open_workdir(workdir, config)
     program = training_program(config, mesh)
@@ -86,6 +95,7 @@ def train(config: ConfigDict, workdir: AnyPath, evaluate: Evaluate | None = None
         else:
             state, position = _first_state(program, inputs, log), 0
         teacher = _teacher_params(config, program, inputs, log)
+        teacher += tuple(map(_placed, more, program.teacher[1:]))
         if parallel.is_main():
             _keep_inputs(config, inputs, workdir)
         source = inputs.source
@@ -101,6 +111,12 @@ def train(config: ConfigDict, workdir: AnyPath, evaluate: Evaluate | None = None
         )
         loop = Loop(config, mesh, step, teacher, batches, checkpoints, held_out, log, stop)
         return loop.run(state, start)
+
+
+def _features(load: Callable[[], PyTree] | None) -> PyTree:
+    if load is None:
+        raise UserError("train.perceptual_weight needs the weights of LPIPS, and none were given")
+    return jax.tree.map(jnp.asarray, load())
 
 
 def open_inputs(config: ConfigDict, workdir: AnyPath) -> Inputs:

@@ -11,6 +11,7 @@ from jaxtyping import Array, Float, PyTree
 from ml_collections import ConfigDict
 
 from sr3_jax.method import Method
+from sr3_jax.objectives.distillation import perceptual_shapes
 from sr3_jax.runtime import parallel
 from sr3_jax.training.state import TrainState, init_state, learning_rate, make_optimizer
 
@@ -20,7 +21,7 @@ Metrics = dict[str, Float[Array, ""]]
 def make_train_step(
     method: Method, optimizer: optax.GradientTransformation, mesh: Mesh | None = None
 ) -> Callable:
-    """step(state, uint8 images (b, s, s, c), a student's teacher's parameters) -> (state, metrics).
+    """step(state, uint8 images (b, s, s, c), a student's teacher) -> (state, metrics).
 
     All randomness is a function of (config.seed, step): a restart draws the same. An update whose
     loss or gradient is not finite is dropped (the state keeps its old values) and counted.
@@ -98,7 +99,8 @@ class Program(NamedTuple):
     step: jax.stages.Wrapped
     state: TrainState  # shapes and shardings
     batch: jax.ShapeDtypeStruct
-    teacher: tuple[PyTree, ...]  # of a student: its teacher's parameters, split like its own
+    # Of a student: its teacher's parameters, split like its own, and weights of LPIPS if it has it
+    teacher: tuple[PyTree, ...]
 
     def lower(self) -> jax.stages.Lowered:
         """The step, traced, ready to be compiled."""
@@ -127,4 +129,8 @@ def training_program(config: ConfigDict, mesh: Mesh) -> Program:
         compiler_options=parallel.compiler_options(mesh),
     )
     teacher = (state.params,) if method.objective.needs_teacher else ()
+    if config.train.perceptual_weight:
+        shapes = perceptual_shapes()
+        split = parallel.shardings(shapes, mesh)
+        teacher += (jax.tree.map(lambda x, s: x.update(sharding=s), shapes, split),)
     return Program(jax.jit(init, out_shardings=sharding), step, state, batch, teacher)

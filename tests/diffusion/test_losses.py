@@ -147,15 +147,16 @@ def test_a_student_of_single_steps_has_nothing_to_learn(predict):
         y_0 = exact(0.5)(condition, y_t, gamma)
         return process.target(predict, y_0, gamma, process.epsilon_from_y_0(y_0, y_t, gamma))
 
-    loss = losses.distillation_loss(
+    loss, estimate = losses.distillation_loss(
         same, losses.Teacher(exact(0.5), 1), Y_0, Y_0, KEY, STUDENT, predict=predict
     )
     assert loss.shape == (len(Y_0),)
+    assert estimate.shape == Y_0.shape
     np.testing.assert_allclose(loss, 0, atol=1e-8)
     assert np.all(
         losses.distillation_loss(
             same, losses.Teacher(exact(0.5), 4), Y_0, Y_0, KEY, STUDENT, predict=predict
-        )
+        ).loss
         > 1e-6
     )
 
@@ -172,7 +173,7 @@ def test_the_more_steps_the_teacher_takes_the_closer_its_answer_to_the_flow():
             KEY,
             STUDENT,
             predict="y_0",
-        ).mean()
+        ).loss.mean()
         for steps in (8, 16, 32)
     ]
     assert found[0] / found[1] == pytest.approx(4, rel=0.2)

@@ -32,6 +32,7 @@ from sr3_jax.errors import UserError
 from sr3_jax.images import arrays
 from sr3_jax.metrics.networks import layers
 from sr3_jax.metrics.networks.layers import Weights
+from sr3_jax.models import exact
 
 SIDE, DIMENSIONS = 150, 128
 MEAN = (122.782, 117.001, 104.298)  # RGB of the images that it was trained on, in [0, 255]
@@ -192,7 +193,7 @@ def network(weights: Weights, x: Float[Array, "n 150 150 3"]) -> Float[Array, "n
             weights[f"{name}/{part}"] for part in ("conv/filters", *PARTS)
         )
         stride, padding = (2, 0) if down else (1, 1)
-        y = layers.convolution(x, kernel, stride, padding)
+        y = exact.convolution(x, kernel, stride, padding)
         return (y + bias[None, None, None]) * scale[None, None, None] + shift[None, None, None]
 
     def block(name: str, x: Array) -> Array:
@@ -201,7 +202,7 @@ def network(weights: Weights, x: Float[Array, "n 150 150 3"]) -> Float[Array, "n
         # The shortcut has no weights: it is a mean over 2×2 pixels. Where one of the two sums lacks
         # channels or pixels that the other has, zeros stand for them.
         if down:
-            x = layers.window(x, 0.0, jax.lax.add, size=2, stride=2, padding=0) / 4
+            x = exact.window(x, 0.0, jax.lax.add, size=2, stride=2, padding=0) / 4
             lacking = [
                 (0, large - small) for large, small in zip(x.shape[:3], y.shape[:3], strict=True)
             ]
@@ -211,10 +212,10 @@ def network(weights: Weights, x: Float[Array, "n 150 150 3"]) -> Float[Array, "n
             )
         return jax.nn.relu(x + y)
 
-    x = layers.max_pool(jax.nn.relu(conv("conv32_down", x, down=True)))
+    x = exact.max_pool(jax.nn.relu(conv("conv32_down", x, down=True)))
     for name in BLOCKS:
         x = block(name, x)
-    return jnp.matmul(x.mean((1, 2)), weights["fc"], precision=layers.EXACT)
+    return jnp.matmul(x.mean((1, 2)), weights["fc"], precision=exact.EXACT)
 
 
 @functools.cache

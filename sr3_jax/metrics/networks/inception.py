@@ -19,7 +19,9 @@ from jaxtyping import Array, Float, UInt8
 from sr3_jax.checkpoints import torch_files
 from sr3_jax.errors import UserError
 from sr3_jax.metrics.networks import layers
-from sr3_jax.metrics.networks.layers import Weights, max_pool
+from sr3_jax.metrics.networks.layers import Weights
+from sr3_jax.models import exact
+from sr3_jax.models.exact import max_pool
 
 SIDE, FEATURES, CLASSES = 299, 2048, 1008
 FILES = (
@@ -188,7 +190,7 @@ def network(weights: Weights, x: Float[Array, "n 299 299 3"]) -> Outputs:
     x = block_e("Mixed_7b", x, _mean_pool(x))
     x = block_e("Mixed_7c", x, max_pool(x, stride=1, padding=1))
     features = x.mean((1, 2))
-    return Outputs(features, jnp.matmul(features, weights["fc.weight"].T, precision=layers.EXACT))
+    return Outputs(features, jnp.matmul(features, weights["fc.weight"].T, precision=exact.EXACT))
 
 
 def _join(*branches: Array) -> Array:
@@ -198,7 +200,7 @@ def _join(*branches: Array) -> Array:
 def _mean_pool(x: Array) -> Array:
     """The mean over 3×3 pixels; at the edges, over those that are inside the image."""
     inside = jnp.ones((1, *x.shape[1:3], 1))
-    total, count = (layers.window(each, 0.0, jax.lax.add, 3, 1, 1) for each in (x, inside))
+    total, count = (exact.window(each, 0.0, jax.lax.add, 3, 1, 1) for each in (x, inside))
     return total / count
 
 

@@ -15,6 +15,7 @@ from jaxtyping import Array, Float, UInt8
 from sr3_jax.checkpoints import torch_files
 from sr3_jax.metrics.networks import layers
 from sr3_jax.metrics.networks.layers import Weights
+from sr3_jax.models import exact
 
 SIDE, CLASSES = 224, 1000
 BLOCKS = (3, 4, 6, 3)  # of each stage
@@ -76,12 +77,12 @@ def network(weights: Weights, x: Float[Array, "n h w 3"]) -> Float[Array, "n 100
         shortcut = conv(f"{name}.downsample.0", f"{name}.downsample.1", x, stride) if first else x
         return jax.nn.relu(y + shortcut)
 
-    x = layers.max_pool(jax.nn.relu(conv("conv1", "bn1", x, 2)), padding=1)
+    x = exact.max_pool(jax.nn.relu(conv("conv1", "bn1", x, 2)), padding=1)
     for stage, count in enumerate(BLOCKS, 1):
         for i in range(count):
             x = block(f"layer{stage}.{i}", x, 2 if stage > 1 and i == 0 else 1, i == 0)
     return (
-        jnp.matmul(x.mean((1, 2)), weights["fc.weight"].T, precision=layers.EXACT)
+        jnp.matmul(x.mean((1, 2)), weights["fc.weight"].T, precision=exact.EXACT)
         + weights["fc.bias"][None]
     )
 
