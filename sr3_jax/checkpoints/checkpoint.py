@@ -71,9 +71,8 @@ def check_params(params: PyTree, config: ConfigDict, where: str, partly: bool = 
       CheckpointError: they do not fit; names the first wrong parameter and both shapes.
     """
     expected = jax.eval_shape(Method(config).init, jax.random.key(0))
-    wanted, found = (
-        {name: leaf.shape for name, leaf in flatten(tree).items()} for tree in (expected, params)
-    )
+    wanted = {name: leaf.shape for name, leaf in flatten(expected).items()}
+    found = {name: leaf.shape for name, leaf in flatten(params).items()}
     missing = (
         sorted(wanted.keys() - found.keys()) if partly and found.keys() < wanted.keys() else []
     )

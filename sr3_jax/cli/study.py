@@ -178,8 +178,8 @@ def serve(args: Arguments) -> None:
             f"--host={args.host} needs --url=…, the address under which subjects reach this machine"
         )
     with (
-        _opened(args.folder) as (folder, found, answers),
         web.listen(args.host, args.port) as listener,
+        _opened(args.folder) as (folder, found, answers),
     ):
         base = args.url.rstrip("/") + "/" if args.url else web.url(listener)
         shown = urlsplit(base)

@@ -198,12 +198,11 @@ def load_evaluation(source: Source, config: ConfigDict, limit: int = 0) -> Evalu
     check_budget(bad, source, fraction, "evaluation data")
     rows = np.array([*kept], int)
     good = parallel.combine(np.ones(len(rows), bool), rows, count)
+    none = np.zeros((0, size, size, config.model.image_channels), np.uint8)
     return Evaluation(
-        np.stack([image.pixels for image in kept.values()])
-        if kept
-        else np.zeros((0, size, size, config.model.image_channels), np.uint8),
-        [image.id for image in kept.values()],
-        (np.cumsum(good) - 1)[rows],
-        int(good.sum()),
-        [image.notes for image in kept.values()],
+        images=np.stack([image.pixels for image in kept.values()]) if kept else none,
+        names=[image.id for image in kept.values()],
+        rows=(np.cumsum(good) - 1)[rows],
+        total=int(good.sum()),
+        notes=[image.notes for image in kept.values()],
     )

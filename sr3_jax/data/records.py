@@ -59,7 +59,8 @@ class Records:
             if part == "all" or (id in held_out) == (part == "eval")
         ]
         self.ids: list[str] = [id for id, _, _ in places]
-        self._places = np.array([place for _, *place in places], np.int64).reshape(-1, 2)
+        numbers = [(shard, record) for _, shard, record in places]
+        self._places = np.array(numbers, np.int64).reshape(-1, 2)
         self._open: dict[int, grain.ArrayRecordDataSource] = {}
         self._lock = threading.Lock()
 

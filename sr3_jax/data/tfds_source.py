@@ -72,7 +72,7 @@ class TfdsSource:
             record = self._records[index]
         # A damaged or missing shard: ArrayRecord and protobuf raise errors of many kinds
         except Exception as error:
-            raise arrays.ImageError(f"{id} cannot be read: {_first_line(error)}") from error
+            raise arrays.ImageError(f"{id} cannot be read: {arrays.first_line(error)}") from error
         decoded = arrays.decode(record[self._feature], self.channels, id)
         label = int(record["label"]) if self._labelled else NO_LABEL
         return Image(id=id, label=label, **decoded._asdict())
@@ -100,7 +100,9 @@ def _open(name: str, data_dir: str) -> tfds.core.DatasetBuilder:
     try:
         builder = tfds.builder_from_directory(folder)
     except Exception as error:
-        raise DataError(f"{folder} is not a readable tfds set: {_first_line(error)}") from error
+        raise DataError(
+            f"{folder} is not a readable tfds set: {arrays.first_line(error)}"
+        ) from error
     formats = {file_format.value for file_format in builder.info.available_file_formats()}
     if "array_record" not in formats:
         raise DataError(
@@ -114,10 +116,6 @@ def _open(name: str, data_dir: str) -> tfds.core.DatasetBuilder:
 def _folders(path: Any) -> list[str]:
     found = [entry.name for entry in path.iterdir() if entry.is_dir()] if path.is_dir() else []
     return sorted(name for name in found if not name.startswith("."))
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).split("\n")[0] or type(error).__name__
 
 
 def _check_split(info: tfds.core.DatasetInfo, split: str) -> None:

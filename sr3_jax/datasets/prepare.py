@@ -74,8 +74,15 @@ class Options(NamedTuple):
 
     def settings(self, source: str, images: str = "") -> Settings:
         """These, and what they are for."""
-        # A list, as it comes back from JSON
-        return Settings(source, images, *self._replace(tiles=[*self.tiles]))
+        return Settings(
+            source,
+            images,
+            size=self.size,
+            resample=self.method,
+            encoding=self.encoding,
+            tiles=[*self.tiles],  # a list, as it comes back from JSON
+            detail=self.detail,
+        )
 
 
 class Files(Folder):

@@ -107,8 +107,8 @@ def _check_losses(jobs: Sequence[Job], overwrite: bool) -> None:
     """Raises UserError if a job would write over an input, another's output or an existing file."""
     seen: dict[Path, Path] = {}
     originals = {job.source.resolve() for job in jobs if job.source != STDIO}
-    files = ((job.source, name) for job in jobs for name in job.outputs if name != STDIO)
-    for source, name in files:
+    outputs = ((job.source, name) for job in jobs for name in job.outputs if name != STDIO)
+    for source, name in outputs:
         if name in seen:
             raise UserError(
                 f"{seen[name]} and {source} would both become {name}; rename one of them"

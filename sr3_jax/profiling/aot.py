@@ -4,7 +4,6 @@ The real step, with the real mesh and shardings, goes through the real TPU compi
 is that compiler's estimate, never a measurement, and each number says so.
 """
 
-import contextlib
 import dataclasses
 import re
 import time
@@ -341,10 +340,12 @@ def advice(config: ConfigDict, result: Estimate) -> Iterator[str]:
         flags = [
             f"--config.{name}={str(value).replace(' ', '')}" for name, value in changes.items()
         ]
-        with contextlib.suppress(ConfigError):
+        try:
             config_lib.validate(changed)
             parallel.mesh_shape(changed, count)
-            yield f"{' '.join(flags)}: {_verdict(peak, result)}"
+        except ConfigError:
+            continue
+        yield f"{' '.join(flags)}: {_verdict(peak, result)}"
 
 
 def _options(

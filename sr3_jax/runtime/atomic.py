@@ -1,6 +1,7 @@
 """Atomic writing: files that appear whole, by rename or upload, or not at all."""
 
 import os
+import stat
 import tempfile
 import uuid
 from collections.abc import Iterator
@@ -24,8 +25,10 @@ def replacing(path: AnyPath) -> Iterator[Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".sr3-{uuid.uuid4().hex}{path.suffix}")
     temporary.touch(exist_ok=False)  # not mkstemp's, whose files are their owner's alone
+    mode = stat.S_IMODE(temporary.stat().st_mode)
     try:
         yield temporary
+        temporary.chmod(mode)  # some libraries put a new file in its place: safetensors' is private
         with temporary.open("r+b") as file:
             os.fsync(file.fileno())  # without it, a power cut can leave an empty file of that name
         temporary.replace(path)

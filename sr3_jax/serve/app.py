@@ -210,7 +210,10 @@ READ: dict[str, Callable[[str, str], Any]] = {
 
 
 async def _user_error(_: Request, error: UserError) -> Response:
-    return JSONResponse({"error": str(error)}, {TooBusy: 503, TooLarge: 413}.get(type(error), 400))
+    status = 503 if isinstance(error, TooBusy) else 400
+    if isinstance(error, TooLarge):
+        status = 413
+    return JSONResponse({"error": str(error)}, status)
 
 
 async def _gone(_: Request, error: ClientDisconnect) -> Response:

@@ -32,7 +32,8 @@ def stop_signals() -> Iterator[Stop]:
 
     with contextlib.ExitStack() as stack:
         with contextlib.suppress(ValueError):  # not in the main thread: the caller handles signals
-            stack.callback(signal.signal, signal.SIGINT, signal.signal(signal.SIGINT, request))
+            before = signal.signal(signal.SIGINT, request)
+            stack.callback(signal.signal, signal.SIGINT, before)
             stack.callback(signal.signal, signal.SIGTERM, signal.getsignal(signal.SIGTERM))
             if not jax.distributed.is_initialized():
                 signal.signal(signal.SIGTERM, request)

@@ -272,6 +272,12 @@ def test_text_appears_whole_or_not_at_all_with_the_usual_permissions(tmp_path, m
     (tmp_path / "plain").write_text("")
     assert stat.S_IMODE(path.stat().st_mode) == stat.S_IMODE((tmp_path / "plain").stat().st_mode)
 
+    with atomic.replacing(tmp_path / "network") as temporary:  # as safetensors does
+        temporary.unlink()
+        temporary.touch(0o600)
+    assert (tmp_path / "network").stat().st_mode == path.stat().st_mode
+    (tmp_path / "network").unlink()
+
     def full(_):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 

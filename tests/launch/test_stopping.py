@@ -67,7 +67,7 @@ def train(monkeypatch, tmp_path, step):
     """The exit code of `sr3 train` if training returns at this step of the tiny config's six."""
     monkeypatch.setattr(parallel, "start", lambda config: None)
     monkeypatch.setattr(held_out, "during_training", lambda config: None)
-    monkeypatch.setattr(runs, "train", lambda config, workdir, evaluate: SimpleNamespace(step=step))
+    monkeypatch.setattr(runs, "train", lambda *_: SimpleNamespace(step=step))
     return cli.main(["train", f"--config={tiny.__file__}", f"--workdir={tmp_path}"])
 
 
