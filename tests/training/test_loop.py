@@ -1,5 +1,6 @@
 """Real runs of a tiny network on eight devices."""
 
+import functools
 import json
 import re
 import shutil
@@ -14,9 +15,11 @@ from sr3_jax.checkpoints.checkpoint import Checkpoint, CheckpointError
 from sr3_jax.checkpoints.exported import export
 from sr3_jax.checkpoints.names import load_checkpoint
 from sr3_jax.checkpoints.workdir import complete_steps
-from sr3_jax.errors import ConfigError
+from sr3_jax.errors import ConfigError, UserError
 from sr3_jax.images import arrays
+from sr3_jax.metrics import lpips
 from sr3_jax.runtime import parallel
+from sr3_jax.training import run as runs
 from sr3_jax.training.loop import TrainingDiverged
 from tests.tiny import assert_same_bits, contents, mesh_of, read_state
 
@@ -359,6 +362,25 @@ def test_a_student_starts_from_its_teacher_moves_towards_its_answers_and_restart
     teacher.rename(tmp_path / "elsewhere")  # a student has its own copy
     parts = run(tmp_path / "parts", fields | {"train.steps": 3})
     assert_same_bits(parts.state, whole.state)
+
+
+@pytest.mark.slow
+def test_a_perceptual_student_takes_the_weights_of_lpips_and_says_so_where_there_are_none(
+    run, six, tmp_path, monkeypatch
+):
+    fields = STUDENT | {"train.teacher": str(six.workdir), "train.steps": 1}
+    plain = run(tmp_path / "plain", fields)
+    fields["train.perceptual_weight"] = 3.0
+    with pytest.raises(UserError, match="needs the weights of LPIPS"):
+        run(tmp_path / "none", fields)
+    train = functools.partial(runs.train, features=functools.partial(lpips.load, "vgg"))
+    monkeypatch.setattr(runs, "train", train)
+    perceptual = run(tmp_path / "perceptual", fields)
+    losses = [
+        next(line["loss"] for line in read_stats(one.workdir) if "loss" in line)
+        for one in (plain, perceptual)
+    ]
+    assert 0.01 < (losses[1] - losses[0]) / 3.0 < 2  # LPIPS
 
 
 def test_a_student_and_its_teacher_are_split_over_devices(run, six, tmp_path, monkeypatch):
