@@ -29,6 +29,7 @@ from sr3_jax import Upscaler
 from sr3_jax.checkpoints.names import load_checkpoint
 from sr3_jax.evaluation import held_out, report
 from sr3_jax.evaluation.contenders import to_uint8
+from sr3_jax.evaluation.damage import LEVELS
 from sr3_jax.evaluation.measure import interval
 from sr3_jax.images import arrays, sheet
 
@@ -68,6 +69,14 @@ RUNS = {  # name: protocol, flags, whether rivals take part
         False,
     ),
     "photos-large": ("photos-large", PHOTO_WEIGHTS, True),
+    **{
+        f"photos-{level}": (
+            f"photos-{level}",
+            ["--checkpoint=photos-4x", "--checkpoint=photos-4x-blind"],
+            True,
+        )
+        for level in LEVELS
+    },
 }
 TITLES = {
     "orl": "Faces, 16 → 64",
@@ -80,6 +89,10 @@ TITLES = {
     "photos-validation": "Photographs, 32 → 128: the validation set, "
     "on which everything was chosen",
     "photos-large": "Photographs, 64 → 256",
+    **{
+        f"photos-{level}": f"Photographs, 64 → 256, {level} blur, noise and JPEG"
+        for level in LEVELS
+    },
 }
 WORDS = {
     "orl": "No rival has seen this data set, and ours were trained on 30 other "
@@ -87,6 +100,10 @@ WORDS = {
     "with the same advantage, stands beside.",
     "orl-student": "It learned in three stages, of 4, 2 and 1 evaluations, the first from eight "
     "DDIM steps of the teacher, each of the others from the stage before.",
+    **dict.fromkeys(
+        (f"photos-{level}" for level in LEVELS),
+        "Nobody is told anything. Consistency is with the damaged input, so that less is right.",
+    ),
     "photos-steps": "The student, distilled, makes one evaluation.",
     "photos-validation": "100 squares of 18 photographs that no network was trained on.",
     "photos": "Real-ESRGAN was trained to take off blur, noise and compression, "
