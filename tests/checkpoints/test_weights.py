@@ -15,6 +15,7 @@ from sr3_jax.data.faces import ORL_CARD
 from sr3_jax.datasets import debian_photos
 from sr3_jax.evaluation import held_out
 from sr3_jax.evaluation.contenders import to_uint8
+from sr3_jax.evaluation.damage import damaged, recipe
 from sr3_jax.inference.upscaler import Upscaler
 from sr3_jax.metrics import distortion
 from sr3_jax.metrics.lpips import lpips
@@ -25,11 +26,11 @@ NAMES = ["faces-16-64", "faces-16-64-regression"]
 STUDENT = "faces-16-64-student"
 FACES = [*NAMES, STUDENT]
 PHOTOS = ["photos-4x", "photos-4x-regression", "photos-4x-student"]
-RESTORE = "photos-4x-restore"
+RESTORE, BLIND = "photos-4x-restore", "photos-4x-blind"
 CONFIGS = (
     dict.fromkeys(FACES, "orl_16_64")
     | dict.fromkeys(PHOTOS, "photos_4x")
-    | {RESTORE: "photos_4x_restore"}
+    | {RESTORE: "photos_4x_restore", BLIND: "photos_4x_blind"}
 )
 OBJECTIVES = dict.fromkeys((NAMES[1], "photos-4x-regression"), "regression") | dict.fromkeys(
     (STUDENT, "photos-4x-student"), "distill"
@@ -73,7 +74,7 @@ def test_each_says_what_it_was_trained_on_whose_it_is_and_under_which_licence(na
     if name in FACES:
         assert card == ORL_CARD
         return
-    if name in PHOTOS:
+    if name in (*PHOTOS, BLIND):
         assert card.startswith(
             "# Data\n\n1,867 squares of 256×256 pixels, cut from 158 photographs"
         )
@@ -239,6 +240,14 @@ def test_a_network_takes_off_noise_and_blur_that_it_is_told_of_and_the_default_e
     theirs = Upscaler.load("photos-4x")(lr, match_input=False)
     ours = Upscaler.load("photos-4x-restore")(lr, noise=noise, blur=blur, match_input=False)
     assert distortion.psnr(ours, hr).mean() > distortion.psnr(theirs, hr).mean() + gain
+    assert lpips(ours, hr, "alexnet").mean() < lpips(theirs, hr, "alexnet").mean() - 0.03
+
+
+def test_a_blind_network_takes_off_what_nobody_tells_it_of():
+    hr = photographs()
+    lr = np.stack([damaged(one, 4, recipe("medium", str(i))) for i, one in enumerate(hr)])
+    ours, theirs = (Upscaler.load(name)(lr, match_input=False) for name in (BLIND, "photos-4x"))
+    assert distortion.psnr(ours, hr).mean() > distortion.psnr(theirs, hr).mean() + 0.15
     assert lpips(ours, hr, "alexnet").mean() < lpips(theirs, hr, "alexnet").mean() - 0.03
 
 
