@@ -113,6 +113,7 @@ PICTURES = {
     "": "The images on which SR3 is best, median and worst.",
     "orl-student": "Every sixteenth of the held-out images.",
 }
+NO_PICTURE = ("photos-mild", "photos-strong")  # photos-medium has one, of a megabyte
 PAIRS = {
     "orl-student": ("student, 1 evaluation", "SR3, 100 evaluations"),
 }  # compared image by image
@@ -147,7 +148,7 @@ def measure(only: list[str]) -> None:
         (KEPT / f"{name}.json").write_text(json.dumps(kept, separators=(",", ":")) + "\n")
         if name == "orl-student":
             arrays.write(KEPT / f"{name}.jpg", student())
-        if rivals:
+        if rivals and name not in NO_PICTURE:
             # a tenth of the size
             arrays.write(KEPT / f"{name}.jpg", arrays.read(work / "grid.png", 3).pixels)
 
