@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
+from sr3_jax.tasks.operations import to_uint8
 from sr3_jax.tasks.task import Images
 
 Planes = Float[Array, "b h w c"]  # levels, 0 to 255
@@ -53,7 +54,7 @@ def jpeg(images: Images, quality: Float[Array, " b"], subsample: Bool[Array, " b
     Returns:
       Images of the same shape, whose values are 8-bit levels.
     """
-    levels = jnp.round((jnp.clip(images, -1, 1) + 1) * 127.5)
+    levels = to_uint8(images).astype(jnp.float32)
     if images.shape[-1] == 1:
         return _code(levels, quality, LUMA) / 127.5 - 1
     planes = _to_ycc(levels)
