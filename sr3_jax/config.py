@@ -329,7 +329,8 @@ def validate(config: ConfigDict) -> None:
         "devices that are left",
     )
     for name, corruption in CORRUPTIONS.items():
-        value, signal = config.task[name], corruption.signal
+        value = config.task[name]
+        signal = corruption.signal
         _need(
             0 <= value <= signal.high,
             f"task.{name} = {value} must lie between 0 and {signal.high:g}: {signal.title}",

@@ -175,7 +175,8 @@ def load_evaluation(source: Source, config: ConfigDict, limit: int = 0) -> Evalu
       DataError: more images than data.max_bad_fraction failed to load.
     """
     count = min(limit, len(source)) if limit else len(source)
-    size, fraction = config.data.hr_size, config.data.max_bad_fraction
+    size = config.data.hr_size
+    fraction = config.data.max_bad_fraction
     spread = np.linspace(0, len(source), count, endpoint=False).astype(int).tolist()
     kept: dict[int, Image] = {}  # by row, cropped
     bad = [*source.dropped]

@@ -327,7 +327,9 @@ def card(contents: Sequence[Contents], output: AnyPath, options: prepare.Options
     ids = [id for shard in read_manifest(output)["shards"].values() for id in shard]
     squares = Counter(id.partition("#")[0] for id in ids)
     names = [photograph.name for one in contents for photograph in one.photographs]
-    size, factors, detail = options.size, ", ".join(map(str, options.tiles)), options.detail
+    size = options.size
+    factors = ", ".join(map(str, options.tiles))
+    detail = options.detail
     lines = [
         "# Data",
         "",

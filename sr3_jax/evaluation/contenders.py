@@ -158,7 +158,8 @@ class Network:
         Raises:
           UserError: The network's scale does not lead from the LR images to `size`.
         """
-        upscaler, side = self.upscaler, self._within
+        upscaler = self.upscaler
+        side = self._within
         given = np.asarray(lr, np.float32) / 127.5 - 1
         inputs = (
             np.stack([operations.resize_canvas(one, side, side) for one in given])

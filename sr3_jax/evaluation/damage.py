@@ -56,7 +56,8 @@ class Recipe(NamedTuple):
 def recipe(level: str, id: str) -> Recipe:
     """The recipe of an image, by its id, at one of LEVELS."""
     seed = zlib.crc32(f"{level}/{id}".encode())
-    draw, ranges = np.random.default_rng(seed), LEVELS[level]
+    draw = np.random.default_rng(seed)
+    ranges = LEVELS[level]
     return Recipe(
         blur=round(draw.uniform(*ranges.blur), 2),
         noise=round(draw.uniform(*ranges.noise), 1),

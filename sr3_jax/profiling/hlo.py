@@ -135,7 +135,9 @@ class Program:
 
     def _traffic(self, instruction: Instruction) -> int:
         """The bytes that one run of an instruction moves."""
-        opcode, operands, written = instruction.opcode, instruction.operands, result(instruction)
+        opcode = instruction.opcode
+        operands = instruction.operands
+        written = result(instruction)
         if opcode in FREE or opcode.endswith("-done"):
             return 0
         if opcode.removesuffix("-start") in ("slice", "dynamic-slice"):

@@ -163,7 +163,9 @@ def _introduce(
 def describe(config: ConfigDict, abstract: TrainState, mesh: jax.sharding.Mesh) -> str:
     """Devices, mesh, network, data: three lines."""
     count = sum(leaf.size for leaf in jax.tree.leaves(abstract.params))
-    devices, processes, data = jax.devices(), jax.process_count(), config.data
+    devices = jax.devices()
+    processes = jax.process_count()
+    data = config.data
     where = f" in {processes} processes" if processes > 1 else ""
     name = f"{data.source} {data.folder or data.name}".rstrip()
     return (

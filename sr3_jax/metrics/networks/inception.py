@@ -212,7 +212,8 @@ def shapes() -> dict[str, tuple[int, ...]]:
     def add(prefix: str, convolutions: dict[str, tuple[int, ...]]) -> None:
         """Adds convolutions: of each (inputs, outputs, side of the kernel, its width if other)."""
         for suffix, (inputs, outputs, height, *width) in convolutions.items():
-            name, kernel = f"{prefix}{suffix}", (height, *(width or [height]))
+            name = f"{prefix}{suffix}"
+            kernel = (height, *(width or [height]))
             found.update(
                 layers.normalized_shapes(f"{name}.conv", f"{name}.bn", inputs, outputs, *kernel)
             )
