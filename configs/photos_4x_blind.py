@@ -22,7 +22,7 @@ def get_config():
     config = runpy.run_path(str(Path(__file__).with_name("photos_4x.py")))["get_config"]()
     task = config.task
     task.kind, task.tell_blur = "blind", True
-    task.blur, task.noise, task.jpeg = 2.0, 15.0, 70.0
+    task.blur, task.noise, task.jpeg, task.augment = 1.6, 15.0, 70.0, 25.0
     config.sample.match_input = False
     train = config.train
     train.init_from, train.learning_rate, train.warmup_steps = "photos-4x", 2e-4, 500

@@ -66,6 +66,7 @@ RANGES: dict[str, tuple[int | float, int]] = {
     "data.crop_jitter": (0, 1),
     "data.threads": (1, 1024),
     "data.max_bad_fraction": (0, 1),
+    "task.augment": (0, 128),
     "task.clean": (0, 1),
     "task.first_order": (0, 1),
     "task.often": (0, 1),
@@ -166,6 +167,9 @@ def base() -> ConfigDict:
             "quantize_lr": True,  # round the LR image to 8 bits, as a file would
             **dict.fromkeys(CORRUPTIONS, 0.0),
             **{f"tell_{name}": corruption.told for name, corruption in CORRUPTIONS.items()},
+            # noise-conditioning augmentation (SR3+): noise of up to so many 8-bit levels is added
+            # to the LR image, and the network is told how much; see `sr3 upscale --augment`
+            "augment": 0.0,
             "clean": 0.15,  # kind = "blind": fraction of examples that are only reduced, by bicubic
             # kind = "blind": fraction of examples that were corrupted once before they were reduced
             "first_order": 0.5,

@@ -27,9 +27,13 @@ from sr3_jax.objectives import Objective, build_objective
 from sr3_jax.objectives.levels import training_schedule
 from sr3_jax.objectives.objective import Example
 from sr3_jax.tasks import build_task
+from sr3_jax.tasks.augmentation import SIGNAL as AUGMENT
+from sr3_jax.tasks.augmentation import augment, augmented
 from sr3_jax.tasks.operations import to_float
 from sr3_jax.tasks.task import Given, Signals, Task
 
+# Samplers take fold_in(key, t) of an image's key, t the number of a step; there are never so many
+AUGMENTATION = 2**31 - 1
 Condition = Float[Array, "b h w k"]  # an image, and further channels if a predictor hands them on
 
 
@@ -156,9 +160,11 @@ class Method:
           teacher: in distillation, parameters of the teacher, a network of the same shape.
           features: with train.perceptual_weight, the weights of LPIPS.
         """
-        diffusion_key, dropout_key, task_key, _ = jax.random.split(key, 4)
+        diffusion_key, dropout_key, task_key, augment_key = jax.random.split(key, 4)
         hr = to_float(images)
         given = self.task.corrupt(hr, task_key if train else None, train=train)
+        if train and self.config.task.augment:
+            given = augmented(given, self.config.task.augment, augment_key)
         example = Example(
             hr, given, diffusion_key, dropout_key if train else None, teacher, features
         )
@@ -217,7 +223,12 @@ class Method:
           keys: one random key per image.
           steps: the sampler's table; None: the config's.
         """
-        upsampled = self.task.condition(given.image)
+        image = given.image
+        if self.config.task.augment and AUGMENT.name in given.signals:
+            own = jax.vmap(lambda key: jax.random.fold_in(key, AUGMENTATION))(keys)
+            noise = jax.vmap(lambda key: jax.random.normal(key, image.shape[1:]))(own)
+            image = augment(image, given.signals[AUGMENT.name], noise)
+        upsampled = self.task.condition(image)
         condition = self.condition(params, upsampled, given.signals)
         table = self.objective.table() if steps is None else steps
         y_0 = samplers.sample(

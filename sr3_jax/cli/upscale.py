@@ -23,23 +23,23 @@ from sr3_jax.cli.options import (
 )
 from sr3_jax.config import CHOICES
 from sr3_jax.errors import UserError
-from sr3_jax.tasks.corruptions import CORRUPTIONS
+from sr3_jax.tasks.corruptions import SIGNALS
 
 
 class Upscale(Command):
-    """With a flag for each corruption that a network can be told of."""
+    """With a flag for each signal that a network can be told."""
 
     def get_params(self, context: click.Context) -> list[click.Parameter]:
-        """The declared flags, those of the corruptions, and --help."""
+        """The declared flags, those of the signals, and --help."""
         told: list[click.Parameter] = [
             click.RichOption(
                 [f"--{name}"],
                 type=Number(),
                 default=None,
-                help=f"{corruption.signal.title} to remove.",
+                help=f"{signal.label[0].upper()}{signal.label[1:]}.",
                 panel="What it makes",
             )
-            for name, corruption in CORRUPTIONS.items()
+            for name, signal in SIGNALS.items()
         ]
         params = super().get_params(context)
         return [*params[:-1], *told, params[-1]]
@@ -129,7 +129,7 @@ def run(args: Arguments) -> int:
         args.seed,
         match_input=args.match_input,
         scale=args.scale or None,
-    ).with_options({name: getattr(args, name) for name in CORRUPTIONS})
+    ).with_options({name: getattr(args, name) for name in SIGNALS})
     options = files.Options(
         sampling, args.samples, args.uncertainty, args.tile or None, args.batch or None, args.quiet
     )

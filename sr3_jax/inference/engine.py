@@ -22,9 +22,10 @@ from sr3_jax.errors import UserError
 from sr3_jax.inference import tiling
 from sr3_jax.inference.sampling import Sampling
 from sr3_jax.inference.tiling import Canvas
-from sr3_jax.method import image_key, sampling_steps
+from sr3_jax.method import AUGMENTATION, image_key, sampling_steps
 from sr3_jax.runtime import parallel
 from sr3_jax.tasks import operations
+from sr3_jax.tasks.augmentation import SIGNAL as AUGMENT
 from sr3_jax.tasks.task import Given
 
 Progress = Callable[[int], object]
@@ -210,9 +211,10 @@ class Engine:
         height, width = lr.shape[:2]
         tile, overlap = self.tile_of(height, width)
         lr = tiling.pad(lr, tile[0] // self.scale, tile[1] // self.scale)
+        key = image_key(sampling.seed, id, sampling.sample)
+        lr = self._augmented(lr, key, sampling)
         condition = operations.resize_canvas(lr, *self.method.task.output_size(*lr.shape[:2]))
         tiles = tiling.plan(lr.shape[0], lr.shape[1], tile, overlap, self.scale)
-        key = image_key(sampling.seed, id, sampling.sample)
         noise = tiling.Noise(
             functools.partial(self.noise_block, key), self.checkpoint.config.data.hr_size
         )
@@ -241,6 +243,17 @@ class Engine:
         )
         image = np.clip(np.asarray(self.method.decode(y_0, condition)), -1, 1)
         return image[: height * self.scale, : width * self.scale]
+
+    def _augmented(self, lr: Canvas, key: jax.Array, sampling: Sampling) -> Canvas:
+        """The LR image with as much noise as the sampling asks for (tasks/augmentation.py)."""
+        level = sampling.told.get(AUGMENT.name, 0)
+        if not level:
+            return lr
+        side = self.lr_size
+        shape = (side, side, self.channels)
+
+        noise = tiling.Noise(functools.partial(self.noise_block, key, shape=shape), side)
+        return tiling.add_noise(lr.copy(), 1.0, level / 127.5, noise, AUGMENTATION)
 
     def denoise_tiles(
         self, signals: Values, condition: np.ndarray, y: np.ndarray, gamma: float
@@ -280,19 +293,29 @@ class Engine:
         )
         return np.asarray(program(self.params, *jax.device_put((dict(signals), upsampled), split)))
 
-    def noise_block(self, key: jax.Array, t: int, row: int, column: int) -> np.ndarray:
+    def noise_block(
+        self,
+        key: jax.Array,
+        t: int,
+        row: int,
+        column: int,
+        shape: tuple[int, int, int] | None = None,
+    ) -> np.ndarray:
         """Block (row, column) of the noise of step t, or of the first noise, before all steps.
 
-        Blocks are of the network's own size. Block (0, 0) is the noise that an image of that size
-        gets.
+        Blocks are of the network's own size, or of `shape`. Block (0, 0) is the noise that an
+        image of that size gets.
         """
+        shape = shape or self.method.shape
 
         def draw(key, t, place):
             key = jax.random.fold_in(key, t)
             key = jax.lax.cond(place == 0, lambda: key, lambda: jax.random.fold_in(key, place))
-            return jax.random.normal(key, self.method.shape)
+            return jax.random.normal(key, shape)
 
-        return np.asarray(self._once("noise", lambda: jax.jit(draw))(key, t, row * 2**15 + column))
+        return np.asarray(
+            self._once(("noise", shape), lambda: jax.jit(draw))(key, t, row * 2**15 + column)
+        )
 
     def tiles(self, height: int, width: int) -> int:
         """How many tiles an LR image of height × width is computed in.

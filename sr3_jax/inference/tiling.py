@@ -154,7 +154,7 @@ def diffuse(
     """
     rows_left, channels = steps.evaluations, channels or condition.shape[-1]
     y = np.empty((*condition.shape[:2], channels), np.float32)
-    _add_noise(y, 0.0, 1.0, noise, rows_left + 1)
+    add_noise(y, 0.0, 1.0, noise, rows_left + 1)
     before = np.zeros_like(y) if np.any(steps.previous) else None
     for row in range(rows_left):
         gamma, keep, predicted, previous, strength = (float(column[row]) for column in steps)
@@ -166,7 +166,7 @@ def diffuse(
                 y += previous * before
             before = found
         if strength:
-            _add_noise(y, 1.0, strength, noise, rows_left - row)
+            add_noise(y, 1.0, strength, noise, rows_left - row)
     return y
 
 
@@ -200,13 +200,14 @@ def blend(
     return found
 
 
-def _add_noise(y: Canvas, keep: float, strength: float, noise: Noise, t: int) -> None:
-    """Y ← keep · y + strength · z, block by block."""
+def add_noise(y: Canvas, keep: float, strength: float, noise: Noise, t: int) -> Canvas:
+    """Y ← keep · y + strength · z, block by block; returns y."""
     for row, top in enumerate(range(0, y.shape[0], noise.side)):
         for column, left in enumerate(range(0, y.shape[1], noise.side)):
             part = y[top : top + noise.side, left : left + noise.side]
             z = strength * noise.block(t, row, column)[: part.shape[0], : part.shape[1]]
             part[:] = keep * part + z if keep else z
+    return y
 
 
 def pad(lr: Canvas, height: int, width: int) -> Canvas:

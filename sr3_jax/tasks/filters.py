@@ -49,6 +49,13 @@ def blur_kernels(shape: Shape, size: int) -> Kernels:
     return kernels / kernels.sum(axis=(1, 2), keepdims=True)
 
 
+def spread_of(kernels: Kernels) -> PerImage:
+    """The standard deviation of each kernel, in pixels: the mean of both directions' variances."""
+    offsets = jnp.arange(kernels.shape[1], dtype=jnp.float32) - kernels.shape[1] // 2
+    squared = (offsets[:, None] ** 2 + offsets[None] ** 2) / 2
+    return jnp.sqrt(jnp.einsum("bij,ij->b", kernels, squared, precision="highest"))
+
+
 def sinc_kernels(cutoff: PerImage, size: int) -> Kernels:
     """Low-pass filters that ring, as over-sharpened and compressed pictures do.
 

@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Array, Float, Key
 from ml_collections import ConfigDict
 
-from sr3_jax.tasks import operations
+from sr3_jax.tasks import augmentation, operations
 from sr3_jax.tasks.corruptions import CORRUPTIONS
 from sr3_jax.tasks.task import Canvas, Given, Images, Signal
 
@@ -22,6 +22,7 @@ class SuperResolution:
     def __init__(self, config: ConfigDict):
         self._scale = config.data.hr_size // config.data.lr_size
         self._quantize = config.task.quantize_lr
+        self._augment = config.task.augment
         self._strongest = {name: config.task[name] for name in CORRUPTIONS if config.task[name]}
         # The last one first. In this order their embeddings are added, and any other order would
         # change the shipped networks' results in the last bits.
@@ -29,10 +30,12 @@ class SuperResolution:
 
     @property
     def signals(self) -> tuple[Signal, ...]:
-        """The strengths of the corruptions that the network is told of."""
-        return tuple(
+        """The strengths of the corruptions that it is told of, and of noise-conditioning."""
+        told = (
             CORRUPTIONS[name].signal._replace(high=self._strongest[name]) for name in self._told
         )
+        high = self._augment
+        return (*told, *([augmentation.SIGNAL._replace(high=high)] if high else ()))
 
     def corrupt(
         self, image: Images, key: Key[Array, ""] | None = None, *, train: bool = False

@@ -26,6 +26,12 @@ class Signal(NamedTuple):
     high: float  # the largest value; the smallest is 0, e.g. no noise at all
     scale: float = 1.0  # the network's embedding gets scale · value
     optional: bool = False  # whether the network can do without it: then its value is UNKNOWN
+    removed: bool = True  # whether it is a flaw of the input, which the network takes away
+
+    @property
+    def label(self) -> str:
+        """What a user is asked for."""
+        return f"{self.title} to remove" if self.removed else self.title
 
     @property
     def missing(self) -> float:

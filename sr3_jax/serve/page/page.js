@@ -126,8 +126,14 @@ async function start() {
   for (const signal of network.signals) {
     const label = document.createElement("label"), input = document.createElement("input");
     label.id = `${signal.name}-field`;
-    Object.assign(input, { id: signal.name, type: "number", min: 0, max: signal.high, step: "any", value: signal.optional ? "" : 0, placeholder: "not known" });
-    label.append(`${signal.title} to remove`, input);
+    Object.assign(input, { id: signal.name, type: signal.removed ? "number" : "range", min: 0, max: signal.high, step: signal.removed ? "any" : 1, value: signal.optional ? "" : 0, placeholder: "not known" });
+    label.append(signal.label, input);
+    if (!signal.removed) {
+      const shown = document.createElement("output");
+      shown.textContent = input.value;
+      label.append(shown);
+      input.addEventListener("input", () => { shown.textContent = input.value; });
+    }
     $("match-field").before(label);
     // an image matched with a noisy one would be as noisy
     input.addEventListener("input", () => { $("match").checked = network.match_input && !anySignal(); });

@@ -8,8 +8,10 @@ strong it is. A network that is told learns to remove it; one that is not become
 `sr3 upscale`, `sr3 serve` and `sr3 check-data` find new corruptions by themselves.
 """
 
+from sr3_jax.tasks import augmentation
 from sr3_jax.tasks.corruptions import blur, jpeg, noise
 from sr3_jax.tasks.corruptions.corruption import Corruption
+from sr3_jax.tasks.task import Signal
 
 # In the order in which they happen in a camera. Rounding to 8 bits comes last, and is not one.
 CORRUPTIONS: dict[str, Corruption] = {
@@ -19,4 +21,10 @@ CORRUPTIONS: dict[str, Corruption] = {
         noise.CORRUPTION,
         jpeg.CORRUPTION,
     )
+}
+
+# All that a network may be told of an image, with the largest values that make sense.
+SIGNALS: dict[str, Signal] = {
+    **{name: corruption.signal for name, corruption in CORRUPTIONS.items()},
+    augmentation.SIGNAL.name: augmentation.SIGNAL,
 }
