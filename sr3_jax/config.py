@@ -105,6 +105,7 @@ RANGES: dict[str, tuple[int | float, int]] = {
     "train.ema_decay": (0, 1),
     "train.teacher_steps": (1, 100_000),
     "train.perceptual_weight": (0, 10**6),
+    "train.adversarial_weight": (0, 10**6),
     "train.log_every": (1, LARGEST),
     "train.checkpoint_every": (1, LARGEST),
     "train.keep_checkpoints": (1, LARGEST),
@@ -282,8 +283,11 @@ def base() -> ConfigDict:
             # objective = "distill": how many of the teacher's steps become one of the student's
             "teacher_steps": 2,
             # objective = "distill": weight of LPIPS (VGG) between the student's image and the HR
-            # image; it needs the extra [metrics]
+            # image; it needs the extra [metrics]. With it, or the next, a predictor learns as well
             "perceptual_weight": 0.0,
+            # objective = "distill": weight of a discriminator on the features of VGG, which learns
+            # at the same time to tell the student's images from HR images
+            "adversarial_weight": 0.0,
             "log_every": 100,  # steps between lines of stats.jsonl
             "checkpoint_every": 5_000,  # steps between checkpoints
             "keep_checkpoints": 3,  # how many checkpoints are kept, the latest ones
@@ -366,12 +370,13 @@ def validate(config: ConfigDict) -> None:
         "objective = 'distill' needs a teacher: train.teacher, or --teacher, a workdir, checkpoint "
         "or shipped name",
     )
-    perceptual = config.train.perceptual_weight
-    _need(
-        not perceptual or (config.objective == "distill" and config.data.hr_size >= 16),
-        f"train.perceptual_weight = {perceptual} is for objective = 'distill', on images of 16 "
-        "pixels or more",
-    )
+    for field in ("perceptual_weight", "adversarial_weight"):
+        weight = config.train[field]
+        _need(
+            not weight or (config.objective == "distill" and config.data.hr_size >= 16),
+            f"train.{field} = {weight} is for objective = 'distill', on images of 16 pixels or "
+            "more",
+        )
     _validate_sizes(config)
     _validate_schedules(config)
 

@@ -149,6 +149,7 @@ class Method:
         train: bool = True,
         teacher: PyTree = None,
         features: PyTree = None,
+        discriminator: PyTree = None,
     ) -> Float[Array, " b"]:
         """The loss of each image of a batch.
 
@@ -158,16 +159,16 @@ class Method:
           key: everything random in the loss is a function of it.
           train: False for held-out images: no dropout, and LR images without blur or noise.
           teacher: in distillation, parameters of the teacher, a network of the same shape.
-          features: with train.perceptual_weight, the weights of LPIPS.
+          features: with train.perceptual_weight or adversarial_weight, the weights of LPIPS.
+          discriminator: with train.adversarial_weight, its parameters.
         """
         diffusion_key, dropout_key, task_key, augment_key = jax.random.split(key, 4)
         hr = to_float(images)
         given = self.task.corrupt(hr, task_key if train else None, train=train)
         if train and self.config.task.augment:
             given = augmented(given, self.config.task.augment, augment_key)
-        example = Example(
-            hr, given, diffusion_key, dropout_key if train else None, teacher, features
-        )
+        dropout = dropout_key if train else None
+        example = Example(hr, given, diffusion_key, dropout, teacher, features, discriminator)
         return self.objective.loss(self, params, example)
 
     def network(

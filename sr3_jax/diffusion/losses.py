@@ -55,13 +55,6 @@ def sr3_loss(
     return distance(output, target(predict, y_0, gamma, epsilon), norm)
 
 
-class Distilled(NamedTuple):
-    """What a student is to learn from a batch."""
-
-    loss: Float[Array, " b"]  # the distance between its output and what the teacher leads to
-    y_0: Images  # its estimate of y_0
-
-
 class Teacher(NamedTuple):
     """The network that a student learns from, and its DDIM steps for one of the student's."""
 
@@ -69,18 +62,29 @@ class Teacher(NamedTuple):
     steps: int
 
 
-def distillation_loss(
-    network: Callable[[PyTree, Array, Array], Array],
+class Lesson(NamedTuple):
+    """What a student is to learn from a batch."""
+
+    gamma: Float[Array, " b"]  # the noise level that it starts at
+    epsilon: Images  # the noise in y_t
+    y_0: Images  # what it is to say, so that one DDIM step leads where the teacher's steps do
+
+
+class Distilled(NamedTuple):
+    """What a student says."""
+
+    loss: Float[Array, " b"]  # the distance between its output and what the teacher leads to
+    y_0: Images  # its estimate of y_0
+
+
+def lesson(
     teacher: Teacher,
     condition: PyTree,
     y_0: Images,
     key: Key[Array, ""],
     schedule: NoiseSchedule,
-    *,
-    predict: Prediction = "epsilon",
-    norm: Norm = "l2",
-) -> Distilled:
-    """How far one step of `network` is from `teacher.steps` DDIM steps of the teacher, each image.
+) -> Lesson:
+    """Where `teacher.steps` DDIM steps of the teacher lead from q(y_t|y_0), for each image.
 
     Progressive distillation (Salimans & Ho 2022, algorithm 2; there teacher.steps = 2). `schedule`
     holds the few levels the student visits; t is drawn from them, for each image. With the angle
@@ -95,7 +99,8 @@ def distillation_loss(
     angles = schedule.angle
     t = jax.random.randint(t_key, (y_0.shape[0],), 1, schedule.steps + 1)
     phi, phi_end, gamma = angles[t], angles[t - 1], schedule.gamma[t]
-    y_t = q_sample(y_0, gamma, jax.random.normal(epsilon_key, y_0.shape))
+    epsilon = jax.random.normal(epsilon_key, y_0.shape)
+    y_t = q_sample(y_0, gamma, epsilon)
 
     def teach(step: Array, y: Array) -> Array:
         before, after = (
@@ -108,8 +113,22 @@ def distillation_loss(
     arrive, start, end = (
         per_image(sine, y_t) for sine in (jnp.sin(phi - phi_end), jnp.sin(phi), jnp.sin(phi_end))
     )
-    y_0 = (start * y_end - end * y_t) / arrive
-    output = network(condition, y_t, gamma)
-    wanted = target(predict, y_0, gamma, epsilon_from_y_0(y_0, y_t, gamma))
-    estimate, _ = to_y_0_and_epsilon(predict, output, y_t, gamma)
+    return Lesson(gamma, epsilon, (start * y_end - end * y_t) / arrive)
+
+
+def distillation_loss(
+    network: Callable[[PyTree, Array, Array], Array],
+    taught: Lesson,
+    condition: PyTree,
+    y_0: Images,
+    *,
+    predict: Prediction = "epsilon",
+    norm: Norm = "l2",
+) -> Distilled:
+    """How far the network is from its lesson, at y_t of the lesson's level and noise."""
+    y_t = q_sample(y_0, taught.gamma, taught.epsilon)
+    output = network(condition, y_t, taught.gamma)
+    epsilon = epsilon_from_y_0(taught.y_0, y_t, taught.gamma)
+    wanted = target(predict, taught.y_0, taught.gamma, epsilon)
+    estimate, _ = to_y_0_and_epsilon(predict, output, y_t, taught.gamma)
     return Distilled(distance(output, wanted, norm), estimate)

@@ -9,6 +9,7 @@ from jaxtyping import Array, Float
 
 from sr3_jax.models.exact import Images, convolution, max_pool
 
+Features = Float[Array, "n _h _w _c"]
 # ImageNet's mean and deviation, of images in [-1, 1]
 SHIFT, SCALE = (-0.030, -0.088, -0.188), (0.458, 0.448, 0.450)
 # The widths of VGG16's convolutions, "M" where the size is halved; the features after those marked
@@ -27,17 +28,29 @@ def lpips(weights: Any, a: Images, b: Images, network: str = "vgg") -> Float[Arr
       b: Likewise.
       network: "vgg" or "alexnet".
     """
-    normalized = (
-        (jnp.asarray(x) - jnp.asarray(SHIFT)[None, None, None])
-        / jnp.asarray(SCALE)[None, None, None]
-        for x in (a, b)
-    )
+    return distance(weights, *(features(weights, x, network) for x in (a, b)))
+
+
+def features(weights: Any, images: Images, network: str = "vgg") -> list[Features]:
+    """What is compared: feature maps, at each of whose pixels is a vector of length 1.
+
+    Args:
+      weights: see `lpips`.
+      images: RGB images (n, h, w, 3) in [-1, 1].
+      network: "vgg" or "alexnet".
+    """
+    normalized = (jnp.asarray(images) - jnp.asarray(SHIFT)[None, None, None]) / jnp.asarray(SCALE)[
+        None, None, None
+    ]
     trunk = _vgg if network == "vgg" else _alexnet
-    features = zip(*(list(trunk(weights["trunk"], x)) for x in normalized), strict=True)
-    total = jnp.zeros(len(a))
-    for head, (x, y) in zip(weights["heads"], features, strict=True):
-        difference = jnp.square(_unit(x) - _unit(y))
-        total += (difference * head[None, None, None]).sum(-1).mean((1, 2))
+    return [_unit(x) for x in trunk(weights["trunk"], normalized)]
+
+
+def distance(weights: Any, a: list[Features], b: list[Features]) -> Float[Array, " n"]:
+    """LPIPS between images with given features; see `lpips`."""
+    total = jnp.zeros(len(a[0]))
+    for head, x, y in zip(weights["heads"], a, b, strict=True):
+        total += (jnp.square(x - y) * head[None, None, None]).sum(-1).mean((1, 2))
     return total
 
 

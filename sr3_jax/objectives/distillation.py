@@ -10,14 +10,16 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, PyTree
+from jaxtyping import Array, Float, Key, PyTree
 from ml_collections import ConfigDict
 
 from sr3_jax import config as config_lib
 from sr3_jax.diffusion import losses, samplers
 from sr3_jax.diffusion.samplers import Steps
+from sr3_jax.diffusion.types import Images
 from sr3_jax.errors import ConfigError
 from sr3_jax.models import perceptual
+from sr3_jax.models.discriminator import Discriminator, hinge, judge, judged_real
 from sr3_jax.objectives.levels import sampling_schedule, training_schedule
 from sr3_jax.objectives.objective import Choices, Example, Learner
 from sr3_jax.tasks import build_task
@@ -39,31 +41,59 @@ class Distillation:
         """The distance of one student step from `train.teacher_steps` steps of the teacher.
 
         Without dropout, since the teacher's result has no noise that could be overfitted. With
-        train.perceptual_weight, LPIPS between the student's image and the HR image is added.
+        train.perceptual_weight, LPIPS between the student's image and the HR image is added; with
+        train.adversarial_weight, how far it is from what the discriminator takes for a photograph,
+        and the discriminator's own loss.
         """
         given, config = example.given, self._config
         upsampled = learner.task.condition(given.image)
-        # a student keeps its teacher's predictor, if there is one, as it is
-        condition = jax.lax.stop_gradient(learner.condition(params, upsampled, given.signals))
-        distilled = losses.distillation_loss(
-            learner.network(params, given.signals),
+        ours = learner.condition(params, upsampled, given.signals)
+        more = needs_features(config)
+        if more:
+            theirs = learner.condition(example.teacher, upsampled, given.signals)
+        else:  # a student keeps its teacher's predictor, if there is one, as it is
+            ours = theirs = jax.lax.stop_gradient(ours)
+        taught = losses.lesson(
             losses.Teacher(
                 learner.denoiser(example.teacher, given.signals), config.train.teacher_steps
             ),
-            condition,
-            learner.encode(example.hr, condition),
+            theirs,
+            learner.encode(example.hr, theirs),
             example.key,
             sampling_schedule(config, config.sample.steps),
+        )
+        if more:
+            image = learner.decode(taught.y_0, theirs)
+            taught = taught._replace(y_0=learner.encode(image, jax.lax.stop_gradient(ours)))
+        distilled = losses.distillation_loss(
+            learner.network(params, given.signals),
+            taught,
+            ours,
+            learner.encode(example.hr, ours),
             predict=config.model.predict,
             norm=config.train.loss,
         )
-        weight = config.train.perceptual_weight
-        if not weight:
+        if not more:
             return distilled.loss
-        image = jnp.clip(learner.decode(distilled.y_0, condition), -1, 1)
+        image = jnp.clip(learner.decode(distilled.y_0, ours), -1, 1)
+        return distilled.loss + self._seen(example, image)
+
+    def _seen(self, example: Example, image: Images) -> Float[Array, " b"]:
+        """What is added to the loss for how an image looks."""
+        train, weights = self._config.train, example.features
         rgb = (*image.shape[:3], 3)
-        ours, wanted = jnp.broadcast_to(image, rgb), jnp.broadcast_to(example.hr, rgb)
-        return distilled.loss + weight * perceptual.lpips(example.features, ours, wanted)
+        made, wanted = (
+            perceptual.features(weights, jnp.broadcast_to(x, rgb)) for x in (image, example.hr)
+        )
+        loss = train.perceptual_weight * perceptual.distance(weights, made, wanted)
+        if not train.adversarial_weight:
+            return loss
+        fixed = jax.lax.stop_gradient(example.discriminator)
+        loss -= train.adversarial_weight * judged_real(judge(fixed, made))
+        real, false = (
+            judge(example.discriminator, jax.lax.stop_gradient(x)) for x in (wanted, made)
+        )
+        return loss + hinge(real, false)
 
     def table(
         self, evaluations: int | None = None, changes: Mapping[str, Any] | None = None
@@ -87,9 +117,21 @@ class Distillation:
         return Choices(("ddim",), "ddim", self._config.sample.steps)
 
 
-def perceptual_shapes() -> PyTree:
+def needs_features(config: ConfigDict) -> bool:
+    """Whether the loss looks at images through VGG16, and `Example.features` has to be given."""
+    return bool(config.train.perceptual_weight or config.train.adversarial_weight)
+
+
+def feature_shapes() -> PyTree:
     """The shapes of what `Example.features` holds."""
     return perceptual.shapes()
+
+
+def init_discriminator(size: int, key: Key[Array, ""]) -> PyTree:
+    """Random parameters of `Example.discriminator`, for images of a given size."""
+    weights = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), feature_shapes())
+    shown = perceptual.features(weights, jnp.zeros((1, size, size, 3)))
+    return Discriminator().init(key, shown)["params"]
 
 
 def check_teacher(config: ConfigDict, teacher: ConfigDict) -> None:

@@ -70,7 +70,8 @@ class Example(NamedTuple):
     key: Key[Array, ""]  # of noise levels and noise
     dropout: Key[Array, ""] | None = None  # None: no dropout
     teacher: PyTree = None  # the teacher's parameters, in distillation
-    features: PyTree = None  # the weights of LPIPS, if the loss has it
+    features: PyTree = None  # the weights of LPIPS, if the loss looks at images
+    discriminator: PyTree = None  # its parameters, if there is one
 
 
 @runtime_checkable

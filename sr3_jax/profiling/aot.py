@@ -304,7 +304,8 @@ def residual_bytes(config: ConfigDict, images: int) -> int:
     They are good for ratios only.
     """
     plain = config.copy_and_resolve_references()
-    plain.train.perceptual_weight = 0.0  # what LPIPS keeps does not depend on the network
+    # what a loss of features keeps does not depend on the network
+    plain.train.perceptual_weight = plain.train.adversarial_weight = 0.0
     method = Method(plain)
     params = jax.eval_shape(method.init, jax.random.key(0))
     batch = jax.ShapeDtypeStruct((images, *method.shape), jnp.uint8)

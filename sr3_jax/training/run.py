@@ -28,7 +28,7 @@ from sr3_jax.data.source import Source
 from sr3_jax.data.sources import open_source
 from sr3_jax.errors import UserError
 from sr3_jax.objectives import build_objective
-from sr3_jax.objectives.distillation import check_teacher
+from sr3_jax.objectives.distillation import check_teacher, needs_features
 from sr3_jax.runtime import parallel
 from sr3_jax.runtime.atomic import disk_errors, write_text
 from sr3_jax.runtime.paths import AnyPath
@@ -64,7 +64,8 @@ def train(
       workdir: Where it lives; a new folder, or one of the same experiment.
       evaluate: EMA parameters -> (metrics, a picture), run on held-out images every
         train.evaluate_every steps.
-      features: Loads the weights of LPIPS, for train.perceptual_weight.
+      features: Loads the weights of LPIPS, for a loss that has train.perceptual_weight or
+        train.adversarial_weight.
 
     Returns:
       The last state.
@@ -75,7 +76,7 @@ def train(
     config_lib.validate(config)
     mesh = parallel.make_mesh(config)
     inputs = open_inputs(config, workdir)  # what can fail fails before memory is taken
-    more = (_features(features),) if config.train.perceptual_weight else ()
+    more = (_features(features),) if needs_features(config) else ()
     if parallel.is_main():
         open_workdir(workdir, config)
     program = training_program(config, mesh)
@@ -115,7 +116,10 @@ def train(
 
 def _features(load: Callable[[], PyTree] | None) -> PyTree:
     if load is None:
-        raise UserError("train.perceptual_weight needs the weights of LPIPS, and none were given")
+        raise UserError(
+            "train.perceptual_weight and train.adversarial_weight need the weights of LPIPS, and "
+            "none were given"
+        )
     return jax.tree.map(jnp.asarray, load())
 
 

@@ -9,6 +9,7 @@ from jaxtyping import PyTree
 from ml_collections import ConfigDict
 
 from sr3_jax.method import Method
+from sr3_jax.objectives.distillation import init_discriminator
 
 
 class TrainState(NamedTuple):
@@ -23,6 +24,14 @@ class TrainState(NamedTuple):
     opt_state: PyTree
     bad_steps: jax.Array  # updates dropped in all, because loss or gradient was not finite
     bad_in_a_row: jax.Array  # ... and since the last good one
+    judge: "Judge | None" = None  # with train.adversarial_weight
+
+
+class Judge(NamedTuple):
+    """The discriminator that a student learns against."""
+
+    params: PyTree
+    opt_state: PyTree
 
 
 def learning_rate(config: ConfigDict) -> optax.Schedule:
@@ -49,6 +58,11 @@ def make_optimizer(config: ConfigDict) -> optax.GradientTransformation:
     return optax.chain(clip, optax.adam(learning_rate(config)))
 
 
+def judge_optimizer(config: ConfigDict) -> optax.GradientTransformation:
+    """Adam for the discriminator: with less momentum, as what it judges changes all the time."""
+    return optax.adam(learning_rate(config), b1=0.5, b2=0.99)
+
+
 def init_state(method: Method, optimizer: optax.GradientTransformation) -> TrainState:
     """The state before step 1.
 
@@ -56,6 +70,11 @@ def init_state(method: Method, optimizer: optax.GradientTransformation) -> Train
     """
     params = method.init(jax.random.fold_in(jax.random.key(method.config.seed), 0))
     zero = jnp.zeros((), jnp.int32)
-    return TrainState(
+    state = TrainState(
         zero, params, jax.tree.map(jnp.copy, params), optimizer.init(params), zero, zero
     )
+    if not method.config.train.adversarial_weight:
+        return state
+    key = jax.random.fold_in(jax.random.key(method.config.seed), 2)
+    judge = init_discriminator(method.config.data.hr_size, key)
+    return state._replace(judge=Judge(judge, judge_optimizer(method.config).init(judge)))

@@ -11,10 +11,18 @@ from jaxtyping import Array, Float, PyTree
 from ml_collections import ConfigDict
 
 from sr3_jax.method import Method
-from sr3_jax.objectives.distillation import perceptual_shapes
+from sr3_jax.objectives.distillation import feature_shapes, needs_features
 from sr3_jax.runtime import parallel
-from sr3_jax.training.state import TrainState, init_state, learning_rate, make_optimizer
+from sr3_jax.training.state import (
+    Judge,
+    TrainState,
+    init_state,
+    judge_optimizer,
+    learning_rate,
+    make_optimizer,
+)
 
+Learned = tuple[PyTree, PyTree]  # the network's parameters, and the discriminator's or None
 Metrics = dict[str, Float[Array, ""]]
 
 
@@ -30,33 +38,38 @@ def make_train_step(
     parts = config.train.accumulate
     rate = learning_rate(config)
 
-    def mean_loss(params: PyTree, images: Array, key: Array, *teacher: PyTree) -> Array:
+    def mean_loss(learned: Learned, images: Array, key: Array, *teacher: PyTree) -> Array:
         if mesh is not None:
-            params, *teacher = parallel.gather_params((params, *teacher), mesh, config.model.dtype)
-        return method.loss(params, images, key, True, *teacher).mean()
+            learned, *teacher = parallel.gather_params(
+                (learned, *teacher), mesh, config.model.dtype
+            )
+        params, judge = learned
+        judged = () if judge is None else (judge,)
+        return method.loss(params, images, key, True, *teacher, *judged).mean()
 
     def loss_and_gradient(
-        params: PyTree, images: Array, key: Array, *teacher: PyTree
-    ) -> tuple[Array, PyTree]:
+        learned: Learned, images: Array, key: Array, *teacher: PyTree
+    ) -> tuple[Array, Learned]:
         if parts == 1:
             return jax.value_and_grad(mean_loss)(
-                params, images, jax.random.fold_in(key, 0), *teacher
+                learned, images, jax.random.fold_in(key, 0), *teacher
             )
         # (b, ...) to (parts, b / parts, ...), such that every part has rows of every device
         split = images.reshape(images.shape[0] // parts, parts, *images.shape[1:]).swapaxes(0, 1)
 
         def add(total: PyTree, part: tuple[Array, Array]) -> tuple[PyTree, None]:
             i, rows = part
-            new = jax.value_and_grad(mean_loss)(params, rows, jax.random.fold_in(key, i), *teacher)
+            new = jax.value_and_grad(mean_loss)(learned, rows, jax.random.fold_in(key, i), *teacher)
             return jax.tree.map(jnp.add, total, new), None
 
-        zero = (jnp.zeros(()), jax.tree.map(jnp.zeros_like, params))
+        zero = (jnp.zeros(()), jax.tree.map(jnp.zeros_like, learned))
         total, _ = jax.lax.scan(add, zero, (jnp.arange(parts), split))
         return jax.tree.map(lambda x: x / parts, total)
 
     def step(state: TrainState, images: Array, *teacher: PyTree) -> tuple[TrainState, Metrics]:
         key = jax.random.fold_in(jax.random.fold_in(jax.random.key(config.seed), 1), state.step)
-        loss, gradient = loss_and_gradient(state.params, images, key, *teacher)
+        learned = (state.params, state.judge.params if state.judge else None)
+        loss, (gradient, judge_gradient) = loss_and_gradient(learned, images, key, *teacher)
         norm = optax.tree.norm(gradient)
         finite = jnp.isfinite(loss) & jnp.isfinite(norm)
 
@@ -70,6 +83,10 @@ def make_train_step(
         def keep(new: PyTree, old: PyTree) -> PyTree:
             return jax.tree.map(lambda a, b: jnp.where(finite, a, b), new, old)
 
+        judge = state.judge
+        if judge:
+            change, judge_state = judge_optimizer(config).update(judge_gradient, judge.opt_state)
+            judge = Judge(optax.apply_updates(judge.params, change), judge_state)
         bad = (~finite).astype(jnp.int32)
         metrics = {
             "loss": loss,
@@ -85,6 +102,7 @@ def make_train_step(
             opt_state=keep(opt_state, state.opt_state),
             bad_steps=state.bad_steps + bad,
             bad_in_a_row=(state.bad_in_a_row + 1) * bad,
+            judge=keep(judge, state.judge),
         )
         return state, metrics
 
@@ -129,8 +147,8 @@ def training_program(config: ConfigDict, mesh: Mesh) -> Program:
         compiler_options=parallel.compiler_options(mesh),
     )
     teacher = (state.params,) if method.objective.needs_teacher else ()
-    if config.train.perceptual_weight:
-        shapes = perceptual_shapes()
+    if needs_features(config):
+        shapes = feature_shapes()
         split = parallel.shardings(shapes, mesh)
         teacher += (jax.tree.map(lambda x, s: x.update(sharding=s), shapes, split),)
     return Program(jax.jit(init, out_shardings=sharding), step, state, batch, teacher)

@@ -141,38 +141,30 @@ def perfect_student(scale, levels=STUDENT):
     return network
 
 
+def distilled(network, teacher, condition, y_0, predict="epsilon"):
+    taught = losses.lesson(teacher, condition, y_0, KEY, STUDENT)
+    return losses.distillation_loss(network, taught, condition, y_0, predict=predict)
+
+
 @pytest.mark.parametrize("predict", PREDICTIONS)
 def test_a_student_of_single_steps_has_nothing_to_learn(predict):
     def same(condition, y_t, gamma):
         y_0 = exact(0.5)(condition, y_t, gamma)
         return process.target(predict, y_0, gamma, process.epsilon_from_y_0(y_0, y_t, gamma))
 
-    loss, estimate = losses.distillation_loss(
-        same, losses.Teacher(exact(0.5), 1), Y_0, Y_0, KEY, STUDENT, predict=predict
-    )
+    loss, estimate = distilled(same, losses.Teacher(exact(0.5), 1), Y_0, Y_0, predict)
     assert loss.shape == (len(Y_0),)
     assert estimate.shape == Y_0.shape
     np.testing.assert_allclose(loss, 0, atol=1e-8)
-    assert np.all(
-        losses.distillation_loss(
-            same, losses.Teacher(exact(0.5), 4), Y_0, Y_0, KEY, STUDENT, predict=predict
-        ).loss
-        > 1e-6
-    )
+    assert np.all(distilled(same, losses.Teacher(exact(0.5), 4), Y_0, Y_0, predict).loss > 1e-6)
 
 
 def test_the_more_steps_the_teacher_takes_the_closer_its_answer_to_the_flow():
     """DDIM is of first order, so the squared error falls by four when the steps double."""
     y_0 = 0.5 * jax.random.normal(KEY, (64, 4, 4, 1))
     found = [
-        losses.distillation_loss(
-            perfect_student(0.5),
-            losses.Teacher(exact(0.5), steps),
-            y_0,
-            y_0,
-            KEY,
-            STUDENT,
-            predict="y_0",
+        distilled(
+            perfect_student(0.5), losses.Teacher(exact(0.5), steps), y_0, y_0, "y_0"
         ).loss.mean()
         for steps in (8, 16, 32)
     ]
@@ -197,9 +189,7 @@ def test_a_perfect_student_arrives_where_the_flow_does_in_any_number_of_evaluati
 def test_each_image_is_taught_at_a_level_of_its_own_which_is_one_of_the_students():
     student = []
     condition = -jnp.tile(Y_0, (6, 1, 1, 1))
-    losses.distillation_loss(
-        listen(guess, student), losses.Teacher(guess, 1), condition, -condition, KEY, STUDENT
-    )
+    distilled(listen(guess, student), losses.Teacher(guess, 1), condition, -condition)
     ((seen, y_t, gamma),) = student
     np.testing.assert_array_equal(seen, condition)
     assert {*gamma.tolist()} == {*np.asarray(STUDENT.gamma[1:], np.float64).tolist()}
