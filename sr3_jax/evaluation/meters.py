@@ -8,8 +8,9 @@ import numpy as np
 
 from sr3_jax.errors import UserError
 from sr3_jax.evaluation.measure import HR, Collected, Meter, Pictures
-from sr3_jax.metrics import distortion, distributions, diversity, identity
+from sr3_jax.metrics import crops, distortion, distributions, diversity, identity, niqe
 from sr3_jax.metrics.distributions import Reference, Statistics
+from sr3_jax.metrics.dists import dists
 from sr3_jax.metrics.lpips import SMALLEST, lpips
 from sr3_jax.metrics.networks import resnet
 from sr3_jax.metrics.networks.inception import FeatureNetwork
@@ -49,12 +50,77 @@ def perceptual() -> Meter:
             return {}
         found = {
             name: lpips(images, hr, name)
-            for name in SMALLEST
-            if min(images.shape[1:3]) >= SMALLEST[name]
+            if min(images.shape[1:3]) >= smallest
+            else _nothing(images)
+            for name, smallest in SMALLEST.items()
         }
         return {f"lpips_{name}": np.asarray(values, np.float64) for name, values in found.items()}
 
     return Meter("lpips", each, about={"lpips": "LPIPS 0.1, VGG16 and AlexNet"})
+
+
+def _nothing(images: np.ndarray) -> np.ndarray:
+    """The values of a metric that images are too small for."""
+    return np.full(len(images), np.nan)
+
+
+def structure_and_texture() -> Meter:
+    """DISTS."""
+
+    def each(pictures: Pictures) -> dict[str, np.ndarray]:
+        if pictures.hr is None:
+            return {}
+        return {"dists": np.asarray(dists(pictures.images, pictures.hr), np.float64)}
+
+    return Meter("dists", each, about={"dists": "weights of DISTS-pytorch, VGG16"})
+
+
+def naturalness() -> Meter:
+    """NIQE, also of the references, of images that are large enough for it."""
+
+    def each(pictures: Pictures) -> dict[str, np.ndarray]:
+        images = pictures.images
+        large = niqe.measurable(*images.shape[1:3])
+        return {"niqe": niqe.niqe(images) if large else _nothing(images)}
+
+    def end(collected: Collected) -> None:
+        if "niqe" in collected.not_measured:
+            collected.not_measured["niqe"] += (
+                f", as it needs two blocks of {niqe.BLOCK}×{niqe.BLOCK} pixels that are not flat"
+            )
+
+    return Meter("niqe", each, end, True, {"niqe": "the published parameters, on luma"})
+
+
+def many_crops() -> Meter:
+    """The kernel distance of many squares of the images from those of the HR images."""
+
+    def each(pictures: Pictures) -> dict[str, np.ndarray]:
+        return {"crops": crops.features(pictures.images)} if pictures.hr is not None else {}
+
+    def gathered(collected: Collected, row: str) -> Statistics:
+        statistics = Statistics(crops.DIMENSIONS)
+        for features in collected.vectors(row, "crops"):
+            statistics.add(features)
+        return statistics
+
+    def end(collected: Collected) -> None:
+        if HR not in collected.rows:
+            return
+        theirs = gathered(collected, HR)
+        size = f"{crops.SIDE}×{crops.SIDE} pixels"
+        if theirs.n < crops.FEWEST:
+            collected.not_measured["crops_kd"] = (
+                f"the images have {theirs.n:,} squares of {size}, and it needs {crops.FEWEST:,}"
+            )
+            return
+        for row in collected.rows:
+            if row != HR:
+                ours = gathered(collected, row).sample
+                collected.whole[row]["crops_kd"] = crops.distance(ours, theirs.sample)
+        collected.about["crops_kd"] = f"VGG16 relu4_3, {theirs.n:,} squares of {size}"
+
+    return Meter("crops", each, end, True)
 
 
 def classes(network: FeatureNetwork, reference: Reference | None = None, name: str = "") -> Meter:
@@ -177,8 +243,12 @@ def differences(perceptual: bool = True) -> Meter:
         if samples is None:
             return {}
         found = {"diversity_deviation": diversity.deviation(samples)}
-        if perceptual and min(samples.shape[2:4]) >= SMALLEST["vgg"]:
-            found["diversity_lpips"] = diversity.pairwise_lpips(samples)
+        if perceptual:
+            found["diversity_lpips"] = (
+                diversity.pairwise_lpips(samples)
+                if min(samples.shape[2:4]) >= SMALLEST["vgg"]
+                else _nothing(pictures.images)
+            )
         if hr is not None:
             found["spread_to_error"] = diversity.spread_to_error(samples, hr)
             found["coverage"] = diversity.coverage(samples, hr)

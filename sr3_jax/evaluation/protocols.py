@@ -39,7 +39,10 @@ class Options:
     # Each image's class by its file name; none: the folders, sorted, are the classes
     labels: Mapping[str, int] = field(default_factory=dict)
     embed: Embed | None = None
-    perceptual: bool = True
+    # Metrics whose weights are in packages of their own, which may not be installed
+    perceptual: bool = True  # LPIPS, and what else runs VGG16
+    dists: bool = False
+    niqe: bool = False
 
 
 @dataclass(frozen=True)
@@ -64,6 +67,7 @@ class Protocol:
 
 PIXELS = ("psnr", "ssim", "consistency_mse_1e5", "consistency_db")
 LPIPS = ("lpips_vgg", "lpips_alexnet")
+LARGE = ("dists", "niqe", "crops_kd")  # what larger images are also measured by
 IDENTITY = ("rank_1", "cosine")
 DIVERSITY = ("diversity_lpips", "diversity_deviation", "spread_to_error", "coverage")
 SETS = ("fid", "kid", "inception_score", "precision", "recall")
@@ -103,7 +107,7 @@ PROTOCOLS = {
         Protocol(
             "photos-large",
             "public photographs 64 → 256, at their own size",
-            (*PIXELS, "psnr_y", "ssim_y", *LPIPS, *SETS, *DIVERSITY),
+            (*PIXELS, "psnr_y", "ssim_y", *LPIPS, *LARGE, *SETS, *DIVERSITY),
             256,
             64,
             {"source": "photos", "fit": "crop"},
@@ -112,7 +116,7 @@ PROTOCOLS = {
             Protocol(
                 f"photos-{level}",
                 f"public photographs 64 → 256, {level} blur, noise and JPEG",
-                (*PIXELS, *LPIPS, *DIVERSITY),
+                (*PIXELS, *LPIPS, *LARGE, *DIVERSITY),
                 256,
                 64,
                 {"source": "photos", "fit": "crop"},
@@ -125,7 +129,7 @@ PROTOCOLS = {
                 f"validation-{level}",
                 f"the photographs of the protocol validation, 64 → 256, {level} blur, noise and "
                 "JPEG: to choose by, not to report",
-                (*PIXELS, *LPIPS, *DIVERSITY),
+                (*PIXELS, *LPIPS, *LARGE, *DIVERSITY),
                 256,
                 64,
                 {"fit": "crop"},
@@ -138,7 +142,7 @@ PROTOCOLS = {
         Protocol(
             "validation",
             "photographs 32 → 128, held out by `sr3 prepare photos`: to choose by, not to report",
-            (*PIXELS, *LPIPS, *DIVERSITY),
+            (*PIXELS, *LPIPS, "dists", "crops_kd", *DIVERSITY),  # too small for NIQE
             128,
             32,
             {"fit": "crop"},
@@ -227,7 +231,7 @@ PROTOCOLS = {
         Protocol(
             "images",
             "any methods' images against their references",
-            (*PIXELS, "psnr_y", "ssim_y", *LPIPS, *IDENTITY, *SETS),
+            (*PIXELS, "psnr_y", "ssim_y", *LPIPS, *LARGE, *IDENTITY, *SETS),
         ),
     )
 }

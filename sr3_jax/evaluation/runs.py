@@ -257,6 +257,12 @@ def _meters(protocol: Protocol, options: Options, data: Any) -> list[Meter]:
     found = [meters.pixels()] if "psnr" in wanted else []
     if options.perceptual and "lpips_vgg" in wanted:
         found.append(meters.perceptual())
+    if options.dists and "dists" in wanted:
+        found.append(meters.structure_and_texture())
+    if options.niqe and "niqe" in wanted:
+        found.append(meters.naturalness())
+    if options.perceptual and "crops_kd" in wanted:
+        found.append(meters.many_crops())
     if options.inception and protocol.name != "table3":
         found.append(meters.classes(options.inception, options.reference, _name(data)))
     if options.embed and "rank_1" in wanted:
@@ -356,6 +362,7 @@ def _measured(
         bad = [*data.source.dropped, *(Dropped("", reason) for reason in collected.dropped)]
         check_budget(bad, data.source, data.config.data.max_bad_fraction, "evaluation data")
     networks = {name: about for meter in found for name, about in meter.about.items()}
+    networks |= collected.about
     if "identity" in networks:
         networks["identity"] = networks["identity"] | {
             "gallery": f"the other {len(collected.ids) - 1} HR images"
@@ -367,6 +374,7 @@ def _measured(
     results = _header(protocol, data.about, options) | {
         "n": len(collected.ids),
         "left_out": [f"{one.id} {one.reason}".strip() for one in bad],
+        "not_measured": collected.not_measured,
         "converted": converted(collected.notes),
         "step": checkpoints[0].step if checkpoints else None,
         "contenders": {one.rows[0]: one.about for one in field_},
@@ -382,6 +390,7 @@ def _measured(
                 for i, id in enumerate(collected.ids)
             }
             for row, metrics in collected.per_image.items()
+            if metrics
         },
     }
     return results, best_and_worst(data, field_, collected)

@@ -46,14 +46,15 @@ def lpips(images: Images, references: Images, network: str = "vgg") -> Float[np.
     return np.concatenate(
         [
             np.asarray(
-                _distance(weights, _to_rgb(images[batch]), _to_rgb(references[batch]), network)
+                _distance(weights, to_rgb(images[batch]), to_rgb(references[batch]), network)
             )
             for batch in batches
         ]
     )
 
 
-def _to_rgb(images: Images) -> Float[Array, "n h w 3"]:
+def to_rgb(images: Images) -> Float[Array, "n h w 3"]:
+    """Grey or RGB images, uint8 or float in [-1, 1], as RGB in [-1, 1]."""
     values = jnp.asarray(images)
     values = values.astype(jnp.float32) / 127.5 - 1 if values.dtype == jnp.uint8 else values
     return jnp.broadcast_to(values, (*values.shape[:3], 3))

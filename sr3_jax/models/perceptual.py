@@ -1,6 +1,10 @@
-"""LPIPS (Zhang et al. 2018, version 0.1), as a function of its weights: a metric, and a loss."""
+"""LPIPS (Zhang et al. 2018, version 0.1), as a function of its weights: a metric, and a loss.
 
-from collections.abc import Iterator
+Other metrics use the features of the same VGG16.
+"""
+
+import functools
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -39,11 +43,8 @@ def features(weights: Any, images: Images, network: str = "vgg") -> list[Feature
       images: RGB images (n, h, w, 3) in [-1, 1].
       network: "vgg" or "alexnet".
     """
-    normalized = (jnp.asarray(images) - jnp.asarray(SHIFT)[None, None, None]) / jnp.asarray(SCALE)[
-        None, None, None
-    ]
-    trunk = _vgg if network == "vgg" else _alexnet
-    return [_unit(x) for x in trunk(weights["trunk"], normalized)]
+    trunk = vgg if network == "vgg" else _alexnet
+    return [_unit(x) for x in trunk(weights["trunk"], normalized(images))]
 
 
 def distance(weights: Any, a: list[Features], b: list[Features]) -> Float[Array, " n"]:
@@ -54,6 +55,12 @@ def distance(weights: Any, a: list[Features], b: list[Features]) -> Float[Array,
     return total
 
 
+def normalized(x: Images) -> Images:
+    """Images in [-1, 1] as the classifiers take them."""
+    shift, scale = (jnp.asarray(values)[None, None, None] for values in (SHIFT, SCALE))
+    return (jnp.asarray(x) - shift) / scale
+
+
 def _unit(x: Array) -> Array:
     """Each pixel's features as a vector of length 1."""
     square = jnp.square(x).sum(-1, keepdims=True)
@@ -62,10 +69,24 @@ def _unit(x: Array) -> Array:
     return x / (length + 1e-10)
 
 
-def _vgg(layers: list[tuple[Array, Array]], x: Array) -> Iterator[Array]:
+_half = functools.partial(max_pool, size=2)
+
+
+def vgg(
+    layers: list[tuple[Array, Array]],
+    x: Array,
+    pool: Callable[[Array], Array] = _half,
+) -> Iterator[Array]:
+    """The features of VGG16 after relu1_2, relu2_2, relu3_3, relu4_3 and relu5_3.
+
+    Args:
+      layers: The (kernel, bias) of its convolutions.
+      x: Normalized images (n, h, w, 3).
+      pool: What halves the size; VGG16 itself takes the largest value of four.
+    """
     left = iter(layers)
     for entry in VGG:
-        x = max_pool(x, 2) if entry == "M" else _convolution(x, *next(left), padding=1)
+        x = pool(x) if entry == "M" else _convolution(x, *next(left), padding=1)
         if entry.endswith("*"):
             yield x
 

