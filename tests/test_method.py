@@ -17,6 +17,8 @@ from sr3_jax.diffusion import process, samplers
 from sr3_jax.errors import ConfigError
 from sr3_jax.method import Method, image_key, sampling_steps
 from sr3_jax.metrics import lpips
+from sr3_jax.models import discriminator, perceptual
+from sr3_jax.objectives.distillation import init_discriminator
 from sr3_jax.objectives.levels import sampling_schedule, training_schedule
 from sr3_jax.tasks import operations
 from sr3_jax.tasks.task import Given
@@ -374,6 +376,47 @@ def test_the_perceptual_loss_of_a_student_is_lpips_of_its_image_times_its_weight
         params
     )
     assert all(jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(gradient))
+
+
+def test_student_and_discriminator_learn_from_one_loss_each_its_own_part():
+    fields = {"train__teacher": "somewhere", "train__loss": "l2", "sample__steps": 1}
+    plain = Method(tiny_config(objective="distill", **fields, **RESIDUAL))
+    method = Method(
+        tiny_config(objective="distill", train__adversarial_weight=3.0, **fields, **RESIDUAL)
+    )
+    params, key, images = random_params(plain), jax.random.key(0), jnp.asarray(FACES)
+    vgg = jax.tree.map(jnp.asarray, lpips.load("vgg"))
+    judge, teacher = init_discriminator(images.shape[1], jax.random.key(1)), params
+
+    def loss(params, judge):
+        return method.loss(params, images, key, True, teacher, vgg, judge)
+
+    def judged(judge, images):
+        rgb = jnp.broadcast_to(images, (*images.shape[:3], 3))
+        return discriminator.judge(judge, perceptual.features(vgg, rgb))
+
+    def made(params, judge):
+        return judged(judge, one_evaluation(plain, params, key))
+
+    def students(params):
+        return plain.loss(params, images, key, True, teacher) - 3.0 * discriminator.judged_real(
+            made(params, judge)
+        )
+
+    def discriminators(judge):
+        return discriminator.hinge(judged(judge, operations.to_float(images)), made(params, judge))
+
+    np.testing.assert_allclose(
+        jax.jit(loss)(params, judge), students(params) + discriminators(judge), rtol=1e-3, atol=1e-3
+    )
+    # The network is not to help the discriminator, nor the other way round
+    both = jax.jit(jax.grad(lambda p, j: loss(p, j).mean(), (0, 1)))(params, judge)
+    alone = (
+        jax.grad(lambda p: students(p).mean())(params),
+        jax.grad(lambda j: discriminators(j).mean())(judge),
+    )
+    for found, wanted in zip(*map(jax.tree.leaves, (both, alone)), strict=True):
+        np.testing.assert_allclose(found, wanted, rtol=2e-2, atol=1e-3 * np.abs(wanted).max())
 
 
 def one_evaluation(method, params, key):

@@ -32,7 +32,7 @@ from sr3_jax.runtime.paths import AnyPath
 
 TEACHER = "teacher.safetensors"  # in a student's workdir, what it learns from
 
-
+OWN = ("ema", "judge")  # fields of TrainState that are items of their own in a checkpoint
 # Files of a workdir that a new training overwrites
 WRITTEN = ("stats.jsonl", "parameters.txt", "best.safetensors", TEACHER)
 
@@ -72,13 +72,10 @@ class Checkpoints:
         step = int(state.step)
         if step == self.latest():
             return
-        items = ocp.args.Composite(
-            state=ocp.args.StandardSave(state._replace(ema=None)),
-            ema=ocp.args.StandardSave(state.ema),
-            meta=ocp.args.JsonSave({"config": self.config.to_dict(), "position": position}),
-        )
+        items = {name: ocp.args.StandardSave(part) for name, part in _parts(state).items()}
+        items["meta"] = ocp.args.JsonSave({"config": self.config.to_dict(), "position": position})
         with disk_errors(self.workdir):
-            self._manager.save(step, args=items)
+            self._manager.save(step, args=ocp.args.Composite(**items))
 
     def restore(self, abstract: PyTree, step: int | None = None) -> tuple[PyTree, int]:
         """The state at a step, and the data position that was saved with it.
@@ -91,14 +88,12 @@ class Checkpoints:
           CheckpointError: the checkpoint is damaged, or of another network.
         """
         step = self.latest() if step is None else step
-        items = ocp.args.Composite(
-            state=ocp.args.StandardRestore(abstract._replace(ema=None)),
-            ema=ocp.args.StandardRestore(abstract.ema),
-            meta=ocp.args.JsonRestore(),
-        )
+        items = {name: ocp.args.StandardRestore(part) for name, part in _parts(abstract).items()}
+        items["meta"] = ocp.args.JsonRestore()
         with _damage(self.workdir / "checkpoints" / str(step)):
-            restored = self._manager.restore(step, args=items)
-        return restored.state._replace(ema=restored.ema), restored.meta["position"]
+            restored = self._manager.restore(step, args=ocp.args.Composite(**items))
+        parts = {name: restored[name] for name in items if name in OWN}
+        return abstract._replace(**{**restored.state, **parts}), restored.meta["position"]
 
     def reached_preemption(self, step: int) -> bool:
         """Whether the cluster told any process to stop; all processes get the same answer."""
@@ -113,6 +108,19 @@ class Checkpoints:
         """Waits for the saves, and ends Orbax's threads; raises UserError if a save failed."""
         with disk_errors(self.workdir):
             self._manager.close()
+
+
+def _parts(state: Any) -> dict[str, Any]:
+    """A TrainState as the items of a checkpoint: each of OWN is an item of its own, if it is there.
+
+    So the average is read without the rest, and a field that is new to TrainState does not make
+    older checkpoints unreadable.
+    """
+    fields = state._asdict()
+    own = {name: fields.pop(name) for name in OWN}
+    # its place is kept in `state`, where it was when checkpoints were first written
+    rest = {"state": fields | {"ema": None}}
+    return rest | {name: part for name, part in own.items() if part is not None}
 
 
 def open_workdir(workdir: AnyPath, config: ConfigDict) -> None:

@@ -212,7 +212,7 @@ class Engine:
         tile, overlap = self.tile_of(height, width)
         lr = tiling.pad(lr, tile[0] // self.scale, tile[1] // self.scale)
         key = image_key(sampling.seed, id, sampling.sample)
-        lr = self._augmented(lr, key, sampling)
+        lr = self.augmented(lr, key, sampling)
         condition = operations.resize_canvas(lr, *self.method.task.output_size(*lr.shape[:2]))
         tiles = tiling.plan(lr.shape[0], lr.shape[1], tile, overlap, self.scale)
         noise = tiling.Noise(
@@ -244,7 +244,7 @@ class Engine:
         image = np.clip(np.asarray(self.method.decode(y_0, condition)), -1, 1)
         return image[: height * self.scale, : width * self.scale]
 
-    def _augmented(self, lr: Canvas, key: jax.Array, sampling: Sampling) -> Canvas:
+    def augmented(self, lr: Canvas, key: jax.Array, sampling: Sampling) -> Canvas:
         """The LR image with as much noise as the sampling asks for (tasks/augmentation.py)."""
         level = sampling.told.get(AUGMENT.name, 0)
         if not level:

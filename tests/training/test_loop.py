@@ -371,7 +371,7 @@ def test_a_perceptual_student_takes_the_weights_of_lpips_and_says_so_where_there
     fields = STUDENT | {"train.teacher": str(six.workdir), "train.steps": 1}
     plain = run(tmp_path / "plain", fields)
     fields["train.perceptual_weight"] = 3.0
-    with pytest.raises(UserError, match="needs the weights of LPIPS"):
+    with pytest.raises(UserError, match="need the weights of LPIPS"):
         run(tmp_path / "none", fields)
     train = functools.partial(runs.train, features=functools.partial(lpips.load, "vgg"))
     monkeypatch.setattr(runs, "train", train)
@@ -381,6 +381,30 @@ def test_a_perceptual_student_takes_the_weights_of_lpips_and_says_so_where_there
         for one in (plain, perceptual)
     ]
     assert 0.01 < (losses[1] - losses[0]) / 3.0 < 2  # LPIPS
+
+
+@pytest.mark.slow
+def test_a_student_with_a_discriminator_goes_on_with_it_to_the_bit(run, six, tmp_path, monkeypatch):
+    train = functools.partial(runs.train, features=functools.partial(lpips.load, "vgg"))
+    monkeypatch.setattr(runs, "train", train)
+    fields = STUDENT | {
+        "train.teacher": str(six.workdir),
+        "train.warmup_steps": 0,
+        "train.adversarial_weight": 2.0,
+        "train.batch_size": 2,
+    }
+    whole = run(tmp_path / "whole", fields | {"train.steps": 2})
+    run(tmp_path / "parts", fields | {"train.steps": 1})
+    parts = run(tmp_path / "parts", fields | {"train.steps": 2})
+    assert_same_bits(parts.state, whole.state)
+    assert whole.state.judge is not None
+    # the network and the discriminator have both learned
+    moved = jax.tree.map(lambda x: np.abs(x).max(), whole.state.judge.opt_state[0].mu)
+    assert all(leaf > 0 for leaf in jax.tree.leaves(moved))
+    assert any(
+        np.any(a != b)
+        for a, b in zip(*map(jax.tree.leaves, (whole.state.params, six.state.ema)), strict=True)
+    )
 
 
 def test_a_student_and_its_teacher_are_split_over_devices(run, six, tmp_path, monkeypatch):
