@@ -62,7 +62,7 @@ def run(
                 path = file.relative_to(options.lr)
                 seconds[path.as_posix()] = time.perf_counter() - start
                 arrays.write(options.output / path, to_uint8(large, grey=pixels.shape[-1] == 1))
-        (options.output / SECONDS).write_text(json.dumps(seconds, indent=1) + "\n")
+                (options.output / SECONDS).write_text(json.dumps(seconds, indent=1) + "\n")
         print(
             f"{len(files)} images, {np.mean(list(seconds.values())):.2f} s each without loading",
             file=sys.stderr,
