@@ -265,8 +265,9 @@ def _finish(
         _show(table, protocol)
     files = ["results.json"] + (["grid.png"] if picture is not None else [])
     if tables is not None:
-        print(*results["small"]["missing"], sep="\n")
         files = ["table.md", "small.png"]
+        for missing in results["small"]["missing"]:
+            print(missing)
     for file in files:
         print(target / file)
 

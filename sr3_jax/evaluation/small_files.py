@@ -18,8 +18,8 @@ SIDE = 96  # pixels, at most, of what is shown of a file
 # JPEG files of packages, and where their squares lie: left, top
 FILES = {
     "skimage": {"rocket.jpg": (280, 130)},
-    "sklearn": {"china.jpg": (300, 110), "flower.jpg": (270, 150)},
-    "matplotlib": {"grace_hopper.jpg": (212, 90)},
+    "sklearn": {"china.jpg": (250, 110), "flower.jpg": (270, 150)},
+    "matplotlib": {"grace_hopper.jpg": (216, 150)},
 }
 
 
