@@ -27,10 +27,11 @@ import numpy as np
 
 from sr3_jax import Upscaler
 from sr3_jax.checkpoints.names import load_checkpoint
-from sr3_jax.evaluation import held_out, report
+from sr3_jax.evaluation import held_out, parts, report
 from sr3_jax.evaluation.contenders import to_uint8
 from sr3_jax.evaluation.damage import LEVELS
 from sr3_jax.evaluation.measure import interval
+from sr3_jax.evaluation.protocols import PROTOCOLS
 from sr3_jax.images import arrays, sheet
 
 ROOT = Path(__file__).parent.parent
@@ -77,7 +78,13 @@ RUNS = {  # name: protocol, flags, whether rivals take part
         )
         for level in LEVELS
     },
+    "photos-real": (
+        "photos-real",
+        ["--checkpoint=photos-4x-regression", "--checkpoint=photos-4x-blind"],
+        True,
+    ),
 }
+REAL = [part.name.rpartition("/")[2] for part in PROTOCOLS["photos-real"].parts]
 TITLES = {
     "orl": "Faces, 16 → 64",
     "orl-steps": "Faces: quality against network evaluations",
@@ -92,6 +99,10 @@ TITLES = {
     **{
         f"photos-{level}": f"Photographs, 64 → 256, {level} blur, noise and JPEG"
         for level in LEVELS
+    },
+    **{
+        f"photos-real-{part}": f"Photographs with times: {title.title.partition('photographs ')[2]}"
+        for part, title in zip(REAL, PROTOCOLS["photos-real"].parts, strict=True)
     },
 }
 WORDS = {
@@ -141,11 +152,16 @@ def measure(only: list[str]) -> None:
         ]
         identity = [f"--identity={FACES}"] if protocol == "orl" and FACES.exists() else []
         sr3("evaluate", f"--protocol={protocol}", *flags, *theirs, *identity, f"--output={work}")
-        results = json.loads((work / "results.json").read_text())
         command = f"sr3 evaluate --protocol={protocol} {' '.join(flags)}"
         KEPT.mkdir(exist_ok=True)
-        kept = rounded(results) | {"command": command}
-        (KEPT / f"{name}.json").write_text(json.dumps(kept, separators=(",", ":")) + "\n")
+        tables = {f"{name}-{part}": work / part for part in REAL} if name == "photos-real" else {}
+        for table, folder in (tables or {name: work}).items():
+            results = json.loads((folder / "results.json").read_text())
+            kept = rounded(results) | {"command": command}
+            (KEPT / f"{table}.json").write_text(json.dumps(kept, separators=(",", ":")) + "\n")
+        if tables:
+            arrays.write(KEPT / f"{name}.jpg", arrays.read(work / "small.png", 3).pixels)
+            continue
         if name == "orl-student":
             arrays.write(KEPT / f"{name}.jpg", student())
         if rivals and name not in NO_PICTURE:
@@ -223,6 +239,8 @@ def page() -> str:
         lines += [_intervals(results), f"All values: [{file.name}]({KEPT.name}/{file.name}).", ""]
         if name in PAIRS:
             lines += [_paired(results, *PAIRS[name]), ""]
+        if results.get("differences"):
+            lines += [parts.differences(results), ""]
         lines += [f"    {results['command']}", ""]
         if (KEPT / f"{name}.jpg").exists():
             lines += [
@@ -231,6 +249,9 @@ def page() -> str:
                 f"*{PICTURES.get(name, PICTURES[''])}*",
                 "",
             ]
+    if (KEPT / "photos-real.jpg").exists():
+        lines += ["## Small and compressed files, of which there is no better version", ""]
+        lines += [f"![The files, enlarged]({KEPT.name}/photos-real.jpg)", ""]
     restoring = json.loads((KEPT / "restoring.json").read_text())
     lines += [
         "## Imperfect photographs",
@@ -252,22 +273,25 @@ def page() -> str:
 
 def _intervals(results: dict[str, Any]) -> str:
     """The 95 % interval of the network's mean, for the metric that the table is headed by."""
-    parts = []
+    shown = []
     for row, values in results["intervals"].items():
         metric = next((name for name in ("lpips_vgg", "psnr") if name in values), None)
         if row in results["contenders"] and metric:
             low, high = values[metric]
             form = report.COLUMNS[metric][1]
-            parts.append(f"{row} {form.format(low)} – {form.format(high)}")
+            shown.append(f"{row} {form.format(low)} – {form.format(high)}")
             title = report.COLUMNS[metric][0].rstrip(" ↑↓")
     return (
-        f"95 % intervals of {title} (bootstrap over images): {'; '.join(parts)}." if parts else ""
+        f"95 % intervals of {title} (bootstrap over {results.get('intervals_over', 'images')}): "
+        f"{'; '.join(shown)}."
+        if shown
+        else ""
     )
 
 
 def _paired(results: dict[str, Any], one: str, other: str) -> str:
     """How two rows differ, image by image, with 95 % intervals."""
-    parts = []
+    shown = []
     for metric in ("psnr", "lpips_vgg", "lpips_alexnet", "consistency_db"):
         ours, theirs = (
             [scores[metric] for scores in results["per_image"][row].values()]
@@ -279,8 +303,8 @@ def _paired(results: dict[str, Any], one: str, other: str) -> str:
         mean, low, high = (
             form.format(value).replace("-", "−") for value in (difference.mean(), low, high)
         )
-        parts.append(f"{title[:-2]} {mean} ({low} … {high})")
-    return f"{one} minus {other}, image by image, with 95 % intervals: {'; '.join(parts)}."
+        shown.append(f"{title[:-2]} {mean} ({low} … {high})")
+    return f"{one} minus {other}, image by image, with 95 % intervals: {'; '.join(shown)}."
 
 
 def tables(text: str) -> str:

@@ -1,6 +1,7 @@
 """What the rivals share: PNGs below one folder in, enlarged PNGs below another out."""
 
 import argparse
+import json
 import sys
 import time
 from collections.abc import Callable
@@ -13,6 +14,7 @@ from rich.console import Console
 from rich.progress import track
 
 from sr3_jax.errors import UserError
+from sr3_jax.evaluation.contenders import SECONDS
 from sr3_jax.images import arrays
 
 LUMA = np.array([0.299, 0.587, 0.114])  # ITU-R BT.601, as Pillow's mode L
@@ -39,28 +41,30 @@ def run(
     options: argparse.Namespace,
     load: Callable[[argparse.Namespace], AbstractContextManager[Enlarge]],
 ) -> None:
-    """Enlarges the folder by the network that `load` opens.
+    """Enlarges the folder by the network that `load` opens, and writes the seconds of each image.
 
+    The first image is made twice, so that what happens only once is not counted.
     An error that the user can mend ends in one sentence and exit code 2.
     """
     try:
         files = _files(options.lr, options.output)
         with load(options) as enlarge:
-            seconds = 0.0
+            seconds: dict[str, float] = {}
             for file in track(files, "images", console=Console(stderr=True)):
                 pixels, notes = arrays.read(file, None)
                 for note in notes:
                     print(f"{file}: {note}", file=sys.stderr)
                 colour = arrays.as_channels(pixels, 3).astype(np.float32) / 255
+                if not seconds:
+                    enlarge(colour)
                 start = time.perf_counter()
                 large = enlarge(colour)
-                seconds += time.perf_counter() - start
-                arrays.write(
-                    options.output / file.relative_to(options.lr),
-                    to_uint8(large, grey=pixels.shape[-1] == 1),
-                )
+                path = file.relative_to(options.lr)
+                seconds[path.as_posix()] = time.perf_counter() - start
+                arrays.write(options.output / path, to_uint8(large, grey=pixels.shape[-1] == 1))
+                (options.output / SECONDS).write_text(json.dumps(seconds, indent=1) + "\n")
         print(
-            f"{len(files)} images, {seconds / len(files):.2f} s each without loading",
+            f"{len(files)} images, {np.mean(list(seconds.values())):.2f} s each without loading",
             file=sys.stderr,
         )
     except UserError as error:

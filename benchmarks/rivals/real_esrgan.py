@@ -55,5 +55,11 @@ def load(options: argparse.Namespace) -> Iterator[folders.Enlarge]:
     yield enlarge
 
 
+def main() -> None:
+    parser = folders.parser(__doc__, scales=(4,))
+    parser.add_argument("--threads", type=int, default=1, help="more are faster on idle cores only")
+    folders.run(parser.parse_args(), load)
+
+
 if __name__ == "__main__":
-    folders.run(folders.parser(__doc__, scales=(4,)).parse_args(), load)
+    main()

@@ -24,6 +24,7 @@ from sr3_jax.errors import UserError
 
 PROTOCOLS = (
     "held_out", "orl", "photos", "photos-large", "photos-mild", "photos-medium", "photos-strong",
+    "photos-real",
     "validation", "validation-mild", "validation-medium", "validation-strong",
     "table1", "table2", "table3", "table4", "table5",
 )  # fmt: skip
@@ -148,6 +149,7 @@ def run(args: Arguments) -> None:
       orl           AT&T faces, 16 → 64
       photos        public photographs, 32 → 128         photos-large   64 → 256
       photos-mild   photos-large with a little blur, noise and JPEG; photos-medium, photos-strong
+      photos-real   all of these, clean and damaged, 64 → 256 and 128 → 512, and small files
       validation    photographs to choose by, 32 → 128; validation-mild and so on, 64 → 256
       table1        faces, 16 → 128
       table2        ImageNet, 64 → 256: FID, IS, PSNR, SSIM
@@ -165,7 +167,7 @@ def run(args: Arguments) -> None:
     for other checkpoints.
     """  # noqa: D301 (click's mark is the character, not the escape)
     from sr3_jax.checkpoints.names import load_checkpoint
-    from sr3_jax.evaluation import runs
+    from sr3_jax.evaluation import parts, runs
     from sr3_jax.evaluation.protocols import PROTOCOLS as KNOWN
     from sr3_jax.evaluation.protocols import Options
     from sr3_jax.images import pairs
@@ -185,7 +187,8 @@ def run(args: Arguments) -> None:
 
     if args.export:
         folder = Path(args.export)
-        count = runs.export(
+        export = parts.export if KNOWN[protocol].parts else runs.export
+        count = export(
             KNOWN[protocol], folder, Options(data=args.data or "", limit=args.limit), checkpoints
         )
         print(f"{count} images: {folder / 'lr'} and {folder / 'reference'}")
@@ -211,6 +214,9 @@ def run(args: Arguments) -> None:
         )
         if protocol == "images":
             found = runs.run_images(Path(args.reference), target, options, on_start, on_images)
+        elif KNOWN[protocol].parts:
+            tables = parts.run(KNOWN[protocol], checkpoints, target, options, on_start, on_images)
+            found = (tables, None) if tables else None
         else:
             found = runs.run(KNOWN[protocol], checkpoints, target, options, on_start, on_images)
     if found is None:  # another process tells
@@ -254,11 +260,29 @@ def _finish(
     """Write the results, and print them."""
     from sr3_jax.evaluation import report, runs
 
-    report.save(target, results, picture)
-    runs.finish(target, images if protocol == "table4" else [])
+    tables = results.get("parts")  # of several tables the files are written already
+    if tables is None:
+        report.save(target, results, picture)
+        runs.finish(target, images if protocol == "table4" else [])
     if as_json:
         print_json(results)
         return
+    for table in [results] if tables is None else tables.values():
+        _show(table, protocol)
+    files = ["results.json"] + (["grid.png"] if picture is not None else [])
+    if tables is not None:
+        files = ["table.md", "small.png"]
+        for missing in results["small"]["missing"]:
+            print(missing)
+        _say_left_out(results)
+    for file in files:
+        print(target / file)
+
+
+def _show(results: Any, protocol: str) -> None:
+    """Print one table, with what belongs above and below it."""
+    from sr3_jax.evaluation import report
+
     if results.get("left_out"):
         print(f"{len(results['left_out'])} images were left out: {results['left_out'][0]}, …")
     held_out = "held-out " if protocol == "held_out" else ""
@@ -267,11 +291,12 @@ def _finish(
         print(f"converted: {results['converted']}")
     report.show(results)
     print(report.footnote(results))
+    _say_left_out(results)
+
+
+def _say_left_out(results: Any) -> None:
     for metric, reason in results["not_measured"].items():
         print(f"{metric} is left out: {reason}")
-    print(target / "results.json")
-    if picture is not None:
-        print(target / "grid.png")
 
 
 def _folder(places: list[str], names: list[str]) -> Any:

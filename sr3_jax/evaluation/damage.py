@@ -70,6 +70,17 @@ def recipe(level: str, id: str) -> Recipe:
     )
 
 
+def told(level: str, id: str) -> dict[str, float]:
+    """What a network can be told of an image, by signal; "" is the level without any damage.
+
+    The compression is the last one. An earlier one has lost its grid in the reduction.
+    """
+    if not level:
+        return {"blur": 0.0, "noise": 0.0, "jpeg": 0.0}
+    how = recipe(level, id)
+    return {"blur": how.blur, "noise": how.noise, "jpeg": 100.0 - how.quality}
+
+
 def damaged(hr: HR, scale: int, how: Recipe) -> LR:
     """An LR image, `scale` times smaller, of an HR image, made as the recipe says."""
     width, height = hr.shape[1] // scale, hr.shape[0] // scale

@@ -65,6 +65,18 @@ class Split:
             )
         self.scale = data.hr_size // data.lr_size
 
+    @property
+    def drawn(self) -> str:
+        """What intervals are over: "people", "photographs", or "images"."""
+        kinds = {"orl": "people", "photos": "photographs", "records": "photographs"}
+        return kinds.get(self.config.data.source, "images")
+
+    def group(self, id: str) -> str:
+        """The person or the photograph that an image is of, or else its own id."""
+        if self.config.data.source in ("orl", "photos"):
+            return id.rpartition("/")[0]
+        return _photograph(id) if self.config.data.source == "records" else id
+
     def chunks(self) -> list[list[int]]:
         """The places of all images, in chunks."""
         return _chunks(self.places)
@@ -271,8 +283,13 @@ def _of_each(ids: Sequence[str], count: int) -> list[int]:
     """The places of at most `count` squares of each photograph, spread evenly over it."""
     photographs: dict[str, list[int]] = {}
     for place, id in enumerate(ids):
-        photographs.setdefault(id.partition("#")[0], []).append(place)
+        photographs.setdefault(_photograph(id), []).append(place)
     return [place for places in photographs.values() for place in spread(places, count)]
+
+
+def _photograph(id: str) -> str:
+    """The photograph that a square of prepared records was cut from."""
+    return id.partition("#")[0]
 
 
 def _point_at(data: ConfigDict, place: str) -> None:

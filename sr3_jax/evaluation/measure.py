@@ -151,12 +151,37 @@ class Collected:
         }
         return {row: values for row, values in found.items() if values or row != HR}
 
-    def intervals(self) -> dict[str, dict[str, tuple[float, float]]]:
-        """The 95 % intervals of the means, by row and metric."""
+    def intervals(
+        self, groups: Sequence[str] | None = None
+    ) -> dict[str, dict[str, tuple[float, float]]]:
+        """The 95 % intervals of the means, by row and metric; none if there is but one group."""
+        alone = groups is not None and len(set(groups)) == 1
         return {
-            row: {metric: interval(values) for metric, values in self.per_image[row].items()}
+            row: {
+                metric: interval(values, groups=groups)
+                for metric, values in self.per_image[row].items()
+                if not alone
+            }
             for row in self.rows
             if self.per_image[row]
+        }
+
+    def differences(
+        self, row: str, groups: Sequence[str] | None = None
+    ) -> dict[str, dict[str, tuple[float, float, float]]]:
+        """What `row` has more than each other row, by metric: the mean, and its 95 % interval."""
+        ours = self.per_image[row]
+        return {
+            other: {
+                metric: (
+                    float((ours[metric] - values).mean()),
+                    *interval(ours[metric] - values, groups=groups),
+                )
+                for metric, values in theirs.items()
+                if metric in ours
+            }
+            for other, theirs in self.per_image.items()
+            if other != row
         }
 
 
@@ -170,11 +195,25 @@ def _of_all_images(row: str, chunks: Sequence[Mapping[str, Any]]) -> dict[str, n
 
 
 def interval(
-    values: Float[np.ndarray, " n"], draws: int = 2000, seed: int = 0
+    values: Float[np.ndarray, " n"],
+    draws: int = 2000,
+    seed: int = 0,
+    groups: Sequence[str] | None = None,
 ) -> tuple[float, float]:
-    """The 95 % interval of a mean, by a bootstrap of `draws` draws over the images."""
+    """The 95 % interval of a mean, by a bootstrap of `draws` draws.
+
+    Args:
+      values: One value for each image.
+      draws: How many sets are drawn.
+      seed: Of the draws.
+      groups: What each image belongs to: its photograph, its person. Whole groups are drawn,
+        because images of one are not independent. None: images are drawn.
+    """
+    _, places = np.unique(np.arange(len(values)) if groups is None else groups, return_inverse=True)
+    sums, counts = np.bincount(places, values), np.bincount(places)
     rng = np.random.default_rng(seed)
-    means = [values[rng.integers(len(values), size=len(values))].mean() for _ in range(draws)]
+    drawn = (rng.integers(len(sums), size=len(sums)) for _ in range(draws))
+    means = [sums[some].sum() / counts[some].sum() for some in drawn]
     low, high = np.quantile(means, [0.025, 0.975])
     return float(low), float(high)
 
@@ -271,6 +310,10 @@ def _measure_chunk(
                     Pictures(pictures, images.hr, images.lr, images.ids, made.samples.get(row)),
                     meters,
                 )
+            for row, seconds in made.seconds.items():
+                height, width = made.images[row].shape[1:3]
+                speed = 1e6 * seconds / (height * width)
+                values[row]["seconds_per_megapixel"] = speed.tolist()
         of_reference = [meter for meter in meters if meter.of_reference]
         if images.hr is not None and of_reference:
             look(HR, Pictures(images.hr, images.hr, images.lr, images.ids, None), of_reference)

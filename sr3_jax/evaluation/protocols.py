@@ -61,6 +61,8 @@ class Protocol:
     # Networks get the LR image resized to this, and their result is resized to hr_size
     within: int | None = None
     damage: str = ""  # how LR images are made: one of damage.LEVELS; "": by the network's task
+    told: bool = False  # a second row for networks with signals: told what the image has suffered
+    parts: tuple["Protocol", ...] = ()  # a protocol of several tables; each name is NAME/PART
     needs: tuple[str, ...] = ()  # options that must be given
     paper: Mapping[str, Mapping[str, float]] = field(default_factory=dict)  # rows as published
 
@@ -70,7 +72,24 @@ LPIPS = ("lpips_vgg", "lpips_alexnet")
 LARGE = ("dists", "niqe", "crops_kd")  # what larger images are also measured by
 IDENTITY = ("rank_1", "cosine")
 DIVERSITY = ("diversity_lpips", "diversity_deviation", "spread_to_error", "coverage")
+SPEED = ("seconds_per_megapixel",)
 SETS = ("fid", "kid", "inception_score", "precision", "recall")
+
+
+def _real(size: int, level: str) -> Protocol:
+    """One table of photos-real: photographs of `size` pixels at a level of damage, or clean."""
+    suffered = f"{level} blur, noise and JPEG" if level else "clean"
+    return Protocol(
+        f"photos-real/{size}-{level or 'clean'}",
+        f"public photographs {size // 4} → {size}, {suffered}",
+        (*PIXELS, *LPIPS, *LARGE, *SPEED, *DIVERSITY),
+        size,
+        size // 4,
+        {"source": "photos", "fit": "crop"},
+        damage=level,
+        told=True,
+    )
+
 
 PROTOCOLS = {
     protocol.name: protocol
@@ -123,6 +142,14 @@ PROTOCOLS = {
                 damage=level,
             )
             for level in LEVELS
+        ),
+        Protocol(
+            "photos-real",
+            "public photographs 64 → 256 and 128 → 512, clean and with blur, noise and JPEG",
+            (),
+            256,
+            64,
+            parts=tuple(_real(size, level) for size in (256, 512) for level in ("", *LEVELS)),
         ),
         *(
             Protocol(

@@ -44,6 +44,7 @@ COLUMNS = {
     "diversity_deviation": ("deviation of samples", "{:.2f}"),
     "spread_to_error": ("spread / error → 1", "{:.2f}"),
     "coverage": ("coverage", "{:.2f}"),
+    "seconds_per_megapixel": ("s / megapixel ↓", "{:.2f}"),
 }
 Methods = Mapping[str, Mapping[str, float]]  # values by row and metric
 

@@ -6,6 +6,7 @@ For example:
     results, picture = run(PROTOCOLS["orl"], [checkpoint], folder, Options(samples=8))
 """
 
+import functools
 import itertools
 import shlex
 import subprocess
@@ -23,7 +24,7 @@ from sr3_jax.data.source import Dropped, check_budget, converted
 from sr3_jax.errors import UserError
 from sr3_jax.evaluation import contenders, meters, report
 from sr3_jax.evaluation.contenders import Contender, Network
-from sr3_jax.evaluation.damage import recipe
+from sr3_jax.evaluation.damage import recipe, told
 from sr3_jax.evaluation.image_sets import Alone, Pairs, Split, Themselves, split
 from sr3_jax.evaluation.measure import HR, Collected, Meter, forget, measure
 from sr3_jax.evaluation.pictures import best_and_worst
@@ -54,7 +55,7 @@ def run(
     _check_names(options)
     if protocol.name == "table4":
         return _generated(protocol, folder, options, on_start, on_images)
-    _check_alike(checkpoints)
+    check_alike(checkpoints)
     if options.lr:
         data: Split | Alone = Alone(options.lr, protocol.hr_size // protocol.lr_size, options.limit)
         if options.reference is None:
@@ -140,11 +141,15 @@ def finish(output: AnyPath, names: Sequence[str] = ()) -> None:
 
 
 def export(
-    protocol: Protocol, folder: Path, options: Options, checkpoints: Sequence[Checkpoint] = ()
+    protocol: Protocol,
+    folder: Path,
+    options: Options,
+    checkpoints: Sequence[Checkpoint] = (),
+    inside: str = "",
 ) -> int:
     """Writes the protocol's images, for methods of any kind; returns their number.
 
-    They go to folder/lr and folder/reference.
+    They go to folder/lr and folder/reference, to the folder `inside` of each.
     """
     data = split(protocol, checkpoints[0].config if checkpoints else None, options)
     _by_stem(data)
@@ -155,8 +160,8 @@ def export(
         if images.hr is None or images.lr is None:
             continue
         for id, hr, lr in zip(images.ids, images.hr, images.lr, strict=True):
-            arrays.write(folder / "reference" / f"{_stem(id)}.png", hr)
-            arrays.write(folder / "lr" / f"{_stem(id)}.png", lr)
+            arrays.write(folder / "reference" / inside / f"{_stem(id)}.png", hr)
+            arrays.write(folder / "lr" / inside / f"{_stem(id)}.png", lr)
             count += 1
     if not count:
         raise UserError("there is no image to export" + (f": {dropped[0]}" if dropped else ""))
@@ -183,7 +188,8 @@ def _stem(id: str) -> str:
     return str(path.with_suffix("")) if path.suffix.lower() in arrays.SUFFIXES else id
 
 
-def _check_alike(checkpoints: Sequence[Checkpoint]) -> None:
+def check_alike(checkpoints: Sequence[Checkpoint]) -> None:
+    """Raises UserError for networks of different images, which cannot share a table."""
     fields = ("data.hr_size", "data.lr_size", "model.image_channels")
     for other, name in itertools.product(checkpoints[1:], fields):
         first = checkpoints[0]
@@ -202,10 +208,12 @@ def _any_size(name: str, checkpoints: Sequence[Checkpoint]) -> bool:
     )
 
 
-def _contenders(
-    protocol: Protocol, checkpoints: Sequence[Checkpoint], data: Split | Alone, options: Options
+def own_contenders(
+    protocol: Protocol, checkpoints: Sequence[Checkpoint], options: Options
 ) -> list[Contender]:
-    kinds = ["bicubic"] if protocol.name in ("held_out", "table5") else ["bicubic", "nearest"]
+    """Plain interpolation and the networks, in the order of their rows."""
+    few = protocol.name in ("held_out", "table5") or protocol.told or protocol.parts
+    kinds = ["bicubic"] if few else ["bicubic", "nearest"]
     field_: list[Contender] = [contenders.Resampled(kind) for kind in kinds]
     taken: set[str] = set()
     for checkpoint in checkpoints:
@@ -219,20 +227,35 @@ def _contenders(
             name = f"{f'blur {blur:g}' if blur else 'without blur'}, {loss.upper()}"
         name = f"{name} ({Path(checkpoint.name).name})" if name in taken else name
         taken.add(name)
-        for steps in [0] if own or not options.steps else options.steps:
+        tells: list[Any] = [None]
+        if protocol.told and checkpoint.method.task.signals:
+            tells += [functools.partial(told, protocol.damage)]
+        each = [0] if own or not options.steps else options.steps
+        for steps, tell in itertools.product(each, tells):
+            row = (
+                _row(name, steps or checkpoint.config.sample.steps)
+                if len(options.steps) > 1 and not own
+                else name
+            )
             field_.append(
                 Network(
                     checkpoint,
-                    _row(name, steps or checkpoint.config.sample.steps)
-                    if len(options.steps) > 1 and not own
-                    else name,
+                    f"{row}, told" if tell else row,
                     samples=options.samples,
                     steps=steps or None,
                     seed=options.seed,
                     match_input=options.match_input,
                     within=protocol.within,
+                    told=tell,
                 )
             )
+    return field_
+
+
+def _contenders(
+    protocol: Protocol, checkpoints: Sequence[Checkpoint], data: Split | Alone, options: Options
+) -> list[Contender]:
+    field_ = own_contenders(protocol, checkpoints, options)
     for name, folder in options.images.items():
         if isinstance(data, Alone):
             raise UserError("--images and --lr cannot be given together to a protocol")
@@ -242,10 +265,16 @@ def _contenders(
         if missing:
             raise UserError(
                 f"{folder} has no {pairs.listed(missing)}; what to make them from is written by "
-                f"sr3 evaluate --protocol={protocol.name} --export=DIR"
+                f"sr3 evaluate --protocol={protocol.name.partition('/')[0]} --export=DIR"
             )
-        field_.append(contenders.Folder(name, {id: found[stem] for stem, id in wanted.items()}))
+        files = {id: found[stem] for stem, id in wanted.items()}
+        seconds = contenders.seconds(folder, files) if _timed(protocol) else None
+        field_.append(contenders.Folder(name, files, seconds))
     return field_
+
+
+def _timed(protocol: Protocol) -> bool:
+    return "seconds_per_megapixel" in protocol.columns
 
 
 def _row(name: str, steps: int) -> str:
@@ -354,9 +383,14 @@ def _measured(
 ) -> tuple[report.Results, np.ndarray | None] | None:
     on_start(sum(map(len, data.chunks())))
     found = _meters(protocol, options, data)
-    collected = measure(data, field_, found, folder, on_images)
+    measured = [
+        one if isinstance(one, contenders.Folder) or not _timed(protocol) else contenders.Timed(one)
+        for one in field_
+    ]
+    collected = measure(data, measured, found, folder, on_images)
     if collected is None:
         return None
+    groups = [data.group(id) for id in collected.ids] if isinstance(data, Split) else None
     bad: list[Dropped] = []
     if isinstance(data, Split):
         bad = [*data.source.dropped, *(Dropped("", reason) for reason in collected.dropped)]
@@ -380,7 +414,9 @@ def _measured(
         "contenders": {one.rows[0]: one.about for one in field_},
         "networks": networks,
         "methods": methods,
-        "intervals": collected.intervals(),
+        "intervals": collected.intervals(groups),
+        "intervals_over": data.drawn if isinstance(data, Split) else "images",
+        "differences": _differences(collected, field_, groups) if protocol.told else {},
         "recipes": {id: recipe(protocol.damage, id)._asdict() for id in collected.ids}
         if protocol.damage
         else {},
@@ -394,6 +430,17 @@ def _measured(
         },
     }
     return results, best_and_worst(data, field_, collected)
+
+
+def _differences(
+    collected: Collected, field_: Sequence[Contender], groups: Sequence[str] | None
+) -> dict[str, Any]:
+    """What the last network that is not told anything has more than the other rows."""
+    networks = [one for one in field_ if isinstance(one, Network) and "told" not in one.about]
+    if not networks or len(set(groups or ())) == 1:
+        return {}
+    row = networks[-1].name
+    return {"of": row, "minus": collected.differences(row, groups)}
 
 
 def _header(protocol: Protocol, about: Mapping[str, Any], options: Options) -> report.Results:

@@ -46,3 +46,13 @@ def test_they_are_to_test_on_and_need_their_packages(monkeypatch):
         DataError, match=r"package scikit-image; run: pip install 'sr3_jax\[photos\]'"
     ):
         open_source(config, "eval")
+
+
+def test_two_portraits_come_in_for_large_squares_and_what_has_no_room_for_one_is_named():
+    source = PublicPhotos(512)
+    assert source.names == ["astronaut/0-0", "camera/0-0", "grace_hopper/0-0"]
+    assert {source[i].pixels.shape for i in range(3)} == {(512, 512, 3)}
+    assert {one.id for one in source.dropped} == {
+        *("chelsea", "coffee", "motorcycle", "rocket", "china", "flower")
+    }
+    assert source.dropped[0].reason == "is 451×300, without room for a square of 512"

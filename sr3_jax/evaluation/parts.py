@@ -1,0 +1,135 @@
+"""A protocol of several tables, such as photos-real: each in a folder of its own, and a summary.
+
+    FOLDER/results.json, table.md      all tables
+    FOLDER/PART/results.json, …        one table, with the values of every image
+    FOLDER/small.png                   small files, to look at
+
+Methods' images lie in folders of the same names: DIR/PART/…, and DIR/small/….
+"""
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from sr3_jax.checkpoints.checkpoint import Checkpoint
+from sr3_jax.errors import UserError
+from sr3_jax.evaluation import contenders, report, runs, small_files
+from sr3_jax.evaluation.protocols import Options, Protocol
+from sr3_jax.images import arrays, pairs
+from sr3_jax.runtime import parallel
+from sr3_jax.runtime.atomic import write_text
+from sr3_jax.runtime.paths import AnyPath
+
+SMALL = "small"
+ABOUT = (
+    "Blur, noise and JPEG of each image are in its table's results.json. Consistency is with the "
+    "damaged input, so that less is right. A row that is told knows blur, noise and JPEG of each "
+    "image; the others know nothing. Seconds are per megapixel of the result, image by image, "
+    "without compiling or loading; those of other methods were measured as their images were made."
+)
+EACH = ("per_image", "recipes")  # what only a table's own results.json holds
+
+
+def run(
+    protocol: Protocol,
+    checkpoints: Sequence[Checkpoint],
+    folder: AnyPath,
+    options: Options,
+    on_start: Callable[[int], object] = lambda total: None,
+    on_images: Callable[[int], object] = lambda count: None,
+) -> report.Results | None:
+    """Measures all tables, writes all files, and returns what the summary's results.json holds.
+
+    Options.data is a folder of further small files. None on all processes but the main one. Goes
+    on where it was stopped. Raises UserError.
+    """
+    runs.check_needs(protocol, options)
+    runs.check_alike(checkpoints)
+    names = [_name(part) for part in protocol.parts]
+    for method, place in options.images.items():
+        if missing := [name for name in names if not (place / name).is_dir()]:
+            raise UserError(
+                f"--images={method}={place} has no folder {pairs.listed(missing)}; what to make "
+                f"them from is written by sr3 evaluate --protocol={protocol.name} --export=DIR"
+            )
+    tables: dict[str, report.Results] = {}
+    for name, part in zip(names, protocol.parts, strict=True):
+        images = {method: place / name for method, place in options.images.items()}
+        inside = replace(options, data="", images=images)
+        found = runs.run(part, checkpoints, folder / name, inside, on_start, on_images)
+        if found:
+            report.save(folder / name, *found)
+            tables[name] = found[0]
+    if not parallel.is_main():
+        return None
+    small, missing = small_files.gather(options.data)
+    field_ = runs.own_contenders(protocol, checkpoints, options)
+    for method, place in options.images.items():
+        if (place / SMALL).is_dir():
+            field_.append(contenders.Folder(method, pairs.by_stem(place / SMALL)))
+    scale = protocol.hr_size // protocol.lr_size
+    arrays.write(folder / f"{SMALL}.png", small_files.picture(small, field_, scale))
+    results = {
+        "protocol": protocol.name,
+        "title": protocol.title,
+        "parts": {
+            name: {key: value for key, value in table.items() if key not in EACH}
+            for name, table in tables.items()
+        },
+        "small": {"files": list(small), "missing": missing},
+    }
+    write_text(folder / "results.json", json.dumps(results, indent=2) + "\n")
+    write_text(folder / "table.md", markdown(results))
+    for name in names:
+        runs.finish(folder / name)
+    return results
+
+
+def export(
+    protocol: Protocol, folder: Path, options: Options, checkpoints: Sequence[Checkpoint] = ()
+) -> int:
+    """As `runs.export`, of all tables and of the small files; returns the number of images."""
+    count = 0
+    for part in protocol.parts:
+        count += runs.export(part, folder, replace(options, data=""), checkpoints, _name(part))
+    return count + small_files.export(folder / "lr" / SMALL, small_files.gather(options.data)[0])
+
+
+def markdown(results: report.Results) -> str:
+    """The summary: all tables, one below the other."""
+    lines = [f"# {results['protocol']}", "", f"{results['title']}.", "", ABOUT, ""]
+    for table in results["parts"].values():
+        lines += [f"## {table['title']}", "", report.markdown(table["methods"], table["columns"])]
+        lines += [report.footnote(table), ""]
+        lines += [f"Left out: {'; '.join(table['left_out'])}.", ""] if table["left_out"] else []
+        lines += [differences(table), ""] if table["differences"] else []
+    files = ", ".join([*results["small"]["files"], *results["small"]["missing"]])
+    lines += ["## Small and compressed files", "", "Of these nobody has a better version: they are"]
+    lines += [f"to look at, and nothing was done to them ({files}).", ""]
+    lines += [f"![Small and compressed files, enlarged]({SMALL}.png)", ""]
+    return "\n".join(lines)
+
+
+def differences(table: report.Results) -> str:
+    """How one row differs from the others, in the metric that the table is judged by."""
+    row, others = table["differences"]["of"], table["differences"]["minus"]
+    metric = next(name for name in ("lpips_vgg", "psnr") if name in others[next(iter(others))])
+    title, form = report.COLUMNS[metric]
+
+    def shown(values: Any) -> str:
+        mean, low, high = (form.format(value).replace("-", "−") for value in values)
+        return f"{mean} ({low} … {high})"
+
+    each = "; ".join(
+        f"{name} {shown(values[metric])}" for name, values in others.items() if metric in values
+    )
+    return (
+        f"{title.rstrip(' ↑↓')} of {row} minus that of others, with 95 % intervals (bootstrap over "
+        f"{table['intervals_over']}): {each}."
+    )
+
+
+def _name(part: Protocol) -> str:
+    return part.name.rpartition("/")[2]
