@@ -146,7 +146,7 @@ PROTOCOLS = {
         Protocol(
             "photos-real",
             "public photographs 64 → 256 and 128 → 512, clean and with blur, noise and JPEG",
-            (),
+            (*PIXELS, *LPIPS, *LARGE, *SPEED, *DIVERSITY),
             256,
             64,
             parts=tuple(_real(size, level) for size in (256, 512) for level in ("", *LEVELS)),

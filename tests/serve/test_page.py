@@ -12,7 +12,7 @@ from playwright.sync_api import Route, expect
 from sr3_jax.inference.upscaler import Upscaler
 from tests.browser import needs_chromium
 from tests.serve.conftest import serving
-from tests.tiny import tiny_checkpoint
+from tests.tiny import random_checkpoint, tiny_checkpoint, tiny_config
 
 pytestmark = needs_chromium
 
@@ -92,6 +92,30 @@ def test_only_a_network_that_can_take_off_noise_and_blur_is_asked_to_and_a_match
             other.click("#enlarge")
         assert {"blur=1.5", "match_input=false"} <= set(sent.value.url.partition("?")[2].split("&"))
         assert "noise" not in sent.value.url
+        other.wait_for_selector("#result:visible")
+        other.close()
+
+
+def test_how_much_to_invent_is_a_slider_with_its_value_beside_it(browser, image):
+    config = tiny_config(channels=3)
+    config.task.augment = 20.0
+    with serving(Upscaler(random_checkpoint(config), batch_size=1)) as found:
+        other = browser.new_page()
+        other.goto(found.url)
+        other.set_input_files("#file", image)
+        field = other.locator("#augment-field")
+        expect(field).to_contain_text("noise added before the network looks")
+        expect(field).not_to_contain_text("to remove")
+        assert other.get_attribute("#augment", "type") == "range"
+        assert other.get_attribute("#augment", "max") == "20"
+        expect(field.locator("output")).to_have_text("0")
+        other.focus("#augment")
+        for _ in range(3):
+            other.keyboard.press("ArrowRight")
+        expect(field.locator("output")).to_have_text("3")
+        with other.expect_request("**/images?*") as sent:
+            other.click("#enlarge")
+        assert "augment=3" in sent.value.url.partition("?")[2].split("&")
         other.wait_for_selector("#result:visible")
         other.close()
 
