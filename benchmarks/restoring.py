@@ -32,7 +32,7 @@ from sr3_jax.tasks import operations
 
 ROOT = Path(__file__).parent
 KEPT = ROOT.parent / "docs" / "results" / "restoring.json"
-PLAIN, RESTORING, RIVAL = "photos-4x", "photos-4x-restore", "Real-ESRGAN"
+PLAIN, RESTORING, RIVAL = "photos-4x-clean", "photos-4x-restore", "Real-ESRGAN"
 # of noise, in 8-bit levels, and of blur, in LR pixels
 CASES = ((0, 0), (4, 0), (8, 0), (12, 0), (0, 0.5), (0, 1.0), (0, 1.5), (4, 0.8))
 SHOWN = {(8, 0): 4, (0, 1.0): 7, (4, 0.8): 11}  # and the number of a photograph

@@ -29,7 +29,6 @@ from sr3_jax import Upscaler
 from sr3_jax.checkpoints.names import load_checkpoint
 from sr3_jax.evaluation import held_out, parts, report
 from sr3_jax.evaluation.contenders import to_uint8
-from sr3_jax.evaluation.damage import LEVELS
 from sr3_jax.evaluation.measure import interval
 from sr3_jax.evaluation.protocols import PROTOCOLS
 from sr3_jax.images import arrays, sheet
@@ -42,7 +41,7 @@ FACES = (
 )
 RIVALS = {"ESRGAN-thick": "esrgan_thick.py", "Real-ESRGAN": "real_esrgan.py"}
 FACE_WEIGHTS = ["--checkpoint=faces-16-64-regression", "--checkpoint=faces-16-64"]
-PHOTO_WEIGHTS = ["--checkpoint=photos-4x-regression", "--checkpoint=photos-4x"]
+PHOTO_WEIGHTS = ["--checkpoint=photos-4x-regression", "--checkpoint=photos-4x-clean"]
 STUDENT = "--checkpoint=faces-16-64-student"
 PHOTO_STUDENT = "--checkpoint=photos-4x-student"
 RUNS = {  # name: protocol, flags, whether rivals take part
@@ -70,17 +69,9 @@ RUNS = {  # name: protocol, flags, whether rivals take part
         False,
     ),
     "photos-large": ("photos-large", PHOTO_WEIGHTS, True),
-    **{
-        f"photos-{level}": (
-            f"photos-{level}",
-            ["--checkpoint=photos-4x", "--checkpoint=photos-4x-blind"],
-            True,
-        )
-        for level in LEVELS
-    },
     "photos-real": (
         "photos-real",
-        ["--checkpoint=photos-4x-regression", "--checkpoint=photos-4x-blind"],
+        ["--checkpoint=photos-4x-regression", "--checkpoint=photos-4x"],
         True,
     ),
 }
@@ -97,11 +88,7 @@ TITLES = {
     "on which everything was chosen",
     "photos-large": "Photographs, 64 → 256",
     **{
-        f"photos-{level}": f"Photographs, 64 → 256, {level} blur, noise and JPEG"
-        for level in LEVELS
-    },
-    **{
-        f"photos-real-{part}": f"Photographs with times: {title.title.partition('photographs ')[2]}"
+        f"photos-real-{part}": f"Photographs, {title.title.partition('photographs ')[2]}"
         for part, title in zip(REAL, PROTOCOLS["photos-real"].parts, strict=True)
     },
 }
@@ -111,10 +98,7 @@ WORDS = {
     "with the same advantage, stands beside.",
     "orl-student": "It learned in three stages, of 4, 2 and 1 evaluations, the first from eight "
     "DDIM steps of the teacher, each of the others from the stage before.",
-    **dict.fromkeys(
-        (f"photos-{level}" for level in LEVELS),
-        "Nobody is told anything. Consistency is with the damaged input, so that less is right.",
-    ),
+    "photos-real-256-clean": parts.ABOUT,
     "photos-steps": "The student, distilled, makes one evaluation.",
     "photos-validation": "100 squares of 18 photographs that no network was trained on.",
     "photos": "Real-ESRGAN was trained to take off blur, noise and compression, "
@@ -124,7 +108,6 @@ PICTURES = {
     "": "The images on which SR3 is best, median and worst.",
     "orl-student": "Every sixteenth of the held-out images.",
 }
-NO_PICTURE = ("photos-mild", "photos-strong")  # photos-medium has one, of a megabyte
 PAIRS = {
     "orl-student": ("student, 1 evaluation", "SR3, 100 evaluations"),
 }  # compared image by image
@@ -161,10 +144,12 @@ def measure(only: list[str]) -> None:
             (KEPT / f"{table}.json").write_text(json.dumps(kept, separators=(",", ":")) + "\n")
         if tables:
             arrays.write(KEPT / f"{name}.jpg", arrays.read(work / "small.png", 3).pixels)
+            medium = work / "256-medium" / "grid.png"
+            arrays.write(KEPT / f"{name}-256-medium.jpg", arrays.read(medium, 3).pixels)
             continue
         if name == "orl-student":
             arrays.write(KEPT / f"{name}.jpg", student())
-        if rivals and name not in NO_PICTURE:
+        if rivals:
             # a tenth of the size
             arrays.write(KEPT / f"{name}.jpg", arrays.read(work / "grid.png", 3).pixels)
 
@@ -252,6 +237,20 @@ def page() -> str:
     if (KEPT / "photos-real.jpg").exists():
         lines += ["## Small and compressed files, of which there is no better version", ""]
         lines += [f"![The files, enlarged]({KEPT.name}/photos-real.jpg)", ""]
+    if (KEPT / "augment.json").exists():
+        augment = json.loads((KEPT / "augment.json").read_text())
+        lines += [
+            "## How much to invent",
+            "",
+            "The photographs of 64 → 256 with medium blur, noise and JPEG, by `photos-4x`, which "
+            "is told nothing of them, at several levels of `--augment`.",
+            "",
+            report.markdown(augment["methods"]),
+            f"    {augment['command']}",
+            "",
+            f"![What was given, and what was made of it]({KEPT.name}/augment.jpg)",
+            "",
+        ]
     restoring = json.loads((KEPT / "restoring.json").read_text())
     lines += [
         "## Imperfect photographs",

@@ -14,7 +14,7 @@ falls to zero in 1,700 steps.
         --config.train.init_from=runs/photos-4x --config.train.steps=1700 \
         --config.train.learning_rate_schedule=cosine --config.train.warmup_steps=50 \
         --config.train.ema_decay=0.99
-    sr3 export --checkpoint=runs/photos-4x-end --dtype=int8 --output=photos-4x.safetensors
+    sr3 export --checkpoint=runs/photos-4x-end --dtype=int8 --output=photos-4x-clean.safetensors
     sr3 export --checkpoint=runs/photos-4x-end --dtype=int8 --predictor \
         --output=photos-4x-regression.safetensors
 

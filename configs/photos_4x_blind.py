@@ -25,8 +25,8 @@ from pathlib import Path
 OURS = {"blur": 1.6, "noise": 15.0, "jpeg": 70.0, "augment": 25.0}
 # Real-ESRGAN's published ranges (arXiv 2107.10833, options of its ×4 network), as far as our
 # corruption has them: blur up to 3 HR pixels, noise to 30 levels, half of it Poisson's, JPEG's
-# quality 30 to 95, all of it twice, evenly drawn, and no image clean. There, pictures may also
-# become larger in between, and blur has sizes of kernels.
+# quality from 30, all of it twice, evenly drawn, and no image clean. There, quality ends at 95,
+# pictures may also become larger in between, and the second blur is left out of a fifth.
 REAL_ESRGAN = {
     "blur": 0.75,
     "noise": 30.0,
@@ -34,7 +34,7 @@ REAL_ESRGAN = {
     "augment": 0.0,
     "clean": 0.0,
     "first_order": 1.0,
-    "often": 0.9,
+    "often": 1.0,
     "skew": 1.0,
     "shapes": (0.405, 0.225, 0.135, 0.135, 0.1),
     "methods": (1 / 3, 1 / 3, 1 / 3, 0.0),
@@ -44,7 +44,7 @@ REAL_ESRGAN = {
 }
 # SR3+ (arXiv 2302.07864) takes Real-ESRGAN's corruption; instead of its noise there is that of
 # noise-conditioning augmentation, which the network is told, and told nothing else.
-SR3_PLUS = REAL_ESRGAN | {"noise": 0.0, "augment": 64.0, "unknown": 1.0}
+SR3_PLUS = REAL_ESRGAN | {"noise": 0.0, "augment": 64.0, "tell_blur": False, "tell_jpeg": False}
 PRIORS = {"ours": OURS, "real-esrgan": REAL_ESRGAN, "sr3-plus": SR3_PLUS}
 
 
@@ -58,5 +58,5 @@ def get_config(prior="ours"):
     task.update(PRIORS[prior])
     config.sample.match_input = False
     train = config.train
-    train.init_from, train.learning_rate, train.warmup_steps = "photos-4x", 2e-4, 500
+    train.init_from, train.learning_rate, train.warmup_steps = "photos-4x-clean", 2e-4, 500
     return config

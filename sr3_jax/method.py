@@ -165,7 +165,7 @@ class Method:
         diffusion_key, dropout_key, task_key, augment_key = jax.random.split(key, 4)
         hr = to_float(images)
         given = self.task.corrupt(hr, task_key if train else None, train=train)
-        if train and self.config.task.augment:
+        if train:
             given = augmented(given, self.config.task.augment, augment_key)
         dropout = dropout_key if train else None
         example = Example(hr, given, diffusion_key, dropout, teacher, features, discriminator)
@@ -225,7 +225,7 @@ class Method:
           steps: the sampler's table; None: the config's.
         """
         image = given.image
-        if self.config.task.augment and AUGMENT.name in given.signals:
+        if AUGMENT.name in given.signals:
             own = jax.vmap(lambda key: jax.random.fold_in(key, AUGMENTATION))(keys)
             noise = jax.vmap(lambda key: jax.random.normal(key, image.shape[1:]))(own)
             image = augment(image, given.signals[AUGMENT.name], noise)

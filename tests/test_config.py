@@ -4,20 +4,24 @@ If it is wrong, one sentence says which field is, and what it may be.
 """
 
 import ast
+import functools
 import importlib.util
 import json
 import math
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import ml_collections
 import pytest
 
 from sr3_jax import config as config_lib
+from sr3_jax.cli.configs import load as load_config
 from sr3_jax.config import CHOICES, MAY_CHANGE
-from sr3_jax.errors import ConfigError
+from sr3_jax.errors import ConfigError, UserError
 from sr3_jax.method import Method
 from sr3_jax.objectives.levels import training_schedule
+from sr3_jax.tasks import build_task
 
 pytestmark = pytest.mark.fast
 
@@ -363,6 +367,35 @@ def test_every_config_is_valid_and_its_docstring_gives_the_command_that_trains_i
     module = load(path)
     config_lib.validate(module.get_config())
     assert f"sr3 train --config=configs/{path.name} --workdir=" in module.__doc__
+
+
+@pytest.mark.parametrize(
+    ("prior", "told"),
+    [
+        ("ours", {"jpeg", "noise", "blur", "augment"}),
+        ("real-esrgan", {"jpeg", "noise", "blur"}),
+        ("sr3-plus", {"augment"}),
+    ],
+)
+def test_each_prior_of_blind_photographs_is_valid_and_corrupts(prior, told):
+    config = load(next(path for path in CONFIGS if path.stem == "photos_4x_blind")).get_config(
+        prior
+    )
+    config_lib.validate(config)
+    task = build_task(config)
+    assert {signal.name for signal in task.signals} == told
+    image = jax.ShapeDtypeStruct((2, 96, 96, 3), jnp.float32)
+    corrupt = functools.partial(task.corrupt, train=True)
+    given = jax.eval_shape(corrupt, image, jax.random.key(0))
+    assert given.image.shape == (2, 24, 24, 3)
+    assert set(given.signals) == told - {"augment"}
+
+
+def test_a_prior_that_is_not_there_is_told_with_those_that_are():
+    with pytest.raises(
+        UserError, match="'none' is not known; there are ours, real-esrgan, sr3-plus"
+    ):
+        load_config(["--config=configs/photos_4x_blind.py:none"], "sr3 train")
 
 
 @pytest.mark.parametrize(("name", "paper"), PAPER.items())

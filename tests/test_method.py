@@ -393,13 +393,13 @@ def test_student_and_discriminator_learn_from_one_loss_each_its_own_part():
 
     def judged(judge, images):
         rgb = jnp.broadcast_to(images, (*images.shape[:3], 3))
-        return discriminator.judge(judge, perceptual.features(vgg, rgb))
+        return discriminator.logits_of(judge, perceptual.features(vgg, rgb))
 
     def made(params, judge):
         return judged(judge, one_evaluation(plain, params, key))
 
     def students(params):
-        return plain.loss(params, images, key, True, teacher) - 3.0 * discriminator.judged_real(
+        return plain.loss(params, images, key, True, teacher) - 3.0 * discriminator.looks_real(
             made(params, judge)
         )
 

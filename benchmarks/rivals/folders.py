@@ -16,6 +16,7 @@ from rich.progress import track
 from sr3_jax.errors import UserError
 from sr3_jax.evaluation.contenders import SECONDS
 from sr3_jax.images import arrays
+from sr3_jax.runtime.atomic import write_text
 
 LUMA = np.array([0.299, 0.587, 0.114])  # ITU-R BT.601, as Pillow's mode L
 Colour = Float[np.ndarray, "h w 3"]  # RGB in [0, 1], float32
@@ -43,26 +44,28 @@ def run(
 ) -> None:
     """Enlarges the folder by the network that `load` opens, and writes the seconds of each image.
 
-    The first image is made twice, so that what happens only once is not counted.
+    The first image of every size is made twice, so that what happens only once is not counted.
     An error that the user can mend ends in one sentence and exit code 2.
     """
     try:
         files = _files(options.lr, options.output)
         with load(options) as enlarge:
             seconds: dict[str, float] = {}
+            warm: set[tuple[int, ...]] = set()
             for file in track(files, "images", console=Console(stderr=True)):
                 pixels, notes = arrays.read(file, None)
                 for note in notes:
                     print(f"{file}: {note}", file=sys.stderr)
                 colour = arrays.as_channels(pixels, 3).astype(np.float32) / 255
-                if not seconds:
+                if colour.shape not in warm:
                     enlarge(colour)
+                warm.add(colour.shape)
                 start = time.perf_counter()
                 large = enlarge(colour)
                 path = file.relative_to(options.lr)
                 seconds[path.as_posix()] = time.perf_counter() - start
                 arrays.write(options.output / path, to_uint8(large, grey=pixels.shape[-1] == 1))
-                (options.output / SECONDS).write_text(json.dumps(seconds, indent=1) + "\n")
+                write_text(options.output / SECONDS, json.dumps(seconds, indent=1) + "\n")
         print(
             f"{len(files)} images, {np.mean(list(seconds.values())):.2f} s each without loading",
             file=sys.stderr,

@@ -32,7 +32,10 @@ from sr3_jax.runtime.paths import AnyPath
 
 TEACHER = "teacher.safetensors"  # in a student's workdir, what it learns from
 
-OWN = ("ema", "judge")  # fields of TrainState that are items of their own in a checkpoint
+SEPARATE = (
+    "ema",
+    "discriminator",
+)  # fields of TrainState that are items of their own in a checkpoint
 # Files of a workdir that a new training overwrites
 WRITTEN = ("stats.jsonl", "parameters.txt", "best.safetensors", TEACHER)
 
@@ -92,7 +95,7 @@ class Checkpoints:
         items["meta"] = ocp.args.JsonRestore()
         with _damage(self.workdir / "checkpoints" / str(step)):
             restored = self._manager.restore(step, args=ocp.args.Composite(**items))
-        parts = {name: restored[name] for name in items if name in OWN}
+        parts = {name: restored[name] for name in items if name in SEPARATE}
         return abstract._replace(**{**restored.state, **parts}), restored.meta["position"]
 
     def reached_preemption(self, step: int) -> bool:
@@ -111,13 +114,13 @@ class Checkpoints:
 
 
 def _parts(state: Any) -> dict[str, Any]:
-    """A TrainState as the items of a checkpoint: each of OWN is an item of its own, if it is there.
+    """A TrainState as the items of a checkpoint: each of SEPARATE, if it is there, and the rest.
 
     So the average is read without the rest, and a field that is new to TrainState does not make
     older checkpoints unreadable.
     """
     fields = state._asdict()
-    own = {name: fields.pop(name) for name in OWN}
+    own = {name: fields.pop(name) for name in SEPARATE}
     # its place is kept in `state`, where it was when checkpoints were first written
     rest = {"state": fields | {"ema": None}}
     return rest | {name: part for name, part in own.items() if part is not None}

@@ -1,6 +1,6 @@
 """`sr3 evaluate`."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -209,6 +209,7 @@ def run(args: Arguments) -> None:
             perceptual=installed["perceptual"],
             dists=installed["dists"],
             niqe=installed["niqe"],
+            not_installed=_not_installed(installed),
             reference=_statistics(args, target, given, on_images) if protocol != "images" else None,
             **given,
         )
@@ -221,10 +222,7 @@ def run(args: Arguments) -> None:
             found = runs.run(KNOWN[protocol], checkpoints, target, options, on_start, on_images)
     if found is None:  # another process tells
         return
-    results, picture = found
-    missing = _not_installed(installed, KNOWN[protocol].columns)
-    results["not_measured"] = missing | results.get("not_measured", {})
-    _finish(target, protocol, list(images), results, picture, as_json=args.json)
+    _finish(target, protocol, list(images), *found, as_json=args.json)
 
 
 def _protocol(args: Arguments, places: list[str]) -> str:
@@ -274,7 +272,6 @@ def _finish(
         files = ["table.md", "small.png"]
         for missing in results["small"]["missing"]:
             print(missing)
-        _say_left_out(results)
     for file in files:
         print(target / file)
 
@@ -291,12 +288,8 @@ def _show(results: Any, protocol: str) -> None:
         print(f"converted: {results['converted']}")
     report.show(results)
     print(report.footnote(results))
-    _say_left_out(results)
-
-
-def _say_left_out(results: Any) -> None:
-    for metric, reason in results["not_measured"].items():
-        print(f"{metric} is left out: {reason}")
+    for line in report.left_out(results):
+        print(line)
 
 
 def _folder(places: list[str], names: list[str]) -> Any:
@@ -336,8 +329,8 @@ def _installed() -> dict[str, bool]:
     }
 
 
-def _not_installed(installed: dict[str, bool], columns: Sequence[str]) -> dict[str, str]:
-    """How to install what the protocol's metrics lack, by their names."""
+def _not_installed(installed: dict[str, bool]) -> dict[str, str]:
+    """How to install what metrics lack, by their names."""
     from sr3_jax.metrics import dists, niqe
 
     extra = "pip install 'sr3_jax[metrics]'"
@@ -353,7 +346,7 @@ def _not_installed(installed: dict[str, bool], columns: Sequence[str]) -> dict[s
     return {
         column: f"its weights are not installed; run: {command}"
         for column, (option, command) in needs.items()
-        if column in columns and not installed[option]
+        if not installed[option]
     }
 
 

@@ -17,6 +17,7 @@ from sr3_jax.errors import UserError
 from sr3_jax.images import arrays, sheet
 from sr3_jax.images.arrays import ImageError
 from sr3_jax.tasks import build_task
+from sr3_jax.tasks.augmentation import augmented
 from sr3_jax.tasks.operations import to_float, to_uint8
 
 SHOWN = 8  # images on the contact sheet; names listed before "…"
@@ -79,13 +80,16 @@ def _describe(name: str, source: Source, config: ConfigDict, bad: list[Dropped])
 def contact_sheet(source: Source, config: ConfigDict) -> np.ndarray:
     """LR image, condition and HR image of a few training examples, side by side.
 
-    Crops, mirrors, blur and noise are drawn as in training, so this is what the network sees.
+    Crops, mirrors, blur and noise are drawn as in training, so this is what the network sees;
+    noise-conditioning augmentation is in the condition alone.
     """
     rng = np.random.default_rng(config.seed)
     rows = np.linspace(0, len(source), min(SHOWN, len(source)), endpoint=False).astype(int)
     survivors = pipeline.Survivors(source, 1.0, config.data.hr_size)
     hr = np.stack([crops.fit(survivors[int(i)][1], config, rng) for i in rows])
     task, whole = build_task(config), to_float(jnp.asarray(hr))
-    lr = task.corrupt(whole, jax.random.key(config.seed), train=True).image
-    columns = {"LR": lr, "conditioning": task.condition(lr), "HR": whole}
+    key = jax.random.key(config.seed)
+    given = task.corrupt(whole, key, train=True)
+    seen = augmented(given, config.task.augment, jax.random.fold_in(key, 1))
+    columns = {"LR": given.image, "conditioning": task.condition(seen.image), "HR": whole}
     return sheet.grid({title: np.asarray(to_uint8(batch)) for title, batch in columns.items()})

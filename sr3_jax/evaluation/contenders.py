@@ -148,7 +148,8 @@ class Network:
             "match_input": match_input,
         }
         self.about |= {"seed": seed, "samples": samples} if self.random else {}
-        self.about |= {"told": [one.name for one in checkpoint.method.task.signals]} if told else {}
+        signals = [one.name for one in checkpoint.method.task.signals if one.removed]
+        self.about |= {"told": signals} if told else {}
 
     @property
     def rows(self) -> Sequence[str]:
@@ -260,10 +261,19 @@ def seconds(folder: Path, files: Mapping[str, Path]) -> dict[str, float] | None:
     """
     for root in (folder, folder.parent):
         if (root / SECONDS).is_file():
-            known = json.loads((root / SECONDS).read_text())
+            known = _read_seconds(root / SECONDS)
             found = {id: known.get(file.relative_to(root).as_posix()) for id, file in files.items()}
-            return found if None not in found.values() else None
+            return {id: one for id, one in found.items() if one} if all(found.values()) else None
     return None
+
+
+def _read_seconds(path: Path) -> dict[str, float]:
+    try:
+        return {name: float(value) for name, value in json.loads(path.read_text()).items()}
+    except (OSError, ValueError, TypeError, AttributeError) as error:
+        raise UserError(
+            f"{path} must hold the seconds of each image by its path, as JSON: {error}"
+        ) from error
 
 
 class Timed:

@@ -251,7 +251,7 @@ def split(protocol: Protocol, config: ConfigDict | None, options: Options) -> Sp
         if config is None and protocol.data.get("source") == "orl":
             task.model.image_channels = 1
         data.max_bad_fraction = 1.0  # the paper leaves out what is too small, however much that is
-    if protocol.paper and task.model.image_channels != 3:
+    if (protocol.paper or protocol.damage) and task.model.image_channels != 3:
         raise UserError(
             f"--protocol={protocol.name} is of colour images, and the network is for grey ones"
         )

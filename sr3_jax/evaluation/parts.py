@@ -48,11 +48,13 @@ def run(
     runs.check_needs(protocol, options)
     runs.check_alike(checkpoints)
     names = [_name(part) for part in protocol.parts]
+    small, missing = small_files.gather(options.data)
     for method, place in options.images.items():
-        if missing := [name for name in names if not (place / name).is_dir()]:
+        _check_images(protocol, method, place, names, list(small))
+    for checkpoint in checkpoints:
+        if checkpoint.config.model.image_channels != 3:
             raise UserError(
-                f"--images={method}={place} has no folder {pairs.listed(missing)}; what to make "
-                f"them from is written by sr3 evaluate --protocol={protocol.name} --export=DIR"
+                f"--protocol={protocol.name} is of colour images, and {checkpoint.name} is not"
             )
     tables: dict[str, report.Results] = {}
     for name, part in zip(names, protocol.parts, strict=True):
@@ -64,7 +66,6 @@ def run(
             tables[name] = found[0]
     if not parallel.is_main():
         return None
-    small, missing = small_files.gather(options.data)
     field_ = runs.own_contenders(protocol, checkpoints, options)
     for method, place in options.images.items():
         if (place / SMALL).is_dir():
@@ -91,10 +92,26 @@ def export(
     protocol: Protocol, folder: Path, options: Options, checkpoints: Sequence[Checkpoint] = ()
 ) -> int:
     """As `runs.export`, of all tables and of the small files; returns the number of images."""
+    small, _ = small_files.gather(options.data)
     count = 0
     for part in protocol.parts:
         count += runs.export(part, folder, replace(options, data=""), checkpoints, _name(part))
-    return count + small_files.export(folder / "lr" / SMALL, small_files.gather(options.data)[0])
+    return count + small_files.export(folder / "lr" / SMALL, small)
+
+
+def _check_images(
+    protocol: Protocol, method: str, place: Path, names: Sequence[str], small: Sequence[str]
+) -> None:
+    """Raises UserError if a method lacks a table's images, or has not all of the small files."""
+    lacking = [name for name in names if not (place / name).is_dir()]
+    if not lacking and (place / SMALL).is_dir():
+        theirs = pairs.by_stem(place / SMALL)
+        lacking = [f"{SMALL}/{stem}" for stem in small if stem not in theirs]
+    if lacking:
+        raise UserError(
+            f"--images={method}={place} has no {pairs.listed(lacking)}; what to make them from is "
+            f"written by sr3 evaluate --protocol={protocol.name} --export=DIR"
+        )
 
 
 def markdown(results: report.Results) -> str:
@@ -105,6 +122,7 @@ def markdown(results: report.Results) -> str:
         lines += [report.footnote(table), ""]
         lines += [f"Left out: {'; '.join(table['left_out'])}.", ""] if table["left_out"] else []
         lines += [differences(table), ""] if table["differences"] else []
+        lines += [f"{line}\n" for line in report.left_out(table)]
     files = ", ".join([*results["small"]["files"], *results["small"]["missing"]])
     lines += ["## Small and compressed files", "", "Of these nobody has a better version: they are"]
     lines += [f"to look at, and nothing was done to them ({files}).", ""]

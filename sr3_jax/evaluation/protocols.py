@@ -43,6 +43,8 @@ class Options:
     perceptual: bool = True  # LPIPS, and what else runs VGG16
     dists: bool = False
     niqe: bool = False
+    # Metrics whose weights are not installed, and how to install them
+    not_installed: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -111,6 +111,12 @@ def _width(column: Sequence[str]) -> int:
     return 3 + max(len(word) for text in column for word in text.split())
 
 
+def left_out(results: Results) -> list[str]:
+    """A line for each metric that was not measured: which, and why."""
+    reasons = results.get("not_measured", {})
+    return [f"{metric} is left out: {reason}" for metric, reason in reasons.items()]
+
+
 def footnote(results: Results) -> str:
     """What belongs under the table: the images, and the networks behind the numbers."""
     parts = [f"{results['title']}: {results['n']} images"]

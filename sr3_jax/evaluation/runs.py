@@ -228,7 +228,7 @@ def own_contenders(
         name = f"{name} ({Path(checkpoint.name).name})" if name in taken else name
         taken.add(name)
         tells: list[Any] = [None]
-        if protocol.told and checkpoint.method.task.signals:
+        if protocol.told and any(each.removed for each in checkpoint.method.task.signals):
             tells += [functools.partial(told, protocol.damage)]
         each = [0] if own or not options.steps else options.steps
         for steps, tell in itertools.product(each, tells):
@@ -408,7 +408,12 @@ def _measured(
     results = _header(protocol, data.about, options) | {
         "n": len(collected.ids),
         "left_out": [f"{one.id} {one.reason}".strip() for one in bad],
-        "not_measured": collected.not_measured,
+        "not_measured": {
+            metric: reason
+            for metric, reason in options.not_installed.items()
+            if metric in protocol.columns
+        }
+        | collected.not_measured,
         "converted": converted(collected.notes),
         "step": checkpoints[0].step if checkpoints else None,
         "contenders": {one.rows[0]: one.about for one in field_},

@@ -11,6 +11,7 @@ import numpy as np
 
 from sr3_jax.data.public_photos import folder_of
 from sr3_jax.data.source import DataError
+from sr3_jax.errors import UserError
 from sr3_jax.evaluation.contenders import Contender
 from sr3_jax.images import arrays, pairs, sheet
 
@@ -30,7 +31,7 @@ def gather(folder: str = "") -> tuple[dict[str, np.ndarray], list[str]]:
       folder: Further files, any kind of image; their middle is shown. Empty: none.
 
     Raises:
-      UserError: The folder holds no images, or one cannot be read.
+      UserError: The folder holds no images, one cannot be read, or has a name that is taken.
     """
     found: dict[str, np.ndarray] = {}
     missing: list[str] = []
@@ -44,6 +45,8 @@ def gather(folder: str = "") -> tuple[dict[str, np.ndarray], list[str]]:
             pixels = pairs.read_rgb(place / file)
             found[Path(file).stem] = pixels[top : top + SIDE, left : left + SIDE]
     for stem, path in pairs.by_stem(Path(folder)).items() if folder else ():
+        if stem in found:
+            raise UserError(f"{path} has the name of a file that is shown already: {stem}")
         pixels = pairs.read_rgb(path)
         top, left = (max(0, (side - SIDE) // 2) for side in pixels.shape[:2])
         found[stem] = pixels[top : top + SIDE, left : left + SIDE]

@@ -26,6 +26,7 @@ from sr3_jax.method import AUGMENTATION, image_key, sampling_steps
 from sr3_jax.runtime import parallel
 from sr3_jax.tasks import operations
 from sr3_jax.tasks.augmentation import SIGNAL as AUGMENT
+from sr3_jax.tasks.augmentation import augment
 from sr3_jax.tasks.task import Given
 
 Progress = Callable[[int], object]
@@ -250,10 +251,11 @@ class Engine:
         if not level:
             return lr
         side = self.lr_size
-        shape = (side, side, self.channels)
-
-        noise = tiling.Noise(functools.partial(self.noise_block, key, shape=shape), side)
-        return tiling.add_noise(lr.copy(), 1.0, level / 127.5, noise, AUGMENTATION)
+        blocks = functools.partial(self.noise_block, key, shape=(side, side, self.channels))
+        noise = tiling.add_noise(
+            np.empty_like(lr), 0.0, 1.0, tiling.Noise(blocks, side), AUGMENTATION
+        )
+        return augment(lr[None], np.full(1, level, np.float32), noise[None])[0]
 
     def denoise_tiles(
         self, signals: Values, condition: np.ndarray, y: np.ndarray, gamma: float

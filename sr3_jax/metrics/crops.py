@@ -44,7 +44,7 @@ def features(images: UInt8[np.ndarray, "n h w c"]) -> Float[np.ndarray, "k 512"]
     if not squares(*images.shape[1:3]):
         return np.zeros((0, DIMENSIONS), np.float32)
     trunk = lpips.load("vgg")["trunk"]
-    parts = (images[start : start + BATCH] for start in range(0, len(images), BATCH))
+    parts = lpips.in_batches(images, BATCH)
     found = [np.asarray(_features(trunk, lpips.to_rgb(part))) for part in parts]
     return np.concatenate([part.reshape(-1, DIMENSIONS) for part in found])
 

@@ -41,8 +41,8 @@ def dists(images: Images, references: Images) -> Float[np.ndarray, " n"]:
       UserError: A package that holds the weights is missing.
     """
     trunk, (alpha, beta) = lpips.load("vgg")["trunk"], load()
-    batches = [slice(start, start + BATCH) for start in range(0, len(images), BATCH)]
-    pairs = ((lpips.to_rgb(images[batch]), lpips.to_rgb(references[batch])) for batch in batches)
+    batches = (lpips.in_batches(each, BATCH) for each in (images, references))
+    pairs = (map(lpips.to_rgb, pair) for pair in zip(*batches, strict=True))
     return np.concatenate([np.asarray(_distance(trunk, alpha, beta, x, y)) for x, y in pairs])
 
 

@@ -7,6 +7,7 @@ pickle, so they are read by an unpickler that accepts arrays and nothing else.
 
 import functools
 import pickle
+from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -51,6 +52,13 @@ def lpips(images: Images, references: Images, network: str = "vgg") -> Float[np.
             for batch in batches
         ]
     )
+
+
+def in_batches(images: Images, most: int) -> Iterator[Images]:
+    """Parts of (n, h, w, c): `most` images of 256×256, and fewer the larger they are."""
+    size = max(1, most * 256**2 // (images.shape[1] * images.shape[2]))
+    size = min(most, size)
+    return (images[start : start + size] for start in range(0, len(images), size))
 
 
 def to_rgb(images: Images) -> Float[Array, "n h w 3"]:

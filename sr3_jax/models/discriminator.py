@@ -40,12 +40,12 @@ class Discriminator(nn.Module):
         return logits
 
 
-def judge(params: PyTree, features: Sequence[Float[Array, "b _h _w _c"]]) -> Logits:
+def logits_of(params: PyTree, features: Sequence[Float[Array, "b _h _w _c"]]) -> Logits:
     """The logits of images with given features; see `Discriminator`."""
     return cast(Logits, Discriminator().apply({"params": params}, features))
 
 
-def judged_real(logits: Logits) -> Float[Array, " b"]:
+def looks_real(logits: Logits) -> Float[Array, " b"]:
     """How real each image looks, the mean of its logits: what a network is to raise."""
     return sum(map(_mean, logits), jnp.zeros(len(logits[0]))) / len(logits)
 

@@ -19,7 +19,7 @@ from sr3_jax.diffusion.samplers import Steps
 from sr3_jax.diffusion.types import Images
 from sr3_jax.errors import ConfigError
 from sr3_jax.models import perceptual
-from sr3_jax.models.discriminator import Discriminator, hinge, judge, judged_real
+from sr3_jax.models.discriminator import Discriminator, hinge, logits_of, looks_real
 from sr3_jax.objectives.levels import sampling_schedule, training_schedule
 from sr3_jax.objectives.objective import Choices, Example, Learner
 from sr3_jax.tasks import build_task
@@ -89,9 +89,9 @@ class Distillation:
         if not train.adversarial_weight:
             return loss
         fixed = jax.lax.stop_gradient(example.discriminator)
-        loss -= train.adversarial_weight * judged_real(judge(fixed, made))
+        loss -= train.adversarial_weight * looks_real(logits_of(fixed, made))
         real, false = (
-            judge(example.discriminator, jax.lax.stop_gradient(x)) for x in (wanted, made)
+            logits_of(example.discriminator, jax.lax.stop_gradient(x)) for x in (wanted, made)
         )
         return loss + hinge(real, false)
 

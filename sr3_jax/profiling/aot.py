@@ -20,6 +20,8 @@ from ml_collections import ConfigDict
 from sr3_jax import config as config_lib
 from sr3_jax.errors import ConfigError
 from sr3_jax.method import Method, image_key, sampling_steps
+from sr3_jax.models import perceptual
+from sr3_jax.objectives.distillation import feature_shapes, needs_features
 from sr3_jax.profiling import chips
 from sr3_jax.profiling.flops import matrix_flops
 from sr3_jax.profiling.hlo import Program
@@ -289,9 +291,19 @@ def model_flops(config: ConfigDict, what: str, evaluations: int) -> int:
     def predict(params: PyTree, upsampled: jax.Array) -> jax.Array:
         return method.condition(params, upsampled).sum()
 
+    def look(image: jax.Array, weights: PyTree) -> jax.Array:
+        rgb = jnp.broadcast_to(image, (*image.shape[:3], 3))
+        return sum((each.sum() for each in perceptual.features(weights, rgb)), jnp.zeros(()))
+
     learns, taught = what == "train", method.objective.needs_teacher
-    predictor = jax.grad(predict) if learns and not taught else predict
+    looks = learns and needs_features(plain)
+    predictor = jax.grad(predict) if learns and (looks or not taught) else predict
     once = matrix_flops(predictor, params, image) if method.refines else 0
+    if looks:
+        # The teacher's predictor, and VGG16 on the student's image and on the HR image; the
+        # discriminator's heads are a hundredth of that
+        once += matrix_flops(predict, params, image) if method.refines else 0
+        once += sum(matrix_flops(f, image, feature_shapes()) for f in (jax.grad(look), look))
     one = matrix_flops(jax.grad(forward) if learns else forward, params, *inputs)
     if learns and taught:
         one += plain.train.teacher_steps * matrix_flops(forward, params, *inputs)

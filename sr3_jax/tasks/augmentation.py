@@ -6,11 +6,13 @@ of compression, is drawn anew and not enlarged, so a higher level means more inv
 not a corruption: whatever level is asked for, the program adds that noise itself.
 """
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Key
+from jaxtyping import Array, Key
 
-from sr3_jax.tasks.task import Given, Images, Signal
+from sr3_jax.tasks.task import Given, Signal
 
 SIGNAL = Signal(
     "augment",
@@ -20,16 +22,22 @@ SIGNAL = Signal(
 )
 
 
-def augment(images: Images, level: Float[Array, " b"], noise: Images) -> Images:
-    """LR images with noise of `level` 8-bit levels for each, of standard normal `noise`."""
+def augment(images: Any, level: Any, noise: Any) -> Any:
+    """LR images (b, h, w, c) with noise of `level` 8-bit levels for each, (b,).
+
+    `noise` is standard normal, of their shape. All are arrays of JAX or of NumPy.
+    """
     return images + level[:, None, None, None] / 127.5 * noise
 
 
 def augmented(given: Given, high: float, key: Key[Array, ""]) -> Given:
     """A training batch with noise of levels from [0, high], for half of the images.
 
-    Weak noise is more likely: the square of what is drawn evenly.
+    Weak noise is more likely: the square of what is drawn evenly. With high = 0, task.augment of a
+    network without augmentation, the batch stays as it is.
     """
+    if not high:
+        return given
     level_key, half_key, noise_key = jax.random.split(key, 3)
     b = len(given.image)
     level = high * jnp.square(jax.random.uniform(level_key, (b,)))

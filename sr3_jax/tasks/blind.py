@@ -132,7 +132,7 @@ class Blind(SuperResolution):
             signal.name: jnp.where(
                 all_unknown | (draws.uniform(f"{signal.name} unknown") < self._config.unknown / 2),
                 UNKNOWN,
-                total[signal.name],
+                jnp.minimum(total[signal.name], signal.high),
             )
             for signal in self.signals
             if signal.removed
@@ -146,20 +146,22 @@ class Blind(SuperResolution):
     ) -> tuple[Images, PerImage]:
         """Blurs by a kernel of one of SHAPES; sigma is in pixels of the image.
 
-        Also returns by how much: the standard deviation of the kernel itself, which is smaller
-        where the kernel is narrow in one direction, or is cut off at its edge.
+        Also returns by how much: the standard deviation of the kernel itself. It is smaller than
+        sigma where the kernel is narrow in one direction or is cut off at its edge, and larger
+        where its tail is heavy.
         """
         kind = draws.choice(f"{order}shape", self._config.shapes)
         isotropic, plateau, sinc = (
             kind == SHAPES.index(name) for name in ("isotropic", "plateau", "sinc")
         )
         beta = draws.uniform(f"{order}beta", math.log(0.5), math.log(4.0))
-        generalised = plateau | (kind == SHAPES.index("generalised"))
+        flat = jnp.exp(draws.uniform(f"{order}beta", 0.0, math.log(2.0)))
+        generalised = kind == SHAPES.index("generalised")
         shape = Shape(
             sigma=sigma,
             ratio=jnp.where(isotropic, 1.0, draws.uniform(f"{order}ratio of sigmas", 0.3, 1.0)),
             angle=draws.uniform(f"{order}angle", 0.0, math.pi),
-            beta=jnp.where(generalised, jnp.exp(beta), 1.0),
+            beta=jnp.where(plateau, flat, jnp.where(generalised, jnp.exp(beta), 1.0)),
             plateau=plateau.astype(jnp.float32),
         )
         # A low-pass of the same strength: a Gaussian's spectrum is down to e^(-1/2) at 1 / sigma

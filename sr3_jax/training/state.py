@@ -24,10 +24,10 @@ class TrainState(NamedTuple):
     opt_state: PyTree
     bad_steps: jax.Array  # updates dropped in all, because loss or gradient was not finite
     bad_in_a_row: jax.Array  # ... and since the last good one
-    judge: "Judge | None" = None  # with train.adversarial_weight
+    discriminator: "Discriminator | None" = None  # with train.adversarial_weight
 
 
-class Judge(NamedTuple):
+class Discriminator(NamedTuple):
     """The discriminator that a student learns against."""
 
     params: PyTree
@@ -58,8 +58,8 @@ def make_optimizer(config: ConfigDict) -> optax.GradientTransformation:
     return optax.chain(clip, optax.adam(learning_rate(config)))
 
 
-def judge_optimizer(config: ConfigDict) -> optax.GradientTransformation:
-    """Adam for the discriminator: with less momentum, as what it judges changes all the time."""
+def discriminator_optimizer(config: ConfigDict) -> optax.GradientTransformation:
+    """Adam for the discriminator: with less momentum, as what it is shown changes all the time."""
     return optax.adam(learning_rate(config), b1=0.5, b2=0.99)
 
 
@@ -76,5 +76,6 @@ def init_state(method: Method, optimizer: optax.GradientTransformation) -> Train
     if not method.config.train.adversarial_weight:
         return state
     key = jax.random.fold_in(jax.random.key(method.config.seed), 2)
-    judge = init_discriminator(method.config.data.hr_size, key)
-    return state._replace(judge=Judge(judge, judge_optimizer(method.config).init(judge)))
+    other = init_discriminator(method.config.data.hr_size, key)
+    opt_state = discriminator_optimizer(method.config).init(other)
+    return state._replace(discriminator=Discriminator(other, opt_state))

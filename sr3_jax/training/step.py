@@ -14,10 +14,10 @@ from sr3_jax.method import Method
 from sr3_jax.objectives.distillation import feature_shapes, needs_features
 from sr3_jax.runtime import parallel
 from sr3_jax.training.state import (
-    Judge,
+    Discriminator,
     TrainState,
+    discriminator_optimizer,
     init_state,
-    judge_optimizer,
     learning_rate,
     make_optimizer,
 )
@@ -40,11 +40,13 @@ def make_train_step(
 
     def mean_loss(learned: Learned, images: Array, key: Array, *teacher: PyTree) -> Array:
         if mesh is not None:
-            learned, *teacher = parallel.gather_params(
-                (learned, *teacher), mesh, config.model.dtype
+            # what VGG16 makes of images is exact: its weights stay whole, and in float32
+            learned, *gathered = parallel.gather_params(
+                (learned, *teacher[:1]), mesh, config.model.dtype
             )
-        params, judge = learned
-        judged = () if judge is None else (judge,)
+            teacher = (*gathered, *teacher[1:])
+        params, discriminator = learned
+        judged = () if discriminator is None else (discriminator,)
         return method.loss(params, images, key, True, *teacher, *judged).mean()
 
     def loss_and_gradient(
@@ -68,10 +70,12 @@ def make_train_step(
 
     def step(state: TrainState, images: Array, *teacher: PyTree) -> tuple[TrainState, Metrics]:
         key = jax.random.fold_in(jax.random.fold_in(jax.random.key(config.seed), 1), state.step)
-        learned = (state.params, state.judge.params if state.judge else None)
-        loss, (gradient, judge_gradient) = loss_and_gradient(learned, images, key, *teacher)
+        old = state.discriminator
+        learned = (state.params, old.params if old else None)
+        loss, gradients = loss_and_gradient(learned, images, key, *teacher)
+        gradient, other_gradient = gradients
         norm = optax.tree.norm(gradient)
-        finite = jnp.isfinite(loss) & jnp.isfinite(norm)
+        finite = jnp.isfinite(loss) & jnp.isfinite(optax.tree.norm(gradients))
 
         updates, opt_state = optimizer.update(gradient, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
@@ -83,10 +87,10 @@ def make_train_step(
         def keep(new: PyTree, old: PyTree) -> PyTree:
             return jax.tree.map(lambda a, b: jnp.where(finite, a, b), new, old)
 
-        judge = state.judge
-        if judge:
-            change, judge_state = judge_optimizer(config).update(judge_gradient, judge.opt_state)
-            judge = Judge(optax.apply_updates(judge.params, change), judge_state)
+        new = old
+        if old:
+            change, opponent = discriminator_optimizer(config).update(other_gradient, old.opt_state)
+            new = Discriminator(optax.apply_updates(old.params, change), opponent)
         bad = (~finite).astype(jnp.int32)
         metrics = {
             "loss": loss,
@@ -102,7 +106,7 @@ def make_train_step(
             opt_state=keep(opt_state, state.opt_state),
             bad_steps=state.bad_steps + bad,
             bad_in_a_row=(state.bad_in_a_row + 1) * bad,
-            judge=keep(judge, state.judge),
+            discriminator=keep(new, old),
         )
         return state, metrics
 
@@ -149,6 +153,6 @@ def training_program(config: ConfigDict, mesh: Mesh) -> Program:
     teacher = (state.params,) if method.objective.needs_teacher else ()
     if needs_features(config):
         shapes = feature_shapes()
-        split = parallel.shardings(shapes, mesh)
-        teacher += (jax.tree.map(lambda x, s: x.update(sharding=s), shapes, split),)
+        whole = parallel.replicated(mesh)
+        teacher += (jax.tree.map(lambda x: x.update(sharding=whole), shapes),)
     return Program(jax.jit(init, out_shardings=sharding), step, state, batch, teacher)

@@ -25,7 +25,7 @@ from sr3_jax.weights import shipped
 NAMES = ["faces-16-64", "faces-16-64-regression"]
 STUDENT = "faces-16-64-student"
 FACES = [*NAMES, STUDENT]
-PHOTOS = ["photos-4x", "photos-4x-regression", "photos-4x-student"]
+PHOTOS = ["photos-4x-clean", "photos-4x-regression", "photos-4x-student"]
 RESTORE, BLIND = "photos-4x-restore", "photos-4x-blind"
 CONFIGS = (
     dict.fromkeys(FACES, "orl_16_64")
@@ -42,7 +42,7 @@ DISTILLED = (
 ENDED = ["train.ema_decay", "train.init_from", "train.learning_rate_schedule", "train.warmup_steps"]
 # what the configs say is different
 OWN = {
-    "photos-4x": ENDED,
+    "photos-4x-clean": ENDED,
     "photos-4x-regression": ENDED,
     RESTORE: ["data.folder", "train.init_from"],
     STUDENT: DISTILLED,
@@ -200,7 +200,7 @@ def test_photographs_come_out_nearer_to_the_truth_and_sharper_than_bicubic_and_a
     hr = photographs()
     lr = to_uint8(reduced(hr))
     bicubic = to_uint8(operations.resize(operations.to_float(jnp.asarray(lr)), 128, 128))
-    found = Upscaler.load("photos-4x")(lr)
+    found = Upscaler.load("photos-4x-clean")(lr)
     ours, theirs = (distortion.scores(images, hr, lr) for images in (found, bicubic))
     assert ours["psnr"].mean() > theirs["psnr"].mean() + 0.5
     assert ours["consistency_db"].min() > 50
@@ -212,7 +212,7 @@ def test_photographs_come_out_nearer_to_the_truth_and_sharper_than_bicubic_and_a
 def test_a_sample_of_photographs_is_nearer_by_lpips_than_its_control_and_the_student_is_sharper_still():  # noqa: E501
     hr = photographs()
     lr = to_uint8(reduced(hr))
-    names = ("photos-4x-regression", "photos-4x", "photos-4x-student")
+    names = ("photos-4x-regression", "photos-4x-clean", "photos-4x-student")
     control, teacher, student = map(Upscaler.load, names)
     assert (teacher.cost(1, 1).evaluations, student.cost(1, 1).evaluations) == (2, 1)
     best, sample, sharp = (network(lr) for network in (control, teacher, student))
@@ -237,7 +237,7 @@ def test_a_network_takes_off_noise_and_blur_that_it_is_told_of_and_the_default_e
         drawn, jnp.float32
     )
     lr = to_uint8(lr)
-    theirs = Upscaler.load("photos-4x")(lr, match_input=False)
+    theirs = Upscaler.load("photos-4x-clean")(lr, match_input=False)
     ours = Upscaler.load("photos-4x-restore")(lr, noise=noise, blur=blur, match_input=False)
     assert distortion.psnr(ours, hr).mean() > distortion.psnr(theirs, hr).mean() + gain
     assert lpips(ours, hr, "alexnet").mean() < lpips(theirs, hr, "alexnet").mean() - 0.03
@@ -246,7 +246,9 @@ def test_a_network_takes_off_noise_and_blur_that_it_is_told_of_and_the_default_e
 def test_a_blind_network_takes_off_what_nobody_tells_it_of():
     hr = photographs()
     lr = np.stack([damaged(one, 4, recipe("medium", str(i))) for i, one in enumerate(hr)])
-    ours, theirs = (Upscaler.load(name)(lr, match_input=False) for name in (BLIND, "photos-4x"))
+    ours, theirs = (
+        Upscaler.load(name)(lr, match_input=False) for name in (BLIND, "photos-4x-clean")
+    )
     assert distortion.psnr(ours, hr).mean() > distortion.psnr(theirs, hr).mean() + 0.15
     assert lpips(ours, hr, "alexnet").mean() < lpips(theirs, hr, "alexnet").mean() - 0.03
 
@@ -255,7 +257,8 @@ def test_the_control_of_the_photographs_has_the_higher_psnr_and_less_detail_than
     hr = photographs()
     lr = to_uint8(reduced(hr))
     ours, control = (
-        Upscaler.load(name)(lr, match_input=False) for name in ("photos-4x", "photos-4x-regression")
+        Upscaler.load(name)(lr, match_input=False)
+        for name in ("photos-4x-clean", "photos-4x-regression")
     )
     psnr, best = (distortion.psnr(images, hr).mean() for images in (ours, control))
     assert best - 2.5 < psnr < best

@@ -33,7 +33,7 @@ def blind():
     config.model.middle_attention = False
     task = config.task
     task.kind, task.blur, task.noise, task.jpeg = "blind", 0.5, 5.0, 60.0
-    task.tell_blur = True
+    task.tell_blur, task.augment = True, 10.0
     return random_checkpoint(config)
 
 
@@ -65,7 +65,8 @@ def test_a_network_that_is_told_gets_each_images_own_recipe(blind, monkeypatch, 
     one = Network(blind, "SR3, told", told=functools.partial(damage.told, level))
     one.make(np.zeros((3, size, size, 3), np.uint8), names, (4 * size, 4 * size))
     high = {signal.name: signal.high for signal in blind.method.task.signals}
-    assert set(high) == {"blur", "noise", "jpeg"}
+    assert set(high) == {"blur", "noise", "jpeg", "augment"}
+    del high["augment"]
     for name in names:
         how = damage.recipe(level, name) if level else None
         wanted = (
@@ -162,6 +163,10 @@ def test_a_methods_seconds_are_read_beside_or_above_its_images(tmp_path):
     assert made.seconds["x"].tolist() == [0.25]
     missing = files | {"b": tmp_path / "mild" / "b.png"}
     assert contenders.seconds(tmp_path / "mild", missing) is None
+    for text in ("{", "[1]", '{"mild/a/0-0.png": "long"}'):
+        (tmp_path / "seconds.json").write_text(text)
+        with pytest.raises(UserError, match=r"seconds\.json must hold the seconds of each image"):
+            contenders.seconds(tmp_path / "mild", files)
 
 
 def test_the_command_writes_every_table_a_summary_and_the_sheet_of_small_files(
@@ -227,5 +232,20 @@ def test_a_methods_folder_without_a_tables_images_is_refused_before_anything_is_
     tmp_path, blind
 ):
     (tmp_path / "theirs" / "256-clean").mkdir(parents=True)
-    with pytest.raises(UserError, match=r"no folder 256-mild, .* --protocol=photos-real --export"):
+    with pytest.raises(UserError, match=r"has no 256-mild, .* --protocol=photos-real --export"):
         parts.run(REAL, [blind], tmp_path, replace(FEW, images={"theirs": tmp_path / "theirs"}))
+
+
+def test_small_files_are_looked_at_before_anything_is_measured(tmp_path, blind):
+    theirs = tmp_path / "theirs"
+    for name in PARTS:
+        (theirs / name).mkdir(parents=True)
+    arrays.write(theirs / "small" / "rocket.png", np.zeros((8, 8, 3), np.uint8))
+    with pytest.raises(UserError, match=r"has no small/china.*--export=DIR"):
+        parts.run(REAL, [blind], tmp_path, replace(FEW, images={"theirs": theirs}))
+    arrays.write(tmp_path / "mine" / "rocket.gif.png", np.zeros((8, 8, 3), np.uint8))
+    arrays.write(tmp_path / "mine" / "rocket.png", np.zeros((8, 8, 3), np.uint8))
+    with pytest.raises(UserError, match=r"rocket\.png has the name of a file that is shown"):
+        parts.run(REAL, [blind], tmp_path, replace(FEW, data=str(tmp_path / "mine")))
+    with pytest.raises(UserError, match=r"is of colour images, and grey is not"):
+        parts.run(REAL, [random_checkpoint(tiny_config(), "grey")], tmp_path, FEW)

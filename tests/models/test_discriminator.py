@@ -24,7 +24,7 @@ def params():
 
 
 def test_there_is_a_logit_for_every_place_in_every_feature_map(params):
-    logits = discriminator.judge(params, features(0))
+    logits = discriminator.logits_of(params, features(0))
     assert [x.shape for x in logits] == [(6, size, size) for size, _ in SIZES]
 
 
@@ -34,7 +34,7 @@ def test_the_hinge_is_two_where_all_logits_are_zero_and_none_where_both_sides_ar
     sure, wrong = [jnp.full((3, 2, 2), 1.5)] * 2, [jnp.full((3, 2, 2), -1.5)] * 2
     np.testing.assert_allclose(discriminator.hinge(sure, wrong), 0.0)
     np.testing.assert_allclose(discriminator.hinge(wrong, sure), 5.0)
-    np.testing.assert_allclose(discriminator.judged_real(wrong), -1.5)
+    np.testing.assert_allclose(discriminator.looks_real(wrong), -1.5)
 
 
 def test_it_learns_to_tell_two_kinds_apart(params):
@@ -44,7 +44,7 @@ def test_it_learns_to_tell_two_kinds_apart(params):
     def step(params):
         loss, gradient = jax.value_and_grad(
             lambda p: discriminator.hinge(
-                discriminator.judge(p, real), discriminator.judge(p, made)
+                discriminator.logits_of(p, real), discriminator.logits_of(p, made)
             ).mean()
         )(params)
         return jax.tree.map(lambda p, g: p - 0.03 * g, params, gradient), loss
@@ -53,6 +53,6 @@ def test_it_learns_to_tell_two_kinds_apart(params):
         params, loss = step(params)
     assert loss < 0.5
     photographs, others = (
-        discriminator.judged_real(discriminator.judge(params, features(3, x))) for x in (0.3, 0)
+        discriminator.looks_real(discriminator.logits_of(params, features(3, x))) for x in (0.3, 0)
     )
     assert photographs.min() > others.max()

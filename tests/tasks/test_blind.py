@@ -115,3 +115,28 @@ def test_draws_do_not_depend_on_one_another(hr):
 def test_lists_that_make_no_sense_are_named(field, value):
     with pytest.raises(ConfigError, match=rf"task\.{field}"):
         task_of(**{field: value})
+
+
+def test_no_more_is_told_than_the_signals_say(hr):
+    task = task_of(unknown=0.0, clean=0.0, skew=0.3, often=1.0, shapes=(0.2, 0.2, 0.3, 0.3, 0.0))
+    signals = corrupt(task, jnp.tile(hr, (2, 1, 1, 1))).signals
+    for signal in task.signals:
+        values = np.asarray(signals[signal.name])
+        assert 0 <= values.min() <= values.max() <= signal.high + 1e-5
+
+
+def test_the_blur_that_is_told_is_that_of_the_kernel(hr):
+    """Of isotropic Gaussians of both orders, each up to 1 LR pixel, and nothing else."""
+    only = {"noise": 0.0, "jpeg": 0.0, "skew": 1.0, "clean": 0.0, "unknown": 0.0, "often": 1.0}
+    task = task_of(
+        **only, blur=1.0, first_order=0.0, shapes=(1.0, 0, 0, 0, 0), methods=(1, 0, 0, 0)
+    )
+    step = jnp.concatenate([-jnp.ones((64, 96, 48, 3)), jnp.ones((64, 96, 48, 3))], axis=2) / 2
+    given = corrupt(task, step)
+    edge = np.diff(np.asarray(given.image)[:, 12, :, 0], axis=1)
+    place = np.arange(23)
+    mean = (edge * place).sum(1) / edge.sum(1)
+    spread = np.sqrt((edge * (place - mean[:, None]) ** 2).sum(1) / edge.sum(1))
+    told = np.asarray(given.signals["blur"])
+    # The reduction by area blurs by itself: a box of one LR pixel
+    np.testing.assert_allclose(spread, np.sqrt(told**2 + 1 / 12), atol=0.06)

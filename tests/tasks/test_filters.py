@@ -9,7 +9,15 @@ from scipy import ndimage, special
 from skimage import data
 
 from sr3_jax.tasks import operations
-from sr3_jax.tasks.filters import METHODS, Shape, blur_kernels, convolve, resample, sinc_kernels
+from sr3_jax.tasks.filters import (
+    METHODS,
+    Shape,
+    blur_kernels,
+    convolve,
+    resample,
+    sinc_kernels,
+    spread_of,
+)
 
 pytestmark = pytest.mark.fast
 PICTURE = (data.astronaut()[:96, 200:296] / 127.5 - 1).astype(np.float32)
@@ -46,6 +54,20 @@ def test_a_kernel_has_the_covariance_of_its_sigma_ratio_and_angle(angle):
     turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
     np.testing.assert_allclose(covariance, turn @ np.diag([9.0, 2.25]) @ turn.T, atol=0.02)
     assert kernel.sum() == pytest.approx(1, abs=1e-6)
+
+
+def test_the_spread_of_a_kernel_is_its_standard_deviation_in_pixels():
+    spread = [
+        spread_of(blur_kernels(shape(**fields), 29))[0]
+        for fields in ({"sigma": 2.0}, {"sigma": 2.0, "ratio": 0.5, "angle": 0.7}, {"sigma": 8.0})
+    ]
+    np.testing.assert_allclose(spread[:2], [2.0, np.sqrt((4 + 1) / 2)], rtol=2e-3)
+    # cut off at 14 pixels: that of the truncated normal distribution
+    values = np.arange(-14, 15)
+    weights = np.exp(-0.5 * (values / 8) ** 2)
+    np.testing.assert_allclose(
+        spread[2], np.sqrt((weights * values**2).sum() / weights.sum()), rtol=1e-4
+    )
 
 
 def test_the_exponent_makes_a_kernel_flatter_and_plateau_is_its_formula():
