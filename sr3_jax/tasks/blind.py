@@ -13,6 +13,7 @@ examples are clean (task.clean), because most photographs are good ones.
 
 import math
 import zlib
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import jax
@@ -51,7 +52,7 @@ class _Draws(NamedTuple):
     def uniform(self, name: str, low: float = 0.0, high: float = 1.0) -> PerImage:
         return jax.random.uniform(self.named(name), (self.b,), minval=low, maxval=high)
 
-    def choice(self, name: str, weights: tuple[float, ...]) -> Array:
+    def choice(self, name: str, weights: Sequence[float | int]) -> Array:
         logits = jnp.log(jnp.asarray(weights, jnp.float32))
         return jax.random.categorical(self.named(name), logits, shape=(self.b,))
 

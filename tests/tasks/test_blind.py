@@ -138,5 +138,8 @@ def test_the_blur_that_is_told_is_that_of_the_kernel(hr):
     mean = (edge * place).sum(1) / edge.sum(1)
     spread = np.sqrt((edge * (place - mean[:, None]) ** 2).sum(1) / edge.sum(1))
     told = np.asarray(given.signals["blur"])
-    # The reduction by area blurs by itself: a box of one LR pixel
-    np.testing.assert_allclose(spread, np.sqrt(told**2 + 1 / 12), atol=0.06)
+    # The reduction by area blurs by a box of one LR pixel, and so does a difference of neighbours;
+    # for less blur than this, there are too few pixels for a variance
+    some = told > 0.5
+    assert some.sum() > 10
+    np.testing.assert_allclose(spread[some], np.sqrt(told[some] ** 2 + 1 / 6), atol=0.05)

@@ -65,9 +65,8 @@ def test_the_spread_of_a_kernel_is_its_standard_deviation_in_pixels():
     # cut off at 14 pixels: that of the truncated normal distribution
     values = np.arange(-14, 15)
     weights = np.exp(-0.5 * (values / 8) ** 2)
-    np.testing.assert_allclose(
-        spread[2], np.sqrt((weights * values**2).sum() / weights.sum()), rtol=1e-4
-    )
+    wanted = np.sqrt((weights * values**2).sum() / weights.sum())
+    np.testing.assert_allclose(spread[2], wanted, rtol=1e-4)
 
 
 def test_the_exponent_makes_a_kernel_flatter_and_plateau_is_its_formula():
