@@ -112,6 +112,10 @@ PAIRS = {
     "orl-student": ("student, 1 evaluation", "SR3, 100 evaluations"),
 }  # compared image by image
 SHORT = {
+    **dict.fromkeys(
+        (f"photos-real-{part}" for part in REAL),
+        ("psnr", "lpips_vgg", "lpips_alexnet", "dists", "consistency_db", "seconds_per_megapixel"),
+    ),
     "orl": ("psnr", "ssim", "lpips_vgg", "rank_1", "consistency_db"),
     "photos": ("psnr", "ssim", "lpips_vgg", "lpips_alexnet", "consistency_db"),
     "photos-validation": ("psnr", "lpips_vgg", "lpips_alexnet", "consistency_db"),
@@ -309,14 +313,14 @@ def _paired(results: dict[str, Any], one: str, other: str) -> str:
 def tables(text: str) -> str:
     """A Markdown text with its marked tables written anew.
 
-    A table stands between the marks <!-- results: NAME --> and <!-- end -->; NAME [ROW, ROW] keeps
+    A table stands between the marks <!-- results: NAME --> and <!-- end -->; NAME [ROW; ROW] keeps
     some of its rows.
     """
 
     def write(found: re.Match) -> str:
         mark, name, rows = found.groups()
         methods = json.loads((KEPT / f"{name}.json").read_text())["methods"]
-        wanted = rows.split(", ") if rows else list(methods)
+        wanted = rows.split("; ") if rows else list(methods)
         table = report.markdown({row: methods[row] for row in wanted}, SHORT[name])
         return f"{mark}\n{table}<!-- end -->"
 

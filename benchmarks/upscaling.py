@@ -138,7 +138,7 @@ def pictures(_: Path) -> None:
     from sr3_jax.runtime import startup
 
     startup.prepare()
-    names = sys.argv[2:] or ["photos-4x", "photos-4x-student"]
+    names = sys.argv[2:] or ["photos-4x", "photos-4x-clean"]
     upscalers = {
         f"{name}, {title}": Upscaler.load(name, tile=tile)
         for name in names
