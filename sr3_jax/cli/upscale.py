@@ -23,7 +23,7 @@ from sr3_jax.cli.options import (
 )
 from sr3_jax.config import CHOICES
 from sr3_jax.errors import UserError
-from sr3_jax.tasks.corruptions import SIGNALS
+from sr3_jax.tasks.corruptions import known_signals
 
 
 class Upscale(Command):
@@ -39,7 +39,7 @@ class Upscale(Command):
                 help=f"{signal.label[0].upper()}{signal.label[1:]}.",
                 panel="What it makes",
             )
-            for name, signal in SIGNALS.items()
+            for name, signal in known_signals().items()
         ]
         params = super().get_params(context)
         return [*params[:-1], *told, params[-1]]
@@ -129,7 +129,7 @@ def run(args: Arguments) -> int:
         args.seed,
         match_input=args.match_input,
         scale=args.scale or None,
-    ).with_options({name: getattr(args, name) for name in SIGNALS})
+    ).with_options({name: getattr(args, name) for name in known_signals()})
     options = files.Options(
         sampling, args.samples, args.uncertainty, args.tile or None, args.batch or None, args.quiet
     )

@@ -11,7 +11,7 @@ from typing import Any
 from sr3_jax.checkpoints.checkpoint import Checkpoint
 from sr3_jax.config import CHOICES
 from sr3_jax.errors import UserError
-from sr3_jax.tasks.corruptions import SIGNALS
+from sr3_jax.tasks.corruptions import known_signals
 
 Number = float | int
 LARGEST_SEED = 2**31 - 1
@@ -91,13 +91,13 @@ def _check_signal(checkpoint: Checkpoint, name: str, value: Number) -> None:
                 f"which {checkpoint.name} was trained with"
             )
         return
-    if name in SIGNALS and not value:
+    if name in known_signals() and not value:
         return  # there is nothing to tell
-    if name in SIGNALS:
+    if name in known_signals():
         raise UserError(
             f"{checkpoint.name} was not trained with task.{name}"
-            + (f" and task.tell_{name}" if SIGNALS[name].removed else "")
+            + (f" and task.tell_{name}" if known_signals()[name].removed else "")
             + f", so it cannot be told of {name}"
         )
     fields = [field.name for field in dataclasses.fields(Sampling) if field.name != "signals"]
-    raise UserError(f"{name} is not known; there are {', '.join([*fields, *SIGNALS])}")
+    raise UserError(f"{name} is not known; there are {', '.join([*fields, *known_signals()])}")

@@ -37,7 +37,7 @@ from sr3_jax.inference.sampling import LARGEST_SEED, Sampling
 from sr3_jax.inference.upscaler import Upscaler
 from sr3_jax.runtime import web
 from sr3_jax.serve.jobs import DONE, Job, Jobs, TooBusy, TooLarge
-from sr3_jax.tasks.corruptions import SIGNALS
+from sr3_jax.tasks.corruptions import known_signals
 
 STEPS = (1, 2, 4, 8, 16, 32, 64, 100)
 MOST_STEPS = 1000
@@ -175,7 +175,7 @@ async def _body(request: Request, most: int) -> bytes:
 
 def _parse(query: dict[str, str]) -> tuple[str, Sampling]:
     """The query of POST /images: the image's name, and how it is to be drawn."""
-    fields = ["name", "steps", "seed", "sampler", "scale", "match_input", *SIGNALS]
+    fields = ["name", "steps", "seed", "sampler", "scale", "match_input", *known_signals()]
     if unknown := query.keys() - set(fields):
         raise UserError(f"{min(unknown)} is not known; there are {', '.join(fields)}")
     name = Path(query.get("name", "").replace("\\", "/")).name[:200] or "image"

@@ -23,8 +23,8 @@ CORRUPTIONS: dict[str, Corruption] = {
     )
 }
 
-# All that a network may be told of an image, with the largest values that make sense.
-SIGNALS: dict[str, Signal] = {
-    **{name: corruption.signal for name, corruption in CORRUPTIONS.items()},
-    augmentation.SIGNAL.name: augmentation.SIGNAL,
-}
+
+def known_signals() -> dict[str, Signal]:
+    """All that a network may be told of an image, by name; the largest values that make sense."""
+    told = {name: corruption.signal for name, corruption in CORRUPTIONS.items()}
+    return told | {augmentation.SIGNAL.name: augmentation.SIGNAL}
