@@ -82,7 +82,7 @@ TITLES = {
     "orl-student": "Faces: a distilled student of one evaluation",
     "photos": "Photographs, 32 → 128",
     "photos-matched": "Photographs, 32 → 128, matched with the input "
-    "(`--match-input`, the default of `sr3 upscale`)",
+    "(`--match-input`, the default of `photos-4x-clean`)",
     "photos-steps": "Photographs: quality against network evaluations",
     "photos-validation": "Photographs, 32 → 128: the validation set, "
     "on which everything was chosen",
