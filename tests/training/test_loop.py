@@ -393,7 +393,6 @@ def test_a_student_with_a_discriminator_goes_on_with_it_to_the_bit(run, six, tmp
         "train.teacher": str(six.workdir),
         "train.warmup_steps": 0,
         "train.adversarial_weight": 2.0,
-        "train.batch_size": 2,
     }
     whole = run(tmp_path / "whole", fields | {"train.steps": 2})
     run(tmp_path / "parts", fields | {"train.steps": 1})
@@ -401,8 +400,9 @@ def test_a_student_with_a_discriminator_goes_on_with_it_to_the_bit(run, six, tmp
     assert_same_bits(parts.state, whole.state)
     assert whole.state.discriminator is not None
     # the network and the discriminator have both learned
-    moved = jax.tree.map(lambda x: np.abs(x).max(), whole.state.discriminator.opt_state[0].mu)
-    assert all(leaf > 0 for leaf in jax.tree.leaves(moved))
+    # (where both sides of the hinge count, what moves a bias of the output cancels)
+    moved = whole.state.discriminator.opt_state[0].mu
+    assert all(np.abs(head["kernel"]).max() > 0 for head in moved.values())
     alone = run(tmp_path / "alone", fields | {"train.steps": 2, "train.adversarial_weight": 0.0})
     assert any(
         np.any(a != b)
