@@ -10,7 +10,7 @@ help:
 	@echo "make demo         enlarge a face, a photograph and, with IMAGE=path, your own image (5 minutes from nothing)"
 	@echo "make demo-train   train for two minutes, then measure the shipped weights (10 minutes)"
 	@echo "make test-fast    the quick tests (2 minutes)"
-	@echo "make test         lint, types and all tests but the slow ones (15 minutes)"
+	@echo "make test         lint, types and all tests but the slow ones (20 minutes)"
 	@echo "make test-slow    the rest"
 	@echo "make results      docs/results.md and the tables of README.md and docs/models.md"
 	@echo "make docs         the documentation, as a site in site/; broken links are errors"

@@ -32,10 +32,8 @@ from sr3_jax.runtime.paths import AnyPath
 
 TEACHER = "teacher.safetensors"  # in a student's workdir, what it learns from
 
-SEPARATE = (
-    "ema",
-    "discriminator",
-)  # fields of TrainState that are items of their own in a checkpoint
+# Fields of TrainState that are items of their own in a checkpoint
+SEPARATE = ("ema", "discriminator")
 # Files of a workdir that a new training overwrites
 WRITTEN = ("stats.jsonl", "parameters.txt", "best.safetensors", TEACHER)
 

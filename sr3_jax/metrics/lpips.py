@@ -56,8 +56,8 @@ def lpips(images: Images, references: Images, network: str = "vgg") -> Float[np.
 
 def in_batches(images: Images, most: int) -> Iterator[Images]:
     """Parts of (n, h, w, c): `most` images of 256×256, and fewer the larger they are."""
-    size = max(1, most * 256**2 // (images.shape[1] * images.shape[2]))
-    size = min(most, size)
+    height, width = images.shape[1:3]
+    size = min(most, max(1, most * 256**2 // (height * width)))
     return (images[start : start + size] for start in range(0, len(images), size))
 
 

@@ -24,10 +24,10 @@ class TrainState(NamedTuple):
     opt_state: PyTree
     bad_steps: jax.Array  # updates dropped in all, because loss or gradient was not finite
     bad_in_a_row: jax.Array  # ... and since the last good one
-    discriminator: "Discriminator | None" = None  # with train.adversarial_weight
+    discriminator: "DiscriminatorState | None" = None  # with train.adversarial_weight
 
 
-class Discriminator(NamedTuple):
+class DiscriminatorState(NamedTuple):
     """The discriminator that a student learns against."""
 
     params: PyTree
@@ -78,4 +78,4 @@ def init_state(method: Method, optimizer: optax.GradientTransformation) -> Train
     key = jax.random.fold_in(jax.random.key(method.config.seed), 2)
     other = init_discriminator(method.config.data.hr_size, key)
     opt_state = discriminator_optimizer(method.config).init(other)
-    return state._replace(discriminator=Discriminator(other, opt_state))
+    return state._replace(discriminator=DiscriminatorState(other, opt_state))

@@ -14,7 +14,7 @@ from sr3_jax.method import Method
 from sr3_jax.objectives.distillation import feature_shapes, needs_features
 from sr3_jax.runtime import parallel
 from sr3_jax.training.state import (
-    Discriminator,
+    DiscriminatorState,
     TrainState,
     discriminator_optimizer,
     init_state,
@@ -90,7 +90,7 @@ def make_train_step(
         new = old
         if old:
             change, opponent = discriminator_optimizer(config).update(other_gradient, old.opt_state)
-            new = Discriminator(optax.apply_updates(old.params, change), opponent)
+            new = DiscriminatorState(optax.apply_updates(old.params, change), opponent)
         bad = (~finite).astype(jnp.int32)
         metrics = {
             "loss": loss,

@@ -8,7 +8,13 @@ import numpy as np
 import pytest
 
 from sr3_jax.method import Method
-from sr3_jax.training.state import init_state, learning_rate, make_optimizer
+from sr3_jax.training.state import (
+    DiscriminatorState,
+    discriminator_optimizer,
+    init_state,
+    learning_rate,
+    make_optimizer,
+)
 from sr3_jax.training.step import make_train_step
 from tests.tiny import assert_same_bits, get_config
 
@@ -137,6 +143,29 @@ def test_an_update_that_is_not_finite_changes_nothing_and_is_counted():
         counts.append((int(new.bad_in_a_row), int(new.bad_steps)))
         state = new
     assert counts == [(1, 1), (2, 2), (0, 2), (1, 3)]
+
+
+class WithDiscriminator(Toy):
+    """The loss of `Toy`, and √x, whose gradient is infinite at x = 0 while it is finite itself."""
+
+    def loss(self, params, images, key, train=True, discriminator=None):
+        return super().loss(params, images, key) + jnp.sqrt(discriminator["x"])
+
+
+@pytest.mark.parametrize("x", [0.0, 1.0])
+def test_a_discriminators_gradient_that_is_not_finite_drops_the_whole_update(x):
+    config = get_config()
+    config.train.update({"clip_norm": 0.0, "warmup_steps": 0})
+    toy, optimizer = WithDiscriminator(config), make_optimizer(config)
+    params = {"x": jnp.full((), x)}
+    other = DiscriminatorState(params, discriminator_optimizer(config).init(params))
+    state = init_state(toy, optimizer)._replace(discriminator=other)
+    new, metrics = jax.jit(make_train_step(toy, optimizer))(state, IMAGES)
+    assert np.isfinite(metrics["loss"])
+    assert int(new.bad_steps) == (x == 0)
+    for before, after in ((state.params, new.params), (other.params, new.discriminator.params)):
+        leaves = zip(jax.tree.leaves(before), jax.tree.leaves(after), strict=True)
+        assert any((a != b).any() for a, b in leaves) == (x != 0)
 
 
 @pytest.mark.parametrize("parts", [2, 4])
