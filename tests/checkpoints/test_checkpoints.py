@@ -10,10 +10,13 @@ import json
 import os
 import shutil
 import stat
+from typing import NamedTuple
 
 import jax
 import numpy as np
+import orbax.checkpoint as ocp
 import pytest
+from jaxtyping import PyTree
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import load_file, save_file
 
@@ -39,6 +42,7 @@ from tests.tiny import (
     get_config,
     mesh_of,
     random_state,
+    read_state,
     save,
 )
 
@@ -511,3 +515,24 @@ def test_a_save_that_fails_on_the_disk_is_one_sentence_and_keeps_the_earlier_che
 def test_other_failures_of_a_save_are_not_blamed_on_the_disk(tmp_path):
     with pytest.raises(ValueError, match="a bug"), atomic.disk_errors(tmp_path):
         raise ValueError("a bug")
+
+
+def test_a_checkpoint_from_before_there_were_discriminators_is_restored(tmp_path):
+    class Before(NamedTuple):  # TrainState as it was
+        step: PyTree
+        params: PyTree
+        ema: PyTree
+        opt_state: PyTree
+        bad_steps: PyTree
+        bad_in_a_row: PyTree
+
+    state = state_of(3)
+    write_config(tmp_path, get_config())
+    with ocp.CheckpointManager(tmp_path / "checkpoints") as manager:
+        items = ocp.args.Composite(
+            state=ocp.args.StandardSave(Before(*state[:6])._replace(ema=None)),
+            ema=ocp.args.StandardSave(state.ema),
+            meta=ocp.args.JsonSave({"config": get_config().to_dict(), "position": 3}),
+        )
+        manager.save(3, args=items)
+    assert_same_bits(read_state(tmp_path), state)
