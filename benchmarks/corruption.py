@@ -20,7 +20,7 @@ from sr3_jax.runtime import parallel
 from sr3_jax.tasks import TASKS
 from sr3_jax.tasks.blind import Blind
 from sr3_jax.tasks.task import Given
-from sr3_jax.training.step import training_program
+from sr3_jax.training.step import Rows, training_program
 
 
 class OnlyReduced(Blind):
@@ -51,7 +51,7 @@ def main():
     mesh = parallel.make_mesh(config)
     shape = (config.train.batch_size, config.data.hr_size, config.data.hr_size, 3)
     images = np.random.default_rng(0).integers(0, 256, shape).astype(np.uint8)
-    batch = parallel.to_devices(images, mesh)
+    batch = parallel.to_devices(Rows(images), mesh)
     runs = {}
     for name in ("blind", "only reduced"):
         config.task.kind = name

@@ -10,7 +10,7 @@ The error names the field and what is allowed. The whole config is saved in ever
 import inspect
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict
@@ -24,7 +24,7 @@ CHOICES = {
     "data.source": ("orl", "folder", "records", "tfds", "photos"),
     "data.fit": ("crop", "resize"),
     "data.resample": ("area", "bicubic"),
-    "task.kind": ("super_resolution", "blind"),
+    "task.kind": ("super_resolution", "blind", "generation"),
     "model.kind": ("unet", "refine"),
     "model.predict": ("epsilon", "v", "y_0"),
     "model.gamma_embedding": ("log_snr", "sqrt_gamma"),
@@ -85,6 +85,7 @@ RANGES: dict[str, tuple[int | float, int]] = {
     "model.fine_channels": (1, 2**15),
     "model.fine_blocks": (0, 256),
     "model.image_channels": (1, 3),
+    "model.classes": (0, 2**20),
     "model.space_to_depth": (1, 64),
     "model.residual_scale": (1e-12, 10**6),
     "schedule.steps": (1, 100_000),
@@ -96,6 +97,7 @@ RANGES: dict[str, tuple[int | float, int]] = {
     "sample.log_snr_start": (-20, 20),
     "sample.rho": (0, 100),
     "sample.eta": (0, 1),
+    "sample.guidance": (0, 100),
     "train.steps": (1, LARGEST),
     "train.batch_size": (1, 2**20),
     "train.accumulate": (1, LARGEST),
@@ -103,6 +105,7 @@ RANGES: dict[str, tuple[int | float, int]] = {
     "train.warmup_steps": (0, LARGEST),
     "train.clip_norm": (0, LARGEST),
     "train.ema_decay": (0, 1),
+    "train.label_dropout": (0, 1),
     "train.teacher_steps": (1, 100_000),
     "train.perceptual_weight": (0, 10**6),
     "train.adversarial_weight": (0, 10**6),
@@ -140,6 +143,9 @@ def base() -> ConfigDict:
             # wrote
             "folder": "",
             "eval_folder": "",  # held-out images; empty: 5 % of data.folder, by a hash of the path
+            # names of the classes, in the order of their numbers; empty: the sorted sub-folders of
+            # data.folder
+            "class_names": (),
             # source = "tfds": name of the data set, e.g. "celeb_a_hq/256", prepared as ArrayRecord
             "name": "",
             "tfds_dir": "",  # source = "tfds": where the set was prepared; empty: tfds' own default
@@ -147,7 +153,8 @@ def base() -> ConfigDict:
             "train_split": "train",
             "eval_split": "validation",  # source = "tfds": the split, or slice, that is held out
             "hr_size": 128,  # height and width of an HR image
-            "lr_size": 16,  # height and width of an LR image; a divisor of hr_size
+            # height and width of an LR image; a divisor of hr_size. kind = "generation": hr_size
+            "lr_size": 16,
             # "resize": the largest central square, resized (paper); "crop": a crop of HR size, not
             # resized
             "fit": "resize",
@@ -163,7 +170,8 @@ def base() -> ConfigDict:
         },
         "task": {
             # "super_resolution": from bicubic reductions, with the corruptions below; "blind": from
-            # pictures that were blurred, resized, noisy and compressed in ways that nobody knows
+            # pictures that were blurred, resized, noisy and compressed in ways that nobody knows;
+            # "generation": from nothing, or from a class (model.classes)
             "kind": "super_resolution",
             "quantize_lr": True,  # round the LR image to 8 bits, as a file would
             **dict.fromkeys(CORRUPTIONS, 0.0),
@@ -222,6 +230,8 @@ def base() -> ConfigDict:
             "fine_channels": 32,
             "fine_blocks": 2,  # kind = "refine": residual blocks of that last part
             "image_channels": 3,  # 3: RGB, 1: grey
+            # how many classes there are, one of which the network is told for each image; 0: none
+            "classes": 0,
             # what the noise level's sinusoids are fed: log-SNR, or 1000 · √gamma ("sqrt_gamma")
             "gamma_embedding": "log_snr",
             # how the embedding enters a block: "add" (DDPM) or "scale_shift"
@@ -263,6 +273,11 @@ def base() -> ConfigDict:
             "sampler": "ancestral",
             "variance": "beta",  # ancestral: 1 - alpha_t (Algorithm 2), or the "posterior" variance
             "eta": 0.0,  # ddim and dpm_solver: 0 without noise, 1 with as much as the posterior
+            # classifier-free guidance: 1 is none, above 1 images are more typical of their class
+            # and less diverse, 0 ignores the class
+            "guidance": 1.0,
+            # the log-SNRs between which there is guidance, lowest first; (): all
+            "guidance_interval": (),
             "clip": True,  # clip the predicted image to [-1, 1] at every step
             # change a result such that, down-sampled, it is the image that was given
             "match_input": False,
@@ -278,6 +293,8 @@ def base() -> ConfigDict:
             "warmup_steps": 10_000,  # the learning rate rises linearly from 0
             "clip_norm": 1.0,  # of the gradient; 0: none
             "ema_decay": 0.9999,  # approached as (1 + n) / (10 + n), n the number of updates
+            # the fraction of images of whose class the network is not told; above 0 for guidance
+            "label_dropout": 0.0,
             "init_from": "",  # start from these weights: a workdir, checkpoint or shipped name
             "teacher": "",  # objective = "distill": the weights to learn from, and to start from
             # objective = "distill": how many of the teacher's steps become one of the student's
@@ -379,11 +396,75 @@ def validate(config: ConfigDict) -> None:
         )
     _validate_sizes(config)
     _validate_schedules(config)
+    _validate_task(config)
+
+
+def _validate_task(config: ConfigDict) -> None:
+    """What only some tasks, or only networks that know classes, can have."""
+    task, data, model = config.task, config.data, config.model
+    if task.kind == "generation":
+        _need(
+            data.lr_size == data.hr_size,
+            f"data.lr_size = {data.lr_size} must be data.hr_size = {data.hr_size} for "
+            "task.kind = 'generation': there is no smaller image to begin with",
+        )
+        _need(
+            config.objective != "regression"
+            and model.kind == "unet"
+            and not model.predict_residual,
+            "task.kind = 'generation' needs noise and has no LR image: it goes with objective = "
+            "'sr3' or 'distill', model.kind = 'unet' and model.predict_residual = False",
+        )
+        for name in (*CORRUPTIONS, "augment"):
+            _need(not task[name], f"task.{name} is of LR images, and generation has none")
+    _need(
+        model.classes > 0 or not config.train.label_dropout,
+        f"train.label_dropout = {config.train.label_dropout} needs model.classes above 0",
+    )
+    check_guidance(config, config.sample.guidance, config.sample.guidance_interval, "sample.")
+
+
+def check_guidance(
+    config: ConfigDict, guidance: float, interval: Sequence[float], prefix: str = ""
+) -> None:
+    """Checks that a network can be guided like that.
+
+    Args:
+      config: the network's.
+      guidance: its weight; 1 is no guidance.
+      interval: the two log-SNRs between which there is guidance, or nothing.
+      prefix: of the names in the message.
+
+    Raises:
+      ConfigError: it cannot; says why.
+    """
+    low, high = RANGES["sample.guidance"]
+    _need(
+        low <= guidance <= high,
+        f"{prefix}guidance = {guidance:g} must lie between {low} and {high}",
+    )
+    _need(
+        guidance == 1 or config.model.classes > 0,
+        f"{prefix}guidance = {guidance:g} is for networks that know classes, and this one was "
+        "trained with model.classes = 0",
+    )
+    _need(
+        guidance == 1 or config.train.label_dropout > 0,
+        f"{prefix}guidance = {guidance:g} compares with what the network makes without a class, "
+        "and this one was trained with train.label_dropout = 0: it always knew one",
+    )
+    _need(
+        not interval or (len(interval) == 2 and interval[0] < interval[1]),
+        f"{prefix}guidance_interval = {tuple(interval)} must be two log-SNRs, the lower one first",
+    )
 
 
 def _validate_sizes(config: ConfigDict) -> None:
     hr, lr, model = config.data.hr_size, config.data.lr_size, config.model
-    _need(lr < hr, f"data.lr_size = {lr} must be smaller than data.hr_size = {hr}")
+    _need(
+        lr < hr or config.task.kind == "generation",
+        f"data.lr_size = {lr} must be smaller than data.hr_size = {hr}",
+    )
     _need(hr % lr == 0, f"data.lr_size = {lr} must divide data.hr_size = {hr}")
     _need(
         model.image_channels in (1, 3),

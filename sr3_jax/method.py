@@ -5,6 +5,8 @@ This is the only place where the four meet. Training asks it for losses, inferen
     hr ──task.corrupt──▶ given ──task.condition──▶ condition
     y_0 = hr, or (hr - condition) / residual_scale (model.predict_residual)
 
+For generation there is no condition: it is an image without channels.
+
 A network that predicts and refines (model.kind = "refine") replaces the task's condition by a
 better one: its own guess of the HR image, with features of the image as further channels.
 """
@@ -19,21 +21,24 @@ from jaxtyping import Array, Float, Key, PyTree
 from ml_collections import ConfigDict
 
 from sr3_jax.diffusion import process, samplers
+from sr3_jax.diffusion.guidance import Guidance, guided
 from sr3_jax.diffusion.samplers import Steps
 from sr3_jax.diffusion.schedules import NoiseSchedule
 from sr3_jax.diffusion.types import Denoiser, Images, Keys
-from sr3_jax.models import build_model
+from sr3_jax.models import Told, build_model
 from sr3_jax.objectives import Objective, build_objective
 from sr3_jax.objectives.levels import training_schedule
 from sr3_jax.objectives.objective import Example
 from sr3_jax.tasks import build_task
 from sr3_jax.tasks.augmentation import SIGNAL as AUGMENT
 from sr3_jax.tasks.augmentation import augment, augmented
+from sr3_jax.tasks.labels import LABEL, labelled
 from sr3_jax.tasks.operations import to_float
-from sr3_jax.tasks.task import Given, Signals, Task
+from sr3_jax.tasks.task import UNKNOWN, Given, Signals, Task
 
 # Samplers take fold_in(key, t) of an image's key, t the number of a step; there are never so many
 AUGMENTATION = 2**31 - 1
+LABELS = 2**31 - 2  # of the key of a batch's corruptions: of which images no class is told
 Condition = Float[Array, "b h w k"]  # an image, and further channels if a predictor hands them on
 
 
@@ -53,7 +58,9 @@ class Method:
     def __post_init__(self):
         config = self.config
         task, objective = build_task(config), build_objective(config)
-        signals = tuple((each.name, each.scale, each.optional) for each in task.signals)
+        signals = tuple(
+            Told(each.name, each.scale, each.optional, each.classes) for each in task.signals
+        )
         model = build_model(config.model, config.data.hr_size, not objective.takes_noise, signals)
         values = {
             "task": task,
@@ -70,6 +77,11 @@ class Method:
         return self.config.model.kind == "refine" and self.objective.takes_noise
 
     @property
+    def generates(self) -> bool:
+        """Whether images are made from noise alone, without an input image."""
+        return self.config.task.kind == "generation"
+
+    @property
     def shape(self) -> tuple[int, int, int]:
         """(height, width, channels) of an HR image."""
         size = self.config.data.hr_size
@@ -79,6 +91,8 @@ class Method:
     def condition_channels(self) -> int:
         """How many channels `condition` makes."""
         model = self.config.model
+        if self.generates:
+            return 0
         return model.image_channels + (model.feature_channels if self.refines else 0)
 
     # -- between HR images and y_0, which is what noise is added to
@@ -136,10 +150,11 @@ class Method:
     def init(self, key: Key[Array, ""]) -> PyTree:
         """Random parameters, float32."""
         image = jnp.zeros((1, *self.shape))
+        condition = image[..., :0] if self.generates else image
         noise = (image, jnp.ones((1,))) if self.objective.takes_noise else ()
-        return self.model.init(key, image, *noise, **({"method": "both"} if self.refines else {}))[
-            "params"
-        ]
+        return self.model.init(
+            key, condition, *noise, **({"method": "both"} if self.refines else {})
+        )["params"]
 
     def loss(
         self,
@@ -150,6 +165,7 @@ class Method:
         teacher: PyTree = None,
         features: PyTree = None,
         discriminator: PyTree = None,
+        labels: Array | None = None,
     ) -> Float[Array, " b"]:
         """The loss of each image of a batch.
 
@@ -161,12 +177,16 @@ class Method:
           teacher: in distillation, parameters of the teacher, a network of the same shape.
           features: with train.perceptual_weight or adversarial_weight, the weights of LPIPS.
           discriminator: with train.adversarial_weight, its parameters.
+          labels: with model.classes, the class of each image, int32 (b,), below 0 if unknown.
         """
         diffusion_key, dropout_key, task_key, augment_key = jax.random.split(key, 4)
         hr = to_float(images)
         given = self.task.corrupt(hr, task_key if train else None, train=train)
         if train:
             given = augmented(given, self.config.task.augment, augment_key)
+        if self.config.model.classes:
+            label_key = jax.random.fold_in(task_key, LABELS) if train else None
+            given = labelled(given, labels, self.config.train.label_dropout, label_key)
         dropout = dropout_key if train else None
         example = Example(hr, given, diffusion_key, dropout, teacher, features, discriminator)
         return self.objective.loss(self, params, example)
@@ -194,27 +214,69 @@ class Method:
 
     # -- inference
 
-    def denoiser(self, params: PyTree, signals: Signals | None = None) -> Denoiser:
+    def denoiser(
+        self, params: PyTree, signals: Signals | None = None, guidance: Guidance | None = None
+    ) -> Denoiser:
         """The network as the samplers see it: (condition, y_t, gamma) -> y_0.
 
         The image that y_0 stands for is clipped to [-1, 1] if sample.clip. A network that takes no
         noise (regression) looks at the condition alone.
+
+        Args:
+          params: of the network.
+          signals: what it is told of its input, by name; for missing ones see `Signal.missing`.
+          guidance: None: none. Else every evaluation is of twice as many images, and gamma must be
+            the same for all of them.
         """
-        network = self.network(params, signals)
+        estimate = self._estimator(params, signals)
+        if guidance is not None:
+            estimate = guided(self._both(params, signals or {}), estimate, guidance)
 
         def denoise(condition: Array, y_t: Array, gamma: Array) -> Array:
             if not self.objective.takes_noise:
-                return network(condition)
-            output = network(condition, y_t, gamma)
-            y_0, _ = process.to_y_0_and_epsilon(self.config.model.predict, output, y_t, gamma)
+                return self.network(params, signals)(condition)
+            y_0 = estimate(condition, y_t, gamma)
             if self.config.sample.clip:
                 y_0 = self.encode(jnp.clip(self.decode(y_0, condition), -1, 1), condition)
             return y_0
 
         return denoise
 
+    def _estimator(self, params: PyTree, signals: Signals | None) -> Denoiser:
+        """The network's y_0, not clipped."""
+        network = self.network(params, signals)
+
+        def estimate(condition: Array, y_t: Array, gamma: Array) -> Array:
+            output = network(condition, y_t, gamma)
+            return process.to_y_0_and_epsilon(self.config.model.predict, output, y_t, gamma)[0]
+
+        return estimate
+
+    def _both(
+        self, params: PyTree, signals: Signals
+    ) -> Callable[[Array, Array, Array], tuple[Array, Array]]:
+        """The network's y_0 with the class and without it, in one evaluation of both."""
+
+        def both(condition: Array, y_t: Array, gamma: Array) -> tuple[Array, Array]:
+            b = len(y_t)
+            told = {name: jnp.concatenate([x, x]) for name, x in signals.items()}
+            label = signals.get(LABEL.name, jnp.full(b, UNKNOWN))
+            told[LABEL.name] = jnp.concatenate([label, jnp.full(b, UNKNOWN)])
+            y_0 = self._estimator(params, told)(
+                *(jnp.concatenate([x, x]) for x in (condition, y_t, gamma))
+            )
+            return y_0[:b], y_0[b:]
+
+        return both
+
     def super_resolve(
-        self, params: PyTree, given: Given, keys: Keys, steps: Steps | None = None
+        self,
+        params: PyTree,
+        given: Given,
+        keys: Keys,
+        steps: Steps | None = None,
+        guidance: Guidance | None = None,
+        end: Float[Array, ""] | None = None,
     ) -> Images:
         """HR images in [-1, 1] for the LR images in `given`.
 
@@ -223,6 +285,10 @@ class Method:
           given: LR images and what the network is told of them.
           keys: one random key per image.
           steps: the sampler's table; None: the config's.
+          guidance: classifier-free guidance; None: none.
+          end: the level gamma where the table ends (`schedules.truncated`). The images then have
+            noise, of standard deviation √((1 - end) / end) in the units of y_0, and are not
+            clipped. None: it ends without noise.
         """
         image = given.image
         if AUGMENT.name in given.signals:
@@ -233,8 +299,14 @@ class Method:
         condition = self.condition(params, upsampled, given.signals)
         table = self.objective.table() if steps is None else steps
         y_0 = samplers.sample(
-            self.denoiser(params, given.signals), condition, keys, table, shape=upsampled.shape
+            self.denoiser(params, given.signals, guidance),
+            condition,
+            keys,
+            table,
+            shape=(*upsampled.shape[:3], self.config.model.image_channels),
         )
+        if end is not None:
+            return self.decode(y_0 / jnp.sqrt(end), condition)
         return jnp.clip(self.decode(y_0, condition), -1, 1)
 
 

@@ -58,7 +58,8 @@ NEEDED = {  # what goes with a choice
         "model.dropout": 0.0,
         "model.predict": "v",
         "model.predict_residual": True,
-    }
+    },
+    ("task.kind", "generation"): {"data.lr_size": 128},
 }
 
 
@@ -88,6 +89,46 @@ BAD = {
         {"data.hr_size": 144, "data.lr_size": 18, "model.space_to_depth": 2},
         "data.hr_size = 144",
         "divisible by 32: 5 levels after a space-to-depth of 2",
+    ),
+    "generation from a smaller image": (
+        {"task.kind": "generation"},
+        "data.lr_size = 16 must be data.hr_size = 128",
+        "no smaller image",
+    ),
+    "generation without noise": (
+        {"task.kind": "generation", "data.lr_size": 128, "objective": "regression"},
+        "task.kind = 'generation' needs noise",
+        "objective = 'sr3'",
+    ),
+    "generation from a blurred image": (
+        {"task.kind": "generation", "data.lr_size": 128, "task.blur": 1.0},
+        "task.blur",
+        "generation has none",
+    ),
+    "labels dropped that are not there": (
+        {"train.label_dropout": 0.1},
+        "train.label_dropout = 0.1",
+        "model.classes above 0",
+    ),
+    "guidance without classes": (
+        {"sample.guidance": 2.0},
+        "sample.guidance = 2",
+        "model.classes = 0",
+    ),
+    "guidance of a network that always knew the class": (
+        {"sample.guidance": 2.0, "model.classes": 10},
+        "sample.guidance = 2",
+        "train.label_dropout = 0",
+    ),
+    "guidance in no interval": (
+        {
+            "sample.guidance": 2.0,
+            "sample.guidance_interval": (3.0, -3.0),
+            "model.classes": 10,
+            "train.label_dropout": 0.1,
+        },
+        "sample.guidance_interval = (3.0, -3.0)",
+        "the lower one first",
     ),
     "LR equal to HR": (
         {"data.lr_size": 128},

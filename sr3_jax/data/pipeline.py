@@ -158,6 +158,7 @@ class Evaluation(NamedTuple):
     rows: Int[np.ndarray, " n"]  # their places among the images of all processes
     total: int  # number of images of all processes
     notes: list[tuple[str, ...]]  # what was converted when each was read
+    labels: Int[np.ndarray, " n"]  # int32; source.NO_LABEL where there is none
 
     @property
     def ids(self) -> Int[np.ndarray, " n"]:
@@ -206,4 +207,5 @@ def load_evaluation(source: Source, config: ConfigDict, limit: int = 0) -> Evalu
         rows=(np.cumsum(good) - 1)[rows],
         total=int(good.sum()),
         notes=[image.notes for image in kept.values()],
+        labels=np.array([image.label for image in kept.values()], np.int32),
     )

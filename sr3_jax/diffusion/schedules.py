@@ -154,6 +154,29 @@ def respaced(schedule: NoiseSchedule, steps: int) -> NoiseSchedule:
     return from_log_gamma(np.where(gamma < 0.5, np.log(gamma), np.log1p(-one_minus)))
 
 
+def truncated(schedule: NoiseSchedule, gamma_end: float) -> NoiseSchedule:
+    """The levels of `schedule` that have more noise than gamma_end, down to that and no further.
+
+    Its gamma_0 is gamma_end. Sampling by it leaves y_t of that level, for the next stage of a
+    cascade that has been trained on such inputs (truncated conditioning augmentation, Ho et al.
+    2021, arXiv 2106.15282, section 4.2).
+
+    Raises ValueError if no level has more noise.
+    """
+    gamma = np.asarray(schedule.gamma, np.float64)
+    noisier = np.flatnonzero(gamma < gamma_end * (1 - 1e-6))
+    if not 0 < gamma_end < 1 or not len(noisier):
+        raise ValueError(f"no level of the schedule has more noise than gamma = {gamma_end:g}")
+    # as in `respaced`, from whichever of the two has more digits
+    one_minus = np.asarray(schedule.one_minus_gamma, np.float64)
+    logs = np.where(gamma < 0.5, np.log(gamma), np.log1p(-one_minus))[noisier]
+    log_gamma = np.concatenate([[np.log(gamma_end)], logs])
+    log_alpha = np.concatenate([[0.0], np.diff(log_gamma)])
+    tables = np.exp(log_gamma), -np.expm1(log_gamma), np.exp(log_alpha), -np.expm1(log_alpha)
+    with jax.ensure_compile_time_eval():
+        return NoiseSchedule(*(jnp.asarray(table.astype(np.float32)) for table in tables))
+
+
 def sample_gamma(
     key: Key[Array, ""], schedule: NoiseSchedule, batch: int
 ) -> Float[Array, " batch"]:

@@ -16,6 +16,7 @@ from sr3_jax.checkpoints.checkpoint import Checkpoint
 from sr3_jax.data.pipeline import load_evaluation
 from sr3_jax.data.sources import open_source
 from sr3_jax.errors import UserError
+from sr3_jax.evaluation import samples
 from sr3_jax.evaluation.contenders import to_uint8
 from sr3_jax.images import sheet
 from sr3_jax.inference.upscaler import Upscaler
@@ -23,6 +24,7 @@ from sr3_jax.method import image_key
 from sr3_jax.metrics import distortion
 from sr3_jax.runtime import parallel
 from sr3_jax.tasks import build_task, operations
+from sr3_jax.tasks.labels import labelled
 from sr3_jax.tasks.task import Given, Task
 
 
@@ -83,6 +85,8 @@ def load(config: ConfigDict, limit: int = 0, split: str = "eval") -> HeldOut:
     check_size(config.data)
     data = load_evaluation(open_source(config, split), config, limit)
     given = _corrupted(build_task(config), data.images, data.ids)
+    if config.model.classes:
+        given = labelled(given, jnp.asarray(data.labels))
     return HeldOut(
         data.images,
         to_uint8(given.image),
@@ -129,8 +133,11 @@ def mean_scores(images: np.ndarray, held_out: HeldOut) -> dict[str, float]:
 def during_training(config: ConfigDict) -> Callable[[PyTree], tuple[dict[str, float], np.ndarray]]:
     """The function by which training evaluates its EMA parameters.
 
-    It returns the means of the metrics over the held-out images, and a grid of pictures.
+    It returns the means of the metrics over the held-out images, and a grid of pictures; for
+    generation see `samples.during_training`.
     """
+    if config.task.kind == "generation":
+        return samples.during_training(config)
     held_out, count = load(config, config.train.evaluate_images), config.train.sample_images
     empty = Checkpoint(config, {}, 0, "training")
     upscaler = Upscaler(empty, batch_size=max(1, min(16, len(held_out.ids))))

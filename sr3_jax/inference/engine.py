@@ -17,6 +17,7 @@ import psutil
 from jaxtyping import Float, PyTree
 
 from sr3_jax.checkpoints.checkpoint import Checkpoint
+from sr3_jax.diffusion.guidance import Guidance
 from sr3_jax.diffusion.samplers import Steps
 from sr3_jax.errors import UserError
 from sr3_jax.inference import tiling
@@ -120,7 +121,10 @@ class Engine:
         """
         steps = self.table(sampling)
         key = tuple(np.asarray(column).tobytes() for column in steps)
-        run = self._once(key, lambda: self._compile(steps))
+        guidance = sampling.guidance_of(self.checkpoint.config)
+        run = self._once((key, guidance is None), lambda: self._compile(steps))
+        if guidance is not None:
+            run = functools.partial(run, guidance=guidance)
         return self._in_batches(run, lr, ids, sampling, signals, on_batch)
 
     def trial(
@@ -188,13 +192,18 @@ class Engine:
     def _compile(self, steps: Steps | None) -> Callable:
         """The program for one table, or, if None, for any, given to it as its last argument."""
 
-        def run(params, given, ids, seed, sample, table=steps):
+        def run(params, given, ids, seed, sample, table, guidance):
             keys = jax.vmap(lambda i: image_key(seed, i, sample))(ids)
-            return self.method.super_resolve(params, given, keys, table)
+            return self.method.super_resolve(params, given, keys, table or steps, guidance)
 
         whole, split = parallel.replicated(self.mesh), parallel.batch_sharding(self.mesh)
-        shardings = (whole, split, split, whole, whole) + (() if steps else (whole,))
-        return jax.jit(run, in_shardings=shardings, out_shardings=split)
+        shardings = (whole, split, split, whole, whole, whole, whole)
+        program = jax.jit(run, in_shardings=shardings, out_shardings=split)
+
+        def call(params, given, ids, seed, sample, table=None, guidance=None):
+            return program(params, given, ids, seed, sample, table, guidance)
+
+        return call
 
     # -- an image of any size, in tiles
 
@@ -223,6 +232,7 @@ class Engine:
             self.tiles_at_a_time, self.padded(len(tiles.rows.starts) * len(tiles.columns.starts))
         )
         signals = self._values(sampling, at_a_time)
+        guidance = sampling.guidance_of(self.checkpoint.config)
         if self.method.refines:
             condition = tiling.blend(
                 functools.partial(self._condition_tiles, signals),
@@ -233,7 +243,7 @@ class Engine:
                 lambda count: on_tiles(0),  # the prediction does not count as an evaluation
             )
         y_0 = tiling.diffuse(
-            functools.partial(self.denoise_tiles, signals),
+            functools.partial(self.denoise_tiles, signals, guidance=guidance),
             condition,
             noise,
             self.table(sampling),
@@ -258,7 +268,12 @@ class Engine:
         return augment(lr[None], np.full(1, level, np.float32), noise[None])[0]
 
     def denoise_tiles(
-        self, signals: Values, condition: np.ndarray, y: np.ndarray, gamma: float
+        self,
+        signals: Values,
+        condition: np.ndarray,
+        y: np.ndarray,
+        gamma: float,
+        guidance: Guidance | None = None,
     ) -> np.ndarray:
         """The network's estimates of y_0 for tiles of one size, (n, h, w, c).
 
@@ -267,20 +282,21 @@ class Engine:
           condition: The network's first input, of every tile.
           y: The noisy images y_t, of every tile.
           gamma: The noise level of all of them.
+          guidance: Classifier-free guidance; None: none.
         """
 
-        def run(params, signals, condition, y, gamma):
-            return self.method.denoiser(params, signals)(
+        def run(params, signals, condition, y, gamma, guidance):
+            return self.method.denoiser(params, signals, guidance)(
                 condition, y, jnp.broadcast_to(gamma, condition.shape[:1])
             )
 
         whole, split = parallel.replicated(self.mesh), parallel.batch_sharding(self.mesh)
-        shardings = (whole, split, split, split, whole)
+        shardings = (whole, split, split, split, whole, whole)
         program = self._once(
             "tiles", lambda: jax.jit(run, in_shardings=shardings, out_shardings=split)
         )
         tiles = jax.device_put((dict(signals), condition, y), split)
-        return np.asarray(program(self.params, *tiles, np.float32(gamma)))
+        return np.asarray(program(self.params, *tiles, np.float32(gamma), guidance))
 
     def _condition_tiles(self, signals: Values, upsampled: np.ndarray) -> np.ndarray:
         """The denoiser's condition for tiles, from a network that predicts and refines."""

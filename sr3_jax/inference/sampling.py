@@ -4,14 +4,20 @@ Python, the command line, the web page and evaluation all use the same class for
 """
 
 import dataclasses
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+from ml_collections import ConfigDict
+
 from sr3_jax.checkpoints.checkpoint import Checkpoint
-from sr3_jax.config import CHOICES
+from sr3_jax.config import CHOICES, check_guidance
+from sr3_jax.diffusion.guidance import Guidance
 from sr3_jax.errors import UserError
 from sr3_jax.tasks.corruptions import known_signals
+from sr3_jax.tasks.labels import LABEL
 
 Number = float | int
 LARGEST_SEED = 2**31 - 1
@@ -34,7 +40,10 @@ class Sampling:
       scale: How many times larger the image becomes, above 1 and at most 64. It takes as many
         passes of the network as needed, then bicubic to the exact size.
       signals: What the network is told of the image: values by name, e.g. {"noise": 8.0}. They are
-        kept as sorted pairs.
+        kept as sorted pairs. The class of an image is one of them, "label": its number.
+      guidance: The weight of classifier-free guidance, for networks that know classes: 1 is none,
+        above 1 images are more typical of their class and less diverse.
+      guidance_interval: The two log-SNRs between which there is guidance, the lower one first.
     """
 
     steps: int | None = None
@@ -44,6 +53,8 @@ class Sampling:
     match_input: bool | None = None
     scale: Number | None = None
     signals: Mapping[str, Number] | tuple[tuple[str, Number], ...] = ()
+    guidance: Number | None = None
+    guidance_interval: tuple[Number, Number] | None = None
 
     def __post_init__(self):
         object.__setattr__(self, "signals", tuple(sorted(dict(self.signals).items())))
@@ -80,24 +91,55 @@ class Sampling:
             )
         for name, value in self.told.items():
             _check_signal(checkpoint, name, value)
+        weight, interval = self._guidance(checkpoint.config)
+        check_guidance(checkpoint.config, weight, interval)
+
+    def _guidance(self, config: ConfigDict) -> tuple[Number, Sequence[Number]]:
+        """Weight and interval, the checkpoint's own where there is no choice."""
+        own = config.sample
+        weight = own.guidance if self.guidance is None else self.guidance
+        chosen = self.guidance_interval
+        return weight, tuple(own.guidance_interval) if chosen is None else chosen
+
+    def guidance_of(self, config: ConfigDict) -> Guidance | None:
+        """The guidance for a config's network; None if there is none."""
+        weight, interval = self._guidance(config)
+        if weight == 1:
+            return None
+        low, high = interval or (-math.inf, math.inf)
+        return Guidance(np.float32(weight), np.float32(low), np.float32(high))
 
 
 def _check_signal(checkpoint: Checkpoint, name: str, value: Number) -> None:
     known = {signal.name: signal.high for signal in checkpoint.method.task.signals}
-    if name in known:
+    if name == LABEL.name:
+        _check_label(checkpoint, value)
+    elif name in known:
         if not 0 <= value <= known[name]:
             raise UserError(
                 f"{name} = {value:g} must lie between 0 and {known[name]:g}, "
                 f"which {checkpoint.name} was trained with"
             )
-        return
-    if name in known_signals() and not value:
-        return  # there is nothing to tell
-    if name in known_signals():
+    elif name in known_signals():
+        if not value:
+            return  # there is nothing to tell
         raise UserError(
             f"{checkpoint.name} was not trained with task.{name}"
             + (f" and task.tell_{name}" if known_signals()[name].removed else "")
             + f", so it cannot be told of {name}"
         )
-    fields = [field.name for field in dataclasses.fields(Sampling) if field.name != "signals"]
-    raise UserError(f"{name} is not known; there are {', '.join([*fields, *known_signals()])}")
+    else:
+        fields = [field.name for field in dataclasses.fields(Sampling) if field.name != "signals"]
+        names = ", ".join([*fields, *known_signals(), LABEL.name])
+        raise UserError(f"{name} is not known; there are {names}")
+
+
+def _check_label(checkpoint: Checkpoint, value: Number) -> None:
+    classes = checkpoint.config.model.classes
+    if not classes:
+        raise UserError(f"{checkpoint.name} was trained without classes: label = {value:g}")
+    if value != int(value) or not 0 <= value < classes:
+        raise UserError(
+            f"label = {value:g} must be a whole number between 0 and {classes - 1}, "
+            f"the classes of {checkpoint.name}"
+        )

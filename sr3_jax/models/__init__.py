@@ -4,9 +4,11 @@ from typing import Any
 
 import jax.numpy as jnp
 
-from sr3_jax.models.blocks import Signals
+from sr3_jax.models.blocks import Signals, Told
 from sr3_jax.models.refinement import PredictAndRefine
 from sr3_jax.models.unet import UNet
+
+__all__ = ["Told", "build_model"]
 
 
 def build_model(
@@ -18,8 +20,7 @@ def build_model(
       model: that section.
       size: height and width of the training images.
       regression: whether it is a network without a noise level.
-      signals: the numbers about its input that it is told: (name, factor by which the value is
-        multiplied before it is embedded, whether it may be unknown).
+      signals: what it is told beside the noise level.
     """
     if model.kind == "refine":
         shared = {

@@ -5,6 +5,7 @@ Feature maps are (b, h, w, c). Parameters are float32; `dtype` is that of the co
 
 import math
 from collections.abc import Callable, Mapping
+from typing import NamedTuple
 
 import flax.linen as nn
 import jax
@@ -20,10 +21,18 @@ Embedding = Float[Array, "b e"]
 
 ZERO = nn.initializers.zeros_init()
 
-# Numbers about the input that a network is told: (name, factor before the embedding, whether it
-# can do without)
-Signals = tuple[tuple[str, float, bool], ...]
-Told = Mapping[str, Float[Array, " b"]]  # their values, by name; NaN: unknown
+
+class Told(NamedTuple):
+    """A number about the image that a network is told."""
+
+    name: str
+    scale: float = 1.0  # factor before the embedding
+    optional: bool = False  # whether the network can do without
+    classes: int = 0  # 0: a quantity; else a class number, one of so many
+
+
+Signals = tuple[Told, ...]
+Values = Mapping[str, Float[Array, " b"]]  # by name; NaN: unknown
 
 
 def conv(
@@ -134,12 +143,34 @@ class SignalEmbedding(nn.Module):
         return jnp.where(unknown, own.astype(self.dtype), known)
 
 
+class LabelEmbedding(nn.Module):
+    """A class number, 0 to classes - 1, as a vector of `width` numbers; an unknown one, NaN, as 0.
+
+    What is the same for all classes is the noise level's embedding's to learn. So the zero vector
+    can stand for the unknown class, which needs no vector of its own.
+    """
+
+    classes: int
+    width: int
+    dtype: DType = jnp.float32
+
+    @nn.compact
+    def __call__(self, label: Float[Array, " b"]) -> Embedding:
+        """Embeds the labels of a batch."""
+        shape = (self.classes, self.width)
+        table = self.param("embedding", nn.initializers.normal(1.0), shape)
+        # one row a label, as a product: split over devices, a table is easier to multiply than to
+        # look things up in. No class is equal to NaN.
+        chosen = label[:, None] == jnp.arange(self.classes, dtype=jnp.float32)[None]
+        return chosen.astype(self.dtype) @ table.astype(self.dtype)
+
+
 def embed_levels(
     channels: int,
     kind: str,
     signals: Signals,
     gamma: Float[Array, " b"] | None,
-    told: Told | None,
+    told: Values | None,
     b: int,
     dtype: DType,
 ) -> Embedding | None:
@@ -150,7 +181,7 @@ def embed_levels(
     Args:
       channels: a quarter of the vector's length.
       kind: that of GammaEmbedding, or "none": no noise level.
-      signals: (name, factor, whether it may be unknown) of each signal.
+      signals: what it is told beside the noise level.
       gamma: the noise levels.
       told: the signals' values, by name; None: all are 0.
       b: the batch size.
@@ -165,9 +196,15 @@ def embed_levels(
         embedding = GammaEmbedding(channels, 4 * channels, kind, dtype, name="gamma_embedding")(
             gamma
         )
-    for name, scale, optional in signals:
+    for name, scale, optional, classes in signals:
         value = jnp.zeros(b) if told is None else told[name] * scale
-        more = SignalEmbedding(4 * channels, optional, dtype, name=f"input_{name}_embedding")(value)
+        more = (
+            LabelEmbedding(classes, 4 * channels, dtype, name=f"{name}_embedding")(value)
+            if classes
+            else SignalEmbedding(4 * channels, optional, dtype, name=f"input_{name}_embedding")(
+                value
+            )
+        )
         embedding = more if embedding is None else embedding + more
     return embedding
 

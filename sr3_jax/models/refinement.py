@@ -35,7 +35,7 @@ from sr3_jax.models.blocks import (
     ZERO,
     Embedding,
     Signals,
-    Told,
+    Values,
     conv,
     depth_to_space,
     embed_levels,
@@ -89,7 +89,7 @@ class Trunk(nn.Module):
         x: Features,
         y_t: Features | None = None,
         gamma: Float[Array, " b"] | None = None,
-        told: Told | None = None,
+        told: Values | None = None,
     ) -> Features:
         """An image (b, h, w, out_channels), followed by the features if there are any.
 
@@ -159,7 +159,7 @@ class PredictAndRefine(nn.Module):
                 **self.denoiser, signals=self.signals, dtype=self.dtype, name="denoiser"
             )
 
-    def predict(self, upsampled: Features, told: Told | None = None) -> Features:
+    def predict(self, upsampled: Features, told: Values | None = None) -> Features:
         """The guess of y_0, relative to the upsampled LR image, followed by the features."""
         return self._predictor(upsampled, told=told)
 
@@ -169,7 +169,7 @@ class PredictAndRefine(nn.Module):
         y_t: Features | None = None,
         gamma: Float[Array, " b"] | None = None,
         train: bool = False,
-        told: Told | None = None,
+        told: Values | None = None,
     ) -> Features:
         """The denoiser's output; without `y_t`, the predictor's guess (regression).
 
@@ -189,7 +189,7 @@ class PredictAndRefine(nn.Module):
         upsampled: Features,
         y_t: Features,
         gamma: Float[Array, " b"],
-        told: Told | None = None,
+        told: Values | None = None,
     ) -> Features:
         """Both networks one after the other, so that `init` makes the parameters of both."""
         return self(self.predict(upsampled, told), y_t, gamma, told=told)

@@ -18,7 +18,7 @@ from sr3_jax.models.blocks import (
     ResBlock,
     SelfAttention,
     Signals,
-    Told,
+    Values,
     conv,
     depth_to_space,
     embed_levels,
@@ -80,7 +80,7 @@ class UNet(nn.Module):
         y_t: Features | None = None,
         gamma: Float[Array, " b"] | None = None,
         train: bool = False,
-        told: Told | None = None,
+        told: Values | None = None,
     ) -> Features:
         """The network's output, an image (b, h, w, out_channels).
 

@@ -18,7 +18,7 @@ from sr3_jax.data.pipeline import Batches
 from sr3_jax.data.sources import open_source
 from sr3_jax.profiling.hlo import COLLECTIVES, Program
 from sr3_jax.runtime import parallel
-from sr3_jax.training.step import training_program
+from sr3_jax.training.step import Rows, training_program
 
 # Steps before the trace: the first ones also allocate memory and read files for the first time
 WARM_UP = 2
@@ -109,9 +109,9 @@ def profile(config: ConfigDict, output: Path, steps: int) -> Profile:
             with jax.profiler.StepTraceAnnotation("train", step_num=number):
                 start = time.perf_counter()
                 with jax.profiler.TraceAnnotation("input"):
-                    images = parallel.to_devices(next(batches).image, mesh)
+                    rows = parallel.to_devices(Rows.of(next(batches), config), mesh)
                 waited += time.perf_counter() - start
-                state, _ = jax.block_until_ready(compiled(state, images, *teacher))
+                state, _ = jax.block_until_ready(compiled(state, rows, *teacher))
 
     train(0, WARM_UP)
     before = set(output.rglob("*.xplane.pb"))

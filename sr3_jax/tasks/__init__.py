@@ -3,10 +3,15 @@
 from ml_collections import ConfigDict
 
 from sr3_jax.tasks.blind import Blind
+from sr3_jax.tasks.generation import Generation
 from sr3_jax.tasks.super_resolution import SuperResolution
 from sr3_jax.tasks.task import Task
 
-TASKS: dict[str, type[Task]] = {"super_resolution": SuperResolution, "blind": Blind}
+TASKS: dict[str, type[Task]] = {
+    "super_resolution": SuperResolution,
+    "blind": Blind,
+    "generation": Generation,
+}
 
 
 def build_task(config: ConfigDict) -> Task:

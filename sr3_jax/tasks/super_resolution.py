@@ -10,6 +10,7 @@ from ml_collections import ConfigDict
 
 from sr3_jax.tasks import augmentation, operations
 from sr3_jax.tasks.corruptions import CORRUPTIONS
+from sr3_jax.tasks.labels import label_signals
 from sr3_jax.tasks.task import Canvas, Given, Images, Signal
 
 
@@ -23,6 +24,7 @@ class SuperResolution:
         self._scale = config.data.hr_size // config.data.lr_size
         self._quantize = config.task.quantize_lr
         self._augment = config.task.augment
+        self._labels = label_signals(config)
         self._strongest = {name: config.task[name] for name in CORRUPTIONS if config.task[name]}
         # The last one first. In this order their embeddings are added, and any other order would
         # change the shipped networks' results in the last bits.
@@ -30,12 +32,13 @@ class SuperResolution:
 
     @property
     def signals(self) -> tuple[Signal, ...]:
-        """The strengths of the corruptions that it is told of, and of noise-conditioning."""
+        """The strengths of the corruptions that it is told of, noise-conditioning, the class."""
         told = (
             CORRUPTIONS[name].signal._replace(high=self._strongest[name]) for name in self._told
         )
         high = self._augment
-        return (*told, *([augmentation.SIGNAL._replace(high=high)] if high else ()))
+        augment = (augmentation.SIGNAL._replace(high=high),) if high else ()
+        return (*told, *augment, *self._labels)
 
     def corrupt(
         self, image: Images, key: Key[Array, ""] | None = None, *, train: bool = False

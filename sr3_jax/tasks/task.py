@@ -1,7 +1,7 @@
 """The interface between the method and what it is used for.
 
-A Task makes the network's input. Its Signals are numbers about the input that the network is told,
-such as how strong the noise is.
+A Task makes the network's input. Its Signals are numbers about the image that the network is told,
+such as how strong the noise is, or its class.
 """
 
 import math
@@ -27,6 +27,7 @@ class Signal(NamedTuple):
     scale: float = 1.0  # the network's embedding gets scale · value
     optional: bool = False  # whether the network can do without it: then its value is UNKNOWN
     removed: bool = True  # whether it is a flaw of the input, which the network takes away
+    classes: int = 0  # 0: a quantity; else a class number, one of so many
 
     @property
     def label(self) -> str:

@@ -21,7 +21,7 @@ from sr3_jax.runtime import parallel
 from sr3_jax.training.held_out import HeldOut
 from sr3_jax.training.log import Clock, Log
 from sr3_jax.training.state import TrainState
-from sr3_jax.training.step import Metrics
+from sr3_jax.training.step import Metrics, Rows
 from sr3_jax.training.stopping import Stop
 
 AHEAD = 2  # steps that may be under way: bounded memory, a prompt stop
@@ -37,7 +37,7 @@ class Loop:
 
     config: ConfigDict
     mesh: jax.sharding.Mesh
-    step: Callable[..., tuple[TrainState, Metrics]]  # compiled: (state, images, *teacher)
+    step: Callable[..., tuple[TrainState, Metrics]]  # compiled: (state, rows, *teacher)
     teacher: tuple[PyTree, ...]
     batches: Batches
     checkpoints: Checkpoints
@@ -74,10 +74,10 @@ class Loop:
 
     def _take_step(self, state: TrainState, step: int, clock: Clock) -> TrainState:
         waiting = time.perf_counter()
-        images = parallel.to_devices(next(self.batches).image, self.mesh)
+        rows = parallel.to_devices(Rows.of(next(self.batches), self.config), self.mesh)
         clock.waited(time.perf_counter() - waiting)
         with jax.transfer_guard("disallow"):
-            state, metrics = self.step(state, images, *self.teacher)
+            state, metrics = self.step(state, rows, *self.teacher)
         clock.stepped()
         self.pending.append(metrics)
         if len(self.pending) > AHEAD:

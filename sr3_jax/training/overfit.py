@@ -43,9 +43,9 @@ def overfit(config: ConfigDict) -> Outcome:
             "overfit is for objective = 'sr3' or 'regression': "
             "a student starts from weights that have learned"
         )
-    images = jnp.asarray(
-        load_evaluation(open_source(config, "train"), config, config.train.overfit_batch).images
-    )
+    data = load_evaluation(open_source(config, "train"), config, config.train.overfit_batch)
+    images = jnp.asarray(data.images)
+    labels = jnp.asarray(data.labels) if config.model.classes else None
     optimizer = optax.chain(
         optax.clip_by_global_norm(1.0), optax.adam(optax.linear_schedule(0.0, 1e-3, 20))
     )
@@ -53,7 +53,7 @@ def overfit(config: ConfigDict) -> Outcome:
     opt_state = jax.jit(optimizer.init)(params)
 
     def loss(params: PyTree, key: Array) -> Array:
-        return method.loss(params, images, key, train=False).mean()
+        return method.loss(params, images, key, train=False, labels=labels).mean()
 
     @jax.jit
     def measure(params: PyTree) -> Array:

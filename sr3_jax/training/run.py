@@ -171,13 +171,18 @@ def describe(config: ConfigDict, abstract: TrainState, mesh: jax.sharding.Mesh) 
     processes = jax.process_count()
     data = config.data
     where = f" in {processes} processes" if processes > 1 else ""
+    sizes = f"{data.lr_size}² → {data.hr_size}²"
+    if config.task.kind == "generation":
+        sizes = f"generation of {data.hr_size}²"
+    if config.model.classes:
+        sizes += f", {config.model.classes} classes"
     name = f"{data.source} {data.folder or data.name}".rstrip()
     return (
         f"devices: {len(devices)} × {devices[0].device_kind}{where}, "
         f"mesh data={mesh.shape['data']} fsdp={mesh.shape['fsdp']}\n"
         f"network: {count / 1e6:.2f} M parameters (parameters.txt), {config.objective}, "
         f"{config.model.dtype}\n"
-        f"data: {name}, {data.lr_size}² → {data.hr_size}², batch {config.train.batch_size}"
+        f"data: {name}, {sizes}, batch {config.train.batch_size}"
     )
 
 

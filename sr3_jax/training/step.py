@@ -5,11 +5,13 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jax.sharding import Mesh
-from jaxtyping import Array, Float, PyTree
+from jaxtyping import Array, Float, Int, PyTree, UInt8
 from ml_collections import ConfigDict
 
+from sr3_jax.data.pipeline import Batch
 from sr3_jax.method import Method
 from sr3_jax.objectives.distillation import feature_shapes, needs_features
 from sr3_jax.runtime import parallel
@@ -26,10 +28,22 @@ Learned = tuple[PyTree, PyTree]  # the network's parameters, and the discriminat
 Metrics = dict[str, Float[Array, ""]]
 
 
+class Rows(NamedTuple):
+    """What a step takes of a batch; a pytree."""
+
+    image: UInt8[Array | np.ndarray, "b s s c"]
+    label: Int[Array | np.ndarray, " b"] | None = None  # of networks that know classes
+
+    @classmethod
+    def of(cls, batch: Batch, config: ConfigDict) -> "Rows":
+        """What the config's network takes of a batch of the input pipeline."""
+        return cls(batch.image, batch.label if config.model.classes else None)
+
+
 def make_train_step(
     method: Method, optimizer: optax.GradientTransformation, mesh: Mesh | None = None
 ) -> Callable:
-    """step(state, uint8 images (b, s, s, c), a student's teacher) -> (state, metrics).
+    """step(state, rows, a student's teacher) -> (state, metrics).
 
     All randomness is a function of (config.seed, step): a restart draws the same. An update whose
     loss or gradient is not finite is dropped (the state keeps its old values) and counted.
@@ -38,7 +52,7 @@ def make_train_step(
     parts = config.train.accumulate
     rate = learning_rate(config)
 
-    def mean_loss(learned: Learned, images: Array, key: Array, *teacher: PyTree) -> Array:
+    def mean_loss(learned: Learned, rows: Rows, key: Array, *teacher: PyTree) -> Array:
         if mesh is not None:
             # what VGG16 makes of images is exact: its weights stay whole, and in float32
             learned, *gathered = parallel.gather_params(
@@ -47,32 +61,36 @@ def make_train_step(
             teacher = (*gathered, *teacher[1:])
         params, discriminator = learned
         judged = () if discriminator is None else (discriminator,)
-        return method.loss(params, images, key, True, *teacher, *judged).mean()
+        return method.loss(
+            params, rows.image, key, True, *teacher, *judged, labels=rows.label
+        ).mean()
 
     def loss_and_gradient(
-        learned: Learned, images: Array, key: Array, *teacher: PyTree
+        learned: Learned, rows: Rows, key: Array, *teacher: PyTree
     ) -> tuple[Array, Learned]:
         if parts == 1:
             return jax.value_and_grad(mean_loss)(
-                learned, images, jax.random.fold_in(key, 0), *teacher
+                learned, rows, jax.random.fold_in(key, 0), *teacher
             )
         # (b, ...) to (parts, b / parts, ...), such that every part has rows of every device
-        split = images.reshape(images.shape[0] // parts, parts, *images.shape[1:]).swapaxes(0, 1)
+        split = jax.tree.map(
+            lambda x: x.reshape(x.shape[0] // parts, parts, *x.shape[1:]).swapaxes(0, 1), rows
+        )
 
-        def add(total: PyTree, part: tuple[Array, Array]) -> tuple[PyTree, None]:
-            i, rows = part
-            new = jax.value_and_grad(mean_loss)(learned, rows, jax.random.fold_in(key, i), *teacher)
+        def add(total: PyTree, part: tuple[Array, Rows]) -> tuple[PyTree, None]:
+            i, some = part
+            new = jax.value_and_grad(mean_loss)(learned, some, jax.random.fold_in(key, i), *teacher)
             return jax.tree.map(jnp.add, total, new), None
 
         zero = (jnp.zeros(()), jax.tree.map(jnp.zeros_like, learned))
         total, _ = jax.lax.scan(add, zero, (jnp.arange(parts), split))
         return jax.tree.map(lambda x: x / parts, total)
 
-    def step(state: TrainState, images: Array, *teacher: PyTree) -> tuple[TrainState, Metrics]:
+    def step(state: TrainState, rows: Rows, *teacher: PyTree) -> tuple[TrainState, Metrics]:
         key = jax.random.fold_in(jax.random.fold_in(jax.random.key(config.seed), 1), state.step)
         old = state.discriminator
         learned = (state.params, old.params if old else None)
-        loss, gradients = loss_and_gradient(learned, images, key, *teacher)
+        loss, gradients = loss_and_gradient(learned, rows, key, *teacher)
         gradient, other_gradient = gradients
         norm = optax.tree.norm(gradient)
         finite = jnp.isfinite(loss) & jnp.isfinite(optax.tree.norm(gradients))
@@ -120,7 +138,7 @@ class Program(NamedTuple):
     # jitted: (state, batch, *teacher) -> (state, metrics), the state donated
     step: jax.stages.Wrapped
     state: TrainState  # shapes and shardings
-    batch: jax.ShapeDtypeStruct
+    batch: Rows  # shapes and shardings
     # Of a student: its teacher's parameters, split like its own, and weights of LPIPS if it has it
     teacher: tuple[PyTree, ...]
 
@@ -141,8 +159,10 @@ def training_program(config: ConfigDict, mesh: Mesh) -> Program:
     state = jax.tree.map(
         lambda leaf, s: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=s), shapes, sharding
     )
-    batch = jax.ShapeDtypeStruct(
-        (config.train.batch_size, *method.shape), jnp.uint8, sharding=parallel.batch_sharding(mesh)
+    size, split = config.train.batch_size, parallel.batch_sharding(mesh)
+    batch = Rows(
+        jax.ShapeDtypeStruct((size, *method.shape), jnp.uint8, sharding=split),
+        jax.ShapeDtypeStruct((size,), jnp.int32, sharding=split) if config.model.classes else None,
     )
     step = jax.jit(
         make_train_step(method, optimizer, mesh),

@@ -46,7 +46,7 @@ def test_options_replace_fields_and_add_signals_and_none_leaves_them_out():
         (
             {"setps": 4},
             "setps is not known; there are steps, sampler, seed, sample, match_input, scale, "
-            "blur, noise",
+            "guidance, guidance_interval, blur, noise",
         ),
     ],
 )

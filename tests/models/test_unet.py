@@ -13,7 +13,7 @@ import pytest
 
 from sr3_jax import config
 from sr3_jax.models import UNet, build_model
-from sr3_jax.models.blocks import GammaEmbedding, ResBlock, SelfAttention
+from sr3_jax.models.blocks import GammaEmbedding, ResBlock, SelfAttention, Told
 from sr3_jax.models.dropout import Dropout
 
 TINY = {
@@ -149,7 +149,7 @@ def test_a_flaw_of_the_input_means_nothing_to_a_new_network_and_something_to_a_t
     kind = {"gamma_embedding": "none"} if regression else {}
     given = inputs()[:1] if regression else inputs()
     model, without = (
-        UNet(**(FEWER_BLOCKS | kind), signals=((flaw, 1.0, False),)),
+        UNet(**(FEWER_BLOCKS | kind), signals=(Told(flaw),)),
         UNet(**(FEWER_BLOCKS | kind)),
     )
     new = set(names(shapes(model, *given)[0])) - set(names(shapes(without, *given)[0]))
@@ -170,7 +170,7 @@ def test_a_flaw_of_the_input_means_nothing_to_a_new_network_and_something_to_a_t
 
 
 def test_a_signal_that_is_not_known_has_a_vector_of_its_own():
-    model = UNet(**FEWER_BLOCKS, signals=(("noise", 1.0, True),))
+    model = UNet(**FEWER_BLOCKS, signals=(Told("noise", optional=True),))
     params = random_params(model, *inputs())
     run = jax.jit(
         lambda params, value: model.apply(

@@ -15,7 +15,7 @@ from sr3_jax.training.state import (
     learning_rate,
     make_optimizer,
 )
-from sr3_jax.training.step import make_train_step
+from sr3_jax.training.step import Rows, make_train_step
 from tests.tiny import assert_same_bits, get_config
 
 pytestmark = pytest.mark.fast
@@ -35,7 +35,7 @@ class Toy(Method):
     def init(self, key):
         return {"slope": jnp.ones(()), "curve": jnp.full((2,), 0.5), "noise": jnp.zeros(())}
 
-    def loss(self, params, images, key, train=True):
+    def loss(self, params, images, key, train=True, labels=None):
         brightness = images.astype(jnp.float32).mean((1, 2, 3)) / 255
         white = jnp.where(brightness == 1, jnp.inf, 1.0)
         noise = params["noise"] * jax.random.normal(key, brightness.shape)
@@ -54,7 +54,7 @@ def test_the_average_takes_one_plus_n_over_ten_plus_n_until_its_target():
     state, step = setup(ema_decay=0.21)
     for n in range(5):
         decay = min(0.21, (1 + n) / (10 + n))  # 0.1, 0.18, 0.21, ...
-        new, _ = step(state, IMAGES)
+        new, _ = step(state, Rows(IMAGES))
         for name in ("slope", "curve"):
             assert (new.params[name] != state.params[name]).all()
             expected = decay * state.ema[name] + (1 - decay) * new.params[name]
@@ -65,7 +65,7 @@ def test_the_average_takes_one_plus_n_over_ten_plus_n_until_its_target():
 def test_the_learning_rate_warms_up_linearly_and_is_what_moves_the_parameters():
     state, step = setup(warmup_steps=4, learning_rate=1e-2)
     for n in range(7):
-        new, metrics = step(state, IMAGES)
+        new, metrics = step(state, Rows(IMAGES))
         rate = 1e-2 * min(n / 4, 1)
         np.testing.assert_allclose(metrics["learning_rate"], rate, rtol=1e-6)
         # Adam moves against a gradient that never changes by the learning rate, whatever the
@@ -87,7 +87,7 @@ def test_the_cosine_starts_at_the_learning_rate_after_the_warm_up_and_ends_at_ze
 
 def test_the_gradient_is_clipped_to_its_norm_and_reported_as_it_was():
     state, step = setup(clip_norm=0.25)
-    new, metrics = step(state, IMAGES)
+    new, metrics = step(state, Rows(IMAGES))
     # Adam's first moment after one step
     gradient = jax.tree.map(lambda moment: moment / 0.1, new.opt_state[1][0].mu)
     np.testing.assert_allclose(
@@ -106,9 +106,9 @@ def test_randomness_is_a_function_of_seed_and_step_only():
             config = get_config()
             config.seed = seed
             one = jax.jit(make_train_step(Toy(config), make_optimizer(config)))
-        return one(state, IMAGES)[0].opt_state[1][0].mu["noise"]
+        return one(state, Rows(IMAGES))[0].opt_state[1][0].mu["noise"]
 
-    after, _ = step(state, IMAGES)
+    after, _ = step(state, Rows(IMAGES))
     assert drawn(state) == drawn(state._replace(ema=jax.tree.map(jnp.zeros_like, state.ema)))
     different = [
         float(drawn(s))
@@ -123,10 +123,10 @@ def test_randomness_is_a_function_of_seed_and_step_only():
 
 def test_an_update_that_is_not_finite_changes_nothing_and_is_counted():
     state, step = setup()
-    state, _ = step(state, IMAGES)
+    state, _ = step(state, Rows(IMAGES))
     counts = []
     for images in (POISON, POISON, IMAGES, POISON):
-        new, metrics = step(state, images)
+        new, metrics = step(state, Rows(images))
         same = images is POISON
         for name in ("params", "ema", "opt_state"):
             before, after = getattr(state, name), getattr(new, name)
@@ -148,7 +148,7 @@ def test_an_update_that_is_not_finite_changes_nothing_and_is_counted():
 class WithDiscriminator(Toy):
     """The loss of `Toy`, and √x, whose gradient is infinite at x = 0 while it is finite itself."""
 
-    def loss(self, params, images, key, train=True, discriminator=None):
+    def loss(self, params, images, key, train=True, discriminator=None, labels=None):
         return super().loss(params, images, key) + jnp.sqrt(discriminator["x"])
 
 
@@ -160,7 +160,7 @@ def test_a_discriminators_gradient_that_is_not_finite_drops_the_whole_update(x):
     params = {"x": jnp.full((), x)}
     other = DiscriminatorState(params, discriminator_optimizer(config).init(params))
     state = init_state(toy, optimizer)._replace(discriminator=other)
-    new, metrics = jax.jit(make_train_step(toy, optimizer))(state, IMAGES)
+    new, metrics = jax.jit(make_train_step(toy, optimizer))(state, Rows(IMAGES))
     assert np.isfinite(metrics["loss"])
     assert int(new.bad_steps) == (x == 0)
     for before, after in ((state.params, new.params), (other.params, new.discriminator.params)):
@@ -173,7 +173,7 @@ def test_a_batch_in_parts_has_the_mean_loss_and_gradient_of_the_whole_and_draws_
     parts,
 ):
     (state, whole), (_, split) = setup(), setup(accumulate=parts)
-    (one, metrics), (many, metrics_many) = whole(state, IMAGES), split(state, IMAGES)
+    (one, metrics), (many, metrics_many) = whole(state, Rows(IMAGES)), split(state, Rows(IMAGES))
     np.testing.assert_allclose(metrics_many["loss"], metrics["loss"], rtol=1e-6)
     for name in ("slope", "curve"):  # of these the loss is deterministic
         np.testing.assert_allclose(
@@ -190,6 +190,26 @@ def test_a_batch_in_parts_has_the_mean_loss_and_gradient_of_the_whole_and_draws_
 @pytest.mark.parametrize("parts", [1, 2])
 def test_one_bad_part_drops_the_whole_update(parts):
     state, step = setup(accumulate=parts)
-    new, _ = step(state, POISON)
+    new, _ = step(state, Rows(POISON))
     assert_same_bits(new.params, state.params)
     assert new.bad_steps == 1
+
+
+def test_labels_reach_the_loss_and_follow_their_images_through_the_parts_of_a_batch():
+    """Parts of a batch are not its halves: labels must be split as images are."""
+
+    class Labelled(Toy):
+        def loss(self, params, images, key, train=True, labels=None):
+            right = labels == images[:, 0, 0, 0].astype(jnp.int32)
+            return jnp.where(right, params["slope"], jnp.inf)
+
+    config = get_config()
+    config.model.classes = 256
+    for parts in (1, 2):
+        config.train.accumulate = parts
+        toy, optimizer = Labelled(config), make_optimizer(config)
+        step = jax.jit(make_train_step(toy, optimizer))
+        state = init_state(toy, optimizer)
+        labels = IMAGES[:, 0, 0, 0].astype(np.int32)
+        assert np.isfinite(step(state, Rows(IMAGES, labels))[1]["loss"])
+        assert not np.isfinite(step(state, Rows(IMAGES, labels[::-1]))[1]["loss"])

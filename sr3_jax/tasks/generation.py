@@ -1,0 +1,41 @@
+"""Generation: images from noise alone, or of a class; the first stage of a cascade."""
+
+from jaxtyping import Array, Key
+from ml_collections import ConfigDict
+
+from sr3_jax.tasks.labels import label_signals
+from sr3_jax.tasks.task import Canvas, Given, Images, Signal
+
+
+class Generation:
+    """There is nothing to make an image from: the input is an image without channels.
+
+    It still has a height and a width, those of the result, so whatever handles inputs (batches,
+    tiles, devices) handles these.
+    """
+
+    def __init__(self, config: ConfigDict):
+        self._signals = label_signals(config)
+
+    @property
+    def signals(self) -> tuple[Signal, ...]:
+        """The class, if the network is told of classes."""
+        return self._signals
+
+    def corrupt(
+        self, image: Images, key: Key[Array, ""] | None = None, *, train: bool = False
+    ) -> Given:
+        """All that is left of an image is its size: (b, h, w, 0)."""
+        return Given(image[..., :0])
+
+    def condition(self, image: Images) -> Images:
+        """The same image without channels."""
+        return image
+
+    def compose(self, image: Canvas, output: Canvas) -> Canvas:
+        """The output as it is."""
+        return output
+
+    def output_size(self, height: int, width: int) -> tuple[int, int]:
+        """The input's own size."""
+        return height, width
