@@ -456,6 +456,10 @@ COMMAND_LINES = {
         "upscale {p}/face.png --output={w} --shard=1/2",
         ("--shard is for a folder or several files",),
     ),
+    "part of an export": (
+        "evaluate --protocol=photos --export={w} --shard=1/2",
+        ("--shard is for measuring", "--export"),
+    ),
     "an empty output": ("upscale {p}/face.png --output=", ("--output= is empty",)),
     "an image and JSON on one pipe": (
         "upscale {p}/face.png -o - --json",

@@ -259,6 +259,14 @@ class Shard(NamedTuple):
         """The numbers of those of `count` pieces of work that are this shard's and process's."""
         return np.arange(self.index, count, self.count)[jax.process_index() :: jax.process_count()]
 
+    def shifted(self, by: int) -> "Shard":
+        """The shard that has piece k where this one has piece k + `by`.
+
+        With several small pieces of work, it keeps the first shard from getting the beginning of
+        each.
+        """
+        return Shard((self.index - by) % self.count, self.count)
+
 
 def share(count: int) -> np.ndarray:
     """The numbers of those of `count` pieces of work that are this process's."""

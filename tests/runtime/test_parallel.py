@@ -121,6 +121,15 @@ def test_each_piece_of_work_belongs_to_one_process_of_one_shard_whatever_the_oth
     assert parallel.Shard(5, 9).share(5).tolist() == []
 
 
+def test_a_shifted_shard_has_the_same_pieces_of_a_longer_row():
+    for by in (0, 1, 3, 10):
+        for index in range(4):
+            shard = parallel.Shard(index, 4)
+            wanted = [piece - by for piece in shard.share(30) if piece >= by]
+            assert shard.shifted(by).share(30 - by).tolist() == wanted
+            assert shard.shifted(by).shifted(-by) == shard
+
+
 # -- start: which cluster, and which of the host's GPUs
 
 SLURM = {
