@@ -445,6 +445,21 @@ COMMAND_LINES = {
     ),
     "samples that are no number": ("evaluate --samples=few", ("--samples=few",)),
     "no input": ("upscale --output=x", ("missing argument 'IN…'",)),
+    **{
+        f"part {shard} of a folder": (
+            f"upscale {{p}} --output={{w}} --shard={shard}",
+            (f"--shard={shard} must be I/N, two whole numbers with I from 1 to N",),
+        )
+        for shard in ("5/4", "0/4", "x", "1/0", "1/2/3", "-1/2", "")
+    },
+    "part of one image": (
+        "upscale {p}/face.png --output={w} --shard=1/2",
+        ("--shard is for a folder or several files",),
+    ),
+    "part of an export": (
+        "evaluate --protocol=photos --export={w} --shard=1/2",
+        ("--shard is for measuring", "--export"),
+    ),
     "an empty output": ("upscale {p}/face.png --output=", ("--output= is empty",)),
     "an image and JSON on one pipe": (
         "upscale {p}/face.png -o - --json",

@@ -1,5 +1,6 @@
 """`sr3 evaluate`."""
 
+import sys
 from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
@@ -18,6 +19,7 @@ from sr3_jax.cli.options import (
     progress,
     quiet,
     seed,
+    shard,
 )
 from sr3_jax.cli.statistics import resize_option
 from sr3_jax.errors import UserError
@@ -136,6 +138,7 @@ NOT_FOR_FOLDERS = {
     help="Write a protocol's LR and reference images to this folder instead.",
 )
 @quiet()
+@shard()
 @as_json()
 def run(args: Arguments) -> None:
     """Measure checkpoints, or any method's images.
@@ -161,13 +164,15 @@ def run(args: Arguments) -> None:
     wrote; FID needs --inception. Other methods' images are given by --images; what to make them
     from is written by --export. Without a protocol, --images=DIR --reference=DIR [--lr=DIR]
     compares two folders. LPIPS needs the extra [metrics]; DISTS and NIQE need packages that are
-    named where they are missing. A run that is stopped goes on with the same command.
+    named where they are missing. A run that is stopped goes on with the same command. With
+    --shard=I/N, many machines measure together; the last one writes the results.
 
     The files go to --output, by default WORKDIR/evaluation/PROTOCOL, or evaluation/NAME/PROTOCOL
     for other checkpoints.
     """  # noqa: D301 (click's mark is the character, not the escape)
     from sr3_jax.checkpoints.names import load_checkpoint
     from sr3_jax.evaluation import parts, runs
+    from sr3_jax.evaluation.measure import Unfinished
     from sr3_jax.evaluation.protocols import PROTOCOLS as KNOWN
     from sr3_jax.evaluation.protocols import Options
     from sr3_jax.images import pairs
@@ -177,12 +182,13 @@ def run(args: Arguments) -> None:
     protocol = _protocol(args, places)
     if not args.export:
         runs.check_needs(KNOWN[protocol], args)
+    elif args.shard:
+        raise UserError("--shard is for measuring; --export writes all images at once")
     for flag, column in (("classifier", "top_1"), ("identity", "rank_1"), ("inception", "fid")):
         if getattr(args, flag) and column not in KNOWN[protocol].columns:
             raise UserError(f"--{flag} measures nothing in --protocol={protocol}")
     parallel.start()
     given = _networks(args)
-    installed = _installed()
     checkpoints = [load_checkpoint(place) for place in places]
 
     if args.export:
@@ -196,6 +202,32 @@ def run(args: Arguments) -> None:
     images = pairs.named_folders(args.images)
     target = paths.parse(args.output) if args.output else _folder(places, list(images)) / protocol
     target.mkdir(parents=True, exist_ok=True)  # what cannot be written fails before the work
+    try:
+        found = _measure(args, protocol, checkpoints, target, images, given)
+    except Unfinished as waiting:
+        if parallel.is_main():
+            print(f"sr3: {waiting}", file=sys.stderr)
+        return
+    if found:  # else another process tells
+        _finish(target, protocol, list(images), *found, args=args)
+
+
+def _measure(
+    args: Arguments,
+    protocol: str,
+    checkpoints: list[Any],
+    target: Any,
+    images: dict[str, Path],
+    given: dict[str, Any],
+) -> tuple[Any, Any] | None:
+    """The results and the picture; None on all processes but the main one."""
+    from sr3_jax.evaluation import parts, runs
+    from sr3_jax.evaluation.protocols import PROTOCOLS as KNOWN
+    from sr3_jax.evaluation.protocols import Options
+    from sr3_jax.runtime.parallel import Shard
+
+    installed = _installed()
+    shard = args.shard or Shard()
     with progress("measuring", args.quiet) as (on_start, on_images):
         options = Options(
             data=args.data or "",
@@ -210,19 +242,18 @@ def run(args: Arguments) -> None:
             dists=installed["dists"],
             niqe=installed["niqe"],
             not_installed=_not_installed(installed),
-            reference=_statistics(args, target, given, on_images) if protocol != "images" else None,
+            reference=_statistics(args, target, given, on_images, shard)
+            if protocol != "images"
+            else None,
+            shard=shard,
             **given,
         )
         if protocol == "images":
-            found = runs.run_images(Path(args.reference), target, options, on_start, on_images)
-        elif KNOWN[protocol].parts:
+            return runs.run_images(Path(args.reference), target, options, on_start, on_images)
+        if KNOWN[protocol].parts:
             tables = parts.run(KNOWN[protocol], checkpoints, target, options, on_start, on_images)
-            found = (tables, None) if tables else None
-        else:
-            found = runs.run(KNOWN[protocol], checkpoints, target, options, on_start, on_images)
-    if found is None:  # another process tells
-        return
-    _finish(target, protocol, list(images), *found, as_json=args.json)
+            return (tables, None) if tables else None
+        return runs.run(KNOWN[protocol], checkpoints, target, options, on_start, on_images)
 
 
 def _protocol(args: Arguments, places: list[str]) -> str:
@@ -253,16 +284,21 @@ def _protocol(args: Arguments, places: list[str]) -> str:
 
 
 def _finish(
-    target: Any, protocol: str, images: list[str], results: Any, picture: Any, as_json: bool
+    target: Any, protocol: str, images: list[str], results: Any, picture: Any, args: Arguments
 ) -> None:
-    """Write the results, and print them."""
+    """Write the results, and print them.
+
+    A shard leaves the chunks: another one may be reading them, or come again.
+    """
     from sr3_jax.evaluation import report, runs
+    from sr3_jax.runtime.parallel import Shard
 
     tables = results.get("parts")  # of several tables the files are written already
     if tables is None:
         report.save(target, results, picture)
-        runs.finish(target, images if protocol == "table4" else [])
-    if as_json:
+        if (args.shard or Shard()).count == 1:
+            runs.finish(target, images if protocol == "table4" else [])
+    if args.json:
         print_json(results)
         return
     for table in [results] if tables is None else tables.values():
@@ -361,7 +397,11 @@ def _labels(path: Path) -> dict[str, int]:
 
 
 def _statistics(
-    args: Arguments, target: Any, given: dict[str, Any], on_images: Callable[[int], object]
+    args: Arguments,
+    target: Any,
+    given: dict[str, Any],
+    on_images: Callable[[int], object],
+    shard: Any,
 ) -> Any:
     """--reference: statistics from a file, or of a folder."""
     if not args.reference:
@@ -376,5 +416,5 @@ def _statistics(
             "--reference=DIR needs --inception=PATH, the network whose statistics are compared"
         )
     return runs.statistics(
-        Path(args.reference), target / "reference", given["inception"], on_images
+        Path(args.reference), target / "reference", given["inception"], on_images, shard
     )

@@ -2,6 +2,7 @@
 
 import functools
 import json
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import SimpleNamespace
@@ -144,6 +145,23 @@ class Whole(Number):
         super().__init__(least, most, int)
 
 
+class ShardOf(click.ParamType):
+    """Part I of N, as a runtime.parallel.Shard."""
+
+    name = "I/N"
+
+    def convert(self, value: Any, _: click.Parameter | None, __: click.Context | None) -> Any:
+        """The shard, counted from 0; raises UserError unless the value is I/N, I from 1 to N."""
+        from sr3_jax.runtime.parallel import Shard
+
+        found = re.fullmatch("([0-9]{1,9})/([0-9]{1,9})", value)
+        if not found or not 1 <= int(found[1]) <= int(found[2]):
+            raise UserError(
+                f"--shard={value} must be I/N, two whole numbers with I from 1 to N, such as 1/16"
+            )
+        return Shard(int(found[1]) - 1, int(found[2]))
+
+
 class CheckpointName(click.ParamType):
     """A workdir, a step of one, an exported file, or the name of shipped weights.
 
@@ -191,6 +209,16 @@ def as_json(help: str = "Print the results as JSON.") -> Any:
 def seed(panel: str | None = None, help: str = "The same seed gives the same pictures.") -> Any:
     """--seed."""
     return option("--seed", type=Whole(), default=0, show_default=True, panel=panel, help=help)
+
+
+def shard() -> Any:
+    """--shard; None if it is not given."""
+    return option(
+        "--shard",
+        type=ShardOf(),
+        panel="Scripts",
+        help="Do only part I of N of the work, for many machines that share the output folder.",
+    )
 
 
 # Of a page that this machine serves

@@ -20,6 +20,7 @@ from sr3_jax.cli.options import (
     print_json,
     quiet,
     seed,
+    shard,
 )
 from sr3_jax.config import CHOICES
 from sr3_jax.errors import UserError
@@ -102,6 +103,7 @@ class Upscale(Command):
 )
 @devices.options
 @quiet()
+@shard()
 @as_json("Print a list of what was written, as JSON, instead of the paths.")
 def run(args: Arguments) -> int:
     """Enlarge images of any size: files, folders, patterns, or - for standard input.
@@ -109,7 +111,7 @@ def run(args: Arguments) -> int:
     One image goes to the file that -o names, if that has an image's suffix. Otherwise -o names a
     folder, and each image goes there under its own name, as PNG. Depth, alpha, colour profile and
     EXIF are kept. Nothing is overwritten without --overwrite; one bad file does not stop the others
-    (exit code 2).
+    (exit code 2). With --shard=I/N, many machines enlarge the images of one folder together.
     """
     if args.uncertainty and args.samples < 2:
         raise UserError(f"--uncertainty needs --samples of at least 2, not {args.samples}")
@@ -118,9 +120,15 @@ def run(args: Arguments) -> int:
     devices.choose(args.device)
     from sr3_jax.inference import files
     from sr3_jax.inference.sampling import Sampling
+    from sr3_jax.runtime.parallel import Shard
 
     jobs = files.plan(
-        args.inputs, Path(args.output), args.overwrite, args.samples, args.uncertainty
+        args.inputs,
+        Path(args.output),
+        args.overwrite,
+        args.samples,
+        args.uncertainty,
+        args.shard or Shard(),
     )
     checkpoint = devices.load(args)
     sampling = Sampling(

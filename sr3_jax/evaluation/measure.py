@@ -2,8 +2,9 @@
 
 The results of a chunk are a file below FOLDER/chunks, which is there as a whole or not at all. It
 holds the values of each image by row, and the vectors (features of networks) that metrics of whole
-sets need. Several processes share the chunks, so all of them must see FOLDER. However many images
-there are, the memory needed is that of one chunk and of the statistics.
+sets need. Several processes share the chunks, so all of them must see FOLDER; so do shards, which
+do not wait for each other. However many images there are, the memory needed is that of one chunk
+and of the statistics.
 """
 
 import json
@@ -17,12 +18,31 @@ from jaxtyping import Float
 
 from sr3_jax.errors import UserError
 from sr3_jax.evaluation.contenders import Contender
+from sr3_jax.images import pairs
 from sr3_jax.runtime import parallel, paths
-from sr3_jax.runtime.atomic import replacing, write_text
+from sr3_jax.runtime.atomic import replacing, write_new_text
+from sr3_jax.runtime.parallel import Shard
 from sr3_jax.runtime.paths import AnyPath
 
 RUN = "run.json"
 HR = "HR"  # the row of the references themselves
+
+
+class Unfinished(Exception):
+    """Chunks of other shards are not measured yet.
+
+    Args:
+      missing: The shard of each such chunk; known to the main process.
+    """
+
+    def __init__(self, missing: Sequence[Shard]):
+        self.missing = list(missing)
+        shards = pairs.listed([str(shard) for shard in sorted(set(missing))])
+        chunks = "1 chunk is" if len(missing) == 1 else f"{len(missing)} chunks are"
+        super().__init__(
+            f"{chunks} not measured yet, of --shard={shards}; when all are, this command writes "
+            "the results, called again with any --shard or without one"
+        )
 
 
 class Images(NamedTuple):
@@ -224,6 +244,7 @@ def measure(
     meters: Sequence[Meter],
     folder: AnyPath,
     on_images: Callable[[int], object] = lambda count: None,
+    shard: Shard = Shard(),  # noqa: B008 (immutable)
 ) -> Collected | None:
     """Measures what is not measured yet.
 
@@ -234,12 +255,14 @@ def measure(
       folder: Where the chunks are kept, below "chunks".
       on_images: Called with the number of images after every chunk, also for those of an earlier
         run.
+      shard: The part of the chunks that is measured here.
 
     Returns:
       Everything that was measured, on the main process; None on the others.
 
     Raises:
       UserError: The folder holds the beginning of another run, or no image could be measured.
+      Unfinished: Chunks of other shards are missing; on all processes.
     """
     chunks = data.chunks()
     about = {
@@ -248,12 +271,14 @@ def measure(
         "meters": {meter.name: meter.about for meter in meters},
     }
     _check_same_run(folder, about)
-    for number in parallel.share(len(chunks)).tolist():
+    for number in shard.share(len(chunks)).tolist():
         file = _file(folder, number)
         if not file.exists():
             _save(file, *_measure_chunk(data, contenders, meters, data.load(chunks[number])))
         on_images(len(chunks[number]))
     _meet()
+    if shard.count > 1:
+        _check_all_there(folder, len(chunks), shard)
     if not parallel.is_main():
         return None
     collected = Collected(folder, len(chunks))
@@ -266,6 +291,15 @@ def measure(
         if meter.end:
             meter.end(collected)
     return collected
+
+
+def _check_all_there(folder: AnyPath, count: int, shard: Shard) -> None:
+    """Raises Unfinished if one of `count` chunks is not there."""
+    there = {file.name for file in (folder / "chunks").iterdir()}
+    missing = [number for number in range(count) if _file(folder, number).name not in there]
+    # Another shard may end at any moment: all processes go by what the main one has seen
+    if parallel.worst(len(missing) if parallel.is_main() else 0):
+        raise Unfinished([Shard(number % shard.count, shard.count) for number in missing])
 
 
 def forget(folder: AnyPath) -> bool:
@@ -347,18 +381,23 @@ def _check_same_run(folder: AnyPath, about: dict[str, Any]) -> None:
     """
     file = folder / "chunks" / RUN
     text = json.dumps(about, indent=2, sort_keys=True)
-    if not file.exists() and file.parent.is_dir() and any(file.parent.iterdir()):
+    # What begins with a dot is another shard's, about to become RUN
+    there = file.parent.is_dir() and any(
+        one.name != RUN and not one.name.startswith(".") for one in file.parent.iterdir()
+    )
+    if there and not file.exists():
         raise UserError(
             f"{file.parent} is there, but not of an evaluation: choose another --output"
         )
+    _meet()
+    if parallel.is_main():
+        write_new_text(file, text)
     if file.exists() and json.loads(file.read_text()) != json.loads(text):
         raise UserError(
-            f"{folder} holds the beginning of another evaluation, of other data, checkpoints or "
-            f"settings (see {file}): choose another --output, or remove {folder / 'chunks'}"
+            f"{folder} holds another evaluation, or the beginning of one, of other data, "
+            f"checkpoints or settings (see {file}): choose another --output, or remove "
+            f"{folder / 'chunks'}"
         )
-    _meet()
-    if parallel.is_main() and not file.exists():
-        write_text(file, text)
 
 
 def _meet() -> None:

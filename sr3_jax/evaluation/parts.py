@@ -13,13 +13,17 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from sr3_jax.checkpoints.checkpoint import Checkpoint
 from sr3_jax.errors import UserError
 from sr3_jax.evaluation import contenders, report, runs, small_files
+from sr3_jax.evaluation.measure import Unfinished
 from sr3_jax.evaluation.protocols import Options, Protocol
 from sr3_jax.images import arrays, pairs
 from sr3_jax.runtime import parallel
 from sr3_jax.runtime.atomic import write_text
+from sr3_jax.runtime.parallel import Shard
 from sr3_jax.runtime.paths import AnyPath
 
 SMALL = "small"
@@ -43,7 +47,8 @@ def run(
     """Measures all tables, writes all files, and returns what the summary's results.json holds.
 
     Options.data is a folder of further small files. None on all processes but the main one. Goes
-    on where it was stopped. Raises UserError.
+    on where it was stopped. Raises UserError, and Unfinished if other shards have not measured
+    their part yet.
     """
     runs.check_needs(protocol, options)
     runs.check_alike(checkpoints)
@@ -56,16 +61,11 @@ def run(
             raise UserError(
                 f"--protocol={protocol.name} is of colour images, and {checkpoint.name} is not"
             )
-    tables: dict[str, report.Results] = {}
-    for name, part in zip(names, protocol.parts, strict=True):
-        images = {method: place / name for method, place in options.images.items()}
-        inside = replace(options, data="", images=images)
-        found = runs.run(part, checkpoints, folder / name, inside, on_start, on_images)
-        if found:
-            report.save(folder / name, *found)
-            tables[name] = found[0]
+    measured = _tables(protocol, names, checkpoints, folder, options, on_start, on_images)
     if not parallel.is_main():
         return None
+    for name, found in measured.items():
+        report.save(folder / name, *found)
     field_ = runs.own_contenders(protocol, checkpoints, options)
     for method, place in options.images.items():
         if (place / SMALL).is_dir():
@@ -77,15 +77,44 @@ def run(
         "title": protocol.title,
         "parts": {
             name: {key: value for key, value in table.items() if key not in EACH}
-            for name, table in tables.items()
+            for name, (table, _) in measured.items()
         },
         "small": {"files": list(small), "missing": missing},
     }
     write_text(folder / "results.json", json.dumps(results, indent=2) + "\n")
     write_text(folder / "table.md", markdown(results))
-    for name in names:
+    for name in names if options.shard.count == 1 else ():  # a shard may come again
         runs.finish(folder / name)
     return results
+
+
+def _tables(
+    protocol: Protocol,
+    names: Sequence[str],
+    checkpoints: Sequence[Checkpoint],
+    folder: AnyPath,
+    options: Options,
+    on_start: Callable[[int], object],
+    on_images: Callable[[int], object],
+) -> dict[str, tuple[report.Results, np.ndarray | None]]:
+    """Each table's results and picture by its name; raises as `run` does."""
+    measured: dict[str, tuple[report.Results, np.ndarray | None]] = {}
+    unfinished: list[Shard] = []
+    for number, (name, part) in enumerate(zip(names, protocol.parts, strict=True)):
+        images = {method: place / name for method, place in options.images.items()}
+        # Tables of one chunk each go to different shards
+        shard = options.shard.shifted(number)
+        inside = replace(options, data="", images=images, shard=shard)
+        try:
+            found = runs.run(part, checkpoints, folder / name, inside, on_start, on_images)
+        except Unfinished as waiting:
+            unfinished += [shard.shifted(-number) for shard in waiting.missing]
+            continue
+        if found:
+            measured[name] = found
+    if unfinished:
+        raise Unfinished(unfinished)
+    return measured
 
 
 def export(

@@ -16,6 +16,7 @@ from sr3_jax.evaluation.meters import Classifier
 from sr3_jax.metrics.distributions import Reference
 from sr3_jax.metrics.identity import Embed
 from sr3_jax.metrics.networks.inception import FeatureNetwork
+from sr3_jax.runtime.parallel import Shard
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,8 @@ class Options:
     niqe: bool = False
     # Metrics whose weights are not installed, and how to install them
     not_installed: Mapping[str, str] = field(default_factory=dict)
+    # The part of the images that is measured here; the last shard writes the results
+    shard: Shard = Shard()  # noqa: RUF009 (immutable)
 
 
 @dataclass(frozen=True)

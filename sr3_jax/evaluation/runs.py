@@ -6,6 +6,7 @@ For example:
     results, picture = run(PROTOCOLS["orl"], [checkpoint], folder, Options(samples=8))
 """
 
+import contextlib
 import functools
 import itertools
 import shlex
@@ -26,13 +27,14 @@ from sr3_jax.evaluation import contenders, meters, report
 from sr3_jax.evaluation.contenders import Contender, Network
 from sr3_jax.evaluation.damage import recipe, told
 from sr3_jax.evaluation.image_sets import Alone, Pairs, Split, Themselves, split
-from sr3_jax.evaluation.measure import HR, Collected, Meter, forget, measure
+from sr3_jax.evaluation.measure import HR, Collected, Meter, Unfinished, forget, measure
 from sr3_jax.evaluation.pictures import best_and_worst
 from sr3_jax.evaluation.protocols import PROTOCOLS, Options, Protocol
 from sr3_jax.images import arrays, pairs
 from sr3_jax.metrics.distributions import Reference
 from sr3_jax.metrics.networks.inception import FeatureNetwork
 from sr3_jax.runtime import parallel
+from sr3_jax.runtime.parallel import Shard
 from sr3_jax.runtime.paths import AnyPath
 
 
@@ -49,7 +51,7 @@ def run(
     Returns what results.json holds, and the picture.
 
     Goes on where a run that was stopped left off in `folder`. None on all processes but the main
-    one. Raises UserError.
+    one. Raises UserError, and Unfinished if other shards have not measured their part yet.
     """
     check_needs(protocol, options)
     _check_names(options)
@@ -120,12 +122,22 @@ def run_images(
 
 
 def statistics(
-    images: Path, folder: AnyPath, inception: FeatureNetwork, on_images: Callable[[int], object]
+    images: Path,
+    folder: AnyPath,
+    inception: FeatureNetwork,
+    on_images: Callable[[int], object],
+    shard: Shard = Shard(),  # noqa: B008 (immutable)
 ) -> Reference:
-    """The statistics of a folder of images, for FID."""
+    """The statistics of a folder of images, for FID.
+
+    A shard begins with its own part, then does what others have not done by then.
+    """
     features = meters.classes(inception)._replace(end=None)
-    data = Alone(images)
-    measure(data, [Themselves(images.name)], [features], folder, on_images)
+    data, field_ = Alone(images), [Themselves(images.name)]
+    if shard.count > 1:
+        with contextlib.suppress(Unfinished):
+            measure(data, field_, [features], folder, on_images, shard)
+    measure(data, field_, [features], folder, on_images)
     collected = Collected(folder, len(data.chunks()))  # on all processes, which compare with it
     return Reference.of(images.name, meters.statistics(collected, images.name))
 
@@ -353,13 +365,21 @@ def _generated(
     assert options.inception is not None
     assert options.reference is not None
     sets = {name: Alone(place, limit=options.limit) for name, place in options.images.items()}
-    on_start(sum(one.about["n"] for one in sets.values()))
+    on_start(sum(_count(one, options.shard) for one in sets.values()))
     meter = meters.classes(options.inception, options.reference)
     methods: dict[str, dict[str, float]] = {}
+    missing: list[Shard] = []
     for name, data in sets.items():
-        collected = measure(data, [Themselves(name)], [meter], folder / name, on_images)
+        field_ = [Themselves(name)]
+        try:
+            collected = measure(data, field_, [meter], folder / name, on_images, options.shard)
+        except Unfinished as waiting:
+            missing += waiting.missing
+            continue
         if collected:
             methods |= collected.methods()
+    if missing:
+        raise Unfinished(missing)
     if not parallel.is_main():
         return None
     about = {name: data.about for name, data in sets.items()}
@@ -369,6 +389,12 @@ def _generated(
         "methods": methods,
     }
     return results, None
+
+
+def _count(data: Any, shard: Shard) -> int:
+    """How many images are measured here, of all chunks that are this shard's and process's."""
+    chunks = data.chunks()
+    return sum(len(chunks[number]) for number in shard.share(len(chunks)))
 
 
 def _measured(
@@ -381,13 +407,13 @@ def _measured(
     on_start: Callable[[int], object],
     on_images: Callable[[int], object],
 ) -> tuple[report.Results, np.ndarray | None] | None:
-    on_start(sum(map(len, data.chunks())))
+    on_start(_count(data, options.shard))
     found = _meters(protocol, options, data)
     measured = [
         one if isinstance(one, contenders.Folder) or not _timed(protocol) else contenders.Timed(one)
         for one in field_
     ]
-    collected = measure(data, measured, found, folder, on_images)
+    collected = measure(data, measured, found, folder, on_images, options.shard)
     if collected is None:
         return None
     groups = [data.group(id) for id in collected.ids] if isinstance(data, Split) else None

@@ -65,6 +65,7 @@ def plan(
     overwrite: bool,
     samples: int = 1,
     uncertainty: bool = False,
+    shard: parallel.Shard = parallel.Shard(),  # noqa: B008 (immutable)
 ) -> list[Job]:
     """Which file becomes which, known before anything is loaded.
 
@@ -74,6 +75,7 @@ def plan(
       overwrite: Whether files that are there may be replaced.
       samples: How many samples of each image; several become NAME-1.png, NAME-2.png, …
       uncertainty: Whether NAME-mean.png and NAME-deviation.png are made as well.
+      shard: The part of the images that is returned.
 
     Raises:
       UserError: Inputs and output do not go together, or a file would be lost.
@@ -92,6 +94,8 @@ def plan(
         raise UserError(
             f"--output={output} is a file; for a folder or several images give a folder"
         )
+    if shard.count > 1:
+        _check_shares(inputs, [source for source, _ in expanded], output)
     marks = [""] if samples == 1 else [f"-{i + 1}" for i in range(samples)]
     marks += ["-mean", "-deviation"] if uncertainty else []
     jobs = []
@@ -99,12 +103,41 @@ def plan(
         target = output if single else output / relative.with_suffix(".png")
         outputs = [target.with_name(f"{target.stem}{mark}{target.suffix}") for mark in marks]
         jobs.append(Job(source, outputs))
-    _check_losses(jobs, overwrite)
-    return jobs
+    _check_losses(jobs)
+    mine = jobs[shard.index :: shard.count]
+    if not overwrite:
+        _check_new(mine)
+    return mine
 
 
-def _check_losses(jobs: Sequence[Job], overwrite: bool) -> None:
-    """Raises UserError if a job would write over an input, another's output or an existing file."""
+def _check_shares(inputs: Sequence[str], sources: Sequence[Path], output: Path) -> None:
+    """Raises UserError for work that shards cannot share.
+
+    Each counts the inputs when it begins, so the results of the others must not be among them.
+    """
+    if STDIO in sources:
+        raise UserError("--shard is for a folder or several files, not for standard input")
+    if len(inputs) == 1 and Path(inputs[0]).is_file():
+        raise UserError(f"--shard is for a folder or several files, not for {inputs[0]} alone")
+    target = output.resolve()
+    if any(target.is_relative_to(Path(name).resolve()) for name in inputs) or any(
+        source.resolve().is_relative_to(target) for source in sources
+    ):
+        raise UserError(
+            f"with --shard the images must lie outside of --output={output}, and that outside of "
+            "their folder: a shard would count the results of the others among the images"
+        )
+
+
+def _check_new(jobs: Sequence[Job]) -> None:
+    """Raises UserError if a job's output exists."""
+    for name in (name for job in jobs for name in job.outputs if name != STDIO):
+        if name.exists():
+            raise UserError(f"{name} exists; give --overwrite to replace it")
+
+
+def _check_losses(jobs: Sequence[Job]) -> None:
+    """Raises UserError if a job would write over an input or another's output."""
     seen: dict[Path, Path] = {}
     originals = {job.source.resolve() for job in jobs if job.source != STDIO}
     outputs = ((job.source, name) for job in jobs for name in job.outputs if name != STDIO)
@@ -116,8 +149,6 @@ def _check_losses(jobs: Sequence[Job], overwrite: bool) -> None:
         seen[name] = source
         if name.resolve() in originals:
             raise UserError(f"{name} is an input, which would be lost; choose another --output")
-        if name.exists() and not overwrite:
-            raise UserError(f"{name} exists; give --overwrite to replace it")
 
 
 def _expand(given: str) -> list[tuple[Path, Path]]:

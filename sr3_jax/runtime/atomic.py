@@ -58,6 +58,29 @@ def write_text(path: AnyPath, text: str) -> None:
         temporary.write_text(text)
 
 
+def write_new_text(path: AnyPath, text: str) -> None:
+    """Writes a text file that appears whole, unless there is one, which stays as it is.
+
+    Of several machines that write at the same time one is first; in an object store, the last one's
+    file may replace it.
+    """
+    if not isinstance(path, Path):
+        if not path.exists():
+            write_text(path, text)
+        return
+    own = path.with_name(f".sr3-{uuid.uuid4().hex}{path.suffix}")
+    write_text(own, text)
+    try:
+        os.link(own, path)  # unlike a rename, it never replaces a file
+    except FileExistsError:
+        pass
+    except OSError:  # a file system without hard links
+        if not path.exists():
+            own.replace(path)
+    finally:
+        own.unlink(missing_ok=True)
+
+
 @contextmanager
 def disk_errors(where: AnyPath) -> Iterator[None]:
     """Turns errors of a full or read-only disk into a UserError; `where` names what is written."""

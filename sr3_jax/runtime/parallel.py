@@ -9,7 +9,7 @@ import functools
 import os
 import zlib
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -239,9 +239,38 @@ def is_main() -> bool:
     return jax.process_index() == 0
 
 
+class Shard(NamedTuple):
+    """One of several parts of some work, done by machines that do not know of each other.
+
+    Piece k belongs to shard k modulo the number of shards, however many processes each shard has.
+
+    Example:
+      Shard(1, 4) is what the user calls --shard=2/4: of 10 pieces the numbers 1, 5 and 9.
+    """
+
+    index: int = 0  # type: ignore[assignment]  # from 0; tuple's methods are of no use here
+    count: int = 1  # type: ignore[assignment]  # of all shards
+
+    def __str__(self) -> str:
+        """As the user gives it, counted from 1."""
+        return f"{self.index + 1}/{self.count}"
+
+    def share(self, count: int) -> np.ndarray:
+        """The numbers of those of `count` pieces of work that are this shard's and process's."""
+        return np.arange(self.index, count, self.count)[jax.process_index() :: jax.process_count()]
+
+    def shifted(self, by: int) -> "Shard":
+        """The shard that has piece k where this one has piece k + `by`.
+
+        With several small pieces of work, it keeps the first shard from getting the beginning of
+        each.
+        """
+        return Shard((self.index - by) % self.count, self.count)
+
+
 def share(count: int) -> np.ndarray:
     """The numbers of those of `count` pieces of work that are this process's."""
-    return np.arange(jax.process_index(), count, jax.process_count())
+    return Shard().share(count)
 
 
 def combine(mine: np.ndarray, where: np.ndarray, count: int) -> np.ndarray:

@@ -16,8 +16,10 @@ from sr3_jax.errors import UserError
 from sr3_jax.images import arrays
 from sr3_jax.inference import files
 from sr3_jax.inference.sampling import Sampling
+from sr3_jax.runtime.parallel import Shard
 
 RNG = np.random.default_rng(0)
+ALL = Shard()
 
 
 def picture(path, size=8, channels=1):
@@ -26,8 +28,10 @@ def picture(path, size=8, channels=1):
     return path
 
 
-def plan(inputs, output, samples=1, overwrite=False, uncertainty=False):
-    return files.plan([str(name) for name in inputs], output, overwrite, samples, uncertainty)
+def plan(inputs, output, samples=1, overwrite=False, uncertainty=False, shard=ALL):
+    return files.plan(
+        [str(name) for name in inputs], output, overwrite, samples, uncertainty, shard
+    )
 
 
 @pytest.mark.fast
@@ -147,6 +151,51 @@ def test_overwrite_allows_to_replace_an_output_but_never_an_input(tmp_path):
 
 
 @pytest.mark.fast
+def test_shards_plan_all_images_once_and_mind_no_outputs_but_their_own(tmp_path):
+    names = [f"in/{i}.png" for i in range(5)]
+    sources, out = make(tmp_path, *names), tmp_path / "out"
+    shards = [Shard(index, 3) for index in range(3)]
+    jobs = [plan([tmp_path / "in"], out, shard=shard) for shard in shards]
+    assert [job.source for job in jobs[0]] == [sources[0], sources[3]]
+    assert sorted(job for some in jobs for job in some) == plan([tmp_path / "in"], out)
+    picture(out / "1.png")
+    assert plan([tmp_path / "in"], out, shard=shards[0]) == jobs[0]
+    with pytest.raises(UserError, match=r"1\.png exists; give --overwrite"):
+        plan([tmp_path / "in"], out, shard=shards[1])
+    assert plan([tmp_path / "in"], out, shard=shards[1], overwrite=True) == jobs[1]
+    assert plan([tmp_path / "in"], out, shard=Shard(6, 7)) == []
+    picture(tmp_path / "in" / "2.jpg")
+    for shard in shards:  # 2.png and 2.jpg are of different shards, and each says so
+        with pytest.raises(UserError, match="would both become"):
+            plan([tmp_path / "in"], out, shard=shard)
+
+
+@pytest.mark.fast
+def test_shards_refuse_one_image_and_results_among_the_images(tmp_path):
+    source, other = make(tmp_path, "in/a.png", "in/b/c.png")
+    folder = tmp_path / "in"
+    for inputs, output in (
+        ([source], tmp_path / "out.png"),
+        ([source], tmp_path / "out"),
+        (["-"], tmp_path / "out.png"),
+        (["-", other], tmp_path / "out"),
+    ):
+        with pytest.raises(
+            UserError, match=r"--shard is for .*, not for (.*a\.png alone|standard input)"
+        ):
+            plan(inputs, output, shard=Shard(0, 2))
+    for inputs, output in (
+        ([folder], folder / "large"),
+        ([folder / "*"], folder),
+        ([source, other], folder),
+        ([folder / "b"], folder),
+    ):
+        with pytest.raises(UserError, match="with --shard the images must lie outside of"):
+            plan(inputs, output, samples=2, shard=Shard(0, 2))
+    assert plan([source], tmp_path / "out.png", shard=ALL) != []
+
+
+@pytest.mark.fast
 def test_patterns_that_the_shell_left_alone_are_filled_in(tmp_path):
     sources = make(tmp_path, "a1.png", "a2.png", "b.png")
     (tmp_path / "a3.txt").write_text("no image")
@@ -216,6 +265,26 @@ def test_one_bad_file_does_not_stop_the_others_and_the_exit_code_says_so(
     ] * 4
     assert Image.open(tmp_path / "out" / "clear.png").mode == "RGBA"
     assert "Traceback" not in captured.err
+
+
+def test_shards_write_what_one_run_writes_and_count_their_own_failures(
+    tmp_path, grey, capsys, monkeypatch
+):
+    make(tmp_path, *(f"in/{i}.png" for i in range(4)))
+    (tmp_path / "in" / "4.png").write_text("no image")
+    assert upscale(grey.checkpoint, plan([tmp_path / "in"], tmp_path / "whole")) == 2
+    assert "sr3: 1 of 5 images failed" in capsys.readouterr().err
+    shards = [Shard(index, 2) for index in (1, 0)]
+    # all plan before any writes, as machines that begin together
+    planned = [plan([tmp_path / "in"], tmp_path / "out", shard=shard) for shard in shards]
+    assert [upscale(grey.checkpoint, jobs) for jobs in planned] == [0, 2]
+    assert "sr3: 1 of 3 images failed" in capsys.readouterr().err
+    whole, parts = (
+        {path.name: path.read_bytes() for path in (tmp_path / name).iterdir()}
+        for name in ("whole", "out")
+    )
+    assert len(whole) == 4
+    assert parts == whole
 
 
 def test_an_output_that_cannot_be_written_is_named(tmp_path, regression, capsys):

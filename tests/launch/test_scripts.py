@@ -21,13 +21,14 @@ import yaml
 ROOT = Path(__file__).parent.parent.parent
 LAUNCH = ROOT / "launch"
 SCRIPTS = sorted(path for path in LAUNCH.rglob("*") if path.suffix in (".sh", ".sbatch"))
-LOCAL, TPU, SLURM, SUBMIT, DETACHED, NEWEST = (
+LOCAL, TPU, SLURM, SUBMIT, SHARDS, DETACHED, NEWEST = (
     LAUNCH / name
     for name in (
         "local.sh",
         "tpu_vm.sh",
         "slurm.sbatch",
         "kubernetes/submit.sh",
+        "kubernetes/shards.sh",
         "detached.sh",
         "test_newest.sh",
     )
@@ -35,6 +36,7 @@ LOCAL, TPU, SLURM, SUBMIT, DETACHED, NEWEST = (
 COMMAND = ["sr3", "train", "--config=my config.py", "--workdir=$HOME"]
 PLACE = ["--name=sr3", "--zone=us-west4-a", "--type=v5litepod-32"]
 IMAGE = ["--image=registry/sr3:1", "--hosts=4"]
+PARTS = ["--image=registry/sr3:1", "--shards=16"]
 
 
 def from_a_terminal():
@@ -97,6 +99,7 @@ DRY_RUNS = {
     "tpu_vm": (TPU, ["--dry-run", *PLACE, "--", *COMMAND]),
     "slurm": (SLURM, ["--dry-run", *COMMAND[1:]]),
     "kubernetes": (SUBMIT, ["--dry-run", *IMAGE, "--", *COMMAND]),
+    "kubernetes, shards": (SHARDS, ["--dry-run", *PARTS, "--", *COMMAND]),
     "detached": (DETACHED, ["--dry-run", *COMMAND]),
 }
 
@@ -139,6 +142,29 @@ REFUSED = {
     "tpu without a command": (TPU, PLACE, "give the command"),
     "tpu with a bad name": (TPU, ["--name=A b", *PLACE[1:], "--", "sr3"], "--name=A b must be"),
     "slurm without arguments": (SLURM, [], "give the arguments of sr3"),
+    "slurm with an unknown option": (SLURM, ["--array=1-2", "train"], "no option --array=1-2"),
+    "slurm with a bad number of shards": (
+        SLURM,
+        ["--shards=0", "upscale"],
+        "--shards=0 must be a whole number, at least 1",
+    ),
+    "slurm with shards and no array": (
+        SLURM,
+        ["--shards=4", "upscale"],
+        "--shards=4 is for sbatch --array=1-4",
+    ),
+    "shards without an image": (SHARDS, ["--shards=2", "--", "sr3"], "--image=… is missing"),
+    "shards without their number": (
+        SHARDS,
+        ["--image=a", "--", "sr3"],
+        "--shards= must be a whole number",
+    ),
+    "shards with a bad number of GPUs": (
+        SHARDS,
+        [*PARTS, "--gpus=x", "--", "sr3"],
+        "--gpus=x must be a whole number",
+    ),
+    "shards without a command": (SHARDS, PARTS, "give the command"),
     "detached without a command": (DETACHED, [], "give the command"),
     "detached, to stop a command": (DETACHED, ["--stop", "true"], "--stop takes no command"),
     "newest with an argument": (NEWEST, ["3.13"], "no option 3.13"),
@@ -550,11 +576,69 @@ def test_slurm_requeues_what_a_signal_stopped_and_nothing_that_fails_at_once(
     assert ("scontrol requeue 17" in calls(tmp_path)) == requeued
 
 
+def array(task, first, last, count):
+    """What SLURM tells one job of an array."""
+    values = {"ID": task, "MIN": first, "MAX": last, "COUNT": count}
+    variables = {f"SLURM_ARRAY_TASK_{name}": str(value) for name, value in values.items()}
+    return variables | {"SLURM_ARRAY_JOB_ID": "17", "SLURM_JOB_ID": "17"}
+
+
+@pytest.mark.fast
+@pytest.mark.parametrize(
+    ("flags", "of", "shard"),
+    [
+        ([], (1, 1, 16, 16), "1/16"),
+        ([], (16, 1, 16, 16), "16/16"),
+        ([], (0, 0, 15, 16), "1/16"),
+        ([], (12, 10, 14, 5), "3/5"),
+        ([], (3, 3, 3, 1), "1/1"),
+        (["--shards=16"], (7, 3, 7, 2), "7/16"),
+        (["--shards=16"], (16, 16, 16, 1), "16/16"),
+    ],
+)
+def test_each_job_of_a_slurm_array_does_its_shard(flags, of, shard):
+    result = run(SLURM, *flags, "--dry-run", "upscale", "a b", **array(*of))
+    assert result.returncode == 0, result.stderr
+    wanted = ["srun", "--kill-on-bad-exit=1", "sr3", "upscale", "a b", f"--shard={shard}"]
+    assert shlex.split(result.stdout) == wanted
+
+
+@pytest.mark.fast
+@pytest.mark.parametrize(
+    ("flags", "of", "sentence"),
+    [
+        ([], (7, 3, 7, 2), "--array leaves numbers out: to run some shards again give --shards=N"),
+        (["--shards=4"], (5, 1, 8, 8), "--array has a job 5; with --shards=4 they are 1 to 4"),
+        (["--shards=4"], (0, 0, 3, 4), "--array has a job 0; with --shards=4 they are 1 to 4"),
+    ],
+)
+def test_an_array_whose_shards_are_not_known_is_refused(flags, of, sentence):
+    result = run(SLURM, *flags, "--dry-run", "upscale", "a", **array(*of))
+    assert (result.returncode, len(result.stderr.splitlines())) == (2, 1)
+    assert sentence in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("code", "restarts", "requeued"), [(75, "0", True), (2, "0", False), (143, "10", False)]
+)
+def test_one_job_of_an_array_goes_back_to_the_queue_alone_and_ten_times_at_most(
+    tmp_path, code, restarts, requeued
+):
+    with_stand_ins(tmp_path, "srun", script=f"exit {code}")
+    path = with_stand_ins(tmp_path, "scontrol")
+    variables = array(3, 1, 4, 4) | {"SLURM_RESTART_COUNT": restarts}
+    result = run(SLURM, "evaluate", "--workdir=a", PATH=path, **variables)
+    assert result.returncode == code
+    assert calls(tmp_path)[0].endswith("sr3 evaluate --workdir=a --shard=3/4")
+    assert ("scontrol requeue 17_3" in calls(tmp_path)) == requeued
+    assert ("restarted ten times" in result.stderr) == (restarts == "10")
+
+
 # -- kubernetes
 
 
-def manifests(*arguments):
-    result = run(SUBMIT, "--dry-run", *arguments)
+def manifests(*arguments, script=SUBMIT):
+    result = run(script, "--dry-run", *arguments)
     assert result.returncode == 0, result.stderr
     return list(yaml.safe_load_all(result.stdout))
 
@@ -564,6 +648,8 @@ def test_the_manifest_as_it_is_and_as_filled_in_is_what_kubernetes_takes():
     for documents in (
         list(yaml.safe_load_all((SUBMIT.parent / "job.yaml").read_text())),
         manifests(*IMAGE, "--", *COMMAND),
+        manifests(*PARTS, "--", *COMMAND, script=SHARDS),
+        manifests(*PARTS, "--gpus=1", "--claim=photos", "--", *COMMAND, script=SHARDS),
     ):
         for document in documents:
             kubernetes_validate.validate(document, "1.30", strict=True)
@@ -595,13 +681,48 @@ def test_name_hosts_chips_and_command_reach_their_places():
     assert set(pod["nodeSelector"].values()) == {"tpu-v6e-slice", "2x2"}
 
 
-def test_submitting_hands_the_manifest_to_kubectl(tmp_path):
+@pytest.mark.parametrize(("script", "flags"), [(SUBMIT, IMAGE), (SHARDS, PARTS)])
+def test_submitting_hands_the_manifest_to_kubectl(tmp_path, script, flags):
     path = with_stand_ins(tmp_path, "kubectl", script=f'cat >"{tmp_path}/given"')
-    assert run(SUBMIT, *IMAGE, "--", *COMMAND, PATH=path).returncode == 0
+    assert run(script, *flags, "--", *COMMAND, PATH=path).returncode == 0
     assert calls(tmp_path) == ["kubectl apply -f -"]
     assert list(yaml.safe_load_all((tmp_path / "given").read_text())) == manifests(
-        *IMAGE, "--", *COMMAND
+        *flags, "--", *COMMAND, script=script
     )
+
+
+@pytest.mark.fast
+def test_pods_of_shards_count_from_1_and_fail_and_start_again_each_by_itself(tmp_path):
+    [job] = manifests(*PARTS, "--parallel=4", "--name=large", "--", *COMMAND, script=SHARDS)
+    spec = job["spec"]
+    [container] = spec["template"]["spec"]["containers"]
+    assert (spec["completionMode"], spec["completions"], spec["parallelism"]) == ("Indexed", 16, 4)
+    assert job["metadata"]["name"] == spec["template"]["metadata"]["labels"]["app"] == "large"
+    assert "env" not in container  # no coordinator
+    [refused] = [rule for rule in spec["podFailurePolicy"]["rules"] if "onExitCodes" in rule]
+    assert (refused["action"], refused["onExitCodes"]["values"]) == ("FailIndex", [2])
+    assert refused["onExitCodes"]["containerName"] == container["name"]
+    path = with_stand_ins(tmp_path, "sr3", script='printf "%s\\n" "$@"')
+    for index, shard in (("0", "1/16"), ("15", "16/16")):
+        environment = os.environ | {"PATH": path, "JOB_COMPLETION_INDEX": index}
+        words = subprocess.run(
+            container["command"], env=environment, capture_output=True, text=True, check=True
+        ).stdout.splitlines()
+        assert words == [*COMMAND[1:], f"--shard={shard}"]
+
+
+@pytest.mark.fast
+def test_shards_run_on_a_tpu_host_or_on_gpus_and_see_a_volume():
+    [tpu_job] = manifests(*PARTS, "--chips=8", "--", *COMMAND, script=SHARDS)
+    [gpu_job] = manifests(*PARTS, "--gpus=2", "--claim=photos", "--", *COMMAND, script=SHARDS)
+    tpu_pod, gpu_pod = (one["spec"]["template"]["spec"] for one in (tpu_job, gpu_job))
+    assert tpu_pod["containers"][0]["resources"]["limits"] == {"google.com/tpu": "8"}
+    assert "2x2" in tpu_pod["nodeSelector"].values()
+    assert gpu_pod["containers"][0]["resources"]["limits"] == {"nvidia.com/gpu": "2"}
+    assert "nodeSelector" not in gpu_pod
+    [mount], [volume] = gpu_pod["containers"][0]["volumeMounts"], gpu_pod["volumes"]
+    assert (mount["name"], mount["mountPath"]) == (volume["name"], "/shared")
+    assert volume["persistentVolumeClaim"] == {"claimName": "photos"}
 
 
 @pytest.mark.fast
@@ -641,7 +762,9 @@ def test_the_image_copies_what_is_there_and_asks_for_extras_that_the_package_has
 @pytest.mark.fast
 @pytest.mark.parametrize(
     "line",
-    re.findall(r"^\|.*`(launch/kubernetes.*?)` \|$", (LAUNCH / "README.md").read_text(), re.M),
+    re.findall(
+        r"^\|.*`(launch/kubernetes/submit.*?)` \|$", (LAUNCH / "README.md").read_text(), re.M
+    ),
 )
 def test_the_readme_s_pods_read_and_write_only_what_they_can_reach(line):
     """The manifest mounts nothing."""

@@ -102,6 +102,34 @@ def test_the_rows_of_a_batch_go_to_the_devices_in_order_and_come_back():
     np.testing.assert_array_equal(parallel.gather(placed)["image"], batch["image"])
 
 
+@pytest.mark.parametrize("processes", [1, 3])
+def test_each_piece_of_work_belongs_to_one_process_of_one_shard_whatever_the_others_run_on(
+    monkeypatch, processes
+):
+    monkeypatch.setattr(jax, "process_count", lambda: processes)
+    of_shard = []
+    for index in range(4):
+        found = []
+        for process in range(processes):
+            monkeypatch.setattr(jax, "process_index", lambda process=process: process)
+            found += parallel.Shard(index, 4).share(30).tolist()
+            assert parallel.share(30).tolist() == list(range(process, 30, processes))
+        assert len(set(found)) == len(found)
+        of_shard.append(set(found))
+    assert of_shard == [set(range(index, 30, 4)) for index in range(4)]
+    assert str(parallel.Shard(1, 4)) == "2/4"
+    assert parallel.Shard(5, 9).share(5).tolist() == []
+
+
+def test_a_shifted_shard_has_the_same_pieces_of_a_longer_row():
+    for by in (0, 1, 3, 10):
+        for index in range(4):
+            shard = parallel.Shard(index, 4)
+            wanted = [piece - by for piece in shard.share(30) if piece >= by]
+            assert shard.shifted(by).share(30 - by).tolist() == wanted
+            assert shard.shifted(by).shifted(-by) == shard
+
+
 # -- start: which cluster, and which of the host's GPUs
 
 SLURM = {
