@@ -13,9 +13,9 @@ import numpy as np
 from results import rounded
 
 from sr3_jax import Upscaler
+from sr3_jax.checkpoints.checkpoint import fingerprint
 from sr3_jax.data.public_photos import PublicPhotos
 from sr3_jax.evaluation import report
-from sr3_jax.evaluation.contenders import fingerprint
 from sr3_jax.evaluation.damage import damaged, recipe
 from sr3_jax.images import arrays, sheet
 from sr3_jax.metrics import distortion

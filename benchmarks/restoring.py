@@ -22,9 +22,9 @@ import numpy as np
 from results import RIVALS, has, rounded
 
 from sr3_jax import Upscaler
+from sr3_jax.checkpoints.checkpoint import fingerprint
 from sr3_jax.data.public_photos import PublicPhotos
 from sr3_jax.evaluation import report
-from sr3_jax.evaluation.contenders import fingerprint
 from sr3_jax.images import arrays, sheet
 from sr3_jax.metrics import distortion
 from sr3_jax.metrics.lpips import lpips

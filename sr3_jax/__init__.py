@@ -14,14 +14,16 @@ if TYPE_CHECKING:
     from sr3_jax.checkpoints.checkpoint import Checkpoint
     from sr3_jax.checkpoints.names import load_checkpoint
     from sr3_jax.errors import UserError
+    from sr3_jax.inference.generator import Generator
     from sr3_jax.inference.upscaler import Upscaler
 
-__all__ = ["Checkpoint", "Upscaler", "UserError", "load_checkpoint"]
+__all__ = ["Checkpoint", "Generator", "Upscaler", "UserError", "load_checkpoint"]
 
 _HOME = {
     "Checkpoint": "sr3_jax.checkpoints.checkpoint",
     "load_checkpoint": "sr3_jax.checkpoints.names",
     "UserError": "sr3_jax.errors",
+    "Generator": "sr3_jax.inference.generator",
     "Upscaler": "sr3_jax.inference.upscaler",
 }
 

@@ -269,6 +269,15 @@ class Method:
 
         return both
 
+    def augment(self, given: Given, keys: Keys) -> Given:
+        """The LR images with as much noise as their signals say (tasks/augmentation.py)."""
+        image = given.image
+        if AUGMENT.name not in given.signals:
+            return given
+        own = jax.vmap(lambda key: jax.random.fold_in(key, AUGMENTATION))(keys)
+        noise = jax.vmap(lambda key: jax.random.normal(key, image.shape[1:]))(own)
+        return given._replace(image=augment(image, given.signals[AUGMENT.name], noise))
+
     def super_resolve(
         self,
         params: PyTree,
@@ -290,12 +299,7 @@ class Method:
             noise, of standard deviation √((1 - end) / end) in the units of y_0, and are not
             clipped. None: it ends without noise.
         """
-        image = given.image
-        if AUGMENT.name in given.signals:
-            own = jax.vmap(lambda key: jax.random.fold_in(key, AUGMENTATION))(keys)
-            noise = jax.vmap(lambda key: jax.random.normal(key, image.shape[1:]))(own)
-            image = augment(image, given.signals[AUGMENT.name], noise)
-        upsampled = self.task.condition(image)
+        upsampled = self.task.condition(given.image)
         condition = self.condition(params, upsampled, given.signals)
         table = self.objective.table() if steps is None else steps
         y_0 = samplers.sample(
@@ -311,10 +315,13 @@ class Method:
 
 
 def sampling_steps(
-    config: ConfigDict, evaluations: int | None = None, changes: Mapping[str, Any] | None = None
+    config: ConfigDict,
+    evaluations: int | None = None,
+    changes: Mapping[str, Any] | None = None,
+    end: float | None = None,
 ) -> Steps:
     """The table of a config's sampler; for the arguments see `Objective.table`."""
-    return build_objective(config).table(evaluations, changes)
+    return build_objective(config).table(evaluations, changes, end)
 
 
 def image_key(seed: int | Array, image_id: int | Array, sample: int | Array = 0) -> Key[Array, ""]:

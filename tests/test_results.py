@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from sr3_jax.checkpoints.checkpoint import fingerprint
 from sr3_jax.checkpoints.names import load_checkpoint
-from sr3_jax.evaluation.contenders import fingerprint
 from sr3_jax.weights import shipped
 
 pytestmark = pytest.mark.fast

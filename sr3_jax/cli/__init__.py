@@ -27,6 +27,7 @@ from sr3_jax.runtime import startup
 STOPPED_EXIT = "SR3_STOPPED_EXIT"
 COMMANDS = {
     "upscale": "Enlarge images of any size.",
+    "generate": "Make images from noise, by one network or a cascade.",
     "serve": "A web page on this machine that enlarges images.",
     "demo": "Show the shipped networks at work.",
     "prepare": "Turn images into records that training reads fast.",

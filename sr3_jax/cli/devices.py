@@ -11,16 +11,24 @@ if TYPE_CHECKING:
 NAME = CheckpointName()
 
 
+DEVICE = option("--device", type=Choice(["cpu", "gpu", "tpu"]), panel="Machine",
+                help="By default the fastest there is.")  # fmt: skip
+PRECISION = option("--precision", type=Choice(["float32", "bfloat16"]), panel="Machine",
+                   help="Of the network; by default as trained.")  # fmt: skip
 options = together(
-    option("--device", type=Choice(["cpu", "gpu", "tpu"]), panel="Machine",
-           help="By default the fastest there is."),
-    option("--precision", type=Choice(["float32", "bfloat16"]), panel="Machine",
-           help="Of the network; by default as trained."),
+    DEVICE,
+    PRECISION,
     option("--tile", type=Whole(), default=0, panel="Machine",
            help="Side of a tile of a large image, in pixels of the result. "
                 "By default by network, image and memory."),
     option("--batch", type=Whole(), default=0, panel="Machine",
            help="Tiles or small images at a time. By default by device."),
+)  # fmt: skip
+machine = together(
+    DEVICE,
+    PRECISION,
+    option("--batch", type=Whole(), default=0, panel="Machine",
+           help="Images at a time. By default by their size."),
 )  # fmt: skip
 
 

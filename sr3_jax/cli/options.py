@@ -145,6 +145,21 @@ class Whole(Number):
         super().__init__(least, most, int)
 
 
+class Numbers(click.ParamType):
+    """Numbers with commas between them; an empty text is none."""
+
+    name = "X,X…"
+
+    def __init__(self, number: type, least: float | int = -float("inf")):
+        self.one = Number(least, number=number)
+        self.name = "N,N…" if number is int else "X,X…"
+
+    def convert(self, value: Any, param: click.Parameter | None, _: click.Context | None) -> Any:
+        """The numbers; raises UserError for anything else."""
+        words = [word for word in str(value).split(",") if word.strip()]
+        return [self.one.convert(word.strip(), param, None) for word in words]
+
+
 class ShardOf(click.ParamType):
     """Part I of N, as a runtime.parallel.Shard."""
 

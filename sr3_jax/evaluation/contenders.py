@@ -16,7 +16,7 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
 
-from sr3_jax.checkpoints.checkpoint import Checkpoint
+from sr3_jax.checkpoints.checkpoint import Checkpoint, fingerprint
 from sr3_jax.data.source import image_id
 from sr3_jax.errors import UserError
 from sr3_jax.images import arrays, pairs
@@ -316,11 +316,3 @@ class Timed:
 def to_uint8(images: np.ndarray | jax.Array) -> np.ndarray:
     """Images in [-1, 1] as uint8 images, in the host's memory."""
     return np.asarray(operations.to_uint8(jnp.asarray(images)))
-
-
-def fingerprint(checkpoint: Checkpoint) -> str:
-    """Eight hexadecimal digits (CRC-32) by which to tell one network's parameters from others."""
-    code = 0
-    for leaf in jax.tree.leaves(checkpoint.params):
-        code = zlib.crc32(np.ascontiguousarray(leaf).tobytes(), code)
-    return f"{code:08x}"

@@ -29,11 +29,11 @@ import numpy as np
 from jaxtyping import UInt8
 from scipy.stats import qmc
 
-from sr3_jax.checkpoints.checkpoint import Checkpoint
+from sr3_jax.checkpoints.checkpoint import Checkpoint, fingerprint
 from sr3_jax.diffusion.registry import SAMPLERS
 from sr3_jax.errors import UserError
 from sr3_jax.evaluation import held_out
-from sr3_jax.evaluation.contenders import fingerprint, to_uint8
+from sr3_jax.evaluation.contenders import to_uint8
 from sr3_jax.images import plots
 from sr3_jax.inference.upscaler import Upscaler
 from sr3_jax.method import sampling_steps

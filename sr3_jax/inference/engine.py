@@ -8,7 +8,7 @@ import functools
 import math
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -37,6 +37,13 @@ Values = Mapping[str, np.ndarray]  # of each signal, by name, one value (n,) for
 # least OVERLAP, about as far as the convolutions see. Sides are multiples of STEP, so that not
 # every size of picture needs a program of its own, and at most LARGEST_TILE.
 OVERLAP, STEP, LARGEST_TILE = 64, 32, 1088
+
+
+class Link(NamedTuple):
+    """Noise that goes from a stage of a cascade to the next (truncated augmentation)."""
+
+    end: float | None = None  # the level gamma where sampling stops, leaving noise; None: 1
+    noisy: bool = False  # whether the LR images have the noise already that the network is told of
 
 
 def ignore(count: int) -> None:
@@ -79,11 +86,15 @@ class Engine:
         """Replaces the weights by others of the same network, on whatever devices they are."""
         self.params = parallel.whole_on(self.mesh, params)
 
-    def table(self, sampling: Sampling) -> Steps:
+    def table(self, sampling: Sampling, end: float | None = None) -> Steps:
         """The noise levels and coefficients of a sampling.
 
         Unless a sampler is chosen, they are those that `sr3 search` has found for the number of
         evaluations, if any.
+
+        Args:
+          sampling: How images are drawn.
+          end: The level gamma where it ends; None: 1, without noise.
 
         Raises:
           UserError: The network cannot be used like that.
@@ -95,7 +106,8 @@ class Engine:
         changes = {"sampler": sampling.sampler} if sampling.sampler else found
         # Kept, because making it takes 10 ms, as long as a step of the sampler
         return self._once(
-            ("table", steps, sampling.sampler), lambda: sampling_steps(config, steps, changes)
+            ("table", steps, sampling.sampler, end),
+            lambda: sampling_steps(config, steps, changes, end),
         )
 
     # -- images of the network's own size, many at a time
@@ -107,6 +119,7 @@ class Engine:
         sampling: Sampling,
         on_batch: Progress = ignore,
         signals: Values | None = None,
+        link: Link = Link(),  # noqa: B008 (immutable)
     ) -> Float[np.ndarray, "n _h _w c"]:
         """HR images in [-1, 1] of LR images in [-1, 1] of the network's own size.
 
@@ -118,11 +131,12 @@ class Engine:
           sampling: How they are drawn.
           on_batch: Called after every batch with the number of its images.
           signals: Values for each image, instead of the sampling's one value for all.
+          link: What a stage of a cascade hands to the next.
         """
-        steps = self.table(sampling)
+        steps = self.table(sampling, link.end)
         key = tuple(np.asarray(column).tobytes() for column in steps)
         guidance = sampling.guidance_of(self.checkpoint.config)
-        run = self._once((key, guidance is None), lambda: self._compile(steps))
+        run = self._once((key, link), lambda: self._compile(steps, link))
         if guidance is not None:
             run = functools.partial(run, guidance=guidance)
         return self._in_batches(run, lr, ids, sampling, signals, on_batch)
@@ -189,12 +203,14 @@ class Engine:
             size *= 2
         return min(size, self.batch_size)
 
-    def _compile(self, steps: Steps | None) -> Callable:
+    def _compile(self, steps: Steps | None, link: Link = Link()) -> Callable:  # noqa: B008
         """The program for one table, or, if None, for any, given to it as its last argument."""
 
         def run(params, given, ids, seed, sample, table, guidance):
             keys = jax.vmap(lambda i: image_key(seed, i, sample))(ids)
-            return self.method.super_resolve(params, given, keys, table or steps, guidance)
+            given = given if link.noisy else self.method.augment(given, keys)
+            end = None if link.end is None else jnp.float32(link.end)
+            return self.method.super_resolve(params, given, keys, table or steps, guidance, end)
 
         whole, split = parallel.replicated(self.mesh), parallel.batch_sharding(self.mesh)
         shardings = (whole, split, split, whole, whole, whole, whole)

@@ -96,14 +96,22 @@ class Distillation:
         return loss + hinge(real, false)
 
     def table(
-        self, evaluations: int | None = None, changes: Mapping[str, Any] | None = None
+        self,
+        evaluations: int | None = None,
+        changes: Mapping[str, Any] | None = None,
+        end: float | None = None,
     ) -> Steps:
         """The table of DDIM at the levels that the student learned.
 
         Raises:
-          ConfigError: another number of evaluations, or another sampler, is asked for.
+          ConfigError: another number of evaluations, sampler or end is asked for.
         """
         own = self._config.sample.steps
+        if end is not None:
+            raise ConfigError(
+                "this network was distilled and knows no other levels than its own: it cannot end "
+                "at one that has noise"
+            )
         if (evaluations or own) != own or (changes or {"sampler": "ddim"}) != {"sampler": "ddim"}:
             raise ConfigError(
                 f"this network was distilled for sample.steps = {own} evaluations of DDIM, "

@@ -45,3 +45,15 @@ def sampling_schedule(config: ConfigDict, steps: int) -> NoiseSchedule:
         raise ConfigError(
             f"sample.schedule = {sample.schedule!r} cannot give {steps} steps: {error}"
         ) from error
+
+
+def truncated_schedule(schedule: NoiseSchedule, end: float) -> NoiseSchedule:
+    """Those levels of a schedule that have more noise than gamma = end, and that at its end.
+
+    Raises:
+      ConfigError: none has.
+    """
+    try:
+        return schedules.truncated(schedule, end)
+    except ValueError as error:
+        raise ConfigError(f"sampling cannot end that early: {error}") from error

@@ -91,13 +91,17 @@ class Objective(Protocol):
         ...
 
     def table(
-        self, evaluations: int | None = None, changes: Mapping[str, Any] | None = None
+        self,
+        evaluations: int | None = None,
+        changes: Mapping[str, Any] | None = None,
+        end: float | None = None,
     ) -> Steps:
         """The table of a sampler, by default the config's.
 
         Args:
           evaluations: the most network evaluations that it may take; None: sample.steps.
           changes: fields of config.sample to replace.
+          end: the level gamma where it ends; None: 1, without noise.
 
         Raises:
           ConfigError: the network cannot be used like that.

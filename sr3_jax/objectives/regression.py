@@ -8,6 +8,7 @@ from ml_collections import ConfigDict
 
 from sr3_jax.diffusion import losses, samplers
 from sr3_jax.diffusion.samplers import Steps
+from sr3_jax.errors import ConfigError
 from sr3_jax.objectives.levels import sampling_schedule
 from sr3_jax.objectives.objective import Choices, Example, Learner
 
@@ -28,9 +29,18 @@ class Regression:
         return losses.distance(network(upsampled), learner.encode(example.hr, upsampled), "l2")
 
     def table(
-        self, evaluations: int | None = None, changes: Mapping[str, Any] | None = None
+        self,
+        evaluations: int | None = None,
+        changes: Mapping[str, Any] | None = None,
+        end: float | None = None,
     ) -> Steps:
-        """A single row, whose result is the prediction; the arguments change nothing."""
+        """A single row, whose result is the prediction; the arguments change nothing.
+
+        Raises:
+          ConfigError: it is to end at a noise level: there is no noise.
+        """
+        if end is not None:
+            raise ConfigError("a regression network has no noise, and cannot end with some")
         return samplers.ddim(sampling_schedule(self._config, 1))
 
     @property

@@ -15,7 +15,7 @@ from sr3_jax.config import validate
 from sr3_jax.diffusion import losses
 from sr3_jax.diffusion.registry import SAMPLERS
 from sr3_jax.diffusion.samplers import Steps
-from sr3_jax.objectives.levels import sampling_schedule
+from sr3_jax.objectives.levels import sampling_schedule, truncated_schedule
 from sr3_jax.objectives.objective import Choices, Example, Learner
 
 
@@ -53,7 +53,10 @@ class SR3:
         return predictor_loss + loss
 
     def table(
-        self, evaluations: int | None = None, changes: Mapping[str, Any] | None = None
+        self,
+        evaluations: int | None = None,
+        changes: Mapping[str, Any] | None = None,
+        end: float | None = None,
     ) -> Steps:
         """The table of config.sample's sampler, with `changes`; see `Objective.table`."""
         config = self._config.copy_and_resolve_references()
@@ -62,7 +65,10 @@ class SR3:
         sample = config.sample
         sampler = SAMPLERS[sample.sampler]
         steps = sampler.steps(sample.steps if evaluations is None else evaluations)
-        return sampler.table(sampling_schedule(config, steps), sample.variance, sample.eta)
+        schedule = sampling_schedule(config, steps)
+        if end is not None:
+            schedule = truncated_schedule(schedule, end)
+        return sampler.table(schedule, sample.variance, sample.eta)
 
     @property
     def choices(self) -> Choices:
