@@ -140,6 +140,9 @@ def base() -> ConfigDict:
             # wrote
             "folder": "",
             "eval_folder": "",  # held-out images; empty: 5 % of data.folder, by a hash of the path
+            # names of the classes, in the order of their numbers; empty: the sorted sub-folders of
+            # data.folder
+            "class_names": (),
             # source = "tfds": name of the data set, e.g. "celeb_a_hq/256", prepared as ArrayRecord
             "name": "",
             "tfds_dir": "",  # source = "tfds": where the set was prepared; empty: tfds' own default
@@ -354,6 +357,11 @@ def validate(config: ConfigDict) -> None:
             f"{field} = {tuple(get(config, field))} must be a list of whole numbers, "
             "such as (1, 2, 4)",
         )
+    names = tuple(config.data.class_names)
+    _need(
+        all(isinstance(name, str) and name for name in names) and len({*names}) == len(names),
+        f"data.class_names = {names} must be different texts, such as ('cat', 'dog')",
+    )
     for field, count in LISTS.items():
         values = tuple(get(config, field))
         _need(
