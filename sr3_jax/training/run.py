@@ -23,6 +23,7 @@ from sr3_jax.checkpoints.workdir import (
     write_config,
 )
 from sr3_jax.data.cards import DATA_CARD, data_card
+from sr3_jax.data.labels import check_classes
 from sr3_jax.data.pipeline import Batches
 from sr3_jax.data.source import Source
 from sr3_jax.data.sources import open_source
@@ -126,6 +127,7 @@ def _features(load: Callable[[], PyTree] | None) -> PyTree:
 def open_inputs(config: ConfigDict, workdir: AnyPath) -> Inputs:
     """Data, teacher and initial weights; raises UserError where they do not fit the config."""
     source = open_source(config, "train")
+    check_classes(source, config.model.classes)
     teacher = _load_teacher(config, workdir) if build_objective(config).needs_teacher else None
     initial = None
     if not complete_steps(workdir):
