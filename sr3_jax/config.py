@@ -430,7 +430,7 @@ def _validate_task(config: ConfigDict) -> None:
 
 
 def check_guidance(
-    config: ConfigDict, guidance: float, interval: Sequence[float], prefix: str = ""
+    config: ConfigDict, guidance: float | int, interval: Sequence[float | int], prefix: str = ""
 ) -> None:
     """Checks that a network can be guided like that.
 

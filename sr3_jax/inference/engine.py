@@ -31,7 +31,7 @@ from sr3_jax.tasks.augmentation import augment
 from sr3_jax.tasks.task import Given
 
 Progress = Callable[[int], object]
-LR = Float[np.ndarray, "n _h _w c"]
+LR = Float[np.ndarray, "n _h _w _c"]
 Values = Mapping[str, np.ndarray]  # of each signal, by name, one value (n,) for each image
 # For tiles whose size is fitted to a picture, in pixels of the result. Neighbours overlap by at
 # least OVERLAP, about as far as the convolutions see. Sides are multiples of STEP, so that not
@@ -120,7 +120,7 @@ class Engine:
         on_batch: Progress = ignore,
         signals: Values | None = None,
         link: Link = Link(),  # noqa: B008 (immutable)
-    ) -> Float[np.ndarray, "n _h _w c"]:
+    ) -> Float[np.ndarray, "n _h _w _c"]:
         """HR images in [-1, 1] of LR images in [-1, 1] of the network's own size.
 
         What is drawn at random for image i depends on (seed, ids[i], sample) alone.
@@ -149,7 +149,7 @@ class Engine:
         *,
         seed: int = 0,
         signals: Values | None = None,
-    ) -> Float[np.ndarray, "n _h _w c"]:
+    ) -> Float[np.ndarray, "n _h _w _c"]:
         """As `batch`, but by the table `steps`, which need not be that of any sampling.
 
         The program is compiled once for each number of evaluations, not for each table.
@@ -175,7 +175,7 @@ class Engine:
         sampling: Sampling,
         signals: Values | None,
         on_batch: Progress,
-    ) -> Float[np.ndarray, "n _h _w c"]:
+    ) -> Float[np.ndarray, "n _h _w _c"]:
         told = self._values(sampling, len(lr), signals)
         size, outputs = self.padded(len(lr)), []
         for start in range(0, len(lr), size):
