@@ -1,6 +1,6 @@
 """Fashion-MNIST 28×28 by class in one stage: what the cascade of configs/fashion_14.py is held to.
 
-    sr3 train --config=configs/fashion_28.py --workdir=runs/fashion-28-alone
+sr3 train --config=configs/fashion_28.py --workdir=runs/fashion-28-alone
 """
 
 import runpy

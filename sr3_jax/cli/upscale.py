@@ -25,6 +25,9 @@ from sr3_jax.cli.options import (
 from sr3_jax.config import CHOICES
 from sr3_jax.errors import UserError
 from sr3_jax.tasks.corruptions import known_signals
+from sr3_jax.tasks.labels import LABEL
+
+TOLD = known_signals() | {LABEL.name: LABEL}  # what networks can be told of an image
 
 
 class Upscale(Command):
@@ -40,7 +43,7 @@ class Upscale(Command):
                 help=f"{signal.label[0].upper()}{signal.label[1:]}.",
                 panel="What it makes",
             )
-            for name, signal in known_signals().items()
+            for name, signal in TOLD.items()
         ]
         params = super().get_params(context)
         return [*params[:-1], *told, params[-1]]
@@ -137,7 +140,7 @@ def run(args: Arguments) -> int:
         args.seed,
         match_input=args.match_input,
         scale=args.scale or None,
-    ).with_options({name: getattr(args, name) for name in known_signals()})
+    ).with_options({name: getattr(args, name) for name in TOLD})
     options = files.Options(
         sampling, args.samples, args.uncertainty, args.tile or None, args.batch or None, args.quiet
     )

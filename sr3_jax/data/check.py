@@ -11,6 +11,7 @@ from ml_collections import ConfigDict
 
 from sr3_jax.data import crops, pipeline
 from sr3_jax.data.folder import scan_folder
+from sr3_jax.data.labels import class_names
 from sr3_jax.data.source import Dropped, Source, check_budget
 from sr3_jax.data.sources import open_source
 from sr3_jax.errors import UserError
@@ -21,6 +22,7 @@ from sr3_jax.tasks.augmentation import augmented
 from sr3_jax.tasks.operations import to_float, to_uint8
 
 SHOWN = 8  # images on the contact sheet; names listed before "…"
+SHOWN_NAMES = 20  # classes that are listed
 
 
 def check(config: ConfigDict, output: Path) -> Iterator[str]:
@@ -53,13 +55,14 @@ def check(config: ConfigDict, output: Path) -> Iterator[str]:
 
 def _describe(name: str, source: Source, config: ConfigDict, bad: list[Dropped]) -> Iterator[str]:
     """The report on one split; adds the images that turn out to be unusable to `bad`."""
-    sizes, notes = [], Counter[str]()
+    sizes, notes, labels = [], Counter[str](), Counter[int]()
     for index in range(len(source)):
         try:
             image = source[index]
             crops.check_size(image, config.data.hr_size)
             sizes.append(image.pixels.shape[:2])
             notes.update(image.notes)
+            labels[image.label] += 1
         except ImageError as error:
             bad.append(Dropped("", str(error)))
     yield f"{name}: {len(sizes)} images usable, {len(bad)} dropped"
@@ -69,6 +72,12 @@ def _describe(name: str, source: Source, config: ConfigDict, bad: list[Dropped])
             f"  width {widths.min()} to {widths.max()} (median {int(np.median(widths))}), "
             f"height {heights.min()} to {heights.max()} (median {int(np.median(heights))})"
         )
+    if names := class_names(source):
+        counts = ", ".join(
+            f"{one} {labels[number]}" for number, one in enumerate(names[:SHOWN_NAMES])
+        )
+        more = ", …" if len(names) > SHOWN_NAMES else ""
+        yield f"  {len(names)} classes: {counts}{more}"
     for note, count in notes.most_common():
         yield f"  {count} × {note}"
     for dropped in bad[:20]:
@@ -79,6 +88,8 @@ def _describe(name: str, source: Source, config: ConfigDict, bad: list[Dropped])
 
 def contact_sheet(source: Source, config: ConfigDict) -> np.ndarray:
     """LR image, condition and HR image of a few training examples, side by side.
+
+    For generation there is only the image.
 
     Crops, mirrors, blur and noise are drawn as in training, so this is what the network sees;
     noise-conditioning augmentation is in the condition alone.
@@ -92,4 +103,6 @@ def contact_sheet(source: Source, config: ConfigDict) -> np.ndarray:
     given = task.corrupt(whole, key, train=True)
     seen = augmented(given, config.task.augment, jax.random.fold_in(key, 1))
     columns = {"LR": given.image, "conditioning": task.condition(seen.image), "HR": whole}
+    if config.task.kind == "generation":
+        columns = {"image": whole}
     return sheet.grid({title: np.asarray(to_uint8(batch)) for title, batch in columns.items()})

@@ -17,20 +17,23 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, PyTree
 
 from sr3_jax.diffusion.types import Denoiser, Images
+
+Scalar = Float[Array, ""] | Float[np.ndarray, ""] | float
 
 
 class Guidance(NamedTuple):
     """How strong guidance is, and where; a pytree, so that no choice needs another program."""
 
-    weight: Float[Array, ""] | float = 1.0
-    low: Float[Array, ""] | float = -math.inf  # the log-SNRs between which there is guidance
-    high: Float[Array, ""] | float = math.inf
+    weight: Scalar = 1.0
+    low: Scalar = -math.inf  # the log-SNRs between which there is guidance
+    high: Scalar = math.inf
 
 
-def combine(with_class: Images, without: Images, weight: Float[Array, ""] | float) -> Images:
+def combine(with_class: Images, without: Images, weight: Scalar) -> Images:
     """Eq. (1)."""
     return without + weight * (with_class - without)
 

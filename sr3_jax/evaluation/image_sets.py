@@ -24,6 +24,7 @@ from sr3_jax.evaluation.held_out import check_size
 from sr3_jax.evaluation.measure import Images
 from sr3_jax.evaluation.protocols import Options, Protocol
 from sr3_jax.images import arrays, pairs
+from sr3_jax.inference import generated
 from sr3_jax.tasks import build_task
 from sr3_jax.tasks.operations import to_float
 
@@ -179,16 +180,17 @@ class Alone:
     """Images without references, all of one size: those of a method, or LR images.
 
     Args:
-      folder: Where the images are.
+      folder: Where the images are, or what `sr3 generate` wrote.
       scale: How many times larger contenders are to make them.
       limit: How many of them are taken, spread evenly over all; 0: all.
 
     Raises:
-      UserError: The images are of several sizes.
+      UserError: The images are of several sizes, or some are still to be generated.
     """
 
     def __init__(self, folder: Path, scale: int = 1, limit: int = 0):
-        self.files = pairs.by_stem(folder)
+        made = generated.is_run(folder)
+        self.files = pairs.by_stem(generated.files_of(folder))
         self._stems = spread(sorted(self.files), limit)
         self._sizes = {arrays.read_size(self.files[stem]) for stem in self._stems}
         if len(self._sizes) > 1:
@@ -198,6 +200,8 @@ class Alone:
             scale,
             {"images": str(folder), "n": len(self._stems), "files": pairs.fingerprint(self.files)},
         )
+        if made:
+            self.about["generated"] = generated.settings(folder)
 
     def chunks(self) -> list[list[int]]:
         """The places of all images, in chunks."""

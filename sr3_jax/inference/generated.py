@@ -34,7 +34,7 @@ class Run(NamedTuple):
     """What is made, and where it goes."""
 
     output: Path
-    count: int
+    count: int  # type: ignore[assignment]  # tuple's method is of no use here
     classes: str = "all"  # see `labels_of`
     drawing: Drawing = Drawing()
     keep_stages: bool = False
@@ -88,13 +88,23 @@ def generate(
     return len(missing)
 
 
+def is_run(output: Path) -> bool:
+    """Whether a folder is the output of `sr3 generate`."""
+    return (output / MANIFEST).is_file()
+
+
+def settings(output: Path) -> dict[str, Any]:
+    """The manifest without the class of each image: what a table of results says of a run."""
+    return {name: value for name, value in read_manifest(output).items() if name != "labels"}
+
+
 def files_of(output: Path) -> Path:
     """The folder of the images of a run, if `output` is one, else `output` itself.
 
     Raises:
       UserError: It is a run that is not complete.
     """
-    if not (output / MANIFEST).is_file():
+    if not is_run(output):
         return output
     manifest = read_manifest(output)
     count = sum(1 for file in (output / IMAGES).rglob("*") if arrays.is_image_name(file))

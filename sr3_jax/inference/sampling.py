@@ -107,7 +107,8 @@ class Sampling:
         if weight == 1:
             return None
         low, high = interval or (-math.inf, math.inf)
-        return Guidance(np.float32(weight), np.float32(low), np.float32(high))
+        # float32, and not weakly typed: one program for all choices
+        return Guidance(*(np.asarray(x, np.float32) for x in (weight, low, high)))
 
 
 def _check_signal(checkpoint: Checkpoint, name: str, value: Number) -> None:

@@ -7,7 +7,7 @@
 """
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -25,6 +25,7 @@ from sr3_jax.images.pixels import Picture, from_image, to_image
 from sr3_jax.inference.engine import Engine, Progress, Values, ignore
 from sr3_jax.inference.sampling import Sampling
 from sr3_jax.tasks import operations
+from sr3_jax.tasks.labels import LABEL
 from sr3_jax.tasks.task import Canvas
 
 LUMA = np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R BT.601, as JPEG and Pillow have it
@@ -55,6 +56,11 @@ class Upscaler:
     def __init__(
         self, checkpoint: Checkpoint, batch_size: int | None = None, tile: int | None = None
     ):
+        if checkpoint.config.task.kind == "generation":
+            raise UserError(
+                f"{checkpoint.name} makes images from noise and enlarges none: use sr3 generate, "
+                "or Generator in Python"
+            )
         self.engine = Engine(checkpoint, batch_size, tile)
 
     @classmethod
@@ -159,6 +165,7 @@ class Upscaler:
           **options: Fields of `Sampling` to change, and signals.
         """
         sampling = (sampling or Sampling()).with_options(options)
+        self._check_label(sampling.told if signals is None else signals)
         return self.engine.batch(
             np.asarray(lr, np.float32) / 127.5 - 1, ids, sampling, on_batch, signals
         )
@@ -185,12 +192,14 @@ class Upscaler:
     ) -> list[Picture]:
         """Enlarges pictures of one size, each as it would be by itself."""
         sampling.check(self.checkpoint)
+        self._check_label(sampling.told)
         pictures = list(given)
         for number in range(self.passes(sampling.scale)):
             # From the second pass on other noise is drawn. The image is then the network's own
             # output, of which there is nothing to tell it.
             id = image_id(f"{name}#{number}" if number else name)
-            how = dataclasses.replace(sampling, signals=()) if number else sampling
+            kept = {name: value for name, value in sampling.told.items() if name == LABEL.name}
+            how = dataclasses.replace(sampling, signals=kept) if number else sampling
             inputs = np.stack([self._input(picture.colour) for picture in pictures])
             outputs = self.enlarge(inputs, id, how, on_tiles)
             pictures = [
@@ -213,11 +222,20 @@ class Upscaler:
             ]
         return pictures
 
+    def _check_label(self, told: Mapping[str, Any]) -> None:
+        """Raises UserError for a network that cannot do without a class, and is not told of any."""
+        config = self.checkpoint.config
+        if config.model.classes and not config.train.label_dropout and LABEL.name not in told:
+            raise UserError(
+                f"{self.checkpoint.name} was trained with train.label_dropout = 0, so it has to be "
+                f"told the class of an image: label, from 0 to {config.model.classes - 1}"
+            )
+
     def _matches(self, sampling: Sampling) -> bool:
         if sampling.match_input is not None:
             return sampling.match_input
         # A signal tells what the network is to remove, such as noise; matching would bring it back
-        told = any(sampling.told.values())
+        told = any(value for name, value in sampling.told.items() if name != LABEL.name)
         return self.checkpoint.config.sample.match_input and not told
 
     def passes(self, scale: float | int | None) -> int:

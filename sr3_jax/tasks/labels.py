@@ -5,6 +5,8 @@ also do without, and classifier-free guidance (Ho & Salimans 2022, arXiv 2207.12
 heed the class more than it has learned to.
 """
 
+import math
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Key
@@ -12,7 +14,12 @@ from ml_collections import ConfigDict
 
 from sr3_jax.tasks.task import UNKNOWN, Given, Signal
 
-LABEL = Signal("label", "class number", float("inf"), removed=False)
+LABEL = Signal(
+    "label",
+    "class of the image, by number, for networks that know classes",
+    math.inf,
+    removed=False,
+)
 
 
 def label_signals(config: ConfigDict) -> tuple[Signal, ...]:

@@ -37,7 +37,7 @@ class Signal(NamedTuple):
     @property
     def missing(self) -> float:
         """The value where nothing is said of the image: UNKNOWN, or 0, e.g. no noise at all."""
-        return UNKNOWN if self.optional else 0.0
+        return UNKNOWN if self.optional or self.classes else 0.0
 
 
 class Given(NamedTuple):

@@ -1,14 +1,13 @@
 """One update: loss, gradient, Adam, EMA. Pure, jitted with the state donated."""
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 from jax.sharding import Mesh
-from jaxtyping import Array, Float, Int, PyTree, UInt8
+from jaxtyping import Array, Float, PyTree
 from ml_collections import ConfigDict
 
 from sr3_jax.data.pipeline import Batch
@@ -31,8 +30,8 @@ Metrics = dict[str, Float[Array, ""]]
 class Rows(NamedTuple):
     """What a step takes of a batch; a pytree."""
 
-    image: UInt8[Array | np.ndarray, "b s s c"]
-    label: Int[Array | np.ndarray, " b"] | None = None  # of networks that know classes
+    image: Any  # uint8 (b, s, s, c)
+    label: Any = None  # of networks that know classes: int32 (b,)
 
     @classmethod
     def of(cls, batch: Batch, config: ConfigDict) -> "Rows":
