@@ -261,6 +261,15 @@ PROTOCOLS = {
             },
         ),
         Protocol(
+            "fashion",
+            "Fashion-MNIST by class, sets of generated images against the test images, by a "
+            "classifier of our own",
+            ("fd", "kd", "precision", "recall", "as_asked", "cas"),
+            28,
+            14,
+            needs=("data", "images", "classifier"),
+        ),
+        Protocol(
             "images",
             "any methods' images against their references",
             (*PIXELS, "psnr_y", "ssim_y", *LPIPS, *LARGE, *IDENTITY, *SETS),

@@ -69,3 +69,8 @@ def _number(checkpoint: Checkpoint, name: int | str) -> int:
         f"{checkpoint.name} has no class {text!r}; it has {len(names)}, by number from 0 or by "
         f"name: {known}"
     )
+
+
+def folder_of(name: str) -> str:
+    """A class's name as that of one folder: "T-shirt/top" must not become two."""
+    return "".join(c if c.isalnum() or c in " -_." else "-" for c in name).strip(". ") or "-"

@@ -19,7 +19,7 @@ import numpy as np
 from sr3_jax.checkpoints.checkpoint import fingerprint
 from sr3_jax.errors import UserError
 from sr3_jax.images import arrays, sheet
-from sr3_jax.inference.classes import labels_of
+from sr3_jax.inference.classes import folder_of, labels_of
 from sr3_jax.inference.generator import Drawing, Generator, Stage
 from sr3_jax.runtime.atomic import disk_errors, write_text
 from sr3_jax.runtime.parallel import Shard
@@ -192,13 +192,8 @@ def _names(generator: Generator, labels: np.ndarray | None, count: int) -> list[
     plain = [Path(f"{number:0{DIGITS}}.png") for number in range(count)]
     if labels is None:
         return plain
-    folders = [_safe(name) for name in generator.class_names]
+    folders = [folder_of(name) for name in generator.class_names]
     return [folders[label] / name for label, name in zip(labels.tolist(), plain, strict=True)]
-
-
-def _safe(name: str) -> Path:
-    """A class's name as that of a folder: "T-shirt/top" must not become two."""
-    return Path("".join(c if c.isalnum() or c in " -_." else "-" for c in name).strip(". ") or "-")
 
 
 def _write_sheet(
