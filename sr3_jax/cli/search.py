@@ -6,6 +6,7 @@ from sr3_jax.cli.options import (
     Arguments,
     CheckpointName,
     Choice,
+    Numbers,
     Whole,
     as_json,
     command,
@@ -15,6 +16,7 @@ from sr3_jax.cli.options import (
     progress,
     quiet,
 )
+from sr3_jax.errors import UserError
 
 
 @command("search")
@@ -42,6 +44,34 @@ from sr3_jax.cli.options import (
     panel="Metrics",
     help="fid and kid: the weights of FID's network.",
 )
+@option(
+    "--before",
+    type=CheckpointName(),
+    multiple=True,
+    panel="Augmentation of a cascade's stage",
+    help="The stages before --checkpoint, the first one first; may be repeated.",
+)
+@option(
+    "--augment",
+    type=Numbers(float, 0),
+    default="",
+    panel="Augmentation of a cascade's stage",
+    help="The levels to try, instead of schedules: 0,5,10,20.",
+)
+@option(
+    "--classifier",
+    metavar="FILE",
+    panel="Augmentation of a cascade's stage",
+    help="What sr3 train-classifier wrote: its features compare the images; or --inception.",
+)
+@option(
+    "--count",
+    type=Whole(1),
+    default=2000,
+    show_default=True,
+    panel="Augmentation of a cascade's stage",
+    help="Images made for each level.",
+)
 @quiet()
 @as_json()
 def run(args: Arguments) -> None:
@@ -51,7 +81,14 @@ def run(args: Arguments) -> None:
     the AT&T faces: people 26-30, who were trained on; 31-40 are the test set), by --metric; the
     other images judge the winner. The winner becomes the checkpoint's default for that number of
     evaluations (schedules.json beside it). A stopped search goes on.
+
+    With --augment and --before it finds instead how much noise to add to the input of a cascade's
+    last stage (sr3 generate --augment): it makes --count images at each level, and compares them
+    with training images by the features of a network.
     """
+    if args.augment or args.before:
+        _augment(args)
+        return
     from sr3_jax.checkpoints import names
     from sr3_jax.evaluation import search
     from sr3_jax.images import arrays
@@ -95,3 +132,41 @@ def run(args: Arguments) -> None:
             f"consistency {scores['consistency_db']:.1f} dB{features}"
         )
     print(f"{folder / 'frontier.png'}\n{target}")
+
+
+def _augment(args: Arguments) -> None:
+    """Find the augmentation of a cascade's last stage."""
+    from sr3_jax.evaluation import search_augment
+    from sr3_jax.inference.generator import Drawing, Generator
+    from sr3_jax.metrics.networks import classifier, inception
+    from sr3_jax.runtime import parallel, paths
+
+    if not args.augment or not args.before:
+        raise UserError(
+            "search needs both --augment, the levels to try, and --before, the stages before "
+            "--checkpoint"
+        )
+    if bool(args.classifier) == bool(args.inception):
+        raise UserError("search --augment needs --classifier=FILE or --inception=FILE")
+    network = inception.load(args.inception) if args.inception else classifier.load(args.classifier)
+    parallel.start()
+    generator = Generator.load([*args.before, args.checkpoint])
+    folder = paths.parse(args.output or f"search/{Path(args.checkpoint).stem}-augment")
+    with progress("searching", args.quiet) as (on_start, on_level):
+        on_start(len(args.augment))
+        found = search_augment.search(
+            generator,
+            args.augment,
+            network,
+            Drawing(),
+            count=args.count,
+            folder=folder,
+            on_tried=lambda _: on_level(1),
+        )
+    if args.json:
+        print_json([tried._asdict() for tried in found])
+        return
+    print(f"Fréchet distance from training images, {args.count} images each; {network.name}")
+    for tried in found:
+        print(f"--augment={tried.level:g}: {tried.distance:.3f}")
+    print(folder / "augment.json")
