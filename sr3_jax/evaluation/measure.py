@@ -261,7 +261,7 @@ def measure(
       Everything that was measured, on the main process; None on the others.
 
     Raises:
-      UserError: The folder holds the beginning of another run, or no image could be measured.
+      UserError: The folder holds chunks of another run, or no image could be measured.
       Unfinished: Chunks of other shards are missing; on all processes.
     """
     chunks = data.chunks()
@@ -394,9 +394,8 @@ def _check_same_run(folder: AnyPath, about: dict[str, Any]) -> None:
         write_new_text(file, text)
     if file.exists() and json.loads(file.read_text()) != json.loads(text):
         raise UserError(
-            f"{folder} holds another evaluation, or the beginning of one, of other data, "
-            f"checkpoints or settings (see {file}): choose another --output, or remove "
-            f"{folder / 'chunks'}"
+            f"{folder} holds chunks of another evaluation, of other data, checkpoints or settings "
+            f"(see {file}): choose another --output, or remove {folder / 'chunks'}"
         )
 
 

@@ -197,11 +197,11 @@ def test_a_run_that_was_killed_goes_on_where_it_was_and_ends_with_the_same_numbe
         "run.json",
     ]
     monkeypatch.setattr(runs.Network, "draw", draw)
-    with pytest.raises(UserError, match="holds the beginning of another evaluation"):
+    with pytest.raises(UserError, match="holds chunks of another evaluation"):
         runs.run(
             PROTOCOLS["table1"], checkpoints, tmp_path, Options(data=str(val), samples=2, seed=1)
         )
-    with pytest.raises(UserError, match="holds the beginning of another evaluation"):
+    with pytest.raises(UserError, match="holds chunks of another evaluation"):
         runs.run(PROTOCOLS["table1"], [checkpoints[0], network(128, 16, seed=9)], tmp_path, options)
     again = []
     monkeypatch.setattr(
@@ -662,7 +662,7 @@ def test_a_run_does_not_go_on_with_files_that_have_changed(tmp_path):
     again, _ = runs.run_images(tmp_path / "real", tmp_path / "out", options)
     assert again["methods"] == first["methods"]
     arrays.write(tmp_path / "ours" / "a.png", arrays.read(tmp_path / "real" / "a.png", 3).pixels)
-    with pytest.raises(UserError, match="beginning of another evaluation"):
+    with pytest.raises(UserError, match="holds chunks of another evaluation"):
         runs.run_images(tmp_path / "real", tmp_path / "out", options)
     with pytest.raises(UserError, match="cannot be called 'HR'"):
         runs.run_images(

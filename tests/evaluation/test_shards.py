@@ -96,7 +96,7 @@ def test_a_shard_of_another_evaluation_is_refused(place, capsys):
     evaluate(capsys, place, folder, "--shard=1/2")
     methods = [f"--images=ours={place / 'ours'}", f"--reference={place / 'real'}"]
     assert cli.main(["evaluate", *methods, folder, "--shard=2/2"]) == 2
-    assert "holds another evaluation, or the beginning of one" in capsys.readouterr().err
+    assert "holds chunks of another evaluation" in capsys.readouterr().err
 
 
 class StandIn:
@@ -222,6 +222,6 @@ def test_of_shards_that_begin_together_one_writes_what_is_measured_and_the_other
         write_new_text(path, text)
 
     monkeypatch.setattr(measure, "write_new_text", too_late)
-    with pytest.raises(UserError, match="holds another evaluation"):
+    with pytest.raises(UserError, match="holds chunks of another evaluation"):
         measure.measure(Empty(), [], [], tmp_path / "other", shard=Shard(0, 2))
     assert len(list((tmp_path / "other" / "chunks").iterdir())) == 1
