@@ -158,6 +158,7 @@ class Evaluation(NamedTuple):
     rows: Int[np.ndarray, " n"]  # their places among the images of all processes
     total: int  # number of images of all processes
     notes: list[tuple[str, ...]]  # what was converted when each was read
+    labels: Int[np.ndarray, " n"]  # source.NO_LABEL where there is none
 
     @property
     def ids(self) -> Int[np.ndarray, " n"]:
@@ -177,11 +178,11 @@ def load_evaluation(source: Source, config: ConfigDict, limit: int = 0) -> Evalu
     count = min(limit, len(source)) if limit else len(source)
     size = config.data.hr_size
     fraction = config.data.max_bad_fraction
-    spread = np.linspace(0, len(source), count, endpoint=False).astype(int).tolist()
+    spread = np.linspace(0, len(source), count + 1).astype(int).tolist()
     kept: dict[int, Image] = {}  # by row, cropped
     bad = [*source.dropped]
     for row in parallel.share(count).tolist():
-        for at in range(spread[row], [*spread, len(source)][row + 1]):
+        for at in range(spread[row], spread[row + 1]):
             # Too many are bad already, and the check below will say so
             if at > spread[row] and len(bad) > fraction * whole(source):
                 break
@@ -206,4 +207,5 @@ def load_evaluation(source: Source, config: ConfigDict, limit: int = 0) -> Evalu
         rows=(np.cumsum(good) - 1)[rows],
         total=int(good.sum()),
         notes=[image.notes for image in kept.values()],
+        labels=np.array([image.label for image in kept.values()], np.int32),
     )

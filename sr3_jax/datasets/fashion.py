@@ -135,8 +135,8 @@ def read(file: Path) -> Package:
         for part, images in zip(PARTS, pixels, strict=True)
         for index in range(len(images))
     ]
-    images = FashionImages(np.concatenate(pixels), np.concatenate(labels), ids)
-    return Package(package.version, images)
+    everything = FashionImages(np.concatenate(pixels), np.concatenate(labels), ids)
+    return Package(package.version, everything)
 
 
 def idx(data: bytes, rank: int) -> np.ndarray:
