@@ -171,6 +171,7 @@ TEACHES = {
         "--output",
         "data.source=records",
         "photos",
+        "fashion",
         "--packages",
         "DATA.md",
     ),
@@ -506,7 +507,7 @@ COMMAND_LINES = {
     "no size": ("prepare {p}/good --output={w}", ("prepare needs --size",)),
     "packages for a folder": (
         "prepare {p}/good --size=8 --output={w} --packages={p}",
-        ("--packages is for photos",),
+        ("--packages is for photos and fashion",),
     ),
     "an export of another type": (
         "export --checkpoint={p}/none --output={w}.safetensors --dtype=int4",

@@ -39,6 +39,7 @@ COMMANDS = {
     "show": "Show a checkpoint's step, config and data card.",
     "evaluate": "Measure checkpoints, or any method's images.",
     "statistics": "Compute the statistics that FID compares with.",
+    "train-classifier": "Train a classifier for metrics of generated images.",
     "search": "Find the best noise levels for a number of evaluations.",
     "study": "Ask people which image is real.",
     "compile": "Estimate memory and time on a TPU slice that is not here.",

@@ -26,7 +26,8 @@ from sr3_jax.errors import UserError
     "--size",
     type=Whole(),
     default=0,
-    help="Height and width in pixels, at least the config's data.hr_size. Needed, but for photos.",
+    help="Height and width in pixels, at least the config's data.hr_size. Needed, but for photos "
+    "and fashion.",
 )
 @option(
     "--resample",
@@ -38,9 +39,7 @@ from sr3_jax.errors import UserError
 @option(
     "--encoding",
     type=Choice(["png", "raw"]),
-    default="png",
-    show_default=True,
-    help="raw is larger, and read without decoding.",
+    help="raw is larger, and read without decoding. Default: png; for fashion raw.",
 )
 @option(
     "--tiles",
@@ -57,7 +56,7 @@ from sr3_jax.errors import UserError
 @option(
     "--packages",
     metavar="DIR",
-    help="photos: a folder with the packages' .deb files; by default apt-get downloads them.",
+    help="photos, fashion: a folder with the .deb files; by default apt-get downloads them.",
 )
 @option("--workers", type=Whole(), default=0, help="Processes; by default one a core.")
 @quiet()
@@ -67,29 +66,38 @@ def run(args: Arguments) -> None:
 
     Training reads these without waiting.
 
-    SOURCE is a folder of images, of any depth, or tfds:NAME[:VERSION][:SPLIT], or orl, or photos.
-    The output gets ArrayRecord files and manifest.json; use it as data.source=records,
+    SOURCE is a folder of images, of any depth, or tfds:NAME[:VERSION][:SPLIT], or orl, or photos,
+    or fashion. The output gets ArrayRecord files and manifest.json; use it as data.source=records,
     data.folder=DIR. Each image keeps its largest central square; with --tiles it is cut into as
-    many squares as it has room for. A stopped run goes on.
+    many squares as it has room for. The sub-folders of a folder are kept as the classes of its
+    images. A stopped run goes on.
 
     photos: the photographs that photos-4x is trained on, from five packages of Debian, by default
     as it is: --size=256 --tiles=2,3,4 --detail=2.5. Their authors and licences are in DIR/DATA.md;
     some are held out for sr3 evaluate --protocol=validation.
+
+    fashion: Fashion-MNIST, 70,000 grey images of 28 pixels in ten classes, from a package of
+    Debian; its 10,000 test images are held out.
     """
-    from sr3_jax.datasets import debian_photos
+    from sr3_jax.datasets import debian_photos, fashion
     from sr3_jax.datasets import prepare as preparation
     from sr3_jax.runtime import paths
 
-    photos = args.source == debian_photos.NAME
-    _check(args, photos)
+    packaged = {
+        debian_photos.NAME: (debian_photos.prepare_photos, debian_photos.OPTIONS),
+        fashion.NAME: (fashion.prepare_fashion, fashion.OPTIONS),
+    }
+    make, usual = packaged.get(args.source, (None, preparation.Options(0)))
+    _check(args, make is not None)
     factors = _factors(args.tiles)
-    if args.detail and not factors and not photos:
+    if args.detail and not factors and not usual.tiles:
         raise UserError("--detail is for --tiles")
-    usual = debian_photos.OPTIONS if photos else preparation.Options(0)
+    if factors and args.source == fashion.NAME:
+        raise UserError("--tiles is for large images, not for fashion")
     options = preparation.Options(
         args.size or usual.size,
         args.resample,
-        args.encoding,
+        args.encoding or usual.encoding,
         factors or usual.tiles,
         usual.detail if args.detail is None else args.detail,
     )
@@ -100,10 +108,9 @@ def run(args: Arguments) -> None:
             "on_start": on_start,
             "on_image": on_image,
         }
-        if photos:
-            done = debian_photos.prepare_photos(
-                target, Path(args.packages) if args.packages else None, options, **others
-            )
+        if make:
+            packages = Path(args.packages) if args.packages else None
+            done = make(target, packages, options, **others)
         else:
             done = preparation.prepare(args.source, target, options, **others)
     if args.json:
@@ -129,20 +136,23 @@ def run(args: Arguments) -> None:
     print(f"--config.data.source=records --config.data.folder={args.output}")
 
 
-def _check(args: Arguments, photos: bool) -> None:
+def _check(args: Arguments, packaged: bool) -> None:
     """Raise UserError for what does not go together."""
     from sr3_jax.images import arrays
     from sr3_jax.runtime import paths
 
-    if args.packages and not photos:
-        raise UserError("--packages is for photos")
-    if not photos and not args.size:
+    if args.packages and not packaged:
+        raise UserError("--packages is for photos and fashion")
+    if not packaged and not args.size:
         raise UserError("prepare needs --size=… (sr3 prepare --help)")
-    here = paths.files_below(Path("photos"))
-    if photos and not args.packages and any(arrays.is_image_name(Path(name)) for name in here):
+    if not packaged or args.packages:
+        return
+    here = paths.files_below(Path(args.source))
+    if any(arrays.is_image_name(Path(name)) for name in here):
+        what = "Debian's photographs" if args.source == "photos" else "Debian's images"
         raise UserError(
-            "photos are Debian's photographs, but also a folder of images here: "
-            "write ./photos or give --packages=DIR"
+            f"{args.source} are {what}, but also a folder of images here: "
+            f"write ./{args.source} or give --packages=DIR"
         )
 
 

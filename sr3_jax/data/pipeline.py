@@ -178,11 +178,11 @@ def load_evaluation(source: Source, config: ConfigDict, limit: int = 0) -> Evalu
     count = min(limit, len(source)) if limit else len(source)
     size = config.data.hr_size
     fraction = config.data.max_bad_fraction
-    spread = np.linspace(0, len(source), count, endpoint=False).astype(int).tolist()
+    spread = np.linspace(0, len(source), count + 1).astype(int).tolist()
     kept: dict[int, Image] = {}  # by row, cropped
     bad = [*source.dropped]
     for row in parallel.share(count).tolist():
-        for at in range(spread[row], [*spread, len(source)][row + 1]):
+        for at in range(spread[row], spread[row + 1]):
             # Too many are bad already, and the check below will say so
             if at > spread[row] and len(bad) > fraction * whole(source):
                 break

@@ -7,8 +7,6 @@ defaults by.
 
 import hashlib
 import re
-import shutil
-import subprocess
 import tempfile
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -18,7 +16,7 @@ from typing import Any, NamedTuple
 from sr3_jax.data.cards import DATA_CARD
 from sr3_jax.data.records import read_manifest
 from sr3_jax.data.source import DataError
-from sr3_jax.datasets import deb, prepare, qt_resources
+from sr3_jax.datasets import deb, debian_archive, prepare, qt_resources
 from sr3_jax.images import arrays
 from sr3_jax.runtime.atomic import disk_errors, write_text
 from sr3_jax.runtime.paths import AnyPath
@@ -204,7 +202,9 @@ def prepare_photos(
         with disk_errors(folder):
             contents = [
                 _extract(file, name, photographs)
-                for name, file in _find(packages or _fetch(folder)).items()
+                for name, file in debian_archive.packages(
+                    PACKAGES, packages, folder, "the photographs"
+                ).items()
             ]
         done = prepare.prepare(
             str(photographs), output, options, name=NAME, held_out=VALIDATION, **others
@@ -212,47 +212,6 @@ def prepare_photos(
     with disk_errors(output):
         write_text(output / DATA_CARD, card(contents, output, options))
     return done._replace(notes=[one.differs for one in contents if one.differs])
-
-
-def _fetch(folder: Path) -> Path:
-    if shutil.which("apt-get") is None:
-        raise DataError(f"there is no apt-get here to fetch the photographs with; {_BY_HAND}")
-    got = subprocess.run(
-        ["apt-get", "download", *PACKAGES], cwd=folder, capture_output=True, text=True
-    )
-    if got.returncode:
-        said = (
-            [line for line in got.stderr.splitlines() if line.startswith("E:")]
-            or got.stderr.splitlines()
-            or ["no word"]
-        )
-        raise DataError(
-            f"`apt-get download` failed ({said[0]}); run apt-get update and try again, "
-            f"or {_BY_HAND}"
-        )
-    return folder
-
-
-_BY_HAND = (
-    f"download {', '.join(PACKAGES)} from Debian's archive, "
-    "and give the folder with the .deb files as --packages=DIR"
-)
-
-
-def _find(folder: Path) -> dict[str, Path]:
-    """The file of each package; raises DataError when there is not exactly one."""
-    if not folder.is_dir():
-        raise DataError(f"--packages={folder} is not a folder")
-    found = {name: sorted(folder.glob(f"{name}_*.deb")) for name in PACKAGES}
-    if missing := [name for name, files in found.items() if not files]:
-        raise DataError(f"--packages={folder} holds no {missing[0]}_VERSION_all.deb; {_BY_HAND}")
-    for name, files in found.items():
-        if len(files) > 1:
-            raise DataError(
-                f"--packages={folder} holds {len(files)} versions of {name}; "
-                f"leave one of {', '.join(map(str, files))}"
-            )
-    return {name: files[0] for name, files in found.items()}
 
 
 def _extract(file: Path, name: str, folder: Path) -> Contents:

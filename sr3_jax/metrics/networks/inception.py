@@ -36,10 +36,10 @@ RESIZES = ("tf1-bilinear", "antialiased-bilinear")
 
 
 class Outputs(NamedTuple):
-    """What the network computes of n images."""
+    """What a network computes of n images; Inception: 2048 features, 1008 logits."""
 
-    features: Float[Array, "n 2048"]  # for FID, KID, precision and recall
-    logits: Float[Array, "n 1008"]  # without their bias, for the Inception score
+    features: Float[Array, "n _d"]  # for FID, KID, precision and recall
+    logits: Float[Array, "n _k"]  # of Inception without their bias, for the Inception score
 
 
 @runtime_checkable
