@@ -11,7 +11,7 @@ launch/kubernetes/shards.sh [--dry-run] --image=IMAGE --shards=N [--parallel=P] 
   launch/kubernetes/shards.sh --image=IMAGE --shards=16 --gpus=1 --claim=photos -- \
     sr3 upscale /shared/photos --output=/shared/large --overwrite
 
-Runs COMMAND N times, with --shard=1/N to --shard=N/N added, one pod each: sr3 upscale and sr3 evaluate. A pod that fails is
+Runs COMMAND N times, with --shard=1/N to --shard=N/N added, one pod each: sr3 generate, sr3 upscale, sr3 evaluate. A pod that fails is
 replaced, ten times at most, but not after exit code 2; the others go on in any case. upscale begins its shard again, for
 which it needs --overwrite.
 

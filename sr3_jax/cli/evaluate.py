@@ -28,8 +28,10 @@ PROTOCOLS = (
     "held_out", "orl", "photos", "photos-large", "photos-mild", "photos-medium", "photos-strong",
     "photos-real",
     "validation", "validation-mild", "validation-medium", "validation-strong",
-    "table1", "table2", "table3", "table4", "table5",
+    "table1", "table2", "table3", "table4", "table5", "fashion",
 )  # fmt: skip
+# Protocols that want a small classifier of ours, and a column that is measured by it
+CLASSIFIED = {"fashion": "fd"}
 # What only checkpoints and protocols understand, and its default.
 NOT_FOR_FOLDERS = {
     "limit": 0, "samples": 1, "steps": (), "seed": 0, "data": None, "export": None,
@@ -118,7 +120,12 @@ NOT_FOR_FOLDERS = {
     help="The weights of FID's network: adds FID, KID, IS, …",
 )
 @resize_option()
-@option("--classifier", metavar="FILE", panel="Metrics", help="table3: ResNet-50's weights.")
+@option(
+    "--classifier",
+    metavar="FILE",
+    panel="Metrics",
+    help="table3: ResNet-50's weights; fashion: what sr3 train-classifier wrote.",
+)
 @option(
     "--labels",
     metavar="FILE",
@@ -159,6 +166,7 @@ def run(args: Arguments) -> None:
       table3        a classifier's accuracy on 4×
       table4        FID of sets of images (--images=NAME=DIR)
       table5        FID of SR stages: blur, loss
+      fashion       sets of generated images by class (--images=NAME=DIR), by a small classifier
 
     Tables of the paper need --data, the held-out images; validation needs what `sr3 prepare photos`
     wrote; FID needs --inception. Other methods' images are given by --images; what to make them
@@ -184,11 +192,16 @@ def run(args: Arguments) -> None:
         runs.check_needs(KNOWN[protocol], args)
     elif args.shard:
         raise UserError("--shard is for measuring; --export writes all images at once")
-    for flag, column in (("classifier", "top_1"), ("identity", "rank_1"), ("inception", "fid")):
+    by_classifier = CLASSIFIED.get(protocol, "top_1")
+    for flag, column in (
+        ("classifier", by_classifier),
+        ("identity", "rank_1"),
+        ("inception", "fid"),
+    ):
         if getattr(args, flag) and column not in KNOWN[protocol].columns:
             raise UserError(f"--{flag} measures nothing in --protocol={protocol}")
     parallel.start()
-    given = _networks(args)
+    given = _networks(args, protocol)
     checkpoints = [load_checkpoint(place) for place in places]
 
     if args.export:
@@ -250,6 +263,8 @@ def _measure(
         )
         if protocol == "images":
             return runs.run_images(Path(args.reference), target, options, on_start, on_images)
+        if protocol in CLASSIFIED:
+            return runs.run_labelled(KNOWN[protocol], target, options, on_start, on_images)
         if KNOWN[protocol].parts:
             tables = parts.run(KNOWN[protocol], checkpoints, target, options, on_start, on_images)
             return (tables, None) if tables else None
@@ -341,13 +356,14 @@ def _folder(places: list[str], names: list[str]) -> Any:
     return place / "evaluation" if place.is_dir() else Path("evaluation") / place.stem
 
 
-def _networks(args: Arguments) -> dict[str, Any]:
+def _networks(args: Arguments, protocol: str) -> dict[str, Any]:
     """The networks behind metrics, from the files that the user has."""
-    from sr3_jax.metrics.networks import face_network, inception, resnet
+    from sr3_jax.metrics.networks import classifier, face_network, inception, resnet
 
+    load = classifier.load if protocol in CLASSIFIED else resnet.load
     return {
         "inception": inception.load(args.inception, args.resize) if args.inception else None,
-        "classifier": resnet.load(args.classifier) if args.classifier else None,
+        "classifier": load(args.classifier) if args.classifier else None,
         "embed": face_network.load(args.identity, "bicubic") if args.identity else None,
         "labels": _labels(Path(args.labels)) if args.labels else {},
     }

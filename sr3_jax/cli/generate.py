@@ -1,7 +1,5 @@
 """`sr3 generate`."""
 
-from pathlib import Path
-
 from sr3_jax.cli import devices
 from sr3_jax.cli.options import (
     Arguments,
@@ -124,6 +122,7 @@ def run(args: Arguments) -> None:
     from sr3_jax.checkpoints.names import load_checkpoint
     from sr3_jax.inference.generated import Run, generate
     from sr3_jax.inference.generator import Drawing, Generator
+    from sr3_jax.runtime import paths
     from sr3_jax.runtime.parallel import Shard
 
     checkpoints = [load_checkpoint(place) for place in args.stage]
@@ -139,7 +138,7 @@ def run(args: Arguments) -> None:
         args.sampler,
         args.seed,
     )
-    target = Path(args.output)
+    target = paths.parse(args.output)
     task = Run(target, args.count, args.classes, drawing, args.keep_stages)
     with progress("generating", args.quiet) as (on_start, on_images):
         made = generate(generator, task, args.shard or Shard(), on_start, on_images)

@@ -232,7 +232,7 @@ def shard() -> Any:
         "--shard",
         type=ShardOf(),
         panel="Scripts",
-        help="Do only part I of N of the work, for many machines that share the output folder.",
+        help="Do part I of N, for machines that share the output folder.",
     )
 
 

@@ -178,14 +178,15 @@ def _measure(
     seed: int,
 ) -> dict[str, float]:
     """The row of a set."""
-    statistics = _statistics(network, made.images, seed)
-    precision, recall = distributions.precision_recall(statistics.sample, reference.sample)
+    statistics, real = _statistics(network, made.images, seed), reference.sample
+    assert real is not None
+    precision, recall = distributions.precision_recall(statistics.sample, real)
     logits = np.concatenate([np.asarray(part.logits) for part in _outputs(network, made.images)])
     params = classification.fit(made.images, made.labels, classes, seed=seed)
     return {
         "images": float(len(made.images)),
         "fd": distributions.fid(statistics, reference),
-        "kd": distributions.kid(statistics.sample, reference.sample)[0],
+        "kd": distributions.kid(statistics.sample, real)[0],
         "precision": precision,
         "recall": recall,
         "as_asked": float((logits.argmax(-1) == made.labels).mean()),

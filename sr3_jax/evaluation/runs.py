@@ -23,7 +23,7 @@ from sr3_jax.checkpoints.checkpoint import Checkpoint
 from sr3_jax.data.folder import Folder
 from sr3_jax.data.source import Dropped, check_budget, converted
 from sr3_jax.errors import UserError
-from sr3_jax.evaluation import contenders, meters, report
+from sr3_jax.evaluation import contenders, labelled_sets, meters, report
 from sr3_jax.evaluation.contenders import Contender, Network
 from sr3_jax.evaluation.damage import recipe, told
 from sr3_jax.evaluation.image_sets import Alone, Pairs, Split, Themselves, split
@@ -119,6 +119,20 @@ def run_images(
     data = Pairs(reference, options.lr, options.images)
     field_ = [contenders.Folder(name, files) for name, files in data.methods.items()]
     return _measured(PROTOCOLS["images"], data, field_, folder, options, [], on_start, on_images)
+
+
+def run_labelled(
+    protocol: Protocol,
+    folder: AnyPath,
+    options: Options,
+    on_start: Callable[[int], object] = lambda total: None,
+    on_images: Callable[[int], object] = lambda count: None,
+) -> tuple[report.Results, None]:
+    """Measures sets of generated images with classes; see `labelled_sets.run`."""
+    check_needs(protocol, options)
+    network: Any = options.classifier  # one that gives features, too
+    found = labelled_sets.run(protocol, folder, options, network, on_start, on_images)
+    return _header(protocol, {}, options) | found, None
 
 
 def statistics(

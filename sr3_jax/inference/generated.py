@@ -21,8 +21,9 @@ from sr3_jax.errors import UserError
 from sr3_jax.images import arrays, sheet
 from sr3_jax.inference.classes import folder_of, labels_of
 from sr3_jax.inference.generator import Drawing, Generator, Stage
-from sr3_jax.runtime.atomic import disk_errors, write_text
+from sr3_jax.runtime.atomic import disk_errors, write_new_text, write_text
 from sr3_jax.runtime.parallel import Shard
+from sr3_jax.runtime.paths import AnyPath
 from sr3_jax.tasks.augmentation import SIGNAL as AUGMENT
 
 MANIFEST, IMAGES = "manifest.json", "images"
@@ -33,7 +34,7 @@ COLUMNS, ROWS = 10, 6  # of the contact sheet, at most
 class Run(NamedTuple):
     """What is made, and where it goes."""
 
-    output: Path
+    output: AnyPath
     count: int  # type: ignore[assignment]  # tuple's method is of no use here
     classes: str = "all"  # see `labels_of`
     drawing: Drawing = Drawing()
@@ -88,17 +89,17 @@ def generate(
     return len(missing)
 
 
-def is_run(output: Path) -> bool:
+def is_run(output: AnyPath) -> bool:
     """Whether a folder is the output of `sr3 generate`."""
     return (output / MANIFEST).is_file()
 
 
-def settings(output: Path) -> dict[str, Any]:
+def settings(output: AnyPath) -> dict[str, Any]:
     """The manifest without the class of each image: what a table of results says of a run."""
     return {name: value for name, value in read_manifest(output).items() if name != "labels"}
 
 
-def files_of(output: Path) -> Path:
+def files_of(output: AnyPath) -> Path:
     """The folder of the images of a run, if `output` is one, else `output` itself.
 
     Raises:
@@ -116,7 +117,7 @@ def files_of(output: Path) -> Path:
     return output / IMAGES
 
 
-def read_manifest(output: Path) -> dict[str, Any]:
+def read_manifest(output: AnyPath) -> dict[str, Any]:
     """What a run's images depend on; raises UserError if its file is damaged."""
     try:
         found = json.loads((output / MANIFEST).read_text())
@@ -161,30 +162,38 @@ def _claim(run: Run, about: dict[str, Any]) -> None:
 
     A run may only grow: its images are the same whatever their number.
     """
-    path = run.output / MANIFEST
-    if path.exists():
-        theirs = read_manifest(run.output)
-        differing = [
-            f"{name}: {value!r} here, {theirs.get(name)!r} there"
-            for name, value in about.items()
-            if theirs.get(name) != value and name not in ("count", "labels")
-        ]
-        if differing:
-            raise UserError(
-                f"{run.output} holds images of another run ({'; '.join(differing)[:500]}): choose "
-                "another --output"
-            )
-        if run.count < theirs["count"]:
-            raise UserError(
-                f"{run.output} is of {theirs['count']:,} images, and --count={run.count} is fewer: "
-                "choose another --output"
-            )
-        if run.count == theirs["count"]:
-            return
-    elif run.output.exists() and (not run.output.is_dir() or any(run.output.iterdir())):
-        raise UserError(f"{run.output} is not empty and not of `sr3 generate`: choose another")
-    with disk_errors(run.output):
-        write_text(path, json.dumps(about, indent=1) + "\n")
+    path, text = run.output / MANIFEST, json.dumps(about, indent=1) + "\n"
+    if not path.exists():
+        _check_empty(run.output)
+        with disk_errors(run.output):
+            write_new_text(path, text)  # of several machines that begin together, one is first
+    theirs = read_manifest(run.output)
+    differing = [
+        f"{name}: {value!r} here, {theirs.get(name)!r} there"
+        for name, value in about.items()
+        if theirs.get(name) != value and name not in ("count", "labels")
+    ]
+    if differing:
+        raise UserError(
+            f"{run.output} holds images of another run ({'; '.join(differing)[:500]}): choose "
+            "another --output"
+        )
+    if run.count < theirs["count"]:
+        raise UserError(
+            f"{run.output} is of {theirs['count']:,} images, and --count={run.count} is fewer: "
+            "choose another --output"
+        )
+    if run.count > theirs["count"]:
+        with disk_errors(run.output):
+            write_text(path, text)
+
+
+def _check_empty(output: AnyPath) -> None:
+    """Raises UserError if the output is a file, or holds what `sr3 generate` did not write."""
+    # another machine may be writing its manifest, under such a name, at this moment
+    others = output.is_dir() and any(not one.name.startswith(".sr3-") for one in output.iterdir())
+    if others or (output.exists() and not output.is_dir()):
+        raise UserError(f"{output} is not empty and not of `sr3 generate`: choose another --output")
 
 
 def _names(generator: Generator, labels: np.ndarray | None, count: int) -> list[Path]:

@@ -14,12 +14,7 @@ from ml_collections import ConfigDict
 
 from sr3_jax.tasks.task import UNKNOWN, Given, Signal
 
-LABEL = Signal(
-    "label",
-    "class of the image, by number, for networks that know classes",
-    math.inf,
-    removed=False,
-)
+LABEL = Signal("label", "class number, for networks that know classes", math.inf, removed=False)
 
 
 def label_signals(config: ConfigDict) -> tuple[Signal, ...]:
