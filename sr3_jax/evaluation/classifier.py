@@ -41,11 +41,11 @@ def train(
     Raises:
       UserError: The data have no classes or too few images, or the file cannot be written.
     """
-    training, names = _read(place, size, 3, "train")
+    training, names = read(place, size, 3, "train")
     if grey := bool((training[0] == training[0][..., :1]).all()):
         training = training[0][..., :1], training[1]
     channels = 1 if grey else 3
-    held_out, _ = _read(place, size, channels, "eval")
+    held_out, _ = read(place, size, channels, "eval")
     params = classification.fit(
         *training, len(names), epochs=epochs, seed=seed, flip=flip, on_step=on_step
     )
@@ -64,8 +64,24 @@ def train(
     return about
 
 
-def _read(place: str, size: int, channels: int, split: str) -> tuple[Arrays, tuple[str, ...]]:
-    """The labelled images of a split, their labels, and the names of the classes."""
+def read(
+    place: str, size: int, channels: int, split: str, limit: int = 0
+) -> tuple[Arrays, tuple[str, ...]]:
+    """The labelled images of a data set.
+
+    Args:
+      place: A folder whose sub-folders are classes, or records with labels.
+      size: Height and width that images are reduced to.
+      channels: 1 or 3.
+      split: "train" or "eval", which is held out.
+      limit: How many images, spread evenly; 0: all.
+
+    Returns:
+      The images and their labels, and the names of the classes.
+
+    Raises:
+      UserError: There are none, or fewer than 2 classes.
+    """
     config = config_lib.base()
     prepared = (paths.parse(place) / MANIFEST).exists()
     config.data.source, config.data.folder = "records" if prepared else "folder", place
@@ -77,7 +93,7 @@ def _read(place: str, size: int, channels: int, split: str) -> tuple[Arrays, tup
             f"{place} has {len(names)} classes, and a classifier needs 2 or more: put the images "
             "of each class into a sub-folder, or prepare such a folder again"
         )
-    loaded = pipeline.load_evaluation(source, config)
+    loaded = pipeline.load_evaluation(source, config, limit)
     usable = loaded.labels != NO_LABEL
     if not usable.any():
         raise DataError(f"{place} has no labelled images in its split {split!r}")

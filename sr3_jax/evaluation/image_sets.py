@@ -260,7 +260,7 @@ def split(protocol: Protocol, config: ConfigDict | None, options: Options) -> Sp
             f"--protocol={protocol.name} is of colour images, and the network is for grey ones"
         )
     if options.data:
-        point_at(data, options.data)
+        _point_at(data, options.data)
     check_size(data)
     source = open_source(task, "eval")
     places = _first(source, protocol.first) if protocol.first else list(range(len(source)))
@@ -296,7 +296,7 @@ def _photograph(id: str) -> str:
     return id.partition("#")[0]
 
 
-def point_at(data: ConfigDict, place: str) -> None:
+def _point_at(data: ConfigDict, place: str) -> None:
     """Makes `place` the held-out data: a folder, images that `sr3 prepare` wrote, or a TFDS set.
 
     Of prepared images it takes those that they hold out by name, or all if they hold out none.

@@ -16,15 +16,9 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Int, UInt8
-from ml_collections import ConfigDict
 
-from sr3_jax import config as config_lib
-from sr3_jax.data.labels import class_names
-from sr3_jax.data.pipeline import load_evaluation
-from sr3_jax.data.source import NO_LABEL
-from sr3_jax.data.sources import open_source
 from sr3_jax.errors import UserError
-from sr3_jax.evaluation.image_sets import point_at
+from sr3_jax.evaluation import classifier
 from sr3_jax.evaluation.protocols import Options, Protocol
 from sr3_jax.images import arrays, pairs
 from sr3_jax.inference import generated
@@ -71,19 +65,13 @@ def run(
     Raises:
       UserError: Data or images cannot be read, or do not go together.
     """
-    config = _config(protocol, options.data)
-    source = open_source(config, "eval")
-    names = class_names(source)
-    if not names:
-        raise UserError(f"--data={options.data} has no classes, which this protocol is about")
-    if any(len(files) == 0 for files in map(_files, options.images.values())):
-        raise UserError("a set has no images")
-    test = _split(config, "eval")
+    each = {name: _files(place) for name, place in options.images.items()}
+    (images, labels), names = classifier.read(options.data, protocol.hr_size, 1, "eval")
+    test = Set(images, labels)
     reference = Reference.of("the test images", _statistics(network, test.images, options.seed))
     on_start(1 + len(options.images))
     methods: dict[str, dict[str, float]] = {}
-    for name, place in {REAL: None, **options.images}.items():
-        files = {} if place is None else _files(place)
+    for name, files in {REAL: {}, **each}.items():
         about = {
             "network": network.name,
             "seed": options.seed,
@@ -95,8 +83,8 @@ def run(
         found = _kept(kept, about)
         if found is None:
             made = (
-                _split(config, "train", options.limit)
-                if place is None
+                Set(*classifier.read(options.data, protocol.hr_size, 1, "train", options.limit)[0])
+                if name == REAL
                 else _read(files, names, test.images.shape[1:], options.limit)
             )
             found = _measure(made, test, reference, network, len(names), options.seed)
@@ -114,22 +102,6 @@ def run(
             if generated.is_run(place)
         },
     }
-
-
-def _config(protocol: Protocol, data: str) -> ConfigDict:
-    config = config_lib.base()
-    config.data.hr_size = config.data.lr_size = protocol.hr_size
-    config.data.fit = "resize"
-    config.model.image_channels = 1
-    point_at(config.data, data)
-    return config
-
-
-def _split(config: ConfigDict, split: str, limit: int = 0) -> Set:
-    """The labelled images of a split of the data."""
-    loaded = load_evaluation(open_source(config, split), config, limit)
-    usable = loaded.labels != NO_LABEL
-    return Set(loaded.images[usable], loaded.labels[usable])
 
 
 def _files(place: Path) -> dict[str, Path]:
