@@ -188,6 +188,7 @@ TEACHES = {
         "frontier",
         "schedules.json",
     ),
+    "train-classifier": ("--data", "--output", "--size", "--epochs", "held-out", "not FID"),
     "statistics": ("FOLDER", "--inception", "--output", ".npz", "tf1-bilinear"),
     "study": ("create", "serve", "export", "collect", "report", "fool rate"),
     "profile": ("--config", "--steps", "--output", "ui.perfetto.dev", "--json"),

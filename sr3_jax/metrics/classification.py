@@ -17,7 +17,8 @@ from jaxtyping import Array, Float, Int, Key, PyTree, UInt8
 from sr3_jax.errors import UserError
 from sr3_jax.models import classifier
 
-# Chosen on 5,000 of the 60,000 training images of Fashion-MNIST
+# On 5,000 of the training images of Fashion-MNIST, kept from it, 6 epochs gave an accuracy of .920
+# (.921 after the fifth); the test images had no part in the choice
 EPOCHS, BATCH = 6, 128
 LEARNING_RATE, WARMUP, DECAY = 2e-3, 0.05, 1e-2
 CLIP_NORM = 1.0

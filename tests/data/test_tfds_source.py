@@ -111,6 +111,7 @@ def test_a_prepared_set_is_read_back_pixel_by_pixel(prepared):
         np.testing.assert_array_equal(source[index].pixels, PHOTOS[index])
         assert source[index].id == f"tiny_photos/colour/train/{index}"
         assert source[index].label == index
+    assert source.class_names == tuple(map(str, range(12)))
     assert source[-1].id == source[9].id
     with pytest.raises(IndexError):
         source[10]

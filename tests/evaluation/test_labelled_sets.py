@@ -2,6 +2,7 @@
 
 import json
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -34,6 +35,12 @@ def fill(root, count, seed, size=28, shift=0):
             made = image((label + shift) % 3, rng, size)
             arrays.write(root / name / f"{number:03}.png", made)
     return root
+
+
+@pytest.fixture(autouse=True)
+def _standard_promotion():
+    with jax.numpy_dtype_promotion("standard"):  # optax needs it
+        yield
 
 
 class Network:
