@@ -16,7 +16,7 @@ def get_config():
     data.hr_size, data.lr_size = 28, 14
     model.space_to_depth, model.blocks = 2, 1  # on the LR grid
     model.attention, model.head_channels, model.dropout = (), 0, 0.0
-    model.predict_residual, model.residual_scale = True, 0.1
+    model.predict_residual, model.residual_scale = True, 0.23
     config.schedule.log_snr_end = -6.0
     sample.steps = 8
     return config
