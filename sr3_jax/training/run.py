@@ -23,7 +23,7 @@ from sr3_jax.checkpoints.workdir import (
     write_config,
 )
 from sr3_jax.data.cards import DATA_CARD, data_card
-from sr3_jax.data.labels import check_classes
+from sr3_jax.data.labels import check_classes, class_names
 from sr3_jax.data.pipeline import Batches
 from sr3_jax.data.source import Source
 from sr3_jax.data.sources import open_source
@@ -77,6 +77,7 @@ def train(
     config_lib.validate(config)
     mesh = parallel.make_mesh(config)
     inputs = open_inputs(config, workdir)  # what can fail fails before memory is taken
+    config = _with_class_names(config, inputs.source)
     more = (_features(features),) if needs_features(config) else ()
     if parallel.is_main():
         open_workdir(workdir, config)
@@ -134,6 +135,18 @@ def open_inputs(config: ConfigDict, workdir: AnyPath) -> Inputs:
         initial = load_checkpoint(config.train.init_from) if config.train.init_from else teacher
     missing = check_params(initial.params, config, initial.name, partly=True) if initial else []
     return Inputs(source, teacher, initial, missing)
+
+
+def _with_class_names(config: ConfigDict, source: Source) -> ConfigDict:
+    """The config with the names of the data's classes, if its network knows classes.
+
+    A checkpoint says by them which number stands for which class, wherever the data are.
+    """
+    if not config.model.classes or config.data.class_names:
+        return config
+    named = config.copy_and_resolve_references()
+    named.data.class_names = class_names(source)
+    return named
 
 
 def _load_teacher(config: ConfigDict, workdir: AnyPath) -> Checkpoint:

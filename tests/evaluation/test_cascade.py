@@ -93,7 +93,7 @@ def test_both_stages_are_trained_generate_and_are_measured(imagenet, tmp_path, c
     assert cli.main([*words, *choices, "--augment=10", "--keep-stages"]) == 0
     manifest = json.loads((made / "manifest.json").read_text())
     assert [one["guidance"] for one in manifest["stages"]] == [1.5, 1]
-    assert manifest["class_names"] == ["0", "1", "2"]
+    assert manifest["class_names"] == ["n00000000", "n00000001", "n00000002"]
 
     reference = runs.statistics(imagenet_squares(imagenet, tmp_path), tmp_path, StandIn(), print)
     options = Options(images={"cascade": made}, inception=StandIn(), reference=reference)

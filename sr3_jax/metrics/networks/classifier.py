@@ -79,7 +79,7 @@ def load(path: str | Path | None) -> ClassifierNetwork:
     Raises:
       UserError: There is no path or no file, or the file is damaged or of something else.
     """
-    file = layers.find(path, "--network", FILES, "these metrics need a classifier's weights")
+    file = layers.find(path, "--classifier", FILES, "these metrics need a classifier's weights")
     try:
         with safe_open(file, framework="numpy") as opened:
             metadata = opened.metadata() or {}
