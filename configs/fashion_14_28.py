@@ -1,4 +1,6 @@
-"""Fashion-MNIST 14×14 → 28×28 by class: the second stage of the cascade; see configs/fashion_14.py.
+"""Fashion-MNIST 14×14 → 28×28 by class: the second stage of the cascade of configs/fashion_14.py.
+
+    sr3 train --config=configs/fashion_14_28.py --workdir=runs/fashion-14-28
 
 In training, noise hides some of the LR image, and the network is told how much (Cascaded Diffusion,
 arXiv 2106.15282): what the first stage makes is never quite like a real image made smaller.

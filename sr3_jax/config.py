@@ -422,6 +422,12 @@ def _validate_task(config: ConfigDict) -> None:
         )
         for name in (*CORRUPTIONS, "augment"):
             _need(not task[name], f"task.{name} is of LR images, and generation has none")
+    names = tuple(data.class_names)
+    _need(
+        not model.classes or not names or len(set(names)) == len(names) == model.classes,
+        f"data.class_names = {names[:5]} must be {model.classes} different names, one for each of "
+        "model.classes",
+    )
     _need(
         model.classes > 0 or not config.train.label_dropout,
         f"train.label_dropout = {config.train.label_dropout} needs model.classes above 0",

@@ -110,6 +110,11 @@ BAD = {
         "train.label_dropout = 0.1",
         "model.classes above 0",
     ),
+    "fewer names than classes": (
+        {"model.classes": 3, "data.class_names": ("cat", "dog")},
+        "data.class_names = ('cat', 'dog')",
+        "3 different names",
+    ),
     "guidance without classes": (
         {"sample.guidance": 2.0},
         "sample.guidance = 2",

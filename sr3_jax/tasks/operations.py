@@ -39,6 +39,8 @@ def resize(images: Images, height: int, width: int) -> Float[Array, "b {height} 
 
 def resize_canvas(canvas: Canvas, height: int, width: int) -> Canvas:
     """`resize` of one image (h, w, c) on the host, without a compilation for each size."""
+    if not canvas.shape[-1]:  # the input of generation
+        return np.zeros((height, width, 0), np.float32)
     planes = [
         np.asarray(
             PillowImage.fromarray(plane).resize((width, height), PillowImage.Resampling.BICUBIC)

@@ -29,7 +29,7 @@ def get_config():
     config = runpy.run_path({path!r})["get_config"]({argument})
     data, model, train = config.data, config.model, config.train
     data.source, data.name, data.folder, data.threads = "folder", "", {data!r}, 1
-    model.channels, model.multipliers, model.blocks, model.dropout = 8, (1, 2), 1, 0.0
+    model.channels, model.multipliers, model.blocks, model.dropout = 8, (1,), 1, 0.0
     model.attention, model.head_channels, model.middle_attention = (), 0, False
     model.space_to_depth, model.dtype, model.remat = {fold}, "float32", ()
     config.mesh.data, config.mesh.fsdp = -1, 1

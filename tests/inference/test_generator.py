@@ -16,7 +16,9 @@ from sr3_jax.errors import UserError
 from sr3_jax.images import arrays
 from sr3_jax.inference import generated
 from sr3_jax.inference.classes import labels_of
+from sr3_jax.inference.engine import Engine
 from sr3_jax.inference.generator import Drawing, Generator
+from sr3_jax.inference.sampling import Sampling
 from sr3_jax.runtime import parallel
 from tests.tiny import random_checkpoint, tiny_config
 
@@ -86,6 +88,29 @@ def test_every_image_of_a_batch_has_its_own_class(cascade):
     mixed = cascade(4, classes=[0, 2])
     assert close(mixed[1:2], cascade(1, first=1, classes=[2]))
     assert close(mixed[2:3], cascade(1, first=2, classes=[0]))
+
+
+@pytest.mark.parametrize("task", ["base", "stage"])
+def test_guidance_is_the_same_on_a_canvas_as_in_a_batch(task, request):
+    """In one tile of the network's own size, where the noise is the same too."""
+    engine = Engine(request.getfixturevalue(task), batch_size=1)
+    size, channels = engine.lr_size, 0 if task == "base" else 1
+    lr = np.random.default_rng(0).uniform(-1, 1, (size, size, channels)).astype(np.float32)
+    for guidance in (None, 3.0):
+        sampling = Sampling(guidance=guidance, signals={"label": 1})
+        (batch,) = engine.batch(lr[None], [5], sampling)
+        np.testing.assert_allclose(engine.canvas(lr, 5, sampling), batch, atol=1e-4)
+    plain, guided = (
+        engine.canvas(lr, 5, Sampling(guidance=weight, signals={"label": 1})) for weight in (1, 3.0)
+    )
+    assert np.abs(plain - guided).max() > 1e-3
+
+
+def test_noise_can_become_a_picture_of_any_size_in_tiles(base):
+    engine = Engine(base, batch_size=2)
+    picture = engine.canvas(np.zeros((11, 20, 0), np.float32), 0, Sampling(signals={"label": 2}))
+    assert picture.shape == (11, 20, 1)
+    assert picture.std() > 0.01
 
 
 def test_classes_are_drawn_taken_in_turn_or_chosen_by_number_and_name():
