@@ -18,6 +18,7 @@ from sr3_jax.data.sources import open_source
 from sr3_jax.errors import UserError
 from sr3_jax.inference.classes import labels_of
 from sr3_jax.inference.generator import Drawing, Generator
+from sr3_jax.inference.sampling import Number
 from sr3_jax.metrics import distributions
 from sr3_jax.metrics.distributions import Reference, Statistics
 from sr3_jax.metrics.networks.inception import FeatureNetwork
@@ -36,7 +37,7 @@ class Tried(NamedTuple):
 
 def search(
     generator: Generator,
-    levels: Sequence[float],
+    levels: Sequence[Number],
     network: FeatureNetwork,
     drawing: Drawing = Drawing(),  # noqa: B008 (frozen)
     *,
