@@ -217,7 +217,7 @@ def test_an_error_of_ours_ends_its_image_not_the_service(served, monkeypatch):
 
 
 def test_only_the_last_results_are_kept(served, monkeypatch):
-    monkeypatch.setattr("sr3_jax.serve.jobs.KEPT", 2)
+    monkeypatch.setattr("sr3_jax.serve.queues.KEPT", 2)
     ids = []
     for _ in range(4):
         ids.append(served.send(file())[1]["id"])
