@@ -41,7 +41,7 @@ def test_an_image_comes_back_as_the_upscaler_makes_it_in_python(served):
     state = served.finish(job["id"])
     assert (state["state"], state["done"], state["error"]) == ("done", state["total"], "")
     status, png = served.ask(f"images/{job['id']}/result.png")
-    expected = served.upscaler(
+    expected = served.network(
         COLOUR, steps=3, seed=5, sampler="ddim", match_input=True, name="my picture.png"
     )
     assert status == 200
@@ -103,7 +103,7 @@ def test_noise_and_blur_are_taken_off_by_a_network_that_can_up_to_what_it_was_tr
         assert found.finish(job["id"])["state"] == "done"
         made = Image.open(io.BytesIO(found.ask(f"images/{job['id']}/result.png")[1]))
         np.testing.assert_array_equal(
-            np.asarray(made), found.upscaler(COLOUR, noise=5.0, blur=1.5, name="a.png")
+            np.asarray(made), found.network(COLOUR, noise=5.0, blur=1.5, name="a.png")
         )
         status, answer = found.send(file(COLOUR), "blur=2.5")
         assert (status, answer["error"]) == (
@@ -207,7 +207,7 @@ def test_a_running_and_a_waiting_image_can_be_cancelled_and_the_next_is_made(hel
 
 def test_an_error_of_ours_ends_its_image_not_the_service(served, monkeypatch):
     with monkeypatch.context() as patched:
-        patched.setattr(served.upscaler, "enlarge", lambda *_: 1 / 0)
+        patched.setattr(served.network, "enlarge", lambda *_: 1 / 0)
         state = served.finish(served.send(file())[1]["id"])
     assert (state["state"], state["error"]) == (
         "failed",
