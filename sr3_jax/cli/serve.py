@@ -32,7 +32,7 @@ DEFAULT = "photos-4x"
     default=32,
     show_default=True,
     panel="Limits",
-    help="Largest file taken, with --checkpoint.",
+    help="Largest file taken, of an image to enlarge.",
 )
 @option(
     "--megapixels",
@@ -40,7 +40,7 @@ DEFAULT = "photos-4x"
     default=25,
     show_default=True,
     panel="Limits",
-    help="Largest result made, with --checkpoint.",
+    help="Largest result made, of an image to enlarge.",
 )
 @option(
     "--waiting",

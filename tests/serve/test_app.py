@@ -16,8 +16,9 @@ from sr3_jax import cli
 from sr3_jax.errors import UserError
 from sr3_jax.inference.upscaler import Upscaler
 from sr3_jax.runtime import web
+from tests.inference.test_generator import stage_config
 from tests.serve.conftest import serving
-from tests.tiny import tiny_checkpoint
+from tests.tiny import random_checkpoint, tiny_checkpoint
 
 rng = np.random.default_rng(0)
 COLOUR = rng.integers(0, 256, (11, 9, 3), np.uint8)
@@ -110,6 +111,12 @@ def test_noise_and_blur_are_taken_off_by_a_network_that_can_up_to_what_it_was_tr
             400,
             "blur = 2.5 must lie between 0 and 2, which tiny was trained with",
         )
+
+
+def test_a_class_is_no_signal_to_choose_by_a_slider():
+    checkpoint = random_checkpoint(stage_config(classes=3, augment=20.0))
+    with serving(Upscaler(checkpoint, batch_size=1)) as found:
+        assert [signal["name"] for signal in found.ask("network")[1]["signals"]] == ["augment"]
 
 
 @pytest.mark.parametrize(
