@@ -50,6 +50,17 @@ def load(args: Arguments) -> "Checkpoint":
     return checkpoint
 
 
+def load_stages(args: Arguments) -> "list[Checkpoint]":
+    """Start the devices, and load every --stage in the --precision that is asked for."""
+    from sr3_jax.checkpoints.names import load_checkpoint
+
+    start(args.device)
+    checkpoints = [load_checkpoint(place) for place in args.stage]
+    for checkpoint in checkpoints:
+        checkpoint.config.model.dtype = args.precision or checkpoint.config.model.dtype
+    return checkpoints
+
+
 def start(device: str | None) -> None:
     """Join the other processes, if there are any; raise UserError when there is no such device."""
     import jax

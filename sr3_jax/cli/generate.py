@@ -118,16 +118,12 @@ def run(args: Arguments) -> None:
     if args.guidance_interval and len(args.guidance_interval) != 2:
         raise UserError("--guidance-interval needs two log-SNRs, the lower one first: -1,3")
     devices.choose(args.device)
-    devices.start(args.device)
-    from sr3_jax.checkpoints.names import load_checkpoint
+    checkpoints = devices.load_stages(args)
     from sr3_jax.inference.generated import Run, generate
     from sr3_jax.inference.generator import Drawing, Generator
     from sr3_jax.runtime import paths
     from sr3_jax.runtime.parallel import Shard
 
-    checkpoints = [load_checkpoint(place) for place in args.stage]
-    for checkpoint in checkpoints:
-        checkpoint.config.model.dtype = args.precision or checkpoint.config.model.dtype
     generator = Generator(checkpoints, args.batch or None)
     drawing = Drawing(
         tuple(args.steps),

@@ -1,17 +1,29 @@
 """`sr3 serve`."""
 
+from typing import TYPE_CHECKING, Any
+
 from sr3_jax.cli import devices
 from sr3_jax.cli.options import Arguments, Whole, command, option, server
 from sr3_jax.errors import UserError
+
+if TYPE_CHECKING:
+    from starlette.applications import Starlette
+
+DEFAULT = "photos-4x"
 
 
 @command("serve")
 @option(
     "--checkpoint",
     type=devices.NAME,
-    default="photos-4x",
-    show_default=True,
-    help="A workdir, an exported file, or the name of shipped weights.",
+    help="What enlarges: a workdir, an exported file, or the name of shipped weights. "
+    f"By default {DEFAULT}.",
+)
+@option(
+    "--stage",
+    type=devices.NAME,
+    multiple=True,
+    help="Instead: what makes images from noise; again for each further stage.",
 )
 @server
 @option(
@@ -20,7 +32,7 @@ from sr3_jax.errors import UserError
     default=32,
     show_default=True,
     panel="Limits",
-    help="Largest file taken.",
+    help="Largest file taken, of an image to enlarge.",
 )
 @option(
     "--megapixels",
@@ -28,7 +40,7 @@ from sr3_jax.errors import UserError
     default=25,
     show_default=True,
     panel="Limits",
-    help="Largest result made.",
+    help="Largest result made, of an image to enlarge.",
 )
 @option(
     "--waiting",
@@ -36,33 +48,65 @@ from sr3_jax.errors import UserError
     default=8,
     show_default=True,
     panel="Limits",
-    help="Images that may wait.",
+    help="Requests that may wait.",
 )
 @devices.options
 def run(args: Arguments) -> None:
-    """A web page on this machine that enlarges images.
+    """A web page on this machine that enlarges images, or makes them from noise.
 
-    Upload an image, choose steps and seed, compare before and after, download.
+    \b
+      sr3 serve
+      sr3 serve --stage=fashion-14 --stage=fashion-14-28
+
+    Upload an image, choose steps and seed, compare before and after, download. With --stage, as
+    sr3 generate has it: choose class, guidance, number and seed.
 
     Needs the extra [serve]. Listens on this machine alone, unless --host says otherwise; there is
-    no password. One image is made at a time. Images stay in memory: nothing is written to disk.
-    Ctrl-C ends it.
-    """
+    no password. One request is worked on at a time. Images stay in memory: nothing is written to
+    disk. Ctrl-C ends it.
+    """  # noqa: D301 (click's mark is the character, not the escape)
+    if args.stage and args.checkpoint:
+        raise UserError(
+            "--checkpoint enlarges images and --stage makes them from noise: give one of the two"
+        )
+    if args.stage and args.tile:
+        raise UserError("--tile is for images that are enlarged, and --stage makes them from noise")
     devices.choose(args.device)
     try:
         from sr3_jax.runtime import web
-        from sr3_jax.serve import app, jobs
+        from sr3_jax.serve import app  # noqa: F401 (needs the extra)
     except ModuleNotFoundError as error:
         raise UserError(
             f"serve needs the package {error.name}: pip install 'sr3_jax[serve]'"
         ) from error
-    from sr3_jax.inference.upscaler import Upscaler
 
     # a port that is taken fails before the network is loaded
     with web.listen(args.host, args.port) as listener:
-        checkpoint = devices.load(args)
-        upscaler = Upscaler(checkpoint, args.batch or None, args.tile or None)
-        work = jobs.Jobs(upscaler, waiting=args.waiting, pixels=args.megapixels * 10**6)
-        print(f"{web.url(listener)} serves {checkpoint.name}; Ctrl-C ends it", flush=True)
-        web.run(app.make_app(upscaler, work, web.hosts(listener), args.megabytes), listener)
+        make = _generating if args.stage else _enlarging
+        name, work, application = make(args, web.hosts(listener))
+        print(f"{web.url(listener)} serves {name}; Ctrl-C ends it", flush=True)
+        web.run(application, listener)
         work.close()
+
+
+def _enlarging(args: Arguments, hosts: tuple[str, ...]) -> tuple[str, Any, "Starlette"]:
+    """What is served, its queue and its pages, of a network that enlarges images."""
+    from sr3_jax.inference.upscaler import Upscaler
+    from sr3_jax.serve import app, jobs
+
+    args.checkpoint = args.checkpoint or DEFAULT
+    checkpoint = devices.load(args)
+    upscaler = Upscaler(checkpoint, args.batch or None, args.tile or None)
+    work = jobs.Jobs(upscaler, waiting=args.waiting, pixels=args.megapixels * 10**6)
+    return checkpoint.name, work, app.make_app(upscaler, work, hosts, args.megabytes)
+
+
+def _generating(args: Arguments, hosts: tuple[str, ...]) -> tuple[str, Any, "Starlette"]:
+    """The same of networks that make images from noise."""
+    from sr3_jax.inference.generator import Generator
+    from sr3_jax.serve import generate_app, generations
+
+    generator = Generator(devices.load_stages(args), args.batch or None)
+    work = generations.Generations(generator, waiting=args.waiting)
+    name = " and ".join(one.name for one in generator.checkpoints)
+    return name, work, generate_app.make_app(generator, work, hosts)

@@ -107,6 +107,12 @@ class Generator:
         return class_names(self.checkpoints[0])
 
     @property
+    def can_be_guided(self) -> list[bool]:
+        """Of each stage, whether it has learned to do with a class and without."""
+        configs = [one.config for one in self.checkpoints]
+        return [one.model.classes > 0 and one.train.label_dropout > 0 for one in configs]
+
+    @property
     def shape(self) -> tuple[int, int, int]:
         """(height, width, channels) of the images."""
         return self.engines[-1].method.shape
@@ -198,10 +204,7 @@ class Generator:
         weights = drawing.guidance
         if len(weights) != 1:
             return _spread("guidance", weights, len(self.engines)) or [None] * len(self.engines)
-        able = [
-            one.config.model.classes > 0 and one.config.train.label_dropout > 0
-            for one in self.checkpoints
-        ]
+        able = self.can_be_guided
         if not any(able):  # says why
             Sampling(guidance=weights[0]).check(self.checkpoints[0])
         return [weights[0] if can else None for can in able]

@@ -20,23 +20,21 @@ import functools
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
-from starlette.middleware import Middleware
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
-from starlette.routing import Mount, Route
-from starlette.staticfiles import StaticFiles
+from starlette.routing import Route
 
 from sr3_jax.errors import UserError
 from sr3_jax.images import files
 from sr3_jax.inference.sampling import LARGEST_SEED, Sampling
 from sr3_jax.inference.upscaler import Upscaler
-from sr3_jax.runtime import web
-from sr3_jax.serve.jobs import DONE, Job, Jobs, TooBusy, TooLarge
+from sr3_jax.serve import answers
+from sr3_jax.serve.jobs import Job, Jobs
+from sr3_jax.serve.queues import DONE
 from sr3_jax.tasks.corruptions import known_signals
 
 STEPS = (1, 2, 4, 8, 16, 32, 64, 100)
@@ -70,6 +68,7 @@ class Endpoints:
                 "signals": [
                     signal._asdict() | {"label": signal.label}
                     for signal in checkpoint.method.task.signals
+                    if not signal.classes  # no quantity, so a slider is no control for it
                 ],
                 "megabytes": self._megabytes,
             }
@@ -91,9 +90,7 @@ class Endpoints:
         job = self._find(request)
         if job.state != DONE:
             raise HTTPException(409, f"this image is {job.state}, not {DONE}")
-        name = f"{Path(job.name).stem}-{self._upscaler.scale}x.png"
-        headers = {"Content-Disposition": f"inline; filename*=UTF-8''{quote(name)}"}
-        return Response(job.result, media_type="image/png", headers=headers)
+        return answers.png(job.result, f"{Path(job.name).stem}-{self._upscaler.scale}x.png")
 
     async def given(self, request: Request) -> Response:
         """The image that was uploaded, as PNG."""
@@ -117,17 +114,11 @@ class Endpoints:
         return job
 
     def _state(self, job: Job) -> dict[str, Any]:
-        return {
-            "id": job.id,
+        return answers.state(self._jobs, job) | {
             "name": job.name,
-            "state": job.state,
-            "done": job.done,
-            "total": job.total,
-            "ahead": self._jobs.ahead(job),
             "width": job.cost.width,
             "height": job.cost.height,
             "notes": job.notes,
-            "error": job.error,
         }
 
 
@@ -148,16 +139,9 @@ def make_app(upscaler: Upscaler, jobs: Jobs, hosts: tuple[str, ...], megabytes: 
         Route("/images/{id}", answer.cancel, methods=["DELETE"]),
         Route("/images/{id}/result.png", answer.result),
         Route("/images/{id}/input.png", answer.given),
-        Mount("/", StaticFiles(directory=Path(__file__).parent / "page", html=True)),
+        *answers.page("index.html", "common.js", "page.js"),
     ]
-    handlers: dict[Any, Any] = {
-        HTTPException: web.http_error,
-        UserError: _user_error,
-        ClientDisconnect: _gone,
-        Exception: web.our_error,
-    }
-    guard = Middleware(web.Guard, hosts=hosts)
-    return Starlette(routes=routes, exception_handlers=handlers, middleware=[guard])
+    return answers.application(routes, hosts)
 
 
 async def _body(request: Request, most: int) -> bytes:
@@ -176,25 +160,11 @@ async def _body(request: Request, most: int) -> bytes:
 def _parse(query: dict[str, str]) -> tuple[str, Sampling]:
     """The query of POST /images: the image's name, and how it is to be drawn."""
     fields = ["name", "steps", "seed", "sampler", "scale", "match_input", *known_signals()]
-    if unknown := query.keys() - set(fields):
-        raise UserError(f"{min(unknown)} is not known; there are {', '.join(fields)}")
+    answers.check_fields(query, fields)
     name = Path(query.get("name", "").replace("\\", "/")).name[:200] or "image"
     given = [field for field in fields[1:] if field in query]
-    options = {field: READ.get(field, _number)(field, query[field]) for field in given}
+    options = {field: READ.get(field, answers.number)(field, query[field]) for field in given}
     return name, Sampling().with_options(options)
-
-
-def _whole(name: str, text: str, least: int, most: int) -> int:
-    if not (text.isascii() and text.isdecimal() and least <= int(text) <= most):
-        raise UserError(f"{name} = {text!r} must be a whole number between {least} and {most}")
-    return int(text)
-
-
-def _number(name: str, text: str) -> float:
-    try:
-        return float(text)
-    except ValueError:
-        raise UserError(f"{name} = {text!r} must be a number") from None
 
 
 def _truth(name: str, text: str) -> bool:
@@ -205,19 +175,8 @@ def _truth(name: str, text: str) -> bool:
 
 # How the fields of a query are read that are no numbers: (field, text) to a value
 READ: dict[str, Callable[[str, str], Any]] = {
-    "steps": functools.partial(_whole, least=1, most=MOST_STEPS),
-    "seed": functools.partial(_whole, least=0, most=LARGEST_SEED),
+    "steps": functools.partial(answers.whole, least=1, most=MOST_STEPS),
+    "seed": functools.partial(answers.whole, least=0, most=LARGEST_SEED),
     "sampler": lambda _, text: text,
     "match_input": _truth,
 }
-
-
-async def _user_error(_: Request, error: UserError) -> Response:
-    status = 503 if isinstance(error, TooBusy) else 400
-    if isinstance(error, TooLarge):
-        status = 413
-    return JSONResponse({"error": str(error)}, status)
-
-
-async def _gone(_: Request, error: ClientDisconnect) -> Response:
-    return Response(status_code=400)  # nobody reads it

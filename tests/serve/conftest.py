@@ -1,6 +1,6 @@
-"""A served network: tiny, with random weights.
+"""Served networks: tiny, with random weights.
 
-The result of a second one waits until a test lets it through.
+The result of the second one of each kind waits until a test lets it through.
 """
 
 import contextlib
@@ -14,18 +14,29 @@ from typing import Any
 
 import pytest
 import uvicorn
+from starlette.applications import Starlette
 
+from sr3_jax.inference.generator import Generator
 from sr3_jax.inference.upscaler import Upscaler
 from sr3_jax.runtime import web
-from sr3_jax.serve import app, jobs
-from tests.tiny import tiny_checkpoint
+from sr3_jax.serve import app, generate_app, generations, jobs
+from tests.inference.test_generator import base_config, stage_config
+from tests.tiny import random_checkpoint, tiny_checkpoint
+
+CLASSES = ("ankle boot", "T-shirt/top", "bag")
 
 
 class Served:
-    """A running service, and a client for it."""
+    """A running service, and a client for it.
 
-    def __init__(self, upscaler: Upscaler, work: jobs.Jobs, url: str):
-        self.upscaler, self.jobs, self.url = upscaler, work, url
+    Args:
+      network: What is served.
+      url: Where.
+      jobs: The path of its jobs.
+    """
+
+    def __init__(self, network: Any, url: str, jobs: str):
+        self.network, self.url, self.kind = network, url, jobs
 
     def ask(
         self, path: str, method: str = "GET", body: bytes | None = None, **headers: str
@@ -43,15 +54,15 @@ class Served:
             status, data, kind = error.code, error.read(), error.headers.get("content-type", "")
         return status, json.loads(data) if kind.startswith("application/json") else data
 
-    def send(self, image: bytes, query: str = "name=a.png") -> tuple[int, Any]:
-        return self.ask(f"images?{query}", "POST", image)
+    def send(self, image: bytes | None, query: str = "name=a.png") -> tuple[int, Any]:
+        return self.ask(f"{self.kind}?{query}", "POST", image)
 
     def finish(
         self, id: str, until: tuple[str, ...] = ("done", "failed", "cancelled")
     ) -> dict[str, Any]:
         """The job's state, as soon as it is one of `until`."""
         for _ in range(3000):
-            _, state = self.ask(f"images/{id}")
+            _, state = self.ask(f"{self.kind}/{id}")
             if state["state"] in until:
                 return state
             time.sleep(0.02)
@@ -59,21 +70,75 @@ class Served:
 
 
 @contextlib.contextmanager
-def serving(
-    upscaler: Upscaler, waiting: int = 4, pixels: int = 10**6, megabytes: int = 1
-) -> Iterator[Served]:
-    work = jobs.Jobs(upscaler, waiting=waiting, pixels=pixels)
+def running(application: Starlette) -> Iterator[str]:
+    """The address of an application while it is served."""
     with web.listen("127.0.0.1", 0) as listener:
-        application = app.make_app(upscaler, work, web.LOOPBACK, megabytes)
         server = uvicorn.Server(uvicorn.Config(application, log_level="warning", lifespan="off"))
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
         thread.start()
         try:
-            yield Served(upscaler, work, web.url(listener))
+            yield web.url(listener)
         finally:
             server.should_exit = True
             thread.join()
-            work.close()
+
+
+@contextlib.contextmanager
+def serving(
+    upscaler: Upscaler, waiting: int = 4, pixels: int = 10**6, megabytes: int = 1
+) -> Iterator[Served]:
+    with (
+        contextlib.closing(jobs.Jobs(upscaler, waiting=waiting, pixels=pixels)) as work,
+        running(app.make_app(upscaler, work, web.LOOPBACK, megabytes)) as url,
+    ):
+        yield Served(upscaler, url, "images")
+
+
+@contextlib.contextmanager
+def generating(generator: Generator, waiting: int = 4) -> Iterator[Served]:
+    with (
+        contextlib.closing(generations.Generations(generator, waiting=waiting)) as work,
+        running(generate_app.make_app(generator, work, web.LOOPBACK)) as url,
+    ):
+        yield Served(generator, url, "generations")
+
+
+def cascade(classes: int = 3, augment: float = 20.0, stages: int = 2) -> Generator:
+    """8×8 by class from noise, and to 16×16."""
+    base = base_config(classes)
+    base.data.class_names = CLASSES[:classes]
+    checkpoints = [random_checkpoint(base, "runs/base", 0.3)]
+    if stages == 2:
+        checkpoints.append(random_checkpoint(stage_config(classes, augment), "stage", 0.3))
+    return Generator(checkpoints, batch_size=2)
+
+
+@pytest.fixture(scope="module")
+def made() -> Iterator[Served]:
+    with generating(cascade()) as found:
+        yield found
+
+
+@pytest.fixture
+def held_cascade() -> Iterator[tuple[Served, threading.Event]]:
+    """A service of two waiting places, which makes two images at a time.
+
+    It stops after the first two images, until the event is set.
+    """
+    generator, gate = cascade(), threading.Event()
+    images = generator.images
+
+    def held_images(stages: Any, numbers: Any, labels: Any, on_images: Any) -> Any:
+        if numbers[0]:
+            assert gate.wait(60)
+        return images(stages, numbers, labels, on_images)
+
+    generator.images = held_images  # type: ignore[method-assign]
+    with generating(generator, waiting=2) as found:
+        try:
+            yield found, gate
+        finally:
+            gate.set()
 
 
 @pytest.fixture(scope="module")

@@ -16,8 +16,9 @@ from sr3_jax import cli
 from sr3_jax.errors import UserError
 from sr3_jax.inference.upscaler import Upscaler
 from sr3_jax.runtime import web
+from tests.inference.test_generator import stage_config
 from tests.serve.conftest import serving
-from tests.tiny import tiny_checkpoint
+from tests.tiny import random_checkpoint, tiny_checkpoint
 
 rng = np.random.default_rng(0)
 COLOUR = rng.integers(0, 256, (11, 9, 3), np.uint8)
@@ -41,7 +42,7 @@ def test_an_image_comes_back_as_the_upscaler_makes_it_in_python(served):
     state = served.finish(job["id"])
     assert (state["state"], state["done"], state["error"]) == ("done", state["total"], "")
     status, png = served.ask(f"images/{job['id']}/result.png")
-    expected = served.upscaler(
+    expected = served.network(
         COLOUR, steps=3, seed=5, sampler="ddim", match_input=True, name="my picture.png"
     )
     assert status == 200
@@ -103,13 +104,19 @@ def test_noise_and_blur_are_taken_off_by_a_network_that_can_up_to_what_it_was_tr
         assert found.finish(job["id"])["state"] == "done"
         made = Image.open(io.BytesIO(found.ask(f"images/{job['id']}/result.png")[1]))
         np.testing.assert_array_equal(
-            np.asarray(made), found.upscaler(COLOUR, noise=5.0, blur=1.5, name="a.png")
+            np.asarray(made), found.network(COLOUR, noise=5.0, blur=1.5, name="a.png")
         )
         status, answer = found.send(file(COLOUR), "blur=2.5")
         assert (status, answer["error"]) == (
             400,
             "blur = 2.5 must lie between 0 and 2, which tiny was trained with",
         )
+
+
+def test_a_class_is_no_signal_to_choose_by_a_slider():
+    checkpoint = random_checkpoint(stage_config(classes=3, augment=20.0))
+    with serving(Upscaler(checkpoint, batch_size=1)) as found:
+        assert [signal["name"] for signal in found.ask("network")[1]["signals"]] == ["augment"]
 
 
 @pytest.mark.parametrize(
@@ -207,7 +214,7 @@ def test_a_running_and_a_waiting_image_can_be_cancelled_and_the_next_is_made(hel
 
 def test_an_error_of_ours_ends_its_image_not_the_service(served, monkeypatch):
     with monkeypatch.context() as patched:
-        patched.setattr(served.upscaler, "enlarge", lambda *_: 1 / 0)
+        patched.setattr(served.network, "enlarge", lambda *_: 1 / 0)
         state = served.finish(served.send(file())[1]["id"])
     assert (state["state"], state["error"]) == (
         "failed",
@@ -217,7 +224,7 @@ def test_an_error_of_ours_ends_its_image_not_the_service(served, monkeypatch):
 
 
 def test_only_the_last_results_are_kept(served, monkeypatch):
-    monkeypatch.setattr("sr3_jax.serve.jobs.KEPT", 2)
+    monkeypatch.setattr("sr3_jax.serve.queues.KEPT", 2)
     ids = []
     for _ in range(4):
         ids.append(served.send(file())[1]["id"])

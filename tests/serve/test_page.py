@@ -66,7 +66,7 @@ def test_an_image_is_chosen_enlarged_compared_and_downloaded(page, image, served
     assert download.value.suggested_filename == "my picture-2x.png"
     found = np.asarray(Image.open(download.value.path()))
     np.testing.assert_array_equal(
-        found, served.upscaler(COLOUR, steps=4, seed=7, name="my picture.png", match_input=False)
+        found, served.network(COLOUR, steps=4, seed=7, name="my picture.png", match_input=False)
     )
 
 

@@ -1,24 +1,5 @@
 "use strict";
-const $ = id => document.getElementById(id);
 let network, file = null, job = null;
-
-async function ask(path, options) {
-  let answer;
-  try {
-    answer = await fetch(path, options);
-  } catch {
-    throw new Error("The server does not answer; is sr3 serve still running?");
-  }
-  if (answer.status === 204) return null;
-  const data = await answer.json();
-  if (!answer.ok) throw new Error(data.error);
-  return data;
-}
-
-function say(text, error = false) {
-  $("status").textContent = text;
-  $("status").classList.toggle("error", error);
-}
 
 function choose(chosen) {
   if (!chosen) return;
@@ -50,7 +31,7 @@ async function enlarge() {
     job = await ask(`images?${query}`, { method: "POST", body: file });
     while (job.state === "waiting" || job.state === "running") {
       tell(job);
-      await new Promise(done => setTimeout(done, 250));
+      await rest();
       job = await ask(`images/${job.id}`);
     }
     if (job.state === "failed") throw new Error(job.error);
@@ -139,7 +120,7 @@ async function start() {
     input.addEventListener("input", () => { $("match").checked = network.match_input && !anySignal(); });
   }
   $("file").addEventListener("change", () => choose($("file").files[0]));
-  $("another").addEventListener("click", () => { $("seed").value = Math.floor(Math.random() * 2 ** 31); });
+  $("another").addEventListener("click", anotherSeed);
   $("form").addEventListener("submit", event => { event.preventDefault(); if (file && $("work").hidden) enlarge(); });
   $("cancel").addEventListener("click", () => job && ask(`images/${job.id}`, { method: "DELETE" }).catch(() => {}));
   $("slider").addEventListener("input", slide);
