@@ -91,6 +91,7 @@ def commands(text: str) -> Iterator[tuple[str, bool]]:
     Such a line is meant to be typed.
     """
     text = re.sub(r"\\\n\s*", " ", text)
+    text = re.sub(r"^ *```.*$", "", text, flags=re.MULTILINE)  # no backtick that opens or closes
     yield from ((found, True) for found in re.findall(r"^ *sr3 +(.+)$", text, re.MULTILINE))
     for code in re.findall(r"`([^`]+)`", text):
         if found := re.match(r"(?:.*\s)?sr3 +([a-z-].*)", " ".join(code.split())):

@@ -62,7 +62,7 @@ def test_by_the_keyboard_a_class_is_chosen_guided_made_and_saved(page, made):
     page.keyboard.press("Enter")
     finished(page, 3)
     expect(page.locator("#status")).to_have_text(
-        "3 images of 16 × 16, seed 7, guidance 1.5, augment 3."
+        "3 images of 16 × 16, seed 7, guidance 1.5, augmentation 3."
     )
     expected = made.network(3, classes="bag", guidance=1.5, augment=3, seed=7)
     page.locator("#images a").nth(1).focus()

@@ -44,7 +44,8 @@ async function generate() {
 function images(count) { return `${count} ${count === 1 ? "image" : "images"}`; }
 
 function about(job, asked) {
-  const more = ["guidance", "augment"].filter(name => asked.has(name)).map(name => `, ${name} ${asked.get(name)}`);
+  const titles = { guidance: "guidance", augment: "augmentation" };
+  const more = Object.keys(titles).filter(name => asked.has(name)).map(name => `, ${titles[name]} ${asked.get(name)}`);
   return `${images(job.count)} of ${network.size} × ${network.size}, seed ${asked.get("seed")}${more.join("")}.`;
 }
 
