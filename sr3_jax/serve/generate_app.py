@@ -139,4 +139,5 @@ def _parse(query: dict[str, str]) -> tuple[int, str, Drawing]:
 
 def _numbers(name: str, query: dict[str, str]) -> tuple[float, ...]:
     """One number, or one for each stage with commas between them, or none."""
-    return tuple(answers.number(name, word) for word in query.get(name, "").split(",") if word)
+    words = query.get(name, "")
+    return tuple(answers.number(name, word) for word in words.split(",")) if words else ()
