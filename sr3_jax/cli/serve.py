@@ -55,7 +55,6 @@ def run(args: Arguments) -> None:
     """A web page on this machine that enlarges images, or makes them from noise.
 
     \b
-      sr3 serve
       sr3 serve --stage=fashion-14 --stage=fashion-14-28
 
     Upload an image, choose steps and seed, compare before and after, download. With --stage, as

@@ -9,7 +9,7 @@ import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -61,9 +61,13 @@ class Served:
         self, id: str, until: tuple[str, ...] = ("done", "failed", "cancelled")
     ) -> dict[str, Any]:
         """The job's state, as soon as it is one of `until`."""
+        return self.wait(id, lambda state: state["state"] in until)
+
+    def wait(self, id: str, until: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
+        """The job's state, as soon as it is like that."""
         for _ in range(3000):
             _, state = self.ask(f"{self.kind}/{id}")
-            if state["state"] in until:
+            if until(state):
                 return state
             time.sleep(0.02)
         raise AssertionError(state)

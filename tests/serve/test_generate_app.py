@@ -106,8 +106,7 @@ def test_a_bad_option_is_one_sentence_and_400(made, query, words):
 def test_images_can_be_fetched_as_soon_as_they_are_made_and_others_are_404_and_409(held_cascade):
     served, gate = held_cascade
     _, job = served.send(None, "count=3")
-    while len(served.ask(f"generations/{job['id']}")[1]["images"]) < 2:
-        pass
+    served.wait(job["id"], lambda state: len(state["images"]) == 2)
     path = f"generations/{job['id']}"
     assert [served.ask(f"{path}/{number}.png")[0] for number in range(4)] == [200, 200, 409, 404]
     assert "image 2 is not made; the request is running" in served.ask(f"{path}/2.png")[1]["error"]
@@ -127,8 +126,7 @@ def test_requests_wait_know_their_place_and_can_be_cancelled(held_cascade):
     assert status == 503
     assert answer["error"] == "2 requests are waiting already; try again in a while"
     assert [served.ask(f"generations/{id}")[1]["ahead"] for id in waiting] == [1, 2]
-    while len(served.ask(f"generations/{running}")[1]["images"]) < 2:
-        pass
+    served.wait(running, lambda state: len(state["images"]) == 2)
     for id in (running, waiting[0]):
         assert served.ask(f"generations/{id}", "DELETE")[0] == 204
     gate.set()

@@ -165,3 +165,25 @@ def test_on_a_narrow_screen_and_in_the_dark_nothing_sticks_out_or_vanishes(brows
     )
     assert ink > 600 > 100 > paper
     context.close()
+
+
+def test_guidance_begins_with_the_networks_own_which_is_not_sent(browser):
+    generator = cascade(stages=1)
+    generator.checkpoints[0].config.sample.guidance = 2.25
+    with generating(generator) as found:
+        page = browser.new_page()
+        page.goto(found.url)
+        expect(page.locator("#generate")).to_be_enabled()
+        assert 2.2 <= float(page.inner_text("#guidance-shown")) <= 2.3
+        page.fill("#count", "1")
+        with page.expect_request("**/generations?*") as sent:
+            page.click("#generate")
+        assert "guidance" not in sent.value.url
+        finished(page, 1)
+        page.focus("#guidance")
+        page.keyboard.press("Home")
+        with page.expect_request("**/generations?*") as sent:
+            page.click("#generate")
+        assert "guidance=0" in sent.value.url
+        finished(page, 1)
+        page.close()

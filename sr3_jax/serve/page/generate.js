@@ -1,6 +1,6 @@
 "use strict";
 const LARGE = 128; // the side from which an image is shown pixel by pixel
-let network, job = null;
+let network, own, job = null; // own: the guidance that the slider begins with, in its words
 
 function busy(is) {
   $("work").hidden = !is;
@@ -11,7 +11,7 @@ function query() {
   const found = new URLSearchParams({ count: $("count").value, seed: $("seed").value });
   if (network.classes.length) found.set("classes", $("class").value);
   // As long as it is not moved, each stage has its own
-  if (network.guidance !== null && Number($("guidance").value) !== network.guidance) found.set("guidance", $("guidance").value);
+  if (network.guidance !== null && $("guidance").value !== own) found.set("guidance", $("guidance").value);
   if (Number($("augment").value)) found.set("augment", $("augment").value);
   return found;
 }
@@ -85,7 +85,9 @@ async function start() {
   $("class").add(new Option("any", "all"));
   network.classes.forEach((name, number) => $("class").add(new Option(name, number)));
   $("guidance-field").hidden = network.guidance === null;
+  $("guidance").max = Math.max(4, network.guidance);
   $("guidance").value = network.guidance ?? 1;
+  own = $("guidance").value;
   $("augment-field").hidden = !network.augment;
   $("augment").max = network.augment;
   $("count").max = network.most;
