@@ -26,8 +26,12 @@ from sr3_jax.config import CHOICES
 from sr3_jax.errors import UserError
 from sr3_jax.tasks.corruptions import known_signals
 from sr3_jax.tasks.labels import LABEL
+from sr3_jax.tasks.task import Signal
 
-TOLD = known_signals() | {LABEL.name: LABEL}  # what networks can be told of an image
+
+def _told() -> dict[str, Signal]:
+    """What networks can be told of an image, by name."""
+    return known_signals() | {LABEL.name: LABEL}
 
 
 class Upscale(Command):
@@ -43,7 +47,7 @@ class Upscale(Command):
                 help=f"{signal.label[0].upper()}{signal.label[1:]}.",
                 panel="What it makes",
             )
-            for name, signal in TOLD.items()
+            for name, signal in _told().items()
         ]
         params = super().get_params(context)
         return [*params[:-1], *told, params[-1]]
@@ -140,7 +144,7 @@ def run(args: Arguments) -> int:
         args.seed,
         match_input=args.match_input,
         scale=args.scale or None,
-    ).with_options({name: getattr(args, name) for name in TOLD})
+    ).with_options({name: getattr(args, name) for name in _told()})
     options = files.Options(
         sampling, args.samples, args.uncertainty, args.tile or None, args.batch or None, args.quiet
     )

@@ -137,9 +137,8 @@ class Engine:
         key = tuple(np.asarray(column).tobytes() for column in steps)
         guidance = sampling.guidance_of(self.checkpoint.config)
         run = self._once((key, link), lambda: self._compile(steps, link))
-        if guidance is not None:
-            run = functools.partial(run, guidance=guidance)
-        return self._in_batches(run, lr, ids, sampling, signals, on_batch)
+        guided = lambda *arguments: run(*arguments, None, guidance)  # noqa: E731
+        return self._in_batches(guided, lr, ids, sampling, signals, on_batch)
 
     def trial(
         self,
@@ -156,7 +155,7 @@ class Engine:
         """
         run = self._once(("trial", steps.evaluations), lambda: self._compile(None))
         table = Steps(*map(jnp.asarray, steps))
-        with_table = lambda *arguments: run(*arguments, table)  # noqa: E731
+        with_table = lambda *arguments: run(*arguments, table, None)  # noqa: E731
         return self._in_batches(with_table, lr, ids, Sampling(seed=seed), signals, ignore)
 
     def _values(self, sampling: Sampling, count: int, given: Values | None = None) -> Values:
@@ -204,7 +203,10 @@ class Engine:
         return min(size, self.batch_size)
 
     def _compile(self, steps: Steps | None, link: Link = Link()) -> Callable:  # noqa: B008
-        """The program for one table, or, if None, for any, given to it as its last argument."""
+        """The program for one table, or, if None, for any.
+
+        Its last arguments are the table, or None, and the guidance, or None.
+        """
 
         def run(params, given, ids, seed, sample, table, guidance):
             keys = jax.vmap(lambda i: image_key(seed, i, sample))(ids)
@@ -214,12 +216,7 @@ class Engine:
 
         whole, split = parallel.replicated(self.mesh), parallel.batch_sharding(self.mesh)
         shardings = (whole, split, split, whole, whole, whole, whole)
-        program = jax.jit(run, in_shardings=shardings, out_shardings=split)
-
-        def call(params, given, ids, seed, sample, table=None, guidance=None):
-            return program(params, given, ids, seed, sample, table, guidance)
-
-        return call
+        return jax.jit(run, in_shardings=shardings, out_shardings=split)
 
     # -- an image of any size, in tiles
 

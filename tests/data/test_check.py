@@ -55,7 +55,8 @@ def test_orl_is_three_hundred_and_a_hundred_images_and_the_sheet_shows_lr_condit
     assert error is None
     assert lines[0] == "training: 300 images usable, 0 dropped"
     assert lines[1] == "  width 92 to 92 (median 92), height 112 to 112 (median 112)"
-    assert lines[2] == "held-out: 100 images usable, 0 dropped"
+    assert lines[2].startswith("  40 classes: s1 10, s2 10, ")
+    assert lines[3] == "held-out: 100 images usable, 0 dropped"
     sheet = arrays.read(tmp_path / "sheet.png", 1).pixels
     assert sheet.shape == (24 + 8 * 128, 3 * 128, 1)
     lr, condition, hr = (sheet[24:152, 128 * i : 128 * i + 128] for i in range(3))

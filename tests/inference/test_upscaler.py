@@ -49,7 +49,8 @@ def test_the_devices_share_a_batch_say_nothing_to_each_other_and_need_no_more_me
 ):
     engine = grey.engine
     assert engine.mesh.size == engine.batch_size == 4
-    arguments = (engine.params, Given(LR[:4].astype(np.float32)), np.array(IDS[:4], np.int32), 0, 0)
+    given, ids = Given(LR[:4].astype(np.float32)), np.array(IDS[:4], np.int32)
+    arguments = (engine.params, given, ids, 0, 0, None, None)
     few, many = (
         engine._compile(sampling_steps(grey.checkpoint.config, n)).lower(*arguments).compile()
         for n in (2, 50)
