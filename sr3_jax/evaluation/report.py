@@ -36,7 +36,7 @@ COLUMNS = {
     "fd": ("FD ↓", "{:.2f}"),
     "kd": ("KD ↓", "{:.5f}"),
     "cas": ("CAS ↑", "{:.3f}"),
-    "as_asked": ("of the class asked for ↑", "{:.3f}"),
+    "as_asked": ("as asked ↑", "{:.3f}"),
     "inception_score": ("IS ↑", "{:.1f}"),
     "precision": ("precision ↑", "{:.3f}"),
     "recall": ("recall ↑", "{:.3f}"),
