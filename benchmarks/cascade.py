@@ -27,7 +27,7 @@ from sr3_jax.inference.engine import Engine
 from sr3_jax.inference.generator import Drawing, Generator
 from sr3_jax.inference.sampling import Sampling
 from sr3_jax.metrics import distributions
-from sr3_jax.metrics.distributions import Reference, Statistics
+from sr3_jax.metrics.distributions import Reference
 from sr3_jax.metrics.networks import classifier
 from sr3_jax.runtime import parallel
 from sr3_jax.tasks.labels import LABEL
@@ -67,7 +67,7 @@ def main() -> None:
     parallel.start()
     network = classifier.load(args.classifier)
     (real, _), _ = data.read(args.data, 28, 1, "train", args.count)
-    reference = Reference.of("training images", features(network, real))
+    reference = Reference.of("training images", distributions.statistics_of(network, real))
     small, labels = first_stage(args)
     found: dict[str, list[float]] = {name: [] for name in VARIANTS}
     for seed in range(args.seeds):
@@ -97,10 +97,8 @@ def first_stage(args: argparse.Namespace) -> tuple[np.ndarray, np.ndarray]:
     labels = labels_of(checkpoint, "balanced", np.arange(args.count))
     if not kept.exists():
         generator = Generator([checkpoint])
-        stages, parts = generator.stages(Drawing()), []
-        for start in range(0, args.count, generator.batch_size):
-            numbers = np.arange(start, min(start + generator.batch_size, args.count))
-            parts.append(generator.images(stages, numbers, labels[numbers])[-1])
+        batches = generator.batches(generator.stages(Drawing()), np.arange(args.count), labels)
+        parts = [made[-1] for _, made in batches]
         kept.parent.mkdir(parents=True, exist_ok=True)
         np.savez(kept, images=np.concatenate(parts))
     with np.load(kept) as file:
@@ -135,21 +133,9 @@ def measured(
         small / np.float32(127.5) - 1, range(len(small)), Sampling(sample=1), signals=signals
     )
     images = np.rint((np.clip(made, -1, 1) + 1) * 127.5).astype(np.uint8)
-    distance = distributions.fid(features(network, images), reference)
+    distance = distributions.fid(distributions.statistics_of(network, images), reference)
     done.write_text(json.dumps({"fd": distance}))
     return distance
-
-
-def features(network: classifier.ClassifierNetwork, images: np.ndarray) -> Statistics:
-    """The statistics of the features of images."""
-    parts = [
-        np.asarray(network(images[start : start + 500]).features)
-        for start in range(0, len(images), 500)
-    ]
-    found = Statistics(parts[0].shape[1])
-    for part in parts:
-        found.add(part)
-    return found
 
 
 if __name__ == "__main__":

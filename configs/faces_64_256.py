@@ -1,10 +1,10 @@
-r"""Faces 64×64 → 256×256: the second stage of the paper's cascade 64 → 256 → 1024 (section 4.4).
+r"""Faces 64×64 → 256×256: the second stage of the paper's cascade 64 → 256 → 1024.
 
     sr3 train --config=configs/faces_64_256.py --workdir=DIR \
         --config.data.folder=FFHQ --config.data.eval_folder=CELEBA_HQ
 
 The network is that of configs/imagenet_64_256.py, as the paper has no other of these sizes. In
-training the LR image is blurred (paper, section 4.5; how much, it does not say: half of the
+training the LR image is blurred (the paper's table 5; how much, it does not say: half of the
 examples, as in Cascaded Diffusion, by up to one LR pixel here), and noise may hide some of it,
 which the network is told (`sr3 generate --augment`).
 """

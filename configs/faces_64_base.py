@@ -1,4 +1,4 @@
-r"""Faces 64×64 from noise: the first stage of the paper's cascade 64 → 256 → 1024 (section 4.4).
+r"""Faces 64×64 from noise: the first stage of the paper's cascade 64 → 256 → 1024.
 
     sr3 train --config=configs/faces_64_base.py --workdir=DIR \
         --config.data.folder=FFHQ --config.data.eval_folder=CELEBA_HQ
@@ -7,8 +7,8 @@ The further stages are configs/faces_64_256.py and configs/faces_256_1024.py:
 
     sr3 generate --stage=BASE --stage=SR1 --stage=SR2 --count=64 --steps=256,100,40 --output=DIR
 
-The paper shows images of this cascade and names no numbers; its first stage is a DDPM. This network
-is DDPM's for CelebA-HQ, at a quarter of the size of its images.
+The paper shows images of this cascade and names no numbers; its first stage is a DDPM, of a size
+that it does not tell. This network is our choice.
 """
 
 import sr3_jax.config

@@ -25,18 +25,6 @@ def get_config():
     config.task.kind = "generation"
     data.source, data.folder, data.resample = "records", "runs/fashion-28", "bicubic"
     data.hr_size = data.lr_size = 14
-    data.class_names = (
-        "t-shirt",
-        "trouser",
-        "pullover",
-        "dress",
-        "coat",
-        "sandal",
-        "shirt",
-        "sneaker",
-        "bag",
-        "ankle-boot",
-    )
     model.classes, train.label_dropout = 10, 0.1
     model.image_channels = 1
     model.channels, model.multipliers, model.blocks = 48, (1, 2), 2

@@ -56,9 +56,22 @@ def from_log_gamma(log_gamma: np.ndarray) -> NoiseSchedule:
             "a noise schedule needs at least one step and a gamma that falls strictly from 1 "
             "at every step"
         )
+    return _schedule(log_gamma, log_alpha)
+
+
+def _schedule(log_gamma: np.ndarray, log_alpha: np.ndarray) -> NoiseSchedule:
+    """The tables of logarithms in float64."""
     tables = np.exp(log_gamma), -np.expm1(log_gamma), np.exp(log_alpha), -np.expm1(log_alpha)
     with jax.ensure_compile_time_eval():  # constants, also when asked for inside a jitted function
         return NoiseSchedule(*(jnp.asarray(table.astype(np.float32)) for table in tables))
+
+
+def _log_gamma(schedule: NoiseSchedule) -> np.ndarray:
+    """Log gamma, t = 1 ... T, in float64: from gamma or 1 - gamma, whichever has more digits."""
+    gamma, one_minus = (
+        np.asarray(table, np.float64)[1:] for table in (schedule.gamma, schedule.one_minus_gamma)
+    )
+    return np.where(gamma < 0.5, np.log(gamma), np.log1p(-one_minus))
 
 
 def from_gamma(gamma: np.ndarray) -> NoiseSchedule:
@@ -147,11 +160,7 @@ def respaced(schedule: NoiseSchedule, steps: int) -> NoiseSchedule:
     if not 1 <= steps <= schedule.steps:
         raise ValueError(f"cannot take {steps} steps from a schedule of {schedule.steps}")
     t = np.round(np.linspace(0, schedule.steps, steps + 1)).astype(int)[1:]
-    # log gamma from whichever of gamma and 1 - gamma has more digits there
-    gamma, one_minus = (
-        np.asarray(table, np.float64)[t] for table in (schedule.gamma, schedule.one_minus_gamma)
-    )
-    return from_log_gamma(np.where(gamma < 0.5, np.log(gamma), np.log1p(-one_minus)))
+    return from_log_gamma(_log_gamma(schedule)[t - 1])
 
 
 def truncated(schedule: NoiseSchedule, gamma_end: float) -> NoiseSchedule:
@@ -159,22 +168,18 @@ def truncated(schedule: NoiseSchedule, gamma_end: float) -> NoiseSchedule:
 
     Its gamma_0 is gamma_end. Sampling by it leaves y_t of that level, for the next stage of a
     cascade that has been trained on such inputs (truncated conditioning augmentation, Ho et al.
-    2021, arXiv 2106.15282, section 4.2).
+    2021, arXiv 2106.15282).
 
     Raises ValueError if no level has more noise.
     """
-    gamma = np.asarray(schedule.gamma, np.float64)
-    noisier = np.flatnonzero(gamma < gamma_end * (1 - 1e-6))
-    if not 0 < gamma_end < 1 or not len(noisier):
+    if not 0 < gamma_end < 1:
+        raise ValueError(f"gamma = {gamma_end:g} is no noise level that sampling could end at")
+    levels = _log_gamma(schedule)
+    noisier = levels[levels < np.log(gamma_end) - 1e-6]
+    if not len(noisier):
         raise ValueError(f"no level of the schedule has more noise than gamma = {gamma_end:g}")
-    # as in `respaced`, from whichever of the two has more digits
-    one_minus = np.asarray(schedule.one_minus_gamma, np.float64)
-    logs = np.where(gamma < 0.5, np.log(gamma), np.log1p(-one_minus))[noisier]
-    log_gamma = np.concatenate([[np.log(gamma_end)], logs])
-    log_alpha = np.concatenate([[0.0], np.diff(log_gamma)])
-    tables = np.exp(log_gamma), -np.expm1(log_gamma), np.exp(log_alpha), -np.expm1(log_alpha)
-    with jax.ensure_compile_time_eval():
-        return NoiseSchedule(*(jnp.asarray(table.astype(np.float32)) for table in tables))
+    log_gamma = np.concatenate([[np.log(gamma_end)], noisier])
+    return _schedule(log_gamma, np.diff(log_gamma, prepend=log_gamma[0]))
 
 
 def sample_gamma(

@@ -9,6 +9,7 @@ called FID), and by the classification accuracy score (CAS, Ravuri & Vinyals 201
 """
 
 import json
+import zlib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -24,14 +25,14 @@ from sr3_jax.images import arrays, pairs
 from sr3_jax.inference import generated
 from sr3_jax.inference.classes import folder_of
 from sr3_jax.metrics import classification, distributions
-from sr3_jax.metrics.distributions import Reference, Statistics
+from sr3_jax.metrics.distributions import Reference
 from sr3_jax.metrics.networks.inception import FeatureNetwork
 from sr3_jax.runtime.atomic import write_text
 from sr3_jax.runtime.paths import AnyPath
 from sr3_jax.tasks import operations
 
 REAL = "real training images"  # the row of what generated images are to be like
-BATCH = 500  # images whose features are computed at a time
+BATCH = 500  # images that are enlarged at a time
 
 
 class Set(NamedTuple):
@@ -65,10 +66,14 @@ def run(
     Raises:
       UserError: Data or images cannot be read, or do not go together.
     """
+    if REAL in options.images:
+        raise UserError(f"a method cannot be called {REAL!r} here: give NAME=DIR with another name")
     each = {name: _files(place) for name, place in options.images.items()}
     (images, labels), names = classifier.read(options.data, protocol.hr_size, 1, "eval")
     test = Set(images, labels)
-    reference = Reference.of("the test images", _statistics(network, test.images, options.seed))
+    reference = Reference.of(
+        "the test images", distributions.statistics_of(network, test.images, options.seed)
+    )
     on_start(1 + len(options.images))
     methods: dict[str, dict[str, float]] = {}
     for name, files in {REAL: {}, **each}.items():
@@ -77,6 +82,7 @@ def run(
             "seed": options.seed,
             "limit": options.limit,
             "data": options.data,
+            "test": f"{zlib.crc32(test.images.tobytes()):08x}",
             "files": pairs.fingerprint(files),
         }
         kept = folder / "rows" / f"{name}.json"
@@ -150,10 +156,17 @@ def _measure(
     seed: int,
 ) -> dict[str, float]:
     """The row of a set."""
-    statistics, real = _statistics(network, made.images, seed), reference.sample
+    logits: list[np.ndarray] = []
+
+    def look(images: np.ndarray) -> Any:
+        """The network, whose logits are kept beside."""
+        outputs = network(images)
+        logits.append(np.asarray(outputs.logits))
+        return outputs
+
+    statistics, real = distributions.statistics_of(look, made.images, seed), reference.sample
     assert real is not None
     precision, recall = distributions.precision_recall(statistics.sample, real)
-    logits = np.concatenate([np.asarray(part.logits) for part in _outputs(network, made.images)])
     params = classification.fit(made.images, made.labels, classes, seed=seed)
     return {
         "images": float(len(made.images)),
@@ -161,23 +174,9 @@ def _measure(
         "kd": distributions.kid(statistics.sample, real)[0],
         "precision": precision,
         "recall": recall,
-        "as_asked": float((logits.argmax(-1) == made.labels).mean()),
+        "as_asked": float((np.concatenate(logits).argmax(-1) == made.labels).mean()),
         "cas": classification.accuracy(params, test.images, test.labels),
     }
-
-
-def _outputs(network: FeatureNetwork, images: np.ndarray) -> list[Any]:
-    return [network(images[start : start + BATCH]) for start in range(0, len(images), BATCH)]
-
-
-def _statistics(network: FeatureNetwork, images: np.ndarray, seed: int) -> Statistics:
-    found: Statistics | None = None
-    for part in _outputs(network, images):
-        features = np.asarray(part.features)
-        found = found or Statistics(features.shape[1], seed=seed)
-        found.add(features)
-    assert found is not None
-    return found
 
 
 def _kept(path: AnyPath, about: Mapping[str, Any]) -> dict[str, float] | None:

@@ -130,6 +130,9 @@ def run_labelled(
 ) -> tuple[report.Results, None]:
     """Measures sets of generated images with classes; see `labelled_sets.run`."""
     check_needs(protocol, options)
+    _check_names(options)
+    if options.shard.count > 1:
+        raise UserError(f"--protocol={protocol.name} is measured as a whole, not by --shard")
     network: Any = options.classifier  # one that gives features, too
     found = labelled_sets.run(protocol, folder, options, network, on_start, on_images)
     return _header(protocol, {}, options) | found, None

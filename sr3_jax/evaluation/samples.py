@@ -9,6 +9,7 @@ from jaxtyping import PyTree
 from ml_collections import ConfigDict
 
 from sr3_jax.checkpoints.checkpoint import Checkpoint
+from sr3_jax.data.labels import class_names
 from sr3_jax.data.pipeline import load_evaluation
 from sr3_jax.data.sources import open_source
 from sr3_jax.evaluation.contenders import to_uint8
@@ -20,6 +21,7 @@ from sr3_jax.runtime import parallel
 from sr3_jax.tasks.labels import LABEL
 
 DRAWS = 4  # of noise level and noise, for the loss of each held-out image
+AT_A_TIME = 16  # held-out images whose loss is computed at a time
 MOST_COLUMNS = 10  # of the picture: classes that it shows
 
 
@@ -29,7 +31,9 @@ def during_training(config: ConfigDict) -> Callable[[PyTree], tuple[dict[str, fl
     It returns the mean loss over the held-out images, and a grid of samples. Noise levels and noise
     are the same every time, so that losses compare.
     """
-    held_out = load_evaluation(open_source(config, "eval"), config, config.train.evaluate_images)
+    source = open_source(config, "eval")
+    held_out = load_evaluation(source, config, config.train.evaluate_images)
+    names = config.data.class_names or class_names(source)
     engine = Engine(Checkpoint(config, {}, 0, "training"), config.train.sample_images)
     method, classes = Method(config), config.model.classes
     columns = min(classes, MOST_COLUMNS) or config.train.sample_images
@@ -48,7 +52,8 @@ def during_training(config: ConfigDict) -> Callable[[PyTree], tuple[dict[str, fl
             )
             return loss(draws).mean()
 
-        return jax.vmap(one)(images, labels, keys)
+        rows = (images, labels, keys)
+        return jax.lax.map(lambda row: one(*row), rows, batch_size=AT_A_TIME)
 
     def evaluate(params: PyTree) -> tuple[dict[str, float], np.ndarray]:
         engine.set_params(params)
@@ -61,7 +66,6 @@ def during_training(config: ConfigDict) -> Callable[[PyTree], tuple[dict[str, fl
         nothing = np.zeros((count, *method.shape[:2], 0), np.float32)
         told = {LABEL.name: np.tile(shown, rows).astype(np.float32)} if classes else None
         made = to_uint8(engine.batch(nothing, range(count), Sampling(), signals=told))
-        names = config.data.class_names or [str(number) for number in range(classes)]
         titles = [names[number] if classes else str(i + 1) for i, number in enumerate(shown)]
         grid = {title: made[i::columns] for i, title in enumerate(titles)}
         return {"loss": float(loss)}, sheet.grid(grid, cell=max(64, config.data.hr_size))

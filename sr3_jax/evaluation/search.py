@@ -40,7 +40,6 @@ from sr3_jax.method import sampling_steps
 from sr3_jax.metrics import distortion, distributions
 from sr3_jax.metrics.distributions import Reference, Statistics
 from sr3_jax.metrics.lpips import lpips
-from sr3_jax.metrics.networks.inception import FEATURES
 from sr3_jax.runtime.atomic import write_text
 from sr3_jax.runtime.paths import AnyPath
 
@@ -131,10 +130,7 @@ class Judge:
     def _statistics(self, images: np.ndarray) -> Statistics | None:
         if self.inception is None:
             return None
-        found = Statistics(FEATURES)
-        for start in range(0, len(images), 32):
-            found.add(np.asarray(self.inception(images[start : start + 32]).features))
-        return found
+        return distributions.statistics_of(self.inception, images)
 
     def __call__(self, evaluations: int, fields: Mapping[str, Any]) -> dict[str, float]:
         """The scores of a schedule: means over the images, with one sample of each.

@@ -2,7 +2,7 @@
 
 More noise in a stage's input hides more of what the stages before it got wrong, and more of what
 they got right. Which level is best depends on these stages, and so cannot be learned in training;
-Cascaded Diffusion (arXiv 2106.15282, section 4.2) searches for it afterwards, as this does. The
+Cascaded Diffusion (arXiv 2106.15282) searches for it afterwards, as this does. The
 images of the cascade are compared with training images, so that test images stay unseen.
 """
 
@@ -20,7 +20,7 @@ from sr3_jax.inference.classes import labels_of
 from sr3_jax.inference.generator import Drawing, Generator
 from sr3_jax.inference.sampling import Number
 from sr3_jax.metrics import distributions
-from sr3_jax.metrics.distributions import Reference, Statistics
+from sr3_jax.metrics.distributions import Reference
 from sr3_jax.metrics.networks.inception import FeatureNetwork
 from sr3_jax.runtime.atomic import write_text
 from sr3_jax.runtime.paths import AnyPath
@@ -71,44 +71,20 @@ def search(
     if count < FEWEST:
         raise UserError(f"count = {count} must be at least {FEWEST}: fewer images say nothing")
     real = load_evaluation(open_source(config, "train"), config, count).images
-    reference = Reference.of("training images", _statistics(network, real))
+    reference = Reference.of("training images", distributions.statistics_of(network, real))
     numbers = np.arange(count)
     classes = "balanced" if generator.classes else "all"
     labels = labels_of(generator.checkpoints[0], classes, numbers, drawing.seed)
     before = len(generator.checkpoints) - 2
+    about = {"network": network.name, "count": count}
     found: list[Tried] = []
     for level in levels:
         stages = generator.stages(dataclasses.replace(drawing, augment=(*[0] * before, level)))
-        parts = []
-        for start in range(0, count, generator.batch_size):
-            rows = slice(start, start + generator.batch_size)
-            some = None if labels is None else labels[rows]
-            parts.append(generator.images(stages, numbers[rows], some)[-1])
-        made = _statistics(network, np.concatenate(parts))
-        found.append(Tried(float(level), distributions.fid(made, reference)))
+        made = [images[-1] for _, images in generator.batches(stages, numbers, labels)]
+        statistics = distributions.statistics_of(network, np.concatenate(made))
+        found.append(Tried(float(level), distributions.fid(statistics, reference)))
         on_tried(found[-1])
         if folder is not None:
-            write_text(
-                folder / "augment.json",
-                json.dumps(
-                    {
-                        "network": network.name,
-                        "count": count,
-                        "tried": [t._asdict() for t in found],
-                    },
-                    indent=1,
-                )
-                + "\n",
-            )
+            tried = about | {"tried": [one._asdict() for one in found]}
+            write_text(folder / "augment.json", json.dumps(tried, indent=1) + "\n")
     return sorted(found, key=lambda tried: tried.distance)
-
-
-def _statistics(network: FeatureNetwork, images: np.ndarray) -> Statistics:
-    parts = [
-        np.asarray(network(images[start : start + 100]).features)
-        for start in range(0, len(images), 100)
-    ]
-    found = Statistics(parts[0].shape[1])
-    for part in parts:
-        found.add(part)
-    return found

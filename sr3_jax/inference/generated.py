@@ -77,9 +77,8 @@ def generate(
 
     missing = np.array([number for number in mine.tolist() if not there(number)], np.int64)
     on_start(len(mine), len(mine) - len(missing))
-    for start in range(0, len(missing), generator.batch_size):
-        some = missing[start : start + generator.batch_size]
-        made = generator.images(stages, some, None if labels is None else labels[some])
+    theirs = None if labels is None else labels[missing]
+    for some, made in generator.batches(stages, missing, theirs):
         with disk_errors(run.output):
             for folder, images in zip(folders, made[-len(folders) :], strict=True):
                 for number, image in zip(some.tolist(), images, strict=True):

@@ -6,13 +6,13 @@
 (10, 28, 28, 1)
 
 The first stage makes images from noise alone; each further stage enlarges the images of the stage
-before (paper, section 4.4; Ho et al. 2021, arXiv 2106.15282). Image n of a run depends on the seed
-and on n alone: not on how many are made, how many at a time, or by how many machines.
+before (the paper's cascades; Ho et al. 2021, arXiv 2106.15282). Image n of a run depends on the
+seed and on n alone: not on how many are made, how many at a time, or by how many machines.
 """
 
 import dataclasses
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -152,13 +152,8 @@ class Generator:
         )
         numbers = np.arange(first, first + count)
         labels = labels_of(self.checkpoints[0], classes, numbers, drawing.seed)
-        stages, parts = self.stages(drawing), []
-        for start in range(0, count, self.batch_size):
-            rows = slice(start, start + self.batch_size)
-            parts.append(
-                self.images(stages, numbers[rows], None if labels is None else labels[rows])
-            )
-        return np.concatenate([made[-1] for made in parts])
+        batches = self.batches(self.stages(drawing), numbers, labels)
+        return np.concatenate([made[-1] for _, made in batches])
 
     def stages(self, drawing: Drawing) -> list[Stage]:
         """The stages, each with how it draws.
@@ -216,6 +211,18 @@ class Generator:
         model = self.checkpoints[stage].config.model
         scale = model.residual_scale if model.predict_residual else 1.0
         return 1 / (1 + (level / 127.5 / scale) ** 2)
+
+    def batches(
+        self,
+        stages: Sequence[Stage],
+        numbers: Int[np.ndarray, " n"],
+        labels: Int[np.ndarray, " n"] | None,
+    ) -> Iterator[tuple[Int[np.ndarray, " b"], list[UInt8[np.ndarray, "b _h _w c"]]]]:
+        """Any number of images, as many at a time as fit: their numbers, and `images` of them."""
+        for start in range(0, len(numbers), self.batch_size):
+            rows = slice(start, start + self.batch_size)
+            some = None if labels is None else labels[rows]
+            yield numbers[rows], self.images(stages, numbers[rows], some)
 
     def images(
         self,

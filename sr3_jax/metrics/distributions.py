@@ -12,6 +12,7 @@ of statistics is an .npz of `mu` and `sigma`, as others have them too.
 """
 
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from sr3_jax.runtime.atomic import replacing
 KEPT = 10_000  # feature vectors that are kept; Inception's take 80 MB
 SUBSETS, SUBSET = 100, 1000  # of KID: how many subsets there are, and how many images in each
 SPLITS = 10  # of the Inception score
+BATCH = 32  # images that a network looks at at a time
 NEIGHBOUR = 3  # of precision and recall: which neighbour a vector's neighbourhood reaches to
 
 Vectors = Float[np.ndarray, "_n d"]
@@ -85,6 +87,26 @@ class Statistics:
         if self.n < 2:
             raise UserError(f"a covariance needs at least 2 images, not {self.n}")
         return (self._products - np.outer(self._sum, self._sum) / self.n) / (self.n - 1)
+
+
+def statistics_of(
+    network: Callable[[np.ndarray], Any], images: np.ndarray, seed: int = 0
+) -> Statistics:
+    """The statistics of images by the features of a network.
+
+    Args:
+      network: From uint8 images (n, h, w, c) to an object with `features` (n, d).
+      images: One or more, uint8.
+      seed: Of the choice of the features that are kept.
+    """
+    found: Statistics | None = None
+    for start in range(0, len(images), BATCH):
+        features = np.asarray(network(images[start : start + BATCH]).features)
+        found = found or Statistics(features.shape[1], seed=seed)
+        found.add(features)
+    if found is None:
+        raise ValueError("statistics of no images")
+    return found
 
 
 class Reference:

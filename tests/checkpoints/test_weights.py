@@ -51,6 +51,8 @@ OWN = {
     # from before noise-conditioning augmentation, and with the older name of what it starts from
     BLIND: ["task.augment", "task.blur", "train.init_from"],
     DEFAULT: ["train.init_from", "train.teacher"],
+    # a training writes down the classes of its data
+    **{name: ["data.class_names"] for name in CASCADE},
     STUDENT: DISTILLED,
     "photos-4x-student": sorted([*DISTILLED, "train.teacher_steps"]),
 }

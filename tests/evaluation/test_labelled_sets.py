@@ -9,11 +9,12 @@ import pytest
 
 from sr3_jax import cli
 from sr3_jax.errors import UserError
-from sr3_jax.evaluation import labelled_sets
+from sr3_jax.evaluation import labelled_sets, runs
 from sr3_jax.evaluation.protocols import PROTOCOLS, Options
 from sr3_jax.images import arrays
 from sr3_jax.metrics.networks.inception import Outputs
 from sr3_jax.runtime import parallel
+from sr3_jax.runtime.parallel import Shard
 
 CLASSES = ("dark", "light", "striped")
 FASHION = PROTOCOLS["fashion"]
@@ -119,6 +120,18 @@ def test_what_cannot_be_measured_is_one_sentence(places, tmp_path):
     arrays.write(mixed / "dark" / "000.png", np.zeros((14, 14, 1), np.uint8))
     with pytest.raises(UserError, match="several sizes"):
         run(places | {"mixed": mixed}, tmp_path / "c", "mixed")
+
+
+def test_the_command_refuses_what_it_would_not_do(places, tmp_path, monkeypatch):
+    monkeypatch.setattr(runs, "check_needs", lambda protocol, given: None)
+    for options, message in (
+        ({"shard": Shard(0, 2), "images": {"good": places["good"]}}, "not by --shard"),
+        ({"images": {"a/b": places["good"]}}, "cannot be called 'a/b'"),
+        ({"images": {labelled_sets.REAL: places["good"]}}, "cannot be called 'real training"),
+    ):
+        found = Options(data=str(places["data"]), classifier=Network(), **options)
+        with pytest.raises(UserError, match=message):
+            runs.run_labelled(FASHION, tmp_path, found)
 
 
 @pytest.mark.parametrize("missing", ["--data", "--images", "--classifier"])

@@ -84,7 +84,6 @@ def test_fid_and_kid_are_those_of_the_networks_features_and_need_the_network(
                 blocks.reshape(len(images), -1) / 255, np.zeros((len(images), 1008), np.float32)
             )
 
-    monkeypatch.setattr(schedule_search, "FEATURES", 16)
     with pytest.raises(UserError, match="--metric=fid needs --inception=PATH"):
         search(checkpoint, 2, 2, "fid", tmp_path, 8)
     tried = []

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 from playwright.sync_api import expect
 
-from tests.browser import needs_chromium
+from tests.browser import needs_chromium, watched
 from tests.serve.conftest import CLASSES, cascade, generating
 
 pytestmark = needs_chromium
@@ -15,24 +15,9 @@ pytestmark = needs_chromium
 
 @pytest.fixture
 def page(browser, made) -> Iterator:
-    context = browser.new_context(accept_downloads=True)
-    found, problems = context.new_page(), []
-    found.on(
-        "console",
-        lambda message: problems.append(message.text) if message.type == "error" else None,
-    )
-    found.on("pageerror", lambda error: problems.append(str(error)))
-    found.on(
-        "request",
-        lambda request: (
-            problems.append(request.url) if not request.url.startswith(made.url) else None
-        ),
-    )
-    found.goto(made.url)
-    expect(found.locator("#generate")).to_be_enabled()
-    yield found
-    context.close()
-    assert not [problem for problem in problems if not problem.startswith("Failed to load")]
+    with watched(browser, made.url) as found:
+        expect(found.locator("#generate")).to_be_enabled()
+        yield found
 
 
 def finished(page, count):

@@ -10,7 +10,7 @@ from PIL import Image
 from playwright.sync_api import Route, expect
 
 from sr3_jax.inference.upscaler import Upscaler
-from tests.browser import needs_chromium
+from tests.browser import needs_chromium, watched
 from tests.serve.conftest import serving
 from tests.tiny import random_checkpoint, tiny_checkpoint, tiny_config
 
@@ -21,27 +21,8 @@ COLOUR = np.random.default_rng(0).integers(0, 256, (12, 10, 3), np.uint8)
 
 @pytest.fixture
 def page(browser, served) -> Iterator:
-    context = browser.new_context(accept_downloads=True)
-    found, problems = context.new_page(), []
-    found.on(
-        "console",
-        lambda message: problems.append(message.text) if message.type == "error" else None,
-    )
-    found.on("pageerror", lambda error: problems.append(str(error)))
-    found.on(
-        "request",
-        lambda request: (
-            problems.append(request.url) if not request.url.startswith(served.url) else None
-        ),
-    )
-    found.goto(served.url)
-    yield found
-    context.close()
-    assert not [
-        problem
-        for problem in problems
-        if not problem.startswith(("blob:", "Failed to load resource"))
-    ]
+    with watched(browser, served.url) as found:
+        yield found
 
 
 @pytest.fixture
