@@ -82,13 +82,13 @@ def test_small_images_are_shown_by_whole_factors_without_smoothing(page):
 
 def test_controls_that_the_networks_do_not_have_are_hidden(browser, page):
     for name in ("class", "guidance", "augment"):
-        assert page.is_visible(f"#{name}")
+        expect(page.locator(f"#{name}")).to_be_visible()
     with generating(cascade(classes=0, stages=1)) as found:
         other = browser.new_page()
         other.goto(found.url)
         expect(other.locator("#generate")).to_be_enabled()
         for name in ("class", "guidance", "augment"):
-            assert other.is_hidden(f"#{name}")
+            expect(other.locator(f"#{name}")).to_be_hidden()
         other.fill("#count", "1")
         with other.expect_request("**/generations?*") as sent:
             other.click("#generate")
@@ -108,13 +108,13 @@ def test_images_appear_as_they_are_made_and_those_stay_when_the_rest_is_cancelle
     expect(page.locator("#images img")).to_have_count(2, timeout=60_000)
     expect(page.locator("#status")).to_have_text("2 of 4 images …")
     assert float(page.get_attribute("#progress", "value")) == 0.5
-    assert page.is_disabled("#generate")
+    expect(page.locator("#generate")).to_be_disabled()
     with page.expect_response(lambda answer: answer.request.method == "DELETE"):
         page.click("#cancel")
     gate.set()
     expect(page.locator("#status")).to_have_text("Cancelled; 2 images made.")
     finished(page, 2)
-    assert page.is_hidden("#work")
+    expect(page.locator("#work")).to_be_hidden()
     page.close()
 
 
@@ -122,7 +122,7 @@ def test_errors_are_sentences_and_the_next_request_works(page, made, monkeypatch
     page.fill("#count", "17")
     page.click("#generate")
     assert page.evaluate("document.querySelector('#count').validity.rangeOverflow")
-    assert page.is_hidden("#work")  # the browser says so, nothing is sent
+    expect(page.locator("#work")).to_be_hidden()  # the browser says so, nothing is sent
     page.fill("#count", "1")
     with monkeypatch.context() as patched:
         patched.setattr(made.network, "images", lambda *_: 1 / 0)
@@ -132,7 +132,7 @@ def test_errors_are_sentences_and_the_next_request_works(page, made, monkeypatch
         )
     page.click("#generate")
     finished(page, 1)
-    assert page.locator("#status.error").count() == 0
+    expect(page.locator("#status.error")).to_have_count(0)
 
 
 def test_on_a_narrow_screen_and_in_the_dark_nothing_sticks_out_or_vanishes(browser, made):

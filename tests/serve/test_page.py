@@ -33,12 +33,13 @@ def image(tmp_path) -> Path:
 
 
 def test_an_image_is_chosen_enlarged_compared_and_downloaded(page, image, served):
-    assert page.is_disabled("#enlarge")
+    expect(page.locator("#enlarge")).to_be_disabled()
     page.set_input_files("#file", image)
+    expect(page.locator("#enlarge")).to_be_enabled()  # the page has heard of the network
     page.fill("#seed", "7")
     page.locator("#steps").focus()
     page.keyboard.press("ArrowRight")  # from 2 steps to 4
-    assert page.inner_text("#steps-shown") == "4"
+    expect(page.locator("#steps-shown")).to_have_text("4")
     page.click("#enlarge")
     page.wait_for_selector("#result:visible")
     expect(page.locator("#status")).to_have_text("20 × 24, 4 steps, seed 7.")
@@ -54,21 +55,24 @@ def test_an_image_is_chosen_enlarged_compared_and_downloaded(page, image, served
 def test_only_a_network_that_can_take_off_noise_and_blur_is_asked_to_and_a_match_would_bring_them_back(  # noqa: E501
     browser, page, image
 ):
+    page.set_input_files("#file", image)
+    expect(page.locator("#enlarge")).to_be_enabled()
     for flaw in ("noise", "blur"):
-        assert page.is_hidden(f"#{flaw}")
+        expect(page.locator(f"#{flaw}")).to_be_hidden()
     checkpoint = tiny_checkpoint(channels=3, noise=10.0, blur=2.0)
     checkpoint.config.sample.match_input = True
     with serving(Upscaler(checkpoint, batch_size=1)) as found:
         other = browser.new_page()
         other.goto(found.url)
         other.set_input_files("#file", image)
-        assert other.is_checked("#match")
+        expect(other.locator("#enlarge")).to_be_enabled()
+        expect(other.locator("#match")).to_be_checked()
         other.fill("#noise", "5")
-        assert not other.is_checked("#match")
+        expect(other.locator("#match")).not_to_be_checked()
         other.fill("#noise", "0")
-        assert other.is_checked("#match")
+        expect(other.locator("#match")).to_be_checked()
         other.fill("#blur", "1.5")
-        assert not other.is_checked("#match")
+        expect(other.locator("#match")).not_to_be_checked()
         with other.expect_request("**/images?*") as sent:
             other.click("#enlarge")
         assert {"blur=1.5", "match_input=false"} <= set(sent.value.url.partition("?")[2].split("&"))
@@ -87,9 +91,10 @@ def test_how_much_to_invent_is_a_slider_with_its_value_beside_it(browser, image)
         field = other.locator("#augment-field")
         expect(field).to_contain_text("noise added before the network looks")
         expect(field).not_to_contain_text("to remove")
-        assert other.get_attribute("#augment", "type") == "range"
-        assert other.get_attribute("#augment", "max") == "20"
+        expect(other.locator("#augment")).to_have_attribute("type", "range")
+        expect(other.locator("#augment")).to_have_attribute("max", "20")
         expect(field.locator("output")).to_have_text("0")
+        expect(other.locator("#enlarge")).to_be_enabled()
         other.focus("#augment")
         for _ in range(3):
             other.keyboard.press("ArrowRight")
@@ -138,15 +143,15 @@ def test_what_is_no_image_is_told_and_the_next_one_works(page, image, tmp_path):
     page.set_input_files("#file", bad)
     page.click("#enlarge")
     page.wait_for_selector("#status.error")
-    assert "bad.png" in page.inner_text("#status")
+    expect(page.locator("#status")).to_contain_text("bad.png")
     large = tmp_path / "large.png"
     large.write_bytes(bytes(2**20 + 1))
     page.set_input_files("#file", large)
-    assert "larger than 1 MB" in page.inner_text("#status")
+    expect(page.locator("#status")).to_contain_text("larger than 1 MB")
     page.set_input_files("#file", image)
     page.click("#enlarge")
     page.wait_for_selector("#result:visible")
-    assert page.locator("#status.error").count() == 0
+    expect(page.locator("#status.error")).to_have_count(0)
 
 
 def test_a_picture_under_way_can_be_cancelled(browser, held, image):
@@ -160,8 +165,8 @@ def test_a_picture_under_way_can_be_cancelled(browser, held, image):
         page.click("#cancel")
     gate.set()
     expect(page.locator("#status")).to_have_text("Cancelled.")
-    assert page.is_hidden("#work")
-    assert page.is_enabled("#enlarge")
+    expect(page.locator("#work")).to_be_hidden()
+    expect(page.locator("#enlarge")).to_be_enabled()
     page.close()
 
 
@@ -171,11 +176,11 @@ def test_an_image_chosen_before_the_page_is_ready_is_taken(browser, served, imag
     page.route("**/network", lambda route: waiting.append(route))
     page.goto(served.url)
     page.set_input_files("#file", image)
-    assert page.is_disabled("#enlarge")
+    expect(page.locator("#enlarge")).to_be_disabled()
     expect(page.locator("#status")).to_have_text("")
     waiting.pop().continue_()
     expect(page.locator("#enlarge")).to_be_enabled()
-    assert image.name in page.inner_text("#chosen")
+    expect(page.locator("#chosen")).to_contain_text(image.name)
     page.close()
 
 

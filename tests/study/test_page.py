@@ -171,7 +171,7 @@ def test_an_exported_study_works_from_the_disk_and_can_be_left_in_the_middle(
     context = browser.new_context(accept_downloads=True)
     page = context.new_page()
     page.goto((tmp_path / "site" / token / "index.html").as_uri())
-    assert page.is_hidden("#saving")
+    expect(page.locator("#saving")).to_be_hidden()
     page.click("#agree")
     expect(page.locator("#choose-left")).to_be_enabled()
     page.click("#choose-left")
