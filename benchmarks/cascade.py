@@ -61,6 +61,7 @@ def main() -> None:
     parser.add_argument("--data", required=True)
     parser.add_argument("--classifier", required=True)
     parser.add_argument("--steps", type=int, default=400)
+    parser.add_argument("--batch", type=int, default=128)
     parser.add_argument("--count", type=int, default=5000)
     parser.add_argument("--seeds", type=int, default=3)
     args = parser.parse_args()
@@ -80,6 +81,7 @@ def main() -> None:
         "network": network.name,
         "base": Path(args.base).name,
         "steps": args.steps,
+        "batch": args.batch,
         "images": args.count,
         "fd": found,
     }
@@ -123,6 +125,7 @@ def measured(
     config.update_from_flattened_dict(variant.fields)
     config.seed, config.data.folder = seed, args.data
     config.train.steps, config.train.learning_rate_schedule = args.steps, "cosine"
+    config.train.batch_size, config.train.warmup_steps = args.batch, args.steps // 10
     config.train.ema_decay, config.train.evaluate_every = 0.99, 1_000_000
     run.train(config, place)
     engine = Engine(load_checkpoint(place), 256)
