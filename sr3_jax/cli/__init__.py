@@ -21,7 +21,7 @@ from click.shell_completion import shell_complete
 
 from sr3_jax.cli.options import HELP
 from sr3_jax.errors import UserError
-from sr3_jax.runtime import startup
+from sr3_jax.runtime import console, startup
 
 # Of the environment: the exit code of a training that a signal stopped
 STOPPED_EXIT = "SR3_STOPPED_EXIT"
@@ -78,6 +78,7 @@ def sr3() -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; return the exit code."""
+    console.prepare()
     try:
         code = _main(list(sys.argv[1:] if argv is None else argv))
     except (

@@ -2,6 +2,7 @@
 
 import functools
 import json
+import os
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -35,6 +36,14 @@ HELP: dict[str, Any] = {
 PATHS = ("PATH", "DIR", "FILE", "FILE…", "IN…", "STUDY", "FOLDER", "SOURCE")
 
 
+class UserPath(click.Path):
+    """A path, in which ~ is the home folder: shells leave it as it is in --flag=~/file."""
+
+    def convert(self, value: Any, param: click.Parameter | None, context: Any) -> Any:
+        """The path as text; a slash at its end stays."""
+        return super().convert(os.path.expanduser(value), param, context)  # noqa: PTH111
+
+
 class Choice(click.Choice):
     """One of some words, shown as they are."""
 
@@ -45,14 +54,14 @@ class Choice(click.Choice):
 
 def argument(name: str, metavar: str, **how: Any) -> Any:
     """An argument; of a path if that is what it is called."""
-    how.setdefault("type", click.Path() if metavar in PATHS else str)
+    how.setdefault("type", UserPath() if metavar in PATHS else str)
     return click.argument(name, metavar=metavar, **how)
 
 
 def option(*names: str, panel: str | None = None, **how: Any) -> Any:
     """A flag; without a panel of its own it stands in the first one of the help."""
     if how.get("metavar") in PATHS:
-        how.setdefault("type", click.Path())
+        how.setdefault("type", UserPath())
     return click.option(*names, panel=panel or "Options", **how)
 
 
@@ -253,6 +262,12 @@ server = together(
         show_default=True,
         panel="Server",
         help="0: any that is free.",
+    ),
+    option(
+        "--url",
+        metavar="URL",
+        panel="Server",
+        help="The address that users see, if it is another: of a proxy, or a name.",
     ),
 )
 

@@ -79,16 +79,21 @@ def run(args: Arguments) -> None:
             f"serve needs the package {error.name}: pip install 'sr3_jax[serve]'"
         ) from error
 
+    names, origin = web.proxied(args.url)
     # a port that is taken fails before the network is loaded
     with web.listen(args.host, args.port) as listener:
         make = _generating if args.stage else _enlarging
-        name, work, application = make(args, web.hosts(listener))
+        name, work, application = make(args, hosts := web.hosts(listener, *names), origin)
         print(f"{web.url(listener)} serves {name}; Ctrl-C ends it", flush=True)
+        if about := web.told(listener, hosts):
+            print(about, flush=True)
         web.run(application, listener)
         work.close()
 
 
-def _enlarging(args: Arguments, hosts: tuple[str, ...]) -> tuple[str, Any, "Starlette"]:
+def _enlarging(
+    args: Arguments, hosts: tuple[str, ...], origin: str
+) -> tuple[str, Any, "Starlette"]:
     """What is served, its queue and its pages, of a network that enlarges images."""
     from sr3_jax.inference.upscaler import Upscaler
     from sr3_jax.serve import app, jobs
@@ -97,10 +102,12 @@ def _enlarging(args: Arguments, hosts: tuple[str, ...]) -> tuple[str, Any, "Star
     checkpoint = devices.load(args)
     upscaler = Upscaler(checkpoint, args.batch or None, args.tile or None)
     work = jobs.Jobs(upscaler, waiting=args.waiting, pixels=args.megapixels * 10**6)
-    return checkpoint.name, work, app.make_app(upscaler, work, hosts, args.megabytes)
+    return checkpoint.name, work, app.make_app(upscaler, work, hosts, args.megabytes, origin)
 
 
-def _generating(args: Arguments, hosts: tuple[str, ...]) -> tuple[str, Any, "Starlette"]:
+def _generating(
+    args: Arguments, hosts: tuple[str, ...], origin: str
+) -> tuple[str, Any, "Starlette"]:
     """The same of networks that make images from noise."""
     from sr3_jax.inference.generator import Generator
     from sr3_jax.serve import generate_app, generations
@@ -108,4 +115,4 @@ def _generating(args: Arguments, hosts: tuple[str, ...]) -> tuple[str, Any, "Sta
     generator = Generator(devices.load_stages(args), args.batch or None)
     work = generations.Generations(generator, waiting=args.waiting)
     name = " and ".join(one.name for one in generator.checkpoints)
-    return name, work, generate_app.make_app(generator, work, hosts)
+    return name, work, generate_app.make_app(generator, work, hosts, origin)

@@ -6,7 +6,6 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import rich_click as click
 
@@ -153,7 +152,6 @@ def create(args: Arguments) -> None:
     help="How many there are to be.",
 )
 @server
-@option("--url", metavar="URL", help="The address that subjects see; for the links.")
 def serve(args: Arguments) -> None:
     """Show the study as a web page (extra [serve]): a link for each subject is in STUDY/links.txt.
 
@@ -168,11 +166,7 @@ def serve(args: Arguments) -> None:
         ) from error
     from sr3_jax.runtime.atomic import write_text
 
-    # The page stands at /s/TOKEN
-    if args.url and not re.fullmatch(r"https?://[^/\s]+/?", args.url):
-        raise UserError(
-            f"--url={args.url} must be an address without a path, such as https://study.example"
-        )
+    names, origin = web.proxied(args.url)  # the page stands at /s/TOKEN
     if args.host in ("0.0.0.0", "::") and not args.url:
         raise UserError(
             f"--host={args.host} needs --url=…, the address under which subjects reach this machine"
@@ -182,7 +176,6 @@ def serve(args: Arguments) -> None:
         _opened(args.folder) as (folder, found, answers),
     ):
         base = args.url.rstrip("/") + "/" if args.url else web.url(listener)
-        shown = urlsplit(base)
         links = [f"{base}s/{token}" for token in answers.invite(args.subjects)]
         write_text(folder / "links.txt", "".join(f"{link}\n" for link in links))
         print(links[0])
@@ -193,8 +186,8 @@ def serve(args: Arguments) -> None:
         )
         if args.url:
             print(f"serving at {web.url(listener)}", flush=True)
-        hosts = web.hosts(listener, *([shown.hostname] if shown.hostname else []))
-        web.run(app.make_app(folder, found, answers, hosts, shown.netloc), listener)
+        hosts = web.hosts(listener, *names)
+        web.run(app.make_app(folder, found, answers, hosts, origin), listener)
 
 
 @command("export")

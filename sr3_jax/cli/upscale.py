@@ -1,6 +1,6 @@
 """`sr3 upscale`."""
 
-from pathlib import Path
+import sys
 
 import rich_click as click
 
@@ -58,11 +58,29 @@ class Upscale(Command):
 @output("The file or folder to write; - for standard output.", required=True)
 @overwrite()
 @option(
+    "--skip-existing",
+    is_flag=True,
+    help="Go on with a folder: leave out what was made before, whole and in the same way.",
+)
+@option(
+    "--format",
+    default="png",
+    show_default=True,
+    metavar="NAME",
+    help="Of what goes to a folder: png, jpg, webp, tiff, avif, …",
+)
+@option(
+    "--quality",
+    type=Whole(1, 100),
+    help="Of JPEG, WebP and AVIF.  [default: 95]",
+)
+@option(
     "--scale",
     type=Number(),
     default=0,
     panel="What it makes",
-    help="How many times larger; by default what the network does in one pass.",
+    help="How many times larger; by default what the network does in one pass. "
+    "1 restores at the image's own size.",
 )
 @option(
     "--steps",
@@ -95,6 +113,13 @@ class Upscale(Command):
 )
 @seed("What it makes")
 @option(
+    "--name",
+    metavar="TEXT",
+    panel="What it makes",
+    help="Give all images the noise of one of this name: equal frames come out equal. "
+    "By default each has its own.",
+)
+@option(
     "--checkpoint",
     type=devices.NAME,
     default="photos-4x",
@@ -116,27 +141,30 @@ def run(args: Arguments) -> int:
     """Enlarge images of any size: files, folders, patterns, or - for standard input.
 
     One image goes to the file that -o names, if that has an image's suffix. Otherwise -o names a
-    folder, and each image goes there under its own name, as PNG. Depth, alpha, colour profile and
-    EXIF are kept. Nothing is overwritten without --overwrite; one bad file does not stop the others
-    (exit code 2). With --shard=I/N, many machines enlarge the images of one folder together.
+    folder, and each image goes there under its own name. Depth, alpha, colour profile and EXIF are
+    kept. Nothing is overwritten without --overwrite; what goes wrong with one image does not stop
+    the others (exit code 2). With --shard=I/N, many machines enlarge the images of one folder
+    together; so do several runs with --skip-existing.
     """
     if args.uncertainty and args.samples < 2:
         raise UserError(f"--uncertainty needs --samples of at least 2, not {args.samples}")
     if args.json and args.output == "-":
         raise UserError("--json and the image of --output=- would both go to standard output")
+    if args.overwrite and args.skip_existing:
+        raise UserError("--overwrite and --skip-existing exclude each other")
     devices.choose(args.device)
-    from sr3_jax.inference import files
+    from sr3_jax.inference import files, plan
     from sr3_jax.inference.sampling import Sampling
     from sr3_jax.runtime.parallel import Shard
 
-    jobs = files.plan(
-        args.inputs,
-        Path(args.output),
-        args.overwrite,
-        args.samples,
-        args.uncertainty,
-        args.shard or Shard(),
-    )
+    naming = plan.Naming(plan.checked_suffix(args.format), args.samples, args.uncertainty)
+    planned = plan.plan(args.inputs, args.output, naming, args.shard or Shard())
+    if args.skip_existing and planned.folder is None:
+        raise UserError("--skip-existing is for an output folder, not for one file")
+    if not args.overwrite and not args.skip_existing:
+        plan.check_new(planned.jobs)
+    for note in () if args.quiet else planned.notes:
+        print(note, file=sys.stderr)
     checkpoint = devices.load(args)
     sampling = Sampling(
         args.steps or None,
@@ -146,11 +174,24 @@ def run(args: Arguments) -> int:
         scale=args.scale or None,
     ).with_options({name: getattr(args, name) for name in _told()})
     options = files.Options(
-        sampling, args.samples, args.uncertainty, args.tile or None, args.batch or None, args.quiet
+        sampling,
+        args.samples,
+        args.uncertainty,
+        args.tile or None,
+        args.batch or None,
+        args.quiet,
+        args.overwrite,
+        args.skip_existing,
+        args.quality,
+        args.name,
     )
     written: list[files.Written] = []
     code = files.upscale_all(
-        checkpoint, jobs, options, written.append if args.json else files.print_path
+        checkpoint,
+        planned.jobs,
+        options,
+        planned.folder,
+        written.append if args.json else files.print_path,
     )
     if args.json:
         print_json([one._asdict() for one in written])

@@ -9,7 +9,6 @@ import io
 import zlib
 from typing import NamedTuple
 
-import cv2
 import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
@@ -83,6 +82,8 @@ def told(level: str, id: str) -> dict[str, float]:
 
 def damaged(hr: HR, scale: int, how: Recipe) -> LR:
     """An LR image, `scale` times smaller, of an HR image, made as the recipe says."""
+    import cv2  # of the extra [photos], as the photographs are
+
     width, height = hr.shape[1] // scale, hr.shape[0] // scale
     image = cv2.GaussianBlur(hr, (0, 0), how.blur * scale, borderType=cv2.BORDER_REPLICATE)
     if how.before:

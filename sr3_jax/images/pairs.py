@@ -100,6 +100,7 @@ def named_folders(given: Sequence[str]) -> dict[str, Path]:
     for text in given:
         name, separator, folder = text.partition("=")
         name, path = (name, Path(folder)) if separator else (Path(text).name, Path(text))
+        path = path.expanduser()
         if name in found:
             raise UserError(f"two methods are called {name!r}: give NAME=DIR")
         if not name:

@@ -10,11 +10,12 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 from PIL import Image as PillowImage
+from scipy import ndimage
 
 from sr3_jax.errors import UserError
-from sr3_jax.images import arrays
-from sr3_jax.images.arrays import ImageError
+from sr3_jax.images import decoding
 
+GREY_TOLERANCE = 2.1 / 255  # a level of 8 bits, in [-1, 1], and rounding
 Plane = Float[np.ndarray, "_h _w _c"]
 
 
@@ -82,6 +83,30 @@ def from_array(array: np.ndarray, name: str = "the image") -> Picture:
     return Picture(values, None, levels)
 
 
+def filled(picture: Picture) -> Picture:
+    """The picture with the colour of clear pixels replaced by that of the nearest other pixels.
+
+    What stands under clear pixels is arbitrary, often black, and a network that looks around each
+    pixel would draw it into the edge. Pixels that are not wholly clear stay as they are.
+    """
+    if picture.alpha is None:
+        return picture
+    clear = picture.alpha[..., 0] <= -1
+    if not clear.any() or clear.all():
+        return picture
+    nearest = ndimage.distance_transform_edt(clear, return_distances=False, return_indices=True)
+    return picture._replace(colour=picture.colour[tuple(nearest)])
+
+
+def is_grey(picture: Picture) -> bool:
+    """Whether a picture has no colour, although it may have three channels.
+
+    JPEG may set the three a level apart.
+    """
+    colour = picture.colour
+    return bool((np.abs(colour - colour[..., :1]) <= GREY_TOLERANCE).all())
+
+
 def from_image(image: Any, name: str = "the image") -> Picture:
     """The picture in a Pillow image, a NumPy or a JAX array; raises UserError for anything else."""
     if isinstance(image, PillowImage.Image):
@@ -94,33 +119,23 @@ def from_image(image: Any, name: str = "the image") -> Picture:
 
 
 def from_pillow(image: PillowImage.Image, name: str = "the image") -> Picture:
-    """The picture in a Pillow image of any mode; raises ImageError if its file is damaged."""
-    try:
-        return from_array(_array(image), name)
-    except (OSError, SyntaxError, ValueError, MemoryError) as error:
-        raise ImageError(f"{name} cannot be decoded: {arrays.first_line(error)}") from error
-
-
-def _array(image: PillowImage.Image) -> np.ndarray:
-    mode = image.mode
-    if mode.startswith("I;16"):
-        return np.asarray(image).astype(np.uint16)
-    if mode == "I":  # 32-bit integers, in practice of 16 bits
-        return np.clip(np.asarray(image), 0, 65535).astype(np.uint16)
-    if mode == "F":
-        return arrays.to_unit(np.asarray(image))
-    clear = mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in image.info
-    colour = "L" if mode in ("1", "L", "LA", "La") else "RGB"
-    return np.asarray(image.convert(f"{colour}A" if clear else colour))
+    """The picture in a Pillow image of any mode, upright; raises ImageError if it is damaged."""
+    return from_array(decoding.of_pillow(image, name), name)
 
 
 def to_image(picture: Picture, like: Any) -> Any:
     """The picture as the kind of image that `like` is: of Pillow, NumPy or JAX.
 
-    Arrays have the type and number of axes of `like`.
+    Arrays have the type and number of axes of `like`. A Pillow image has the colour profile, which
+    its `save` writes, and in its `info` EXIF without orientation, XMP and resolution.
     """
     if isinstance(like, PillowImage.Image):
-        return to_pillow(picture)
+        image = to_pillow(picture)
+        kept = decoding.metadata_of(like)
+        image.info.update(kept.info)
+        if kept.icc:  # JPEG's `save` does not look into `info`
+            image.encoderinfo = {"icc_profile": kept.icc}
+        return image
     values = picture.quantized()
     if like.dtype == bool:
         values = values >= 128

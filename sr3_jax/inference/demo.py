@@ -53,7 +53,7 @@ def run(output: Path, image: Path | None = None) -> list[Path]:
     if file is not None and image is not None:
         large = photos.picture(file.picture, image.name, Sampling())
         written += [output / "yours.png", output / "compare.png"]
-        files.write(written[1], large, file.info)
+        files.write(written[1], large, file.metadata)
         arrays.write(written[2], _compare(file.picture.colour, large.colour))
     return written
 

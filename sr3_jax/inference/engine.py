@@ -13,7 +13,6 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-import psutil
 from jaxtyping import Float, PyTree
 
 from sr3_jax.checkpoints.checkpoint import Checkpoint
@@ -24,7 +23,7 @@ from sr3_jax.inference import tiling
 from sr3_jax.inference.sampling import Sampling
 from sr3_jax.inference.tiling import Canvas
 from sr3_jax.method import AUGMENTATION, image_key, sampling_steps
-from sr3_jax.runtime import parallel
+from sr3_jax.runtime import memory, parallel
 from sr3_jax.tasks import operations
 from sr3_jax.tasks.augmentation import SIGNAL as AUGMENT
 from sr3_jax.tasks.augmentation import augment
@@ -378,7 +377,7 @@ class Engine:
             / config.model.space_to_depth**2
         )
         # Of all memory, not of what is free now: the same machine makes the same picture every time
-        room = psutil.virtual_memory().total / 8 / self.mesh.size / (4 * 8 * widest)
+        room = memory.total() / 8 / self.mesh.size / (4 * 8 * widest)
         least = -(-max(config.data.hr_size, 2 * overlap) // step) * step
         most = max(least, min(LARGEST_TILE, math.isqrt(int(room))) // step * step)
         tile = tiling.fitting_tile(

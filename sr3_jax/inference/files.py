@@ -1,37 +1,35 @@
-"""Enlarges files and folders of images: which are read, where results go, and what failed."""
+"""Enlarges files and folders of images, and tells what failed."""
 
 import dataclasses
-import glob
-import os
 import sys
 import time
+import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from rich.console import Console
 from rich.progress import Progress, TimeRemainingColumn
 
-from sr3_jax.checkpoints.checkpoint import Checkpoint
+from sr3_jax.checkpoints.checkpoint import Checkpoint, fingerprint
 from sr3_jax.errors import UserError
-from sr3_jax.images import arrays, files
-from sr3_jax.images.files import STDIO, File
+from sr3_jax.images import files
+from sr3_jax.images.decoding import TooManyPixels, first_line
+from sr3_jax.images.files import STDIO
+from sr3_jax.images.metadata import Metadata
 from sr3_jax.images.pixels import Picture
+from sr3_jax.inference import journal
+from sr3_jax.inference.journal import Journal
+from sr3_jax.inference.plan import Job
 from sr3_jax.inference.sampling import Sampling
 from sr3_jax.inference.upscaler import Cost, Upscaler
-from sr3_jax.runtime import parallel
+from sr3_jax.runtime import memory, parallel
 
 WHITE = 0.25  # the standard deviation, of values in [0, 1], that an uncertainty map shows white
+MEMORY_SHARE = 0.8  # of what there is, that one image may take
+EXHAUSTED = "RESOURCE_EXHAUSTED"  # in errors of a device whose memory is full
 LONG = 10.0  # seconds; work that will take longer is announced
-
-
-class Job(NamedTuple):
-    """One image file, and the files that are made of it."""
-
-    source: Path
-    # One for each sample, then the mean and the standard deviation if they are asked for
-    outputs: list[Path]
 
 
 class Written(NamedTuple):
@@ -57,151 +55,37 @@ class Options(NamedTuple):
     tile: int | None = None
     batch: int | None = None
     quiet: bool = False  # no progress, and no notes on what was converted
-
-
-def plan(
-    inputs: Sequence[str],
-    output: Path,
-    overwrite: bool,
-    samples: int = 1,
-    uncertainty: bool = False,
-    shard: parallel.Shard = parallel.Shard(),  # noqa: B008 (immutable)
-) -> list[Job]:
-    """Which file becomes which, known before anything is loaded.
-
-    Args:
-      inputs: Files, folders and patterns such as "*.jpg"; "-" is standard input.
-      output: A file if there is one image, else a folder; "-" is standard output.
-      overwrite: Whether files that are there may be replaced.
-      samples: How many samples of each image; several become NAME-1.png, NAME-2.png, …
-      uncertainty: Whether NAME-mean.png and NAME-deviation.png are made as well.
-      shard: The part of the images that is returned.
-
-    Raises:
-      UserError: Inputs and output do not go together, or a file would be lost.
-    """
-    expanded = [file for given in inputs for file in _expand(given)]
-    one = len(inputs) == len(expanded) == 1 and not Path(inputs[0]).is_dir()
-    single = one and (output == STDIO or bool(output.suffix)) and not output.is_dir()
-    if output == STDIO and (not single or samples > 1):
-        raise UserError("--output=- takes one image, and one sample of it")
-    if single and output != STDIO and files.format_of(output) is None:
-        raise UserError(
-            f"--output={output}: no image format has the suffix {output.suffix!r}; use .png, .jpg, "
-            ".webp or .tiff"
-        )
-    if output.is_file() and not single:
-        raise UserError(
-            f"--output={output} is a file; for a folder or several images give a folder"
-        )
-    if shard.count > 1:
-        _check_shares(inputs, [source for source, _ in expanded], output)
-    marks = [""] if samples == 1 else [f"-{i + 1}" for i in range(samples)]
-    marks += ["-mean", "-deviation"] if uncertainty else []
-    jobs = []
-    for source, relative in expanded:
-        target = output if single else output / relative.with_suffix(".png")
-        outputs = [target.with_name(f"{target.stem}{mark}{target.suffix}") for mark in marks]
-        jobs.append(Job(source, outputs))
-    _check_losses(jobs)
-    mine = jobs[shard.index :: shard.count]
-    if not overwrite:
-        _check_new(mine)
-    return mine
-
-
-def _check_shares(inputs: Sequence[str], sources: Sequence[Path], output: Path) -> None:
-    """Raises UserError for work that shards cannot share.
-
-    Each counts the inputs when it begins, so the results of the others must not be among them.
-    """
-    if STDIO in sources:
-        raise UserError("--shard is for a folder or several files, not for standard input")
-    if len(inputs) == 1 and Path(inputs[0]).is_file():
-        raise UserError(f"--shard is for a folder or several files, not for {inputs[0]} alone")
-    target = output.resolve()
-    if any(target.is_relative_to(Path(name).resolve()) for name in inputs) or any(
-        source.resolve().is_relative_to(target) for source in sources
-    ):
-        raise UserError(
-            f"with --shard the images must lie outside of --output={output}, and that outside of "
-            "their folder: a shard would count the results of the others among the images"
-        )
-
-
-def _check_new(jobs: Sequence[Job]) -> None:
-    """Raises UserError if a job's output exists."""
-    for name in (name for job in jobs for name in job.outputs if name != STDIO):
-        if name.exists():
-            raise UserError(f"{name} exists; give --overwrite to replace it")
-
-
-def _check_losses(jobs: Sequence[Job]) -> None:
-    """Raises UserError if a job would write over an input or another's output."""
-    seen: dict[Path, Path] = {}
-    originals = {job.source.resolve() for job in jobs if job.source != STDIO}
-    outputs = ((job.source, name) for job in jobs for name in job.outputs if name != STDIO)
-    for source, name in outputs:
-        if name in seen:
-            raise UserError(
-                f"{seen[name]} and {source} would both become {name}; rename one of them"
-            )
-        seen[name] = source
-        if name.resolve() in originals:
-            raise UserError(f"{name} is an input, which would be lost; choose another --output")
-
-
-def _expand(given: str) -> list[tuple[Path, Path]]:
-    """The image files of an input: a file, a folder or a pattern.
-
-    With each comes the path of its result, relative to the output folder, still with its own
-    suffix.
-    """
-    path = Path(given)
-    if path == STDIO:
-        return [(STDIO, Path("stdin"))]
-    if path.is_dir():
-        files = sorted(
-            file for file in path.rglob("*") if arrays.is_image_name(file) and file.is_file()
-        )
-        if not files:
-            raise UserError(f"{given} holds no images")
-        return [(file, file.relative_to(path)) for file in files]
-    if not path.exists() and glob.has_magic(given):  # a pattern that the shell has left to us
-        # Path.glob takes no absolute patterns.
-        matches = sorted(map(Path, glob.glob(given, recursive=True)))  # noqa: PTH207
-        found = [file for file in matches if arrays.is_image_name(file) and file.is_file()]
-        if not found:
-            raise UserError(f"{given} matches no images")
-        return [(file, Path(file.name)) for file in found]
-    if not path.exists():
-        raise UserError(f"{given} does not exist")
-    return [(path, Path(path.name))]
+    overwrite: bool = False  # files that exist
+    skip_existing: bool = False  # leave out what an earlier run has made in the same way
+    quality: int | None = None  # of 100, for formats that lose some
+    name: str | None = None  # whose noise all images get; None: each its own
 
 
 def upscale_all(
     checkpoint: Checkpoint,
     jobs: Sequence[Job],
     options: Options,
+    folder: Path | None = None,
     on_written: Callable[[Written], object] = print_path,
 ) -> int:
-    """Runs this process's share of the jobs; one bad file does not stop the others.
+    """Runs this process's share of the jobs; what goes wrong with one does not stop the others.
 
-    It prints what was converted and which files failed.
+    It prints what was converted and which images failed.
 
     Args:
       checkpoint: The network.
       jobs: The jobs of all processes.
       options: How files are enlarged.
+      folder: Of the outputs, for a journal of what was made; None: none is kept.
       on_written: Called with each file as soon as it is written.
 
     Returns:
-      The highest exit code of all processes: 2 if an image failed, else 0.
+      The highest exit code of all processes: 2 if the user can mend what failed, 1 if not, else 0.
     """
     mine = [jobs[i] for i in parallel.share(len(jobs))]
     upscaler = Upscaler(checkpoint, options.batch, options.tile)
     options.sampling.check(checkpoint)
-    failed: list[str] = []
+    made = Journal(folder, _settings(checkpoint, options)) if folder else None
     with Progress(
         *Progress.get_default_columns()[:-1],
         TimeRemainingColumn(),
@@ -209,97 +93,227 @@ def upscale_all(
         transient=True,
         disable=options.quiet or not parallel.is_main(),
     ) as progress:
+        run = _Run(upscaler, options, progress, on_written, made)
         whole = progress.add_task("images", total=len(mine), visible=len(mine) > 1)
+        later = []
         for job in mine:
-            try:
-                _upscale(job, upscaler, options, progress, on_written)
-            except UserError as error:
-                failed.append(str(error))
+            if run.job(job):
+                progress.advance(whole)
+            else:
+                later.append(job)
+        for job in later:
+            run.job(job, wait=True)
             progress.advance(whole)
-    for sentence in failed:
+    for sentence in run.failed:
         print(f"sr3: {sentence}", file=sys.stderr)
-    if failed and len(jobs) > 1:
-        print(f"sr3: {len(failed)} of {len(mine)} images failed", file=sys.stderr)
-    return parallel.worst(2 if failed else 0)
+    if run.skipped and not options.quiet:
+        print(f"{run.skipped} of {len(mine)} images were there already", file=sys.stderr)
+    if run.failed and len(jobs) > 1:
+        print(f"sr3: {len(run.failed)} of {len(mine)} images failed", file=sys.stderr)
+    return parallel.worst(run.code)
 
 
-def _upscale(
-    job: Job,
-    upscaler: Upscaler,
-    options: Options,
-    progress: Progress,
-    on_written: Callable[[Written], object],
-) -> None:
-    data = files.load(job.source)
-    label = "standard input" if job.source == STDIO else str(job.source)
-    try:
-        height, width = files.header(data, label)
-    except files.TooManyPixels as error:
-        memory = upscaler.cost(1, error.pixels, options.sampling).bytes
-        raise UserError(
-            f"{error}: enlarged, they would take {memory / 2**30:.0f} GiB of memory; "
-            "cut the image up"
-        ) from error
-    cost = upscaler.cost(height, width, options.sampling)
-    _check_memory(cost, width, height, label)
-    file = files.parse(data, label)
-    _say(label, (*file.notes, *upscaler.scale_notes(options.sampling.scale)), options.quiet)
-    work = cost.tiles * cost.evaluations * options.samples
-    task = progress.add_task(job.source.name, total=work)
-    clock = _Clock(work, label, cost, progress)
-
-    def advance(count: int) -> None:
-        progress.advance(task, count)
-        clock.advance(count)
-
-    def write(path: Path, picture: Picture, file: File) -> None:
-        _say(str(path), files.write(path, picture, file.info), options.quiet)
-        if path != STDIO:
-            on_written(Written(label, str(path), *picture.colour.shape[1::-1]))
-
-    drawn: list[Picture] = []
-    for sample in range(options.samples):
-        sampling = dataclasses.replace(options.sampling, sample=options.sampling.sample + sample)
-        picture = upscaler.picture(file.picture, job.source.name, sampling, advance)
-        write(job.outputs[sample], picture, file)
-        drawn += [picture] if options.uncertainty else []
-    if options.uncertainty:
-        mean, deviation = spread(drawn)
-        write(job.outputs[-2], mean, file)
-        write(job.outputs[-1], deviation, file._replace(info={}))
-    progress.remove_task(task)
+def _settings(checkpoint: Checkpoint, options: Options) -> dict[str, Any]:
+    """All that results depend on, beside their images."""
+    return {
+        "parameters": fingerprint(checkpoint),
+        "dtype": checkpoint.config.model.dtype,
+        "sampling": dataclasses.asdict(options.sampling),
+        "tile": options.tile,
+        "quality": options.quality,
+        "name": options.name,
+        "samples": options.samples,
+    }
 
 
-def spread(samples: Sequence[Picture]) -> tuple[Picture, Picture]:
-    """The mean of several samples of one image, and a grey map of their standard deviation.
+class _Given(NamedTuple):
+    """An image that was read."""
 
-    The map shows the deviation at each pixel, a mean over the channels. White is 0.25 of the whole
-    range, or more.
+    file: files.File
+    cost: Cost
+    said: dict[Path, list[str]]  # what a format cannot keep, by file to be written
+
+
+class _Run:
+    """What the images of one call share, and what became of them."""
+
+    def __init__(
+        self,
+        upscaler: Upscaler,
+        options: Options,
+        progress: Progress,
+        on_written: Callable[[Written], object],
+        made: Journal | None,
+    ):
+        self.upscaler, self.options, self.progress = upscaler, options, progress
+        self.on_written, self.made = on_written, made
+        self.failed: list[str] = []
+        self.skipped, self.code = 0, 0
+
+    def job(self, job: Job, wait: bool = False) -> bool:
+        """Does a job; whatever goes wrong is noted. Returns False if another run is at it."""
+        try:
+            if not self._is_new(job):
+                self.skipped += 1
+                return True
+            given = self._prepare(job)
+            with journal.claimed(job, wait) as own:
+                if own and self._is_new(job):
+                    self._upscale(job, given)
+                    if self.made:
+                        self.made.add(job)
+                elif own:
+                    self.skipped += 1
+                return own
+        except UserError as error:
+            self._fail(str(error), 2)
+        except (OSError, MemoryError) as error:  # a full disk; more than there is of memory
+            self._fail(f"{_label(job)}: {_reason(error)}", 2)
+        except Exception as error:  # the others must not suffer
+            memory_gone = EXHAUSTED in str(error)
+            if not memory_gone:
+                traceback.print_exc()
+            self._fail(f"{_label(job)}: {_reason(error)}", 2 if memory_gone else 1)
+        return True
+
+    def _fail(self, sentence: str, code: int) -> None:
+        self.failed.append(sentence)
+        self.code = max(self.code, code)
+
+    def _is_new(self, job: Job) -> bool:
+        """Whether a job's files are still to be made; raises UserError if others are there."""
+        there = [name for name in job.outputs if name != STDIO and name.exists()]
+        if self.options.overwrite or not there:
+            return True
+        if not self.options.skip_existing:
+            raise UserError(f"{there[0]} has appeared meanwhile and was left as it is")
+        if self.made is None or not self.made.has(job):
+            raise UserError(
+                f"{there[0]} exists, and was not made from this image by this network and these "
+                "settings; give --overwrite to replace it, or another --output"
+            )
+        return False
+
+    def _prepare(self, job: Job) -> _Given:
+        """Reads an image, and finds what would go wrong before the network is run."""
+        upscaler, label = self.upscaler, _label(job)
+        data = files.load(job.source)
+        cost = self._cost(data, label)
+        file = files.parse(data, label)
+        self._say(label, (*file.notes, *upscaler.scale_notes(self.options.sampling.scale)))
+        said = {}
+        for name in job.outputs:
+            said[name] = files.rehearse(name, file, cost.height, cost.width)
+            self._say(str(name), said[name])
+        return _Given(file, cost, said)
+
+    def _upscale(self, job: Job, given: _Given) -> None:
+        options, (file, cost, said), label = self.options, given, _label(job)
+        work = cost.tiles * cost.evaluations * options.samples
+        task = self.progress.add_task(job.source.name, total=work)
+        clock = _Clock(work, label, cost, self.progress)
+
+        def advance(count: int) -> None:
+            self.progress.advance(task, count)
+            clock.advance(count)
+
+        def write(path: Path, picture: Picture, kept: Metadata) -> None:
+            notes = files.write(path, picture, kept, options.quality, options.overwrite)
+            self._say(str(path), [note for note in notes if note not in said[path]])
+            if path != STDIO:
+                self.on_written(Written(label, str(path), *picture.colour.shape[1::-1]))
+
+        spread = Spread()
+        try:
+            for sample in range(options.samples):
+                sampling = dataclasses.replace(
+                    options.sampling, sample=options.sampling.sample + sample
+                )
+                key = job.source.name if options.name is None else options.name
+                picture = self.upscaler.picture(file.picture, key, sampling, advance)
+                write(job.outputs[sample], picture, file.metadata)
+                if options.uncertainty:
+                    spread.add(picture)
+            if options.uncertainty:
+                write(job.outputs[-2], spread.mean, file.metadata)
+                write(job.outputs[-1], spread.deviation, Metadata())
+        finally:
+            self.progress.remove_task(task)
+
+    def _cost(self, data: bytes, label: str) -> Cost:
+        """What an image will take, from its header; raises UserError if that is too much."""
+        upscaler, sampling = self.upscaler, self.options.sampling
+        try:
+            height, width = files.header(data, label)
+        except TooManyPixels as error:
+            needed = upscaler.cost(1, error.pixels, sampling).bytes
+            raise UserError(
+                f"{error}: enlarged, they would take {needed / 2**30:.0f} GiB of memory; "
+                "cut the image up"
+            ) from error
+        cost = upscaler.cost(height, width, sampling)
+        needed = cost.bytes
+        if self.options.uncertainty:  # mean and spread, in float64
+            needed += 2 * 8 * upscaler.channels * cost.height * cost.width
+        if needed > MEMORY_SHARE * memory.total():
+            raise UserError(
+                f"{label} is {width}×{height}; {cost.width}×{cost.height} takes "
+                f"{needed / 2**30:.0f} GiB of memory, and there are "
+                f"{memory.total() / 2**30:.0f}; cut it up, or give a smaller --scale"
+            )
+        return cost
+
+    def _say(self, about: str, notes: Sequence[str]) -> None:
+        for note in () if self.options.quiet else notes:
+            print(f"{about}: {note}", file=sys.stderr)
+
+
+def _label(job: Job) -> str:
+    return "standard input" if job.source == STDIO else str(job.source)
+
+
+def _reason(error: BaseException) -> str:
+    if isinstance(error, MemoryError) or EXHAUSTED in str(error):
+        return "there is not enough memory; give a smaller --tile or --batch, or cut it up"
+    if isinstance(error, OSError):
+        return error.strerror or first_line(error)
+    return f"{type(error).__name__}: {first_line(error)}"
+
+
+class Spread:
+    """The mean of several samples of one image, and how much they differ, as they come.
+
+    The samples are not kept (Welford's algorithm).
     """
-    colours = np.stack([picture.colour for picture in samples])
-    deviation = colours.std(axis=0, ddof=1).mean(axis=-1, keepdims=True) / 2
-    mean = samples[0]._replace(colour=colours.mean(axis=0))
-    return mean, Picture(np.clip(deviation / WHITE, 0, 1) * 2 - 1)
 
+    def __init__(self) -> None:
+        self._count = 0
+        self._last: Picture | None = None
+        self._mean: Any = 0.0
+        self._squares: Any = 0.0
 
-def _say(about: str, notes: Sequence[str], quiet: bool) -> None:
-    for note in () if quiet else notes:
-        print(f"{about}: {note}", file=sys.stderr)
+    def add(self, sample: Picture) -> None:
+        """Counts in a sample."""
+        self._count += 1
+        self._last = sample
+        difference = sample.colour - self._mean
+        self._mean = self._mean + difference / np.float64(self._count)
+        self._squares = self._squares + difference * (sample.colour - self._mean)
 
+    @property
+    def mean(self) -> Picture:
+        """The mean of the samples."""
+        assert self._last is not None
+        return self._last._replace(colour=self._mean.astype(np.float32))
 
-def _check_memory(cost: Cost, width: int, height: int, label: str) -> None:
-    """Raises UserError for an image whose canvases would not fit into this machine's memory."""
-    there = (
-        os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-        if hasattr(os, "sysconf")
-        else 2**63
-    )
-    if cost.bytes > 0.8 * there:
-        raise UserError(
-            f"{label} is {width}×{height}; {cost.width}×{cost.height} takes "
-            f"{cost.bytes / 2**30:.0f} GiB of memory, and this "
-            f"machine has {there / 2**30:.0f}; cut it up, or give a smaller --scale"
-        )
+    @property
+    def deviation(self) -> Picture:
+        """A grey map of the standard deviation at each pixel, a mean over the channels.
+
+        White is 0.25 of the whole range, or more.
+        """
+        deviation = np.sqrt(self._squares / (self._count - 1)).mean(axis=-1, keepdims=True) / 2
+        return Picture((np.clip(deviation / WHITE, 0, 1) * 2 - 1).astype(np.float32))
 
 
 class _Clock:

@@ -85,10 +85,8 @@ class Sampling:
             raise UserError(f"sampler = {self.sampler!r} can be {', '.join(samplers)}")
         if not 0 <= self.seed <= LARGEST_SEED:
             raise UserError(f"seed = {self.seed} must lie between 0 and {LARGEST_SEED}")
-        if self.scale is not None and not 1 < self.scale <= LARGEST_SCALE:
-            raise UserError(
-                f"scale = {self.scale:g} must lie above 1 and at most at {LARGEST_SCALE}"
-            )
+        if self.scale is not None and not 1 <= self.scale <= LARGEST_SCALE:
+            raise UserError(f"scale = {self.scale:g} must lie between 1 and {LARGEST_SCALE}")
         for name, value in self.told.items():
             _check_signal(checkpoint, name, value)
         weight, interval = self._guidance(checkpoint.config)

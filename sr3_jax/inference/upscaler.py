@@ -21,6 +21,7 @@ from sr3_jax.checkpoints.names import load_checkpoint
 from sr3_jax.data.source import image_id
 from sr3_jax.diffusion.samplers import Steps
 from sr3_jax.errors import UserError
+from sr3_jax.images import pixels
 from sr3_jax.images.pixels import Picture, from_image, to_image
 from sr3_jax.inference.engine import Engine, Progress, Values, ignore
 from sr3_jax.inference.sampling import Sampling
@@ -193,6 +194,8 @@ class Upscaler:
         """Enlarges pictures of one size, each as it would be by itself."""
         sampling.check(self.checkpoint)
         self._check_label(sampling.told)
+        coloured = [picture.colour.shape[-1] == 3 for picture in given]
+        given = [_as_seen(picture) for picture in given]
         pictures = list(given)
         for number in range(self.passes(sampling.scale)):
             # From the second pass on other noise is drawn. The image is then the network's own
@@ -220,7 +223,12 @@ class Upscaler:
                 new._replace(colour=self.engine.method.task.compose(old.colour, new.colour))
                 for new, old in zip(pictures, given, strict=True)
             ]
-        return pictures
+        return [
+            picture._replace(colour=np.repeat(picture.colour, 3, axis=-1))
+            if three and picture.colour.shape[-1] == 1
+            else picture
+            for picture, three in zip(pictures, coloured, strict=True)
+        ]
 
     def _check_label(self, told: Mapping[str, Any]) -> None:
         """Raises UserError for a network that cannot do without a class, and is not told of any."""
@@ -323,6 +331,17 @@ class Upscaler:
         planes = self.engine.method.condition_channels + 3 * self.channels + 4
         size = 4 * height * width * self.scale ** (2 * passes) * planes
         return Cost(*self._size(height, width, sampling.scale), tiles, evaluations, size)
+
+
+def _as_seen(picture: Picture) -> Picture:
+    """The picture as it is enlarged.
+
+    Of one channel if it has no colour, so that it gets none, and with the colours around clear
+    pixels under them.
+    """
+    if picture.colour.shape[-1] == 3 and pixels.is_grey(picture):
+        picture = picture._replace(colour=picture.colour[..., 1:2])
+    return pixels.filled(picture)
 
 
 def luma(colour: Float[np.ndarray, "... c"]) -> Float[np.ndarray, "... 1"]:

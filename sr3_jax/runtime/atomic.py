@@ -5,7 +5,7 @@ import stat
 import tempfile
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from sr3_jax.errors import UserError
@@ -13,12 +13,17 @@ from sr3_jax.runtime.paths import AnyPath
 
 
 @contextmanager
-def replacing(path: AnyPath) -> Iterator[Path]:
-    """Gives a temporary file to write to, which replaces `path` if the block ends without error."""
+def replacing(path: AnyPath, replace: bool = True) -> Iterator[Path]:
+    """Gives a temporary file to write to, which becomes `path` if the block ends without error.
+
+    With replace=False, a file that is there by then stays, and FileExistsError is raised.
+    """
     if not isinstance(path, Path):  # an object appears whole when its upload ends
         with tempfile.TemporaryDirectory(prefix="sr3-") as folder:
             local = Path(folder) / path.name
             yield local
+            if not replace and path.exists():
+                raise FileExistsError(path)
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(local.read_bytes())
         return
@@ -31,9 +36,32 @@ def replacing(path: AnyPath) -> Iterator[Path]:
         temporary.chmod(mode)  # some libraries put a new file in its place: safetensors' is private
         with temporary.open("r+b") as file:
             os.fsync(file.fileno())  # without it, a power cut can leave an empty file of that name
-        temporary.replace(path)
+        temporary.replace(path) if replace else _link(temporary, path)
+        _sync_folder(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Makes a rename last through a power cut, where the system can."""
+    with suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def _link(temporary: Path, path: Path) -> None:
+    """Gives a file its name, unless another has it; raises FileExistsError."""
+    try:
+        os.link(temporary, path)  # unlike a rename, it never replaces a file
+    except FileExistsError:
+        raise
+    except OSError:  # a file system without hard links
+        if path.exists():
+            raise FileExistsError(path) from None
+        temporary.replace(path)
 
 
 @contextmanager
@@ -68,17 +96,8 @@ def write_new_text(path: AnyPath, text: str) -> None:
         if not path.exists():
             write_text(path, text)
         return
-    own = path.with_name(f".sr3-{uuid.uuid4().hex}{path.suffix}")
-    write_text(own, text)
-    try:
-        os.link(own, path)  # unlike a rename, it never replaces a file
-    except FileExistsError:
-        pass
-    except OSError:  # a file system without hard links
-        if not path.exists():
-            own.replace(path)
-    finally:
-        own.unlink(missing_ok=True)
+    with suppress(FileExistsError), replacing(path, replace=False) as temporary:
+        temporary.write_text(text)
 
 
 @contextmanager

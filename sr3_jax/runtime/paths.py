@@ -3,6 +3,7 @@
 Object stores can neither rename, nor append to, nor read part of a file.
 """
 
+import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,11 +18,15 @@ AnyPath: TypeAlias = Path | epath.Path
 
 
 def parse(place: str | AnyPath) -> AnyPath:
-    """The path that a text names; raises UserError if no driver for its kind is installed."""
+    """The path that a text names, ~ being the home folder.
+
+    Raises:
+      UserError: no driver for its kind is installed.
+    """
     if not isinstance(place, str):
         return place
     if "://" not in place:
-        return Path(place)
+        return Path(place).expanduser()
     try:
         path = epath.Path(place)
         path.exists()
@@ -43,16 +48,31 @@ def absolute(path: AnyPath) -> AnyPath:
     return path if is_remote(path) else Path(path).absolute()
 
 
-def files_below(folder: AnyPath) -> Iterator[str]:
+def files_below(folder: AnyPath, without: Path | None = None) -> Iterator[str]:
     """The files in a folder and its sub-folders, as names relative to it, in no order.
 
-    Hidden files, and those in hidden folders, are left out.
+    Hidden files, and those in hidden folders, are left out. Links are followed, and a folder that
+    is met again by them is visited once.
+
+    Args:
+      folder: the folder.
+      without: a folder (resolved) whose files are left out.
     """
     if isinstance(folder, Path):
-        names = (
-            path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()
-        )
-        yield from (name for name in names if "/." not in f"/{name}")
+        seen = set()
+        for place, folders, names in os.walk(folder, followlinks=True):
+            real = Path(place).resolve()
+            if real in seen or real == without:
+                folders.clear()
+                continue
+            seen.add(real)
+            folders[:] = sorted(name for name in folders if not name.startswith("."))
+            inside = Path(place).relative_to(folder)
+            yield from (
+                (inside / name).as_posix()
+                for name in names
+                if not name.startswith(".") and (Path(place) / name).is_file()
+            )
         return
     for entry in folder.iterdir():
         if entry.name.startswith("."):

@@ -5,6 +5,7 @@ Needs the extra [serve].
 
 import contextlib
 import ipaddress
+import re
 import signal
 import socket
 from typing import Any
@@ -21,6 +22,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from sr3_jax.errors import UserError
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
+ADDRESSES = "any address"  # in the host names of a guard: all that are numbers
 HEADERS = {
     "Content-Security-Policy": "default-src 'self'; img-src 'self' blob:; "
     "frame-ancestors 'none'; form-action 'none'",
@@ -37,7 +39,7 @@ class Guard:
 
     Args:
       app: the application behind the guard.
-      hosts: the host names that requests may use; (): any.
+      hosts: the host names that requests may use, and ADDRESSES for all that are no names.
       origin: the host and port under which a proxy shows our pages; empty without a proxy.
     """
 
@@ -53,7 +55,7 @@ class Guard:
             key.decode("latin-1"): value.decode("latin-1") for key, value in scope["headers"]
         }
         host, origin = headers.get("host", ""), headers.get("origin")
-        if self.hosts and _part("hostname", f"//{host}") not in self.hosts:
+        if not self._answers_to(_part("hostname", f"//{host}") or ""):
             refused = f"this server does not answer to the name {host!r}"
         elif origin is not None and _part("netloc", origin) not in (host, self.origin or host):
             refused = "requests from other web pages are refused"
@@ -61,6 +63,17 @@ class Guard:
             await self.app(scope, receive, _with_headers(send))
             return
         await JSONResponse({"error": refused}, 403)(scope, receive, send)
+
+    def _answers_to(self, name: str) -> bool:
+        return name in self.hosts or (ADDRESSES in self.hosts and _is_address(name))
+
+
+def _is_address(name: str) -> bool:
+    try:
+        ipaddress.ip_address(name)
+    except ValueError:
+        return False
+    return True
 
 
 def _with_headers(send: Send) -> Send:
@@ -82,10 +95,33 @@ def _part(name: str, url: str) -> str | None:
 def hosts(listener: socket.socket, *more: str) -> tuple[str, ...]:
     """The host names that requests to `listener` may use, with `more`, for `Guard`.
 
-    If it serves other machines too, that is (), for any name.
+    If it serves other machines too, these are its own name and all addresses. Other names could be
+    led here by whoever owns them (DNS rebinding).
     """
     address = listener.getsockname()[0]
-    return (*LOOPBACK, address, *more) if ipaddress.ip_address(address).is_loopback else ()
+    if ipaddress.ip_address(address).is_loopback:
+        return (*LOOPBACK, address, *more)
+    return (*LOOPBACK, socket.gethostname().lower(), *more, ADDRESSES)
+
+
+def proxied(address: str | None) -> tuple[tuple[str, ...], str]:
+    """What --url says for `Guard`: further host names, and the origin; raises UserError."""
+    if not address:
+        return (), ""
+    if not re.fullmatch(r"https?://[^/\s]+/?", address):
+        raise UserError(
+            f"--url={address} must be an address without a path, such as https://sr3.example"
+        )
+    parts = urlsplit(address)
+    return ((parts.hostname,) if parts.hostname else ()), parts.netloc
+
+
+def told(listener: socket.socket, names: tuple[str, ...]) -> str:
+    """What a user should know about who is answered; empty on this machine alone."""
+    if ADDRESSES not in names:
+        return ""
+    known = ", ".join(name for name in names if name not in (*LOOPBACK, ADDRESSES))
+    return f"asked by an address, or as {known}; for another name give --url"
 
 
 async def http_error(_: Request, error: HTTPException) -> Response:

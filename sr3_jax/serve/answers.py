@@ -20,12 +20,13 @@ PAGE = Path(__file__).parent / "page"
 SHARED = ("page.css", "icon.svg")
 
 
-def application(routes: Sequence[Route], hosts: tuple[str, ...]) -> Starlette:
+def application(routes: Sequence[Route], hosts: tuple[str, ...], origin: str = "") -> Starlette:
     """The ASGI application of some routes, guarded; errors are {"error": one sentence}.
 
     Args:
       routes: What it answers.
-      hosts: The names under which it may be asked, () for any.
+      hosts: The names under which it may be asked; see `web.Guard`.
+      origin: The host and port under which a proxy shows the page; empty without a proxy.
     """
     handlers: dict[Any, Any] = {
         HTTPException: web.http_error,
@@ -33,7 +34,7 @@ def application(routes: Sequence[Route], hosts: tuple[str, ...]) -> Starlette:
         ClientDisconnect: _gone,
         Exception: web.our_error,
     }
-    guard = Middleware(web.Guard, hosts=hosts)
+    guard = Middleware(web.Guard, hosts=hosts, origin=origin)
     return Starlette(routes=list(routes), exception_handlers=handlers, middleware=[guard])
 
 

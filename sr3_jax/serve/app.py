@@ -29,7 +29,9 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from sr3_jax.errors import UserError
-from sr3_jax.images import files
+from sr3_jax.images.encoding import encode
+from sr3_jax.images.formats import FORMATS
+from sr3_jax.images.metadata import Metadata
 from sr3_jax.inference.sampling import LARGEST_SEED, Sampling
 from sr3_jax.inference.upscaler import Upscaler
 from sr3_jax.serve import answers
@@ -90,7 +92,7 @@ class Endpoints:
         job = self._find(request)
         if job.state != DONE:
             raise HTTPException(409, f"this image is {job.state}, not {DONE}")
-        return answers.png(job.result, f"{Path(job.name).stem}-{self._upscaler.scale}x.png")
+        return answers.png(job.result, f"{Path(job.name).stem}-{self._scale(job):g}x.png")
 
     async def given(self, request: Request) -> Response:
         """The image that was uploaded, as PNG."""
@@ -99,7 +101,9 @@ class Endpoints:
         if file is None:
             raise HTTPException(409, f"this image is {job.state}")
         picture = file.picture._replace(levels=255)
-        data, _ = await run_in_threadpool(files.encode, picture, {}, "PNG")
+        # With its profile, as the result has it: the page compares them
+        kept = Metadata(icc=file.metadata.icc)
+        data, _ = await run_in_threadpool(encode, picture, FORMATS["PNG"], kept)
         return Response(data, media_type="image/png")
 
     async def cancel(self, request: Request) -> Response:
@@ -113,22 +117,29 @@ class Endpoints:
             raise HTTPException(404, "no such image here: only the last few results are kept")
         return job
 
+    def _scale(self, job: Job) -> float:
+        return job.sampling.scale or self._upscaler.scale
+
     def _state(self, job: Job) -> dict[str, Any]:
         return answers.state(self._jobs, job) | {
             "name": job.name,
+            "scale": self._scale(job),
             "width": job.cost.width,
             "height": job.cost.height,
             "notes": job.notes,
         }
 
 
-def make_app(upscaler: Upscaler, jobs: Jobs, hosts: tuple[str, ...], megabytes: int) -> Starlette:
+def make_app(
+    upscaler: Upscaler, jobs: Jobs, hosts: tuple[str, ...], megabytes: int, origin: str = ""
+) -> Starlette:
     """The ASGI application.
 
     Args:
       upscaler: The network that enlarges.
       jobs: The queue.
-      hosts: The names under which it may be asked, () for any.
+      hosts: The names under which it may be asked; see `web.Guard`.
+      origin: The host and port under which a proxy shows the page; empty without a proxy.
       megabytes: The largest upload.
     """
     answer = Endpoints(upscaler, jobs, megabytes)
@@ -141,7 +152,7 @@ def make_app(upscaler: Upscaler, jobs: Jobs, hosts: tuple[str, ...], megabytes: 
         Route("/images/{id}/input.png", answer.given),
         *answers.page("index.html", "common.js", "page.js"),
     ]
-    return answers.application(routes, hosts)
+    return answers.application(routes, hosts, origin)
 
 
 async def _body(request: Request, most: int) -> bytes:

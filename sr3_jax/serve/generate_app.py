@@ -96,13 +96,16 @@ class Endpoints:
         return answers.state(self._jobs, job) | {"count": job.count, "images": images}
 
 
-def make_app(generator: Generator, jobs: Generations, hosts: tuple[str, ...]) -> Starlette:
+def make_app(
+    generator: Generator, jobs: Generations, hosts: tuple[str, ...], origin: str = ""
+) -> Starlette:
     """The ASGI application.
 
     Args:
       generator: The networks.
       jobs: The queue.
-      hosts: The names under which it may be asked, () for any.
+      hosts: The names under which it may be asked; see `web.Guard`.
+      origin: The host and port under which a proxy shows the page; empty without a proxy.
     """
     answer = Endpoints(generator, jobs)
     routes = [
@@ -113,7 +116,7 @@ def make_app(generator: Generator, jobs: Generations, hosts: tuple[str, ...]) ->
         Route("/generations/{id}/{number:int}.png", answer.image),
         *answers.page("generate.html", "common.js", "generate.js"),
     ]
-    return answers.application(routes, hosts)
+    return answers.application(routes, hosts, origin)
 
 
 def _most_augment(generator: Generator) -> float:

@@ -3,7 +3,9 @@
 from dataclasses import dataclass
 
 from sr3_jax.images import files
+from sr3_jax.images.encoding import encode
 from sr3_jax.images.files import File
+from sr3_jax.images.formats import FORMATS
 from sr3_jax.inference.sampling import Sampling
 from sr3_jax.inference.upscaler import Cost, Upscaler
 from sr3_jax.serve import queues
@@ -85,5 +87,5 @@ class Jobs(Queue[Job]):
         """Enlarges an image."""
         assert job.file is not None
         picture = self.upscaler.picture(job.file.picture, job.name, job.sampling, job.advance)
-        job.result, notes = files.encode(picture, job.file.info, "PNG")
+        job.result, notes = encode(picture, FORMATS["PNG"], job.file.metadata)
         job.notes += notes

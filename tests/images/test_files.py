@@ -5,11 +5,12 @@ import io
 import cv2
 import numpy as np
 import pytest
-from PIL import ExifTags, Image, ImageCms
+from PIL import ExifTags, Image, ImageCms, features
 
 from sr3_jax.errors import UserError
-from sr3_jax.images import files
+from sr3_jax.images import files, png
 from sr3_jax.images.arrays import ImageError
+from sr3_jax.images.metadata import Metadata
 from sr3_jax.images.pixels import Picture
 
 pytestmark = pytest.mark.fast
@@ -57,7 +58,7 @@ def test_every_mode_is_read_as_grey_or_rgb_and_alpha(image, channels, clear):
 
 @pytest.mark.parametrize("suffix", [".png", ".webp", ".tiff", ".bmp", ".jpg", ".avif"])
 def test_every_format_is_written_and_read_back(tmp_path, suffix):
-    if files.format_of(tmp_path / f"a{suffix}") is None:
+    if not features.check(suffix[1:]) and suffix == ".avif":
         pytest.skip(f"Pillow was built without {suffix}")
     picture = Picture(np.linspace(-1, 1, 6 * 9 * 3, dtype=np.float32).reshape(6, 9, 3))
     assert files.write(tmp_path / f"a{suffix}", picture) == []
@@ -102,7 +103,7 @@ def test_profile_exif_and_resolution_stay_and_the_orientation_is_applied(tmp_pat
         assert any("upright" in note for note in file.notes)
         if form in ("PNG", "TIFF"):
             np.testing.assert_array_equal(levels(file.picture), np.rot90(COLOUR, -1))
-        files.write(tmp_path / f"a{suffix}", file.picture, file.info)
+        files.write(tmp_path / f"a{suffix}", file.picture, file.metadata)
         with Image.open(tmp_path / f"a{suffix}") as back:
             assert back.size == (6, 9)
             assert back.info.get("icc_profile") == PROFILE, form
@@ -118,7 +119,7 @@ def test_sixteen_bit_files_are_turned_as_eight_bit_ones(turn):
     exif[ExifTags.Base.Orientation] = turn
     wanted = files.parse(encoded(Image.fromarray(COLOUR), exif=exif), "a").picture
     _, deep = cv2.imencode(".png", COLOUR[..., ::-1].astype(np.uint16) * 257)
-    data = files._with_chunks(deep.tobytes(), {"exif": exif.tobytes()})
+    data = png.with_chunks(deep.tobytes(), png.chunk(b"eXIf", exif.tobytes()[6:]))
     found = files.parse(data, "a").picture
     assert found.levels == 65535
     np.testing.assert_allclose(found.colour, wanted.colour, atol=1e-6)
@@ -126,11 +127,10 @@ def test_sixteen_bit_files_are_turned_as_eight_bit_ones(turn):
 
 def test_profile_and_resolution_are_put_into_a_deep_png(tmp_path):
     picture = Picture(np.zeros((4, 4, 3), np.float32), None, 65535)
-    files.write(tmp_path / "a.png", picture, {"icc_profile": PROFILE, "dpi": (300, 300)})
+    files.write(tmp_path / "a.png", picture, Metadata(icc=PROFILE, dpi=(300, 300)))
     with Image.open(tmp_path / "a.png") as back:
         assert back.info["icc_profile"] == PROFILE
         assert round(back.info["dpi"][0]) == 300
-    assert "left out" in files.write(tmp_path / "a.tiff", picture, {"icc_profile": PROFILE})[0]
 
 
 def test_what_is_converted_is_said(tmp_path):
@@ -142,8 +142,8 @@ def test_what_is_converted_is_said(tmp_path):
         "CMYK": files.parse(encoded(Image.fromarray(COLOUR).convert("CMYK"), "JPEG"), "a").notes,
         "palette": files.parse(encoded(palette()), "a").notes,
     }
-    assert "first of 2 frames" in notes["frames"][0]
-    assert notes["CMYK"] == ("CMYK converted to RGB",)
+    assert "first frame only" in notes["frames"][0]
+    assert notes["CMYK"] == ("CMYK converted to RGB without a colour profile",)
     assert notes["palette"] == ("palette converted to RGB",)
 
 
@@ -171,6 +171,6 @@ def test_what_cannot_be_written_is_one_sentence_and_leaves_nothing(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="cannot be written"):
         files.write(tmp_path / "file" / "a.png", picture)
-    with pytest.raises(UserError, match="cannot be written"):
+    with pytest.raises(UserError, match="20000×1 pixels are too many for WEBP"):
         files.write(tmp_path / "a.webp", Picture(np.zeros((1, 20000, 3), np.float32)))
     assert [path.name for path in tmp_path.iterdir()] == ["file"]

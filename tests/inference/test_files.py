@@ -1,7 +1,4 @@
-"""Which file becomes which is decided before anything is loaded.
-
-One bad file does not stop the others.
-"""
+"""What goes wrong with one image does not stop the others, and nothing is lost."""
 
 import io
 import re
@@ -12,226 +9,21 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sr3_jax.errors import UserError
 from sr3_jax.images import arrays
-from sr3_jax.inference import files
+from sr3_jax.images.files import STDIO
+from sr3_jax.inference import files, journal
+from sr3_jax.inference.plan import Job
 from sr3_jax.inference.sampling import Sampling
+from sr3_jax.inference.upscaler import Upscaler
+from sr3_jax.runtime import memory
 from sr3_jax.runtime.parallel import Shard
-
-RNG = np.random.default_rng(0)
-ALL = Shard()
+from tests.inference.pictures import RNG, make, picture, plan
 
 
-def picture(path, size=8, channels=1):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    arrays.write(path, RNG.integers(0, 256, (size, size, channels), np.uint8))
-    return path
-
-
-def plan(inputs, output, samples=1, overwrite=False, uncertainty=False, shard=ALL):
-    return files.plan(
-        [str(name) for name in inputs], output, overwrite, samples, uncertainty, shard
-    )
-
-
-@pytest.mark.fast
-def test_one_file_becomes_the_named_file_in_the_named_format(tmp_path):
-    source = picture(tmp_path / "a.png")
-    assert plan([source], tmp_path / "new" / "b.jpg") == [(source, [tmp_path / "new" / "b.jpg"])]
-
-
-@pytest.mark.fast
-def test_one_file_and_a_folder_becomes_a_png_of_its_name_in_it(tmp_path):
-    source = picture(tmp_path / "a.jpg")
-    (tmp_path / "out.d").mkdir()
-    assert plan([source], tmp_path / "out") == [(source, [tmp_path / "out" / "a.png"])]
-    assert plan([source], tmp_path / "out.d") == [(source, [tmp_path / "out.d" / "a.png"])]
-
-
-@pytest.mark.fast
-def test_a_folder_keeps_its_tree_and_leaves_out_what_is_no_image(tmp_path):
-    sources = [picture(tmp_path / "in" / name) for name in ("b/c.webp", "z.png")]
-    (tmp_path / "in" / "notes.txt").write_text("no image")
-    (tmp_path / "in" / ".hidden.png").write_bytes(b"")
-    wanted = [
-        (sources[0], [tmp_path / "out" / "b" / "c.png"]),
-        (sources[1], [tmp_path / "out" / "z.png"]),
-    ]
-    assert plan([tmp_path / "in"], tmp_path / "out") == wanted
-
-
-@pytest.mark.fast
-def test_samples_are_numbered_from_one(tmp_path):
-    source = picture(tmp_path / "a.png")
-    assert plan([source], tmp_path / "b.webp", samples=2) == [
-        (source, [tmp_path / "b-1.webp", tmp_path / "b-2.webp"])
-    ]
-    assert plan([tmp_path], tmp_path / "o", samples=2) == [
-        (source, [tmp_path / "o" / "a-1.png", tmp_path / "o" / "a-2.png"])
-    ]
-
-
-def make(tmp_path, *names):
-    return [picture(tmp_path / name) for name in names]
-
-
-REFUSED = {
-    "a missing input": (lambda t: ([t / "no.png"], t / "out"), "no.png does not exist"),
-    "a missing input beside a good one": (
-        lambda t: ([*make(t, "a.png"), t / "no.png"], t / "out"),
-        "no.png does not exist",
-    ),
-    "an empty folder": (
-        lambda t: ((t / "in").mkdir() or [t / "in"], t / "out"),
-        "in holds no images",
-    ),
-    "two of one name": (
-        lambda t: (make(t, "x/a.png", "y/a.png"), t / "out"),
-        "x/a.png and .*y/a.png would both become .*a.png",
-    ),
-    "two that differ in the suffix": (
-        lambda t: (make(t, "in/a.png", "in/a.jpg")[:0] or [t / "in"], t / "out"),
-        "both become",
-    ),
-    "the same input twice": (lambda t: (make(t, "a.png") * 2, t / "out"), "both become"),
-    "samples that meet another image": (lambda t: (make(t, "a.png", "a-1.png"), t / "out"), None),
-    "an output that exists": (
-        lambda t: (make(t, "a.png"), make(t, "b.png")[0]),
-        "b.png exists; give --overwrite",
-    ),
-    "an output in a folder that exists": (
-        lambda t: (make(t, "a.png"), make(t, "o/a.png")[0].parent),
-        "a.png exists; give",
-    ),
-    "the input itself": (lambda t: (make(t, "a.png"), t / "a.png"), "a.png is an input"),
-    "the input's folder": (
-        lambda t: ([make(t, "in/a.png")[0].parent], t / "in"),
-        "a.png is an input",
-    ),
-    "the input by another name": (
-        lambda t: (make(t, "a.png"), t / "x" / ".." / "a.png"),
-        "a.png is an input",
-    ),
-    "a suffix of no image": (
-        lambda t: (make(t, "a.png"), t / "b.txt"),
-        "no image format has the suffix '.txt'; use .png",
-    ),
-    "a file for a folder's images": (
-        lambda t: ([make(t, "in/a.png")[0].parent], make(t, "b.png")[0]),
-        "is a file; .* give a folder",
-    ),
-}
-
-
-@pytest.mark.fast
-@pytest.mark.parametrize(("arrange", "message"), REFUSED.values(), ids=REFUSED)
-def test_a_plan_that_would_fail_or_lose_something_is_refused_before_anything_is_written(
-    tmp_path, arrange, message
-):
-    (tmp_path / "x").mkdir()
-    inputs, output = arrange(tmp_path)
-    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
-    if message is None:
-        plan(inputs, output)
-    else:
-        with pytest.raises(UserError, match=message):
-            plan(inputs, output)
-    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
-
-
-@pytest.mark.fast
-def test_overwrite_allows_to_replace_an_output_but_never_an_input(tmp_path):
-    source, other = make(tmp_path, "a.png", "a-1.png")
-    [job] = plan([source], tmp_path, samples=2, overwrite=True)
-    assert job.outputs == [other, tmp_path / "a-2.png"]
-    with pytest.raises(UserError, match=r"a-1\.png is an input"):
-        plan([source, other], tmp_path, samples=2, overwrite=True)
-    with pytest.raises(UserError, match=r"a\.png is an input"):
-        plan([source], tmp_path, overwrite=True)
-
-
-@pytest.mark.fast
-def test_shards_plan_all_images_once_and_mind_no_outputs_but_their_own(tmp_path):
-    names = [f"in/{i}.png" for i in range(5)]
-    sources, out = make(tmp_path, *names), tmp_path / "out"
-    shards = [Shard(index, 3) for index in range(3)]
-    jobs = [plan([tmp_path / "in"], out, shard=shard) for shard in shards]
-    assert [job.source for job in jobs[0]] == [sources[0], sources[3]]
-    assert sorted(job for some in jobs for job in some) == plan([tmp_path / "in"], out)
-    picture(out / "1.png")
-    assert plan([tmp_path / "in"], out, shard=shards[0]) == jobs[0]
-    with pytest.raises(UserError, match=r"1\.png exists; give --overwrite"):
-        plan([tmp_path / "in"], out, shard=shards[1])
-    assert plan([tmp_path / "in"], out, shard=shards[1], overwrite=True) == jobs[1]
-    assert plan([tmp_path / "in"], out, shard=Shard(6, 7)) == []
-    picture(tmp_path / "in" / "2.jpg")
-    for shard in shards:  # 2.png and 2.jpg are of different shards, and each says so
-        with pytest.raises(UserError, match="would both become"):
-            plan([tmp_path / "in"], out, shard=shard)
-
-
-@pytest.mark.fast
-def test_shards_refuse_one_image_and_results_among_the_images(tmp_path):
-    source, other = make(tmp_path, "in/a.png", "in/b/c.png")
-    folder = tmp_path / "in"
-    for inputs, output in (
-        ([source], tmp_path / "out.png"),
-        ([source], tmp_path / "out"),
-        (["-"], tmp_path / "out.png"),
-        (["-", other], tmp_path / "out"),
-    ):
-        with pytest.raises(
-            UserError, match=r"--shard is for .*, not for (.*a\.png alone|standard input)"
-        ):
-            plan(inputs, output, shard=Shard(0, 2))
-    for inputs, output in (
-        ([folder], folder / "large"),
-        ([folder / "*"], folder),
-        ([source, other], folder),
-        ([folder / "b"], folder),
-    ):
-        with pytest.raises(UserError, match="with --shard the images must lie outside of"):
-            plan(inputs, output, samples=2, shard=Shard(0, 2))
-    assert plan([source], tmp_path / "out.png", shard=ALL) != []
-
-
-@pytest.mark.fast
-def test_patterns_that_the_shell_left_alone_are_filled_in(tmp_path):
-    sources = make(tmp_path, "a1.png", "a2.png", "b.png")
-    (tmp_path / "a3.txt").write_text("no image")
-    jobs = plan([tmp_path / "a*"], tmp_path / "out")
-    assert [job.source for job in jobs] == sources[:2]
-    with pytest.raises(UserError, match="matches no images"):
-        plan([tmp_path / "c*"], tmp_path / "out")
-
-
-@pytest.mark.fast
-def test_the_mean_and_the_deviation_are_files_beside_the_samples(tmp_path):
-    source = picture(tmp_path / "a.png")
-    [job] = plan([source], tmp_path / "b.png", samples=2, uncertainty=True)
-    assert [path.name for path in job.outputs] == [
-        "b-1.png",
-        "b-2.png",
-        "b-mean.png",
-        "b-deviation.png",
-    ]
-
-
-@pytest.mark.fast
-def test_standard_output_takes_one_image(tmp_path):
-    sources = make(tmp_path, "a.png", "b.png")
-    assert plan(["-"], files.STDIO) == [(files.STDIO, [files.STDIO])]
-    assert plan([sources[0]], files.STDIO) == [(sources[0], [files.STDIO])]
-    for inputs, samples in ((sources, 1), (sources[:1], 2)):
-        with pytest.raises(UserError, match="takes one image"):
-            plan(inputs, files.STDIO, samples=samples)
-
-
-def upscale(checkpoint, jobs, **options):
+def upscale(checkpoint, jobs, folder=None, **options):
     own = {name: options.pop(name) for name in files.Options._fields if name in options}
-    return files.upscale_all(
-        checkpoint, jobs, files.Options(Sampling().with_options(options), **own)
-    )
+    options = files.Options(Sampling().with_options(options), **own)
+    return files.upscale_all(checkpoint, jobs, options, folder)
 
 
 def test_one_bad_file_does_not_stop_the_others_and_the_exit_code_says_so(
@@ -290,7 +82,7 @@ def test_shards_write_what_one_run_writes_and_count_their_own_failures(
 def test_an_output_that_cannot_be_written_is_named(tmp_path, regression, capsys):
     source = picture(tmp_path / "a.png")
     (tmp_path / "taken").write_text("a file")
-    assert upscale(regression.checkpoint, [files.Job(source, [tmp_path / "taken" / "a.png"])]) == 2
+    assert upscale(regression.checkpoint, [Job(source, [tmp_path / "taken" / "a.png"])]) == 2
     assert re.search(r"sr3: .*taken/a\.png cannot be written", capsys.readouterr().err)
     assert (tmp_path / "taken").read_text() == "a file"
 
@@ -317,10 +109,10 @@ def test_an_image_too_large_for_the_memory_is_refused_before_it_is_decoded(
     tmp_path, regression, capsys, monkeypatch
 ):
     source = picture(tmp_path / "a.png", size=100)
-    monkeypatch.setattr(files.os, "sysconf", lambda name: 1000)
+    monkeypatch.setattr(memory, "total", lambda: 1_000_000)
     assert upscale(regression.checkpoint, plan([source], tmp_path / "out")) == 2
     assert re.search(
-        r"a\.png is 100×100; 200×200 takes .* of memory, and this machine has",
+        r"a\.png is 100×100; 200×200 takes .* of memory, and there are",
         capsys.readouterr().err,
     )
 
@@ -347,6 +139,132 @@ def test_an_image_of_more_pixels_than_can_be_read_is_refused_with_the_memory_it_
 def test_standard_input_to_standard_output(regression, capfdbinary, monkeypatch, tmp_path):
     source = picture(tmp_path / "a.png")
     monkeypatch.setattr(files.sys, "stdin", SimpleNamespace(buffer=io.BytesIO(source.read_bytes())))
-    assert upscale(regression.checkpoint, plan(["-"], files.STDIO)) == 0
+    assert upscale(regression.checkpoint, plan(["-"], STDIO)) == 0
     written = Image.open(io.BytesIO(capfdbinary.readouterr().out))
     assert (written.format, written.size, written.mode) == ("PNG", (16, 16), "L")
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "words"),
+    [
+        (MemoryError(), 2, "there is not enough memory"),
+        (RuntimeError("RESOURCE_EXHAUSTED: Out of memory"), 2, "there is not enough memory"),
+        (ZeroDivisionError("of ours"), 1, "ZeroDivisionError: of ours"),
+        (OSError(28, "No space left on device"), 2, "No space left on device"),
+    ],
+)
+def test_whatever_happens_to_one_image_the_others_are_made(
+    tmp_path, grey, capsys, monkeypatch, error, code, words
+):
+    make(tmp_path, "in/a.png", "in/b.png", "in/c.png")
+    made = Upscaler.picture
+
+    def failing(self, given, name, *rest):
+        if name == "a.png":
+            raise error
+        return made(self, given, name, *rest)
+
+    monkeypatch.setattr(Upscaler, "picture", failing)
+    assert upscale(grey.checkpoint, plan([tmp_path / "in"], tmp_path / "out")) == code
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["b.png", "c.png"]
+    assert re.search(rf"sr3: .*a\.png: {words}", capsys.readouterr().err)
+
+
+def test_what_cannot_be_written_is_found_before_the_network_is_run(
+    tmp_path, grey, capsys, monkeypatch
+):
+    monkeypatch.setattr(Upscaler, "picture", lambda *_: pytest.fail("the network was run"))
+    wide, small = tmp_path / "wide.png", picture(tmp_path / "a.png")
+    arrays.write(wide, np.zeros((1, 8192, 1), np.uint8))
+    (tmp_path / "file").touch()
+    for source, output, words in (
+        (wide, tmp_path / "b.webp", r"b\.webp: 16384×2 pixels are too many for WEBP"),
+        (small, tmp_path / "file" / "b.png", r"b\.png cannot be written: .*file is not a folder"),
+    ):
+        assert upscale(grey.checkpoint, plan([source], output)) == 2
+        assert re.search(words, capsys.readouterr().err)
+
+
+def test_a_file_that_appears_meanwhile_stays_unless_it_may_be_replaced(
+    tmp_path, grey, capsys, monkeypatch
+):
+    source, target = picture(tmp_path / "a.png"), tmp_path / "b.png"
+    made = Upscaler.picture
+
+    def meanwhile(self, *given):
+        target.write_text("somebody else's")
+        return made(self, *given)
+
+    monkeypatch.setattr(Upscaler, "picture", meanwhile)
+    assert upscale(grey.checkpoint, plan([source], target)) == 2
+    assert target.read_text() == "somebody else's"
+    assert "b.png has appeared meanwhile and was left as it is" in capsys.readouterr().err
+    jobs = plan([source], target, overwrite=True)
+    assert upscale(grey.checkpoint, jobs, overwrite=True) == 0
+    assert arrays.read_size(target) == (16, 16)
+
+
+def test_a_run_goes_on_after_a_kill_and_leaves_out_only_what_was_made_alike(tmp_path, grey, capsys):
+    make(tmp_path, "in/a.png", "in/b.png", "in/c.png", "in/d.png")
+    out = tmp_path / "out"
+    jobs = plan([tmp_path / "in"], out)
+    assert upscale(grey.checkpoint, jobs[:3], out, skip_existing=True) == 0
+    before = {path: path.read_bytes() for path in out.glob("*.png")}
+    (out / "b.png").write_bytes(before[out / "b.png"][:-5])  # cut by something else
+    picture(tmp_path / "in" / "c.png", size=9)  # another image by now
+    capsys.readouterr()
+    assert upscale(grey.checkpoint, jobs, out, skip_existing=True) == 2
+    said = capsys.readouterr()
+    assert said.out.split() == [str(out / "d.png")]
+    assert "1 of 4 images were there already" in said.err
+    for name in "bc":
+        assert re.search(rf"{name}\.png exists, and was not made from this image by", said.err)
+    assert (out / "a.png").read_bytes() == before[out / "a.png"]
+    # with other settings nothing counts as made
+    assert upscale(grey.checkpoint, jobs[:1], out, skip_existing=True, seed=1) == 2
+    assert "a.png exists, and was not made" in capsys.readouterr().err
+
+
+def test_two_runs_into_one_folder_share_the_work(tmp_path, grey, capsys, monkeypatch):
+    make(tmp_path, *(f"in/{i}.png" for i in range(4)))
+    out = tmp_path / "out"
+    jobs = plan([tmp_path / "in"], out)
+    made, seen = Upscaler.picture, []
+
+    def beside(self, given, name, *rest):
+        seen.append(name)
+        if len(seen) == 2:  # in the middle of the second image a second run begins, and ends
+            monkeypatch.setattr(journal, "claimed", lambda job, wait=False: claimed(job))
+            second = upscale(grey.checkpoint, [*jobs[:1], *jobs[2:]], out, skip_existing=True)
+            monkeypatch.setattr(journal, "claimed", claimed)
+            assert second == 0
+        return made(self, given, name, *rest)
+
+    claimed = journal.claimed
+    monkeypatch.setattr(Upscaler, "picture", beside)
+    assert upscale(grey.checkpoint, jobs, out, skip_existing=True) == 0
+    assert sorted(seen) == [f"{i}.png" for i in range(4)]
+    assert len(list(out.glob("*.png"))) == 4
+    assert not list(out.glob(".*.lock"))
+
+
+def test_a_job_is_had_by_one_run_at_a_time(tmp_path):
+    job = Job(tmp_path / "a.png", [tmp_path / "out" / "a.png"])
+    with journal.claimed(job) as own:
+        assert own
+        with journal.claimed(job) as other:
+            assert not other
+    with journal.claimed(job) as again:
+        assert again
+
+
+def test_frames_of_one_name_come_out_equal(tmp_path, grey):
+    pixels = RNG.integers(0, 256, (8, 8, 1), np.uint8)
+    for name in ("f1", "f2"):
+        (tmp_path / "in").mkdir(exist_ok=True)
+        arrays.write(tmp_path / "in" / f"{name}.png", pixels)
+    for name, equal in ((None, False), ("film", True)):
+        out = tmp_path / f"out {name}"
+        assert upscale(grey.checkpoint, plan([tmp_path / "in"], out), name=name) == 0
+        first, second = (arrays.read(out / f"f{i}.png", None).pixels for i in (1, 2))
+        assert np.array_equal(first, second) == equal

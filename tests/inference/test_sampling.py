@@ -40,7 +40,7 @@ def test_options_replace_fields_and_add_signals_and_none_leaves_them_out():
         ({"steps": 0}, "steps = 0 must be at least 1"),
         ({"sampler": "euler"}, "sampler = 'euler' can be ancestral, ddim"),
         ({"seed": -1}, "seed = -1 must lie between 0 and 2147483647"),
-        ({"scale": 1.0}, "scale = 1 must lie above 1"),
+        ({"scale": 0.9}, "scale = 0.9 must lie between 1"),
         ({"noise": 11.0}, "noise = 11 must lie between 0 and 10, which tiny was trained with"),
         ({"blur": 1.0}, "tiny was not trained with task.blur and task.tell_blur"),
         (

@@ -10,11 +10,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageCms, ImageOps
 from skimage import data as photographs
 
 from sr3_jax.data.source import image_id
 from sr3_jax.errors import UserError
+from sr3_jax.images import pixels
 from sr3_jax.inference import upscaler
 from sr3_jax.inference.engine import Engine
 from sr3_jax.inference.upscaler import Upscaler, luma
@@ -213,7 +214,7 @@ def test_what_is_no_image_is_one_sentence(regression, image, message):
 
 @pytest.mark.parametrize(
     ("options", "message"),
-    [({"steps": 0}, "steps = 0"), ({"scale": 1}, "scale = 1"), ({"scale": 99}, "64")],
+    [({"steps": 0}, "steps = 0"), ({"scale": 0.5}, "scale = 0.5"), ({"scale": 99}, "64")],
 )
 def test_options_out_of_range_are_one_sentence(grey, options, message):
     with pytest.raises(UserError, match=message):
@@ -255,8 +256,55 @@ def test_alpha_is_enlarged_beside_the_colour(colour):
     alpha = np.zeros((8, 8, 1), np.uint8)
     alpha[:, 4:] = 255
     out = colour(np.concatenate([PHOTOGRAPH, alpha], axis=-1))
-    np.testing.assert_array_equal(out[..., :3], colour(PHOTOGRAPH))
     assert out[:, :5, 3].max() < 10 < 245 < out[:, -5:, 3].min()
+    opaque = np.concatenate([PHOTOGRAPH, np.full_like(alpha, 255)], axis=-1)
+    np.testing.assert_array_equal(colour(opaque)[..., :3], colour(PHOTOGRAPH))
+
+
+def test_what_stands_under_clear_pixels_is_not_drawn_into_the_picture(colour):
+    alpha = np.zeros((8, 8, 1), np.uint8)
+    alpha[:, 4:] = 255
+    results = []
+    for hidden in (0, 255, 77):
+        given = np.where(alpha == 0, np.uint8(hidden), PHOTOGRAPH)
+        picture = pixels.from_array(np.concatenate([given, alpha], axis=-1))
+        filled = pixels.filled(picture)
+        np.testing.assert_array_equal(filled.colour[:, 4:], picture.colour[:, 4:])
+        # each clear pixel has the colour of the one nearest to it that is not clear
+        np.testing.assert_array_equal(filled.colour[:, :4], picture.colour[:, [4] * 4])
+        results.append(colour(np.concatenate([given, alpha], axis=-1)))
+    for one in results[1:]:
+        np.testing.assert_array_equal(one, results[0])
+
+
+def test_grey_in_three_channels_stays_grey(colour):
+    grey = PHOTOGRAPH[..., :1]
+    three = grey.repeat(3, axis=-1)
+    out = colour(three).astype(int)
+    assert out.shape == (16, 16, 3)
+    assert np.ptp(out, axis=-1).max() == 0
+    np.testing.assert_array_equal(out[..., :1], colour(grey))
+    three[0, 0, 0] ^= 64  # one coloured pixel makes it a colour picture
+    assert np.ptp(colour(three).astype(int), axis=-1).max() > 0
+
+
+def test_a_pillow_image_comes_back_upright_with_its_profile(colour, tmp_path):
+    exif = Image.Exif()
+    exif[0x0112], exif[0x010F] = 6, "Maker"
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    given = Image.fromarray(PHOTOGRAPH[:6])
+    given.save(tmp_path / "a.jpg", exif=exif, icc_profile=profile, dpi=(300, 300))
+    large = colour(Image.open(tmp_path / "a.jpg"))
+    assert large.size == (12, 16)
+    large.save(tmp_path / "b.jpg")
+    large.save(tmp_path / "b.png")
+    for name in ("b.jpg", "b.png"):
+        with Image.open(tmp_path / name) as file:
+            assert ImageOps.exif_transpose(file).size == (12, 16)
+            assert file.info["icc_profile"] == profile
+    kept = Image.Exif()
+    kept.load(large.info["exif"])
+    assert dict(kept) == {0x010F: "Maker"}
 
 
 def test_the_result_down_sampled_is_the_input_if_asked_for(grey):

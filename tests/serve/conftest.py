@@ -89,11 +89,16 @@ def running(application: Starlette) -> Iterator[str]:
 
 @contextlib.contextmanager
 def serving(
-    upscaler: Upscaler, waiting: int = 4, pixels: int = 10**6, megabytes: int = 1
+    upscaler: Upscaler,
+    waiting: int = 4,
+    pixels: int = 10**6,
+    megabytes: int = 1,
+    shown: str | None = None,
 ) -> Iterator[Served]:
+    names, origin = web.proxied(shown)
     with (
         contextlib.closing(jobs.Jobs(upscaler, waiting=waiting, pixels=pixels)) as work,
-        running(app.make_app(upscaler, work, web.LOOPBACK, megabytes)) as url,
+        running(app.make_app(upscaler, work, (*web.LOOPBACK, *names), megabytes, origin)) as url,
     ):
         yield Served(upscaler, url, "images")
 

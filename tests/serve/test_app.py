@@ -10,7 +10,7 @@ import urllib.request
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageCms
 
 from sr3_jax import cli
 from sr3_jax.errors import UserError
@@ -59,7 +59,7 @@ def test_the_input_is_shown_upright_and_its_notes_are_told(served):
     _, job = served.send(file(form="TIFF", exif=exif))
     _, png = served.ask(f"images/{job['id']}/input.png")
     np.testing.assert_array_equal(opened(png), np.rot90(COLOUR, -1))
-    assert served.finish(job["id"])["notes"] == ["turned upright as its EXIF orientation says"]
+    assert served.finish(job["id"])["notes"] == ["turned upright as its orientation says"]
 
 
 def test_a_picture_of_16_bits_comes_back_with_16(served):
@@ -133,7 +133,7 @@ def test_a_class_is_no_signal_to_choose_by_a_slider():
         ("seed=-1", "seed = '-1'"),
         ("seed=99999999999", "seed"),
         ("sampler=magic", "sampler = 'magic' can be ancestral, ddim, dpm_solver, heun"),
-        ("scale=0.5", "scale = 0.5 must lie above 1"),
+        ("scale=0.5", "scale = 0.5 must lie between 1"),
         ("scale=nan", "scale"),
         ("scale=big", "scale = 'big' must be a number"),
         ("match_input=1", "match_input = '1' can be true or false"),
@@ -304,12 +304,54 @@ def test_without_the_extra_the_command_says_what_to_install():
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.0.0.2", "localhost"])
-def test_every_spelling_of_this_machine_is_guarded_and_all_others_are_open(host):
+def test_every_spelling_of_this_machine_is_guarded(host):
     with web.listen(host, 0) as listener:
         assert set(web.LOOPBACK) < {*web.hosts(listener, "more"), ""}
         assert "more" in web.hosts(listener, "more")
+
+
+def test_on_a_public_address_only_addresses_and_names_that_are_ours_are_answered():
     with web.listen("0.0.0.0", 0) as listener:
-        assert web.hosts(listener, "more") == ()
+        names = web.hosts(listener, *web.proxied("https://sr3.example")[0])
+        assert "sr3.example" in web.told(listener, names)
+    guard = web.Guard(None, names)
+    for name, answered in (
+        ("192.0.2.7", True),
+        ("2001:db8::1", True),
+        ("localhost", True),
+        ("sr3.example", True),
+        ("evil.example", False),
+        ("", False),
+    ):
+        assert guard._answers_to(name) == answered
+    with web.listen("127.0.0.1", 0) as listener:
+        assert not web.Guard(None, web.hosts(listener))._answers_to("192.0.2.7")
+        assert web.told(listener, web.hosts(listener)) == ""
+
+
+@pytest.mark.parametrize("host", [{}, {"Host": "sr3.example"}])
+def test_behind_a_proxy_uploads_of_its_page_are_taken(served, host):
+    headers = {"Origin": "https://sr3.example", **host}
+    with serving(served.network, shown="https://sr3.example/") as found:
+        assert found.ask("images?name=a.png", "POST", file(COLOUR[:8, :8]), **headers)[0] == 202
+    assert served.ask("images?name=a.png", "POST", file(COLOUR[:8, :8]), **headers)[0] == 403
+
+
+def test_a_download_is_called_after_the_scale_that_was_asked_for(served):
+    for query, name in (("", "a-2x.png"), ("&scale=1", "a-1x.png"), ("&scale=1.5", "a-1.5x.png")):
+        id = served.send(file(COLOUR[:8, :8]), f"name=a.png{query}")[1]["id"]
+        served.finish(id)
+        with urllib.request.urlopen(f"{served.url}images/{id}/result.png") as answer:
+            assert answer.headers["Content-Disposition"].endswith(f"''{name}")
+
+
+def test_before_and_after_have_the_same_profile(served):
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    id = served.send(file(COLOUR[:8, :8], icc_profile=profile))[1]["id"]
+    served.finish(id)
+    for name in ("input.png", "result.png"):
+        with Image.open(io.BytesIO(served.ask(f"images/{id}/{name}")[1])) as image:
+            assert image.info["icc_profile"] == profile
 
 
 def test_progress_of_an_image_of_the_networks_own_size_ends_at_its_total(served):

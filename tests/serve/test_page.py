@@ -177,7 +177,9 @@ def test_an_image_chosen_before_the_page_is_ready_is_taken(browser, served, imag
     page.goto(served.url)
     page.set_input_files("#file", image)
     expect(page.locator("#enlarge")).to_be_disabled()
-    expect(page.locator("#status")).to_have_text("")
+    expect(page.locator("#status")).to_have_text(
+        f"{image.name} is taken as soon as the server has told of its network …"
+    )
     waiting.pop().continue_()
     expect(page.locator("#enlarge")).to_be_enabled()
     expect(page.locator("#chosen")).to_contain_text(image.name)

@@ -1,8 +1,13 @@
 "use strict";
-let network, file = null, job = null;
+let network, waiting = null, file = null, job = null;
 
 function choose(chosen) {
   if (!chosen) return;
+  if (!network) {
+    waiting = chosen;
+    say(`${chosen.name} is taken as soon as the server has told of its network …`);
+    return;
+  }
   if (chosen.size > network.megabytes * 2 ** 20) {
     say(`${chosen.name} is larger than ${network.megabytes} MB, the most that this server takes.`, true);
     return;
@@ -63,7 +68,7 @@ function load(image, source) {
 
 async function show(job, steps, seed) {
   $("download").href = `images/${job.id}/result.png`;
-  $("download").download = job.name.replace(/\.[^.]*$/, "") + `-${network.scale}x.png`;
+  $("download").download = job.name.replace(/\.[^.]*$/, "") + `-${job.scale}x.png`;
   $("result").hidden = false;
   await Promise.all([load($("after"), `images/${job.id}/result.png`), load($("before"), `images/${job.id}/input.png`)]);
   fit();
@@ -119,18 +124,23 @@ async function start() {
     // an image matched with a noisy one would be as noisy
     input.addEventListener("input", () => { $("match").checked = network.match_input && !anySignal(); });
   }
-  $("file").addEventListener("change", () => choose($("file").files[0]));
   $("another").addEventListener("click", anotherSeed);
   $("form").addEventListener("submit", event => { event.preventDefault(); if (file && $("work").hidden) enlarge(); });
   $("cancel").addEventListener("click", () => job && ask(`images/${job.id}`, { method: "DELETE" }).catch(() => {}));
   $("slider").addEventListener("input", slide);
   for (const box of ["full", "blocks"]) $(box).addEventListener("change", fit);
+  choose(waiting);
+}
+
+function takeFiles() {
+  $("file").addEventListener("change", () => choose($("file").files[0]));
   for (const kind of ["dragenter", "dragover"])
     addEventListener(kind, event => { event.preventDefault(); $("drop").classList.add("over"); });
   for (const kind of ["dragleave", "drop"]) addEventListener(kind, () => $("drop").classList.remove("over"));
   addEventListener("drop", event => { event.preventDefault(); choose(event.dataTransfer.files[0]); });
   addEventListener("paste", event => choose(event.clipboardData.files[0]));
-  choose($("file").files[0]); // it may have been chosen before the network's description was here
+  choose($("file").files[0]); // a browser may keep it when the page is loaded again
 }
 
+takeFiles(); // even before the server has told of its network
 start().catch(error => say(error.message, true));

@@ -1,0 +1,148 @@
+"""What an image file holds beside its pixels: read from any format, and cleaned.
+
+Pillow does the work. What is malformed costs itself alone: it is left out with a note, never the
+picture. What the file says about how it stores its pixels (orientation, strips, thumbnails) is not
+metadata: it has been applied, or is no longer true.
+"""
+
+import math
+import re
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+from PIL import ExifTags, Image
+
+ORIENTATION = ExifTags.Base.Orientation
+_XMP_ORIENTATION = re.compile(rb"""(tiff:Orientation\s*(?:=\s*["']|>\s*))[0-9]+""")
+# TIFF tags about how this file stores its pixels (sizes, compression, places of strips and tiles,
+# thumbnails), and those kept elsewhere in `Metadata`: resolution, XMP, IPTC, the colour profile
+_LAYOUT = {ORIENTATION, *range(254, 260), 262, 266, 273, *range(277, 285), 292, 293, 296, 297}
+_LAYOUT |= {317, 320, *range(322, 326), 330, 332, 333, 336, 338, 339, 347, *range(512, 522)}
+_LAYOUT |= {*range(529, 533), 700, 33723, 34377, 34675}
+_PIXEL_SIZES = (0xA002, 0xA003)  # of the image before it was enlarged
+_NOT_TEXT = re.compile(r"XML:com\.adobe\.xmp|Raw profile type (exif|xmp|iptc|icc|APP1)|exif")
+_IPTC = 0x0404  # the resource in Photoshop's block
+_TIFF_IPTC, _TIFF_XMP, _TIFF_ICC = 33723, 700, 34675
+
+
+class Metadata(NamedTuple):
+    """What a file holds beside its pixels; what it does not have is empty or None."""
+
+    icc: bytes = b""  # the colour profile
+    exif: bytes = b""  # without orientation
+    xmp: bytes = b""  # whose orientation is upright
+    iptc: bytes = b""  # IPTC-IIM
+    dpi: tuple[float, float] | None = None  # horizontal, vertical
+    text: Mapping[str, str] = {}  # PNG's keywords
+    comment: str = ""
+    gamma: float | None = None  # PNG's gAMA: the exponent from light to values, 1 / 2.2 for sRGB
+
+    @property
+    def fields(self) -> tuple[str, ...]:
+        """The names of those that are there."""
+        return tuple(name for name in self._fields if getattr(self, name))
+
+    @property
+    def info(self) -> dict[str, Any]:
+        """Those that Pillow knows, as it keeps them in an image's `info`."""
+        names = {"icc": "icc_profile", "exif": "exif", "xmp": "xmp", "dpi": "dpi"}
+        return {key: getattr(self, name) for name, key in names.items() if getattr(self, name)}
+
+
+def of_image(image: Image.Image, exif: Image.Exif) -> tuple[Metadata, tuple[str, ...]]:
+    """The metadata of an opened image, and notes on what was left out.
+
+    Args:
+      image: as Pillow opens it; it need not be decoded.
+      exif: its EXIF, or the tags of the whole file for a TIFF.
+    """
+    info = image.info
+    found: dict[str, Any] = {}
+    notes: list[str] = []
+    readers: dict[str, tuple[str, Callable[[], Any]]] = {
+        "icc": ("colour profile", lambda: info.get("icc_profile") or _bytes(exif, _TIFF_ICC)),
+        "exif": ("EXIF", lambda: clean_exif(exif)),
+        "xmp": ("XMP", lambda: upright_xmp(_xmp(info) or _bytes(exif, _TIFF_XMP))),
+        "iptc": ("IPTC", lambda: _iptc(info) or _bytes(exif, _TIFF_IPTC)),
+        "dpi": ("resolution", lambda: _dpi(info)),
+        "text": ("text", lambda: _text(image)),
+        "comment": ("comment", lambda: _comment(info)),
+        "gamma": ("gamma", lambda: _gamma(info)),
+    }
+    for name, (what, read) in readers.items():
+        try:
+            found[name] = read()
+        except Exception:  # Pillow's readers raise errors of any kind on malformed entries
+            notes.append(f"its {what} is malformed and was left out")
+    return Metadata(**{name: value for name, value in found.items() if value}), tuple(notes)
+
+
+def orientation(exif: Image.Exif) -> int:
+    """EXIF orientation: 1 (upright) to 8; 1 if it says nothing that makes sense."""
+    try:
+        value = exif.get(ORIENTATION, 1)
+    except Exception:  # as above
+        return 1
+    return value if value in range(1, 9) else 1
+
+
+def clean_exif(exif: Image.Exif) -> bytes:
+    """EXIF without orientation, thumbnail, sizes and tags about how a TIFF stores its pixels."""
+    kept = Image.Exif()
+    for tag in exif:
+        if tag not in _LAYOUT and tag not in (ExifTags.IFD.Exif, ExifTags.IFD.GPSInfo):
+            kept[tag] = exif[tag]
+    for tag in (ExifTags.IFD.Exif, ExifTags.IFD.GPSInfo):
+        inner = {key: value for key, value in exif.get_ifd(tag).items() if key not in _PIXEL_SIZES}
+        if inner:
+            kept[tag] = inner
+    return kept.tobytes() if len(kept) else b""
+
+
+def upright_xmp(xmp: bytes) -> bytes:
+    """XMP that says the image is upright, since it has been turned."""
+    return _XMP_ORIENTATION.sub(rb"\g<1>1", xmp)
+
+
+def _xmp(info: Mapping[Any, Any]) -> bytes:
+    found = info.get("xmp") or info.get("XML:com.adobe.xmp") or b""
+    return found.encode() if isinstance(found, str) else bytes(found)
+
+
+def _iptc(info: Mapping[Any, Any]) -> bytes:
+    return bytes((info.get("photoshop") or {}).get(_IPTC, b""))
+
+
+def _bytes(exif: Image.Exif, tag: int) -> bytes:
+    value = exif.get(tag, b"")
+    return value if isinstance(value, bytes) else b""
+
+
+def _dpi(info: Mapping[Any, Any]) -> tuple[float, float] | None:
+    if "dpi" not in info:
+        return None
+    x, y = (float(value) for value in info["dpi"])
+    if not all(math.isfinite(value) and value > 0 for value in (x, y)):
+        raise ValueError(x, y)
+    return x, y
+
+
+def _text(image: Image.Image) -> dict[str, str]:
+    found = getattr(image, "text", {})
+    return {
+        key: str(value)
+        for key, value in found.items()
+        if key != "Comment" and not _NOT_TEXT.match(key)
+    }
+
+
+def _comment(info: Mapping[Any, Any]) -> str:
+    found = info.get("comment") or info.get("Comment") or ""
+    return found.decode("utf-8", "replace") if isinstance(found, bytes) else str(found)
+
+
+def _gamma(info: Mapping[Any, Any]) -> float | None:
+    gamma = info.get("gamma")
+    if gamma is not None and not 0 < gamma < 100:
+        raise ValueError(gamma)
+    return gamma
