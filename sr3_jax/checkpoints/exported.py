@@ -7,10 +7,9 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-import jax
 import numpy as np
 from safetensors import SafetensorError, safe_open
-from safetensors.flax import load_file, save_file
+from safetensors.numpy import save_file
 
 from sr3_jax import config as config_lib
 from sr3_jax.checkpoints.checkpoint import (
@@ -21,6 +20,7 @@ from sr3_jax.checkpoints.checkpoint import (
     nest,
     valid_config,
 )
+from sr3_jax.errors import ConfigError
 from sr3_jax.runtime import paths
 from sr3_jax.runtime.atomic import disk_errors, replacing
 from sr3_jax.runtime.paths import AnyPath
@@ -67,11 +67,7 @@ def export(
     if checkpoint.data_card:
         about["data_card"] = checkpoint.data_card
     with disk_errors(path), replacing(path) as temporary:
-        save_file(
-            {name: jax.numpy.asarray(leaf) for name, leaf in flat.items()},
-            temporary,
-            metadata=about,
-        )
+        save_file(flat, temporary, metadata=about)
 
 
 def best_psnr(path: AnyPath) -> float:
@@ -90,28 +86,43 @@ def load_export(path: AnyPath, name: str) -> Checkpoint:
       CheckpointError: the file is damaged, or no export.
     """
     try:
-        with paths.local_copy(path) as local:
-            with safe_open(local, framework="numpy") as file:
-                metadata = file.metadata() or {}
-            flat = load_file(local)
+        with paths.local_copy(path) as local, safe_open(local, framework="numpy") as file:
+            metadata = file.metadata() or {}
+            flat = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
     except (SafetensorError, OSError, ValueError) as error:
         raise CheckpointError(f"{path} is not a complete .safetensors file: {error}") from error
     if "config" not in metadata:
         raise CheckpointError(f"{path} carries no config, so it is not an export of sr3_jax")
     config = valid_config(metadata["config"], path)
-    scales = {key.removesuffix(SCALE): flat.pop(key) for key in sorted(flat) if key.endswith(SCALE)}
-    wide = {key: leaf.astype("float32") for key, leaf in flat.items()}
-    wide |= {
-        key: wide[key] * scale.reshape((1,) * (wide[key].ndim - 1) + (-1,))
-        for key, scale in scales.items()
-        if key in wide
-    }
-    params = nest(wide)
+    params = nest(_widened(flat, path))
     check_params(params, config, str(path))
     schedules = checked_schedules(metadata.get("schedules", "{}"), path)
-    return Checkpoint(
-        config, params, int(metadata.get("step", 0)), name, schedules, metadata.get("data_card", "")
-    )
+    step = metadata.get("step", "0")
+    if not step.isdecimal():
+        raise CheckpointError(f"{path}: its step is {step!r}, which is no whole number")
+    return Checkpoint(config, params, int(step), name, schedules, metadata.get("data_card", ""))
+
+
+def _widened(flat: dict[str, np.ndarray], path: AnyPath) -> dict[str, np.ndarray]:
+    """The stored tensors in float32; raises CheckpointError for those that can be no weights."""
+    scales = {key.removesuffix(SCALE): flat.pop(key) for key in sorted(flat) if key.endswith(SCALE)}
+    wide = {}
+    for key, leaf in flat.items():
+        wide[key] = leaf.astype(np.float32)
+        if (scale := scales.pop(key, None)) is not None:
+            if scale.shape != leaf.shape[-1:]:
+                raise CheckpointError(
+                    f"{path} is damaged: {key}{SCALE} has shape {scale.shape}, "
+                    f"and {key} has {leaf.shape}"
+                )
+            wide[key] *= scale.astype(np.float32)
+        elif leaf.dtype.kind in "iu":
+            raise CheckpointError(f"{path} is damaged: {key} is of whole numbers without a scale")
+        if not np.isfinite(wide[key]).all():
+            raise CheckpointError(f"{path} is damaged: {key} has values that are not finite")
+    if scales:
+        raise CheckpointError(f"{path} is damaged: {min(scales)}{SCALE} is a scale of nothing")
+    return wide
 
 
 def checked_schedules(text: str, path: AnyPath) -> dict[str, dict[str, Any]]:
@@ -125,8 +136,12 @@ def checked_schedules(text: str, path: AnyPath) -> dict[str, dict[str, Any]]:
         known = set(config_lib.base().sample)
         if not all(count.isdecimal() and fields.keys() <= known for count, fields in found.items()):
             raise ValueError("unknown fields")
+        for count, fields in found.items():  # of the right types, and in their ranges
+            config = config_lib.base()
+            config.sample.update({**fields, "steps": int(count)})
+            config_lib.validate(config)
         return found
-    except (ValueError, AttributeError) as error:
+    except (ValueError, AttributeError, TypeError, ConfigError) as error:
         raise CheckpointError(
             f"{path} is not what `sr3 search` writes: {error}; remove it to go without"
         ) from error

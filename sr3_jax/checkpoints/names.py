@@ -1,6 +1,7 @@
 """What `--checkpoint` can name: a workdir, a step of one, an exported file, or shipped weights."""
 
 import dataclasses
+import os
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -31,7 +32,7 @@ def load_checkpoint(place: str | AnyPath) -> Checkpoint:
 
 def _load(place: str | AnyPath) -> Checkpoint:
     path = paths.parse(place)
-    if str(place) in shipped() and not path.exists():
+    if _is_shipped(place):
         with resources.as_file(
             resources.files("sr3_jax") / "weights" / f"{place}.safetensors"
         ) as file:
@@ -49,10 +50,15 @@ def _load(place: str | AnyPath) -> Checkpoint:
 
 
 def schedules_file(place: str | AnyPath) -> AnyPath:
-    """The file with the schedules found for a checkpoint: in its workdir, or beside its file."""
+    """The file with the schedules found for a checkpoint: in its workdir, or beside its file.
+
+    Of shipped weights it is one in the user's folder, since the package is not the user's to write.
+    """
     path = paths.parse(place)
-    if str(place) in shipped() and not path.exists():
-        path = Path(str(resources.files("sr3_jax") / "weights" / f"{place}.safetensors"))
+    if _is_shipped(place):
+        root = os.environ.get("XDG_DATA_HOME")
+        folder = Path(root) if root else Path.home() / ".local" / "share"
+        return folder / "sr3_jax" / f"{place}.{SCHEDULES}"
     if path.is_dir():
         return (path.parent.parent if path.parent.name == "checkpoints" else path) / SCHEDULES
     return path.with_name(f"{path.stem}.{SCHEDULES}")
@@ -61,7 +67,17 @@ def schedules_file(place: str | AnyPath) -> AnyPath:
 def read_schedules(place: str | AnyPath) -> dict[str, dict[str, Any]]:
     """What `schedules_file` contains: by number of evaluations, fields of config.sample.
 
-    Empty without such a file; raises CheckpointError if it is damaged.
+    With those that are shipped. Empty without such a file; raises CheckpointError if it is damaged.
     """
-    path = schedules_file(place)
-    return checked_schedules(path.read_text(), path) if path.exists() else {}
+    files = [schedules_file(place)]
+    if _is_shipped(place):
+        files = [resources.files("sr3_jax") / "weights" / f"{place}.{SCHEDULES}", *files]
+    found: dict[str, dict[str, Any]] = {}
+    for path in files:
+        if path.is_file():
+            found |= checked_schedules(path.read_text(), path)
+    return found
+
+
+def _is_shipped(place: str | AnyPath) -> bool:
+    return str(place) in shipped() and not paths.parse(place).exists()

@@ -3,7 +3,6 @@
 from typing import TYPE_CHECKING
 
 from sr3_jax.cli.options import Arguments, CheckpointName, Choice, Whole, option, together
-from sr3_jax.errors import UserError
 
 if TYPE_CHECKING:
     from sr3_jax.checkpoints.checkpoint import Checkpoint
@@ -44,7 +43,7 @@ def load(args: Arguments) -> "Checkpoint":
     """Start the devices, and load --checkpoint in the --precision that is asked for."""
     from sr3_jax.checkpoints.names import load_checkpoint
 
-    start(args.device)
+    start()
     checkpoint = load_checkpoint(args.checkpoint)
     checkpoint.config.model.dtype = args.precision or checkpoint.config.model.dtype
     return checkpoint
@@ -54,32 +53,15 @@ def load_stages(args: Arguments) -> "list[Checkpoint]":
     """Start the devices, and load every --stage in the --precision that is asked for."""
     from sr3_jax.checkpoints.names import load_checkpoint
 
-    start(args.device)
+    start()
     checkpoints = [load_checkpoint(place) for place in args.stage]
     for checkpoint in checkpoints:
         checkpoint.config.model.dtype = args.precision or checkpoint.config.model.dtype
     return checkpoints
 
 
-def start(device: str | None) -> None:
+def start() -> None:
     """Join the other processes, if there are any; raise UserError when there is no such device."""
-    import jax
-
     from sr3_jax.runtime import parallel
 
     parallel.start()
-    try:
-        jax.devices()
-    except (
-        RuntimeError,
-        AssertionError,
-    ) as error:  # a platform that fails; one whose plugin is not installed
-        if device is None:
-            raise
-        extra = {"gpu": " (it needs the extra [cuda])", "tpu": " (it needs the extra [tpu])"}.get(
-            device, ""
-        )
-        detail = f": {str(error).splitlines()[0]}" if str(error) else ""
-        raise UserError(
-            f"--device={device}: JAX finds none on this machine{extra}{detail}"
-        ) from error

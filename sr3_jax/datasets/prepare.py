@@ -33,7 +33,7 @@ from sr3_jax.data.sources import tfds_place
 from sr3_jax.datasets.tiles import Tiles, detail
 from sr3_jax.errors import UserError
 from sr3_jax.images import arrays
-from sr3_jax.runtime import paths
+from sr3_jax.runtime import limits, paths
 from sr3_jax.runtime.atomic import disk_errors, replacing, write_text
 from sr3_jax.runtime.paths import AnyPath
 
@@ -208,7 +208,7 @@ def prepare(
     left = [k for k, name in enumerate(names) if not _is_whole(output, name, bool(classes))]
     on_start(len(ids), len(ids) - sum(len(shards[k]) for k in left))
     if left:
-        workers = workers or _cores()
+        workers = workers or limits.cores()
         with ProcessPoolExecutor(
             workers,
             mp_context=multiprocessing.get_context("spawn"),
@@ -354,10 +354,6 @@ def _finish(
         write_text(output / records.MANIFEST, json.dumps(manifest))
     said = converted(Counter(note["converted"]).elements() for note in notes.values())
     return Prepared(count, len(names), dropped, said)
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 # -- in a worker

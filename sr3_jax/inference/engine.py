@@ -23,7 +23,7 @@ from sr3_jax.inference import tiling
 from sr3_jax.inference.sampling import Sampling
 from sr3_jax.inference.tiling import Canvas
 from sr3_jax.method import AUGMENTATION, image_key, sampling_steps
-from sr3_jax.runtime import memory, parallel
+from sr3_jax.runtime import limits, parallel
 from sr3_jax.tasks import operations
 from sr3_jax.tasks.augmentation import SIGNAL as AUGMENT
 from sr3_jax.tasks.augmentation import augment
@@ -111,6 +111,7 @@ class Engine:
 
     # -- images of the network's own size, many at a time
 
+    @parallel.settled()
     def batch(
         self,
         lr: LR,
@@ -139,6 +140,7 @@ class Engine:
         guided = lambda *arguments: run(*arguments, None, guidance)  # noqa: E731
         return self._in_batches(guided, lr, ids, sampling, signals, on_batch)
 
+    @parallel.settled()
     def trial(
         self,
         lr: LR,
@@ -219,6 +221,7 @@ class Engine:
 
     # -- an image of any size, in tiles
 
+    @parallel.settled()
     def canvas(
         self, lr: Canvas, id: int, sampling: Sampling, on_tiles: Progress = ignore
     ) -> Canvas:
@@ -377,7 +380,7 @@ class Engine:
             / config.model.space_to_depth**2
         )
         # Of all memory, not of what is free now: the same machine makes the same picture every time
-        room = memory.total() / 8 / self.mesh.size / (4 * 8 * widest)
+        room = limits.memory() / 8 / self.mesh.size / (4 * 8 * widest)
         least = -(-max(config.data.hr_size, 2 * overlap) // step) * step
         most = max(least, min(LARGEST_TILE, math.isqrt(int(room))) // step * step)
         tile = tiling.fitting_tile(

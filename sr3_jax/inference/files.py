@@ -24,7 +24,7 @@ from sr3_jax.inference.journal import Journal
 from sr3_jax.inference.plan import Job
 from sr3_jax.inference.sampling import Sampling
 from sr3_jax.inference.upscaler import Cost, Upscaler
-from sr3_jax.runtime import memory, parallel
+from sr3_jax.runtime import limits, parallel
 
 WHITE = 0.25  # the standard deviation, of values in [0, 1], that an uncertainty map shows white
 MEMORY_SHARE = 0.8  # of what there is, that one image may take
@@ -255,11 +255,11 @@ class _Run:
         needed = cost.bytes
         if self.options.uncertainty:  # mean and spread, in float64
             needed += 2 * 8 * upscaler.channels * cost.height * cost.width
-        if needed > MEMORY_SHARE * memory.total():
+        if needed > MEMORY_SHARE * limits.memory():
             raise UserError(
                 f"{label} is {width}×{height}; {cost.width}×{cost.height} takes "
                 f"{needed / 2**30:.0f} GiB of memory, and there are "
-                f"{memory.total() / 2**30:.0f}; cut it up, or give a smaller --scale"
+                f"{limits.memory() / 2**30:.0f}; cut it up, or give a smaller --scale"
             )
         return cost
 

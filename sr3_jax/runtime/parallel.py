@@ -8,7 +8,7 @@ import contextlib
 import functools
 import os
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -18,12 +18,19 @@ from jaxtyping import PyTree
 from ml_collections import ConfigDict
 
 from sr3_jax.errors import ConfigError, UserError
+from sr3_jax.runtime import limits
 
 BATCH = PartitionSpec(("data", "fsdp"))
 # Below this size a parameter is cheaper to keep whole than to gather.
 SMALLEST_SHARDED = 2**16
 # Seconds after which the other processes end when one has died; JAX's default is 100.
 PATIENCE = 60
+# What the numbers drawn depend on; the environment may say otherwise
+SETTLED = {
+    "jax_enable_x64": False,
+    "jax_default_prng_impl": "threefry2x32",
+    "jax_threefry_partitionable": True,
+}
 # No more, since each holds its own copy of the parameters.
 MOST_CPU_DEVICES = 8
 
@@ -38,6 +45,8 @@ def start(config: ConfigDict | None = None) -> None:
     several take one each. Without a cluster, this is a single process, and its CPU is split into as
     many devices as the config's mesh and batch size allow.
     """
+    for name, value in SETTLED.items():
+        jax.config.update(name, value)
     if jax.distributed.is_initialized():
         return
     place: dict[str, Any] = {"local_device_ids": _gpus(), "heartbeat_timeout_seconds": PATIENCE}
@@ -55,6 +64,39 @@ def start(config: ConfigDict | None = None) -> None:
         if "coordinator_address" not in str(error):
             raise
         _split_cpu(config)
+    _check_platform()
+
+
+@contextlib.contextmanager
+def settled() -> Iterator[None]:
+    """Draws as always in a block, whatever the process's settings of JAX are."""
+    with (
+        jax.enable_x64(False),
+        jax.default_prng_impl(SETTLED["jax_default_prng_impl"]),
+        jax.threefry_partitionable(True),
+    ):
+        yield
+
+
+def _check_platform() -> None:
+    """Raises UserError if the platform that is asked for is not there."""
+    wanted = getattr(jax.config, "jax_platforms")  # noqa: B009 (not in its types)
+    if wanted in (None, "", "cpu"):
+        return
+    try:
+        jax.devices()
+    # a platform that fails; one whose plugin is not installed
+    except (RuntimeError, AssertionError) as error:
+        name = {"cuda": "gpu"}.get(wanted, wanted)
+        asked = f"JAX_PLATFORMS={wanted}"
+        if os.environ.get("JAX_PLATFORMS") != wanted:
+            asked = f"--device={name}"
+        extra = {
+            "gpu": " (it needs the extra [cuda])",
+            "tpu": " (it needs the extra [tpu])",
+        }.get(name, "")
+        detail = f": {str(error).splitlines()[0]}" if str(error) else ""
+        raise UserError(f"{asked}: JAX finds none on this machine{extra}{detail}") from error
 
 
 def _gpus() -> list[int] | None:
@@ -110,9 +152,6 @@ def _split_cpu(config: ConfigDict | None) -> None:
         "XLA_FLAGS", ""
     ):
         return
-    cores = (
-        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    )
 
     def possible(count: int) -> bool:
         try:
@@ -120,7 +159,7 @@ def _split_cpu(config: ConfigDict | None) -> None:
         except ConfigError:
             return False
 
-    count = next((n for n in range(min(cores, MOST_CPU_DEVICES), 1, -1) if possible(n)), 1)
+    count = next((n for n in range(min(limits.cores(), MOST_CPU_DEVICES), 1, -1) if possible(n)), 1)
     with contextlib.suppress(RuntimeError):  # JAX has started already: leave it as it is
         jax.config.update("jax_num_cpu_devices", count)
 

@@ -15,7 +15,7 @@ from sr3_jax.inference import files, journal
 from sr3_jax.inference.plan import Job
 from sr3_jax.inference.sampling import Sampling
 from sr3_jax.inference.upscaler import Upscaler
-from sr3_jax.runtime import memory
+from sr3_jax.runtime import limits
 from sr3_jax.runtime.parallel import Shard
 from tests.inference.pictures import RNG, make, picture, plan
 
@@ -109,7 +109,7 @@ def test_an_image_too_large_for_the_memory_is_refused_before_it_is_decoded(
     tmp_path, regression, capsys, monkeypatch
 ):
     source = picture(tmp_path / "a.png", size=100)
-    monkeypatch.setattr(memory, "total", lambda: 1_000_000)
+    monkeypatch.setattr(limits, "memory", lambda: 1_000_000)
     assert upscale(regression.checkpoint, plan([source], tmp_path / "out")) == 2
     assert re.search(
         r"a\.png is 100×100; 200×200 takes .* of memory, and there are",
