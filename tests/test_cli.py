@@ -666,7 +666,11 @@ def test_check_data_lists_every_bad_file_of_a_folder_before_it_fails(place, tmp_
     check_bad(code, out, err, ())
     assert all(f"  dropped: {name}.png" in out for name in ("cut", "fake", "small"))
     assert (tmp_path / "sheet.png").exists()
-    assert run(capsys, *command, "--config.data.max_bad_fraction=0.5")[0] == 0
+    again = [*command, "--config.data.max_bad_fraction=0.5"]
+    code, out, err = run(capsys, *again)
+    assert (code, out) == (2, "")
+    assert "sheet.png exists; give --overwrite to replace it" in err
+    assert run(capsys, *again, "--overwrite")[0] == 0
 
 
 # -- the whole path

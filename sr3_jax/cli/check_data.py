@@ -3,12 +3,13 @@
 from pathlib import Path
 
 from sr3_jax.cli.configs import ConfigCommand, config_options
-from sr3_jax.cli.options import Arguments, command, output
+from sr3_jax.cli.options import Arguments, command, output, overwrite
 
 
 @command("check-data", ConfigCommand)
 @config_options
 @output("The contact sheet.", default="check-data.png")
+@overwrite()
 def run(args: Arguments) -> None:
     """Read every image of the data set, tell what is in it, and write a contact sheet.
 
@@ -21,6 +22,6 @@ def run(args: Arguments) -> None:
     from sr3_jax.data.check import check
 
     validate(args.config)
-    for line in check(args.config, Path(args.output)):
+    for line in check(args.config, Path(args.output), args.overwrite):
         print(line)
     print(args.output)

@@ -179,7 +179,7 @@ def run(args: Arguments) -> None:
     for other checkpoints.
     """  # noqa: D301 (click's mark is the character, not the escape)
     from sr3_jax.checkpoints.names import load_checkpoint
-    from sr3_jax.evaluation import parts, runs
+    from sr3_jax.evaluation import parts, report, runs
     from sr3_jax.evaluation.measure import Unfinished
     from sr3_jax.evaluation.protocols import PROTOCOLS as KNOWN
     from sr3_jax.evaluation.protocols import Options
@@ -215,6 +215,7 @@ def run(args: Arguments) -> None:
     images = pairs.named_folders(args.images)
     target = paths.parse(args.output) if args.output else _folder(places, list(images)) / protocol
     target.mkdir(parents=True, exist_ok=True)  # what cannot be written fails before the work
+    report.check_folder(target)
     try:
         found = _measure(args, protocol, checkpoints, target, images, given)
     except Unfinished as waiting:

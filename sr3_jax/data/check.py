@@ -25,14 +25,14 @@ SHOWN = 8  # images on the contact sheet; names listed before "…"
 SHOWN_NAMES = 20  # classes that are listed
 
 
-def check(config: ConfigDict, output: Path) -> Iterator[str]:
+def check(config: ConfigDict, output: Path, overwrite: bool = False) -> Iterator[str]:
     """Reads every image of both splits, and writes a contact sheet to `output`.
 
     Yields:
       The report, line by line.
 
     Raises:
-      UserError: `output` has a suffix that cannot be written.
+      UserError: `output` has a suffix that cannot be written, or exists and may not be replaced.
       DataError: training would refuse the data; after the report.
     """
     if not arrays.format_of(output):
@@ -40,6 +40,8 @@ def check(config: ConfigDict, output: Path) -> Iterator[str]:
             f"--output={output}: no image format has the suffix {output.suffix!r}; "
             "use .png, .jpg, .webp or .tiff"
         )
+    if output.exists() and not overwrite:
+        raise UserError(f"--output={output} exists; give --overwrite to replace it")
     folder = config.data.source == "folder"
     train = scan_folder(config, "train", decode=True) if folder else open_source(config, "train")
     train_bad = list(train.dropped)

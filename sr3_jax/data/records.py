@@ -151,7 +151,12 @@ def _held_out(ids: Sequence[str], named: Sequence[str]) -> set[str]:
     if named:
         folders, names = tuple(name for name in named if name.endswith("/")), {*named}
         return {id for id in ids if id.startswith(folders) or id.partition("#")[0] in names}
-    return {id for id in ids if is_held_out(id)} or {min(ids, key=image_id)}
+    found = {id for id in ids if is_held_out(id)}
+    if not found:
+        # Of none of a few photographs is the hash like that: then one of them, whole
+        first = min((id.partition("#")[0] for id in ids), key=image_id)
+        found = {id for id in ids if id.partition("#")[0] == first}
+    return found
 
 
 def _labels(manifest: dict[str, Any]) -> tuple[np.ndarray, tuple[str, ...]]:

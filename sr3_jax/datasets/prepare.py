@@ -19,6 +19,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
 from typing import NamedTuple
 
 from array_record.python.array_record_module import ArrayRecordWriter
@@ -38,6 +39,7 @@ from sr3_jax.runtime.atomic import disk_errors, replacing, write_text
 from sr3_jax.runtime.paths import AnyPath
 
 SHARD_BYTES = 256 * 2**20
+ENDS = 4096  # bytes of a file's beginning and end by which it is known again
 STATE = "prepare.json"  # what an unfinished folder is being made of
 
 
@@ -196,8 +198,7 @@ def prepare(
         name = name or place
         place = open_tiles(place, size, tiles) if tiles else open_images(place)
     source, ids = place
-    digest = hashlib.sha256("\n".join(ids).encode()).hexdigest()[:16]
-    settings = options.settings(name, f"{len(ids)} images, {digest}")
+    settings = options.settings(name, f"{len(ids)} images, {_digest(source, ids)}")
     _claim(output, settings)
     per_shard = max(64, SHARD_BYTES // (3 * size * size))
     shards = [
@@ -231,6 +232,24 @@ def prepare(
                 pool.shutdown(wait=False, cancel_futures=True)
                 raise
     return _finish(output, names, settings, source, held_out)
+
+
+def _digest(source: Source, ids: Sequence[str]) -> str:
+    """A hash of the images by which to notice that there are others, or that files were replaced.
+
+    Of a file its size and its first and last bytes are looked at: its time would change when a
+    folder is copied.
+    """
+    found = hashlib.sha256("\n".join(ids).encode())
+    folder = source.folder if isinstance(source, Tiles) else source
+    if isinstance(folder, Folder) and isinstance(folder.root, Path):
+        for name in folder.names:
+            with disk_errors(folder.root), (folder.root / name).open("rb") as file:
+                found.update(file.read(ENDS))
+                size = file.seek(0, os.SEEK_END)
+                file.seek(max(0, size - ENDS))
+                found.update(file.read() + size.to_bytes(8, "big"))
+    return found.hexdigest()[:16]
 
 
 def finished(output: AnyPath, settings: Settings) -> Prepared | None:

@@ -36,11 +36,13 @@ class Made(NamedTuple):
       images: uint8 HR images, (n, h, w, c), by row.
       samples: All samples, (s, n, h, w, c), of each row for which several were drawn.
       seconds: How long each image took, (n,), of rows that were timed.
+      notes: What was converted when each image was read from a file.
     """
 
     images: dict[str, np.ndarray]
     samples: dict[str, np.ndarray] = {}  # noqa: RUF012 (a NamedTuple's default)
     seconds: dict[str, np.ndarray] = {}  # noqa: RUF012
+    notes: Sequence[tuple[str, ...]] = ()
 
 
 @runtime_checkable
@@ -243,7 +245,8 @@ class Folder:
 
     def make(self, lr: Batch, ids: Sequence[str], size: tuple[int, int]) -> Made:
         """Reads the images of `ids`, in the channels of `lr`; raises UserError if not of `size`."""
-        found = [arrays.read(self._files[id], lr.shape[-1]).pixels for id in ids]
+        decoded = [arrays.read(self._files[id], lr.shape[-1]) for id in ids]
+        found = [one.pixels for one in decoded]
         for id, pixels in zip(ids, found, strict=True):
             if pixels.shape[:2] != size:
                 height, width = pixels.shape[:2]
@@ -251,7 +254,7 @@ class Folder:
                     f"{self._files[id]} is {width}×{height}, and its reference {size[1]}×{size[0]}"
                 )
         times = {self.rows[0]: np.array([self._seconds[id] for id in ids])} if self._seconds else {}
-        return Made({self.rows[0]: np.stack(found)}, seconds=times)
+        return Made({self.rows[0]: np.stack(found)}, {}, times, [one.notes for one in decoded])
 
 
 def seconds(folder: Path, files: Mapping[str, Path]) -> dict[str, float] | None:

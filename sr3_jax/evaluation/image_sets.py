@@ -29,6 +29,7 @@ from sr3_jax.tasks import build_task
 from sr3_jax.tasks.operations import to_float
 
 CHUNK = 16  # images measured at a time; a run that is killed loses the work on so many
+CHUNK_PIXELS = CHUNK * 512**2  # at most, so that memory is bounded whatever the images' size
 
 
 @dataclass
@@ -80,7 +81,7 @@ class Split:
 
     def chunks(self) -> list[list[int]]:
         """The places of all images, in chunks."""
-        return _chunks(self.places)
+        return _chunks(self.places, self.config.data.hr_size**2)
 
     def load(self, places: Sequence[int]) -> Images:
         """Reads images and makes their LR versions; those that cannot be read are `dropped`."""
@@ -162,18 +163,23 @@ class Pairs:
         """The places of all images, in chunks of one size."""
         size_of = self._sizes.__getitem__
         groups = itertools.groupby(sorted(range(len(self.stems)), key=size_of), size_of)
-        return [chunk for _, places in groups for chunk in _chunks(list(places))]
+        return [
+            chunk for size, places in groups for chunk in _chunks(list(places), size[0] * size[1])
+        ]
 
     def load(self, places: Sequence[int]) -> Images:
         """Reads references and LR images, in RGB."""
         stems = [self.stems[i] for i in places]
-        hr = np.stack([pairs.read_rgb(self._files["reference"][stem]) for stem in stems])
-        lr = (
-            np.stack([pairs.read_rgb(self._files["lr"][stem]) for stem in stems])
-            if "lr" in self._files
-            else None
-        )
-        return Images(stems, hr, lr)
+        hr, notes = self._read("reference", stems)
+        lr = None
+        if "lr" in self._files:
+            lr, more = self._read("lr", stems)
+            notes = [(*one, *other) for one, other in zip(notes, more, strict=True)]
+        return Images(stems, hr, lr, notes)
+
+    def _read(self, name: str, stems: Sequence[str]) -> tuple[np.ndarray, list[tuple[str, ...]]]:
+        found = [arrays.read(self._files[name][stem], channels=3) for stem in stems]
+        return np.stack([one.pixels for one in found]), [one.notes for one in found]
 
 
 class Alone:
@@ -205,12 +211,16 @@ class Alone:
 
     def chunks(self) -> list[list[int]]:
         """The places of all images, in chunks."""
-        return _chunks(list(range(len(self._stems))))
+        (width, height), *_ = self._sizes
+        return _chunks(list(range(len(self._stems))), width * height * self.scale**2)
 
     def load(self, places: Sequence[int]) -> Images:
         """Reads images, in RGB, as LR images."""
         stems = [self._stems[i] for i in places]
-        return Images(stems, None, np.stack([pairs.read_rgb(self.files[stem]) for stem in stems]))
+        found = [arrays.read(self.files[stem], channels=3) for stem in stems]
+        return Images(
+            stems, None, np.stack([one.pixels for one in found]), [one.notes for one in found]
+        )
 
 
 class Themselves:
@@ -224,8 +234,10 @@ class Themselves:
         return contenders.Made({self.rows[0]: lr})
 
 
-def _chunks(places: list[int]) -> list[list[int]]:
-    return [places[start : start + CHUNK] for start in range(0, len(places), CHUNK)]
+def _chunks(places: list[int], pixels: int) -> list[list[int]]:
+    """The places of images of so many pixels, in chunks."""
+    size = max(1, min(CHUNK, CHUNK_PIXELS // pixels))
+    return [places[start : start + size] for start in range(0, len(places), size)]
 
 
 def spread(items: list[Any], limit: int) -> list[Any]:

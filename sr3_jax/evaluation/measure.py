@@ -175,7 +175,7 @@ class Collected:
         self, groups: Sequence[str] | None = None
     ) -> dict[str, dict[str, tuple[float, float]]]:
         """The 95 % intervals of the means, by row and metric; none if there is but one group."""
-        alone = groups is not None and len(set(groups)) == 1
+        alone = len(set(self.ids if groups is None else groups)) < 2
         return {
             row: {
                 metric: interval(values, groups=groups)
@@ -189,7 +189,12 @@ class Collected:
     def differences(
         self, row: str, groups: Sequence[str] | None = None
     ) -> dict[str, dict[str, tuple[float, float, float]]]:
-        """What `row` has more than each other row, by metric: the mean, and its 95 % interval."""
+        """What `row` has more than each other row, by metric: the mean, and its 95 % interval.
+
+        Nothing if there is but one group, of which there is no interval.
+        """
+        if len(set(self.ids if groups is None else groups)) < 2:
+            return {}
         ours = self.per_image[row]
         return {
             other: {
@@ -335,9 +340,13 @@ def _measure_chunk(
                 else:
                     vectors[f"{row}\n{name}"] = np.asarray(found)
 
+    notes = list(images.notes)
     if images.ids:
         for contender in contenders:
             made = contender.make(images.given, images.ids, images.size(data.scale))
+            if made.notes:
+                before = notes or [()] * len(images.ids)
+                notes = [(*one, *more) for one, more in zip(before, made.notes, strict=True)]
             for row, pictures in made.images.items():
                 look(
                     row,
@@ -353,7 +362,7 @@ def _measure_chunk(
             look(HR, Pictures(images.hr, images.hr, images.lr, images.ids, None), of_reference)
     return {
         "ids": images.ids,
-        "notes": images.notes,
+        "notes": notes,
         "dropped": images.dropped,
         "values": values,
     }, vectors

@@ -18,6 +18,8 @@ from sr3_jax.metrics.networks.inception import FeatureNetwork
 # uint8 images (n, h, w, 3) to logits (n, classes); `name` says which network that is
 Classifier = Callable[[np.ndarray], Any]
 
+SQUARES = "squared spread and error"  # the name of these vectors
+
 
 def pixels() -> Meter:
     """PSNR and SSIM where there is an HR image, and consistency where there is an LR image.
@@ -250,8 +252,14 @@ def differences(perceptual: bool = True) -> Meter:
                 else _nothing(pictures.images)
             )
         if hr is not None:
-            found["spread_to_error"] = diversity.spread_to_error(samples, hr)
+            found[SQUARES] = diversity.spread_and_error(samples, hr)
             found["coverage"] = diversity.coverage(samples, hr)
         return found
 
-    return Meter("diversity", each)
+    def end(collected: Collected) -> None:
+        for row in collected.rows:
+            if parts := list(collected.vectors(row, SQUARES)):
+                ratio = diversity.spread_to_error(np.concatenate(parts))
+                collected.whole[row]["spread_to_error"] = ratio
+
+    return Meter("diversity", each, end)

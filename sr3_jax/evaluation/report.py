@@ -1,7 +1,9 @@
 """Results as a table, as JSON and as a picture."""
 
+import itertools
 import json
 import platform
+import sys
 import textwrap
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
@@ -13,11 +15,16 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from sr3_jax.errors import UserError
 from sr3_jax.images import arrays
 from sr3_jax.runtime.atomic import write_text
 from sr3_jax.runtime.paths import AnyPath
 
 Results = dict[str, Any]  # what results.json holds
+FILES = ("results.json", "table.md", "grid.png")
+# Of two results of one measurement these are alike
+SAME = ("protocol", "data", "contenders", "seed")
+FEW = 2048  # images; FID's covariance has as many dimensions
 # Of each metric, the title of its column (with an arrow to the better side) and its format
 COLUMNS = {
     "psnr": ("PSNR ↑", "{:.2f}"),
@@ -130,13 +137,63 @@ def footnote(results: Results) -> str:
             f"{name}: "
             + ", ".join(f"{key} {value}".strip() for key, value in words if value is not None)
         )
-    return "; ".join(parts) + "."
+    return " ".join(["; ".join(parts) + ".", *results.get("warnings", [])])
+
+
+def warnings(methods: Mapping[str, Mapping[str, float]], n: int) -> list[str]:
+    """What must be known of numbers of so few images, as sentences."""
+    sets = [name for name in ("fid", "kid") if any(name in row for row in methods.values())]
+    if not sets or n >= FEW:
+        return []
+    return [
+        f"{' and '.join(name.upper() for name in sets)} of {n:,} images are biased: with so few "
+        "they are to be compared with those of as many images only, if at all."
+    ]
+
+
+def check_folder(folder: AnyPath) -> None:
+    """Raises UserError if `save` would replace files that are none of ours."""
+    if (folder / "results.json").exists():
+        return
+    for name in FILES[1:]:
+        if (folder / name).exists():
+            raise UserError(
+                f"{folder / name} exists without a results.json beside it, so it is not ours to "
+                "replace; choose another --output"
+            )
+
+
+def _keep_earlier(folder: AnyPath, results: Results) -> None:
+    """Moves the results of another measurement in the folder aside, and says so."""
+    try:
+        earlier = json.loads((folder / "results.json").read_text())
+        alike = all(earlier.get(key) == results.get(key) for key in SAME)
+    except FileNotFoundError:
+        return
+    except ValueError:  # it was edited, or is not ours
+        alike = False
+    if alike:
+        return
+    aside = next(
+        folder / f"earlier-{number}"
+        for number in itertools.count(1)
+        if not (folder / f"earlier-{number}").exists()
+    )
+    aside.mkdir(parents=True)
+    for name in FILES:
+        if (folder / name).exists():
+            (aside / name).write_bytes((folder / name).read_bytes())
+    print(f"the earlier results, of another measurement, are kept in {aside}", file=sys.stderr)
 
 
 def save(
     folder: AnyPath, results: Results, picture: UInt8[np.ndarray, "h w c"] | None = None
 ) -> None:
-    """Writes results.json, table.md and, if there is a picture, grid.png into `folder`."""
+    """Writes results.json, table.md and, if there is a picture, grid.png into `folder`.
+
+    Results of another measurement that are there are kept in a sub-folder.
+    """
+    _keep_earlier(folder, json.loads(json.dumps(results)))
     write_text(folder / "results.json", json.dumps(results, indent=2) + "\n")
     table = markdown(results["methods"], results["columns"], results["paper"])
     write_text(folder / "table.md", f"{table}\n{footnote(results)}\n")

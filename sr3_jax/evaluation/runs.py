@@ -402,6 +402,9 @@ def _generated(
     about = {name: data.about for name, data in sets.items()}
     results = _header(protocol, {"sets": about}, options) | {
         "n": sum(one["n"] for one in about.values()),
+        "warnings": report.warnings(
+            methods, min(sum(map(len, one.chunks())) for one in sets.values())
+        ),
         "networks": dict(meter.about),
         "methods": methods,
     }
@@ -450,6 +453,7 @@ def _measured(
             methods[one.rows[0]]["step"] = one.about["step"]
     results = _header(protocol, data.about, options) | {
         "n": len(collected.ids),
+        "warnings": report.warnings(methods, len(collected.ids)),
         "left_out": [f"{one.id} {one.reason}".strip() for one in bad],
         "not_measured": {
             metric: reason

@@ -34,16 +34,28 @@ def deviation(samples: Samples) -> PerImage:
     return samples.astype(np.float64).std(axis=0, ddof=1).mean(axis=(1, 2, 3))
 
 
-def spread_to_error(samples: Samples, references: UInt8[np.ndarray, "n h w c"]) -> PerImage:
-    """The spread of the samples divided by the error of their mean, both root mean squares.
+def spread_and_error(
+    samples: Samples, references: UInt8[np.ndarray, "n h w c"]
+) -> Float[np.ndarray, "n 2"]:
+    """The squared spread of each image's samples, and the squared error of their mean.
 
-    It is 1 for samples of the posterior. The mean of s such samples has a squared error of
-    (s + 1) / s of their variance, so the spread is corrected by that factor.
+    They are alike, in the mean over images, for samples of the posterior. The mean of s such
+    samples has a squared error of (s + 1) / s of their variance, so the spread is corrected by that
+    factor.
     """
     values, s = samples.astype(np.float64), len(samples)
     spread = values.var(axis=0, ddof=1).mean(axis=(1, 2, 3)) * (s + 1) / s
     error = np.square(values.mean(axis=0) - references).mean(axis=(1, 2, 3))
-    return np.sqrt(spread / np.maximum(error, 1e-12))
+    return np.stack([spread, error], axis=-1)
+
+
+def spread_to_error(squares: Float[np.ndarray, "n 2"]) -> float:
+    """The spread divided by the error, both root mean squares over all images together.
+
+    A mean of the images' own ratios would be that of an image whose mean happens to be exact.
+    """
+    spread, error = squares.sum(axis=0)
+    return float(np.sqrt(spread / np.maximum(error, 1e-12)))
 
 
 def coverage(samples: Samples, references: UInt8[np.ndarray, "n h w c"]) -> PerImage:

@@ -43,13 +43,11 @@ def lpips(images: Images, references: Images, network: str = "vgg") -> Float[np.
             f"not {images.shape[1:3]}"
         )
     weights = load(network)
-    batches = [slice(start, start + BATCH) for start in range(0, len(images), BATCH)]
+    batches = zip(in_batches(images, BATCH), in_batches(references, BATCH), strict=True)
     return np.concatenate(
         [
-            np.asarray(
-                _distance(weights, to_rgb(images[batch]), to_rgb(references[batch]), network)
-            )
-            for batch in batches
+            np.asarray(_distance(weights, to_rgb(some), to_rgb(others), network))
+            for some, others in batches
         ]
     )
 

@@ -99,7 +99,7 @@ def _bootstrap(
     answers: Sequence[Answer], rng: np.random.Generator, draws: int = 2000
 ) -> tuple[float, float] | None:
     subjects = sorted({answer["subject"] for answer in answers})
-    if not subjects:
+    if len(subjects) < 2:  # of one there is no interval
         return None
     fooled = [[not _right(a) for a in answers if a["subject"] == s] for s in subjects]
     counts = np.array([[sum(of_one), len(of_one)] for of_one in fooled], float)
@@ -125,9 +125,10 @@ def table(report: dict[str, Any]) -> str:
             continue
         low, high = values["interval"]
         over = values["over_subjects"]
+        between = f"{over[0]:.1%} – {over[1]:.1%}" if over else "of one there is none"
         lines.append(
             f"| {name} | {values['fool_rate']:.1%} | {low:.1%} – {high:.1%} | "
-            f"{over[0]:.1%} – {over[1]:.1%} | {values['n']} | "
+            f"{between} | {values['n']} | "
             f"{values['median_seconds']:.1f} s |"
         )
         pictures += [

@@ -25,7 +25,7 @@ from sr3_jax import config as config_lib
 from sr3_jax.data import records
 from sr3_jax.data.crops import fit
 from sr3_jax.data.pipeline import Batches, load_evaluation
-from sr3_jax.data.source import DataError
+from sr3_jax.data.source import DataError, is_held_out
 from sr3_jax.data.sources import open_source
 from sr3_jax.datasets import prepare
 from sr3_jax.errors import UserError
@@ -362,3 +362,27 @@ def test_the_known_sets_can_be_prepared_too(tmp_path):
     source, ids = prepare.open_images("orl")
     assert len(source) == len(ids) == 400
     assert [source[i].id for i in (0, 399)] == [ids[0], ids[-1]]
+
+
+def test_of_few_photographs_one_is_held_out_whole():
+    ids = [f"p{photo}.png#1,{row},0" for photo in range(4) for row in range(6)]
+    assert not any(map(is_held_out, ids))
+    held_out = records._held_out(ids, ())
+    assert len({id.partition("#")[0] for id in held_out}) == 1
+    assert len(held_out) == 6
+
+
+def test_files_that_were_replaced_are_noticed(tmp_path):
+    write_photographs(tmp_path / "in", 3)
+    make(str(tmp_path / "in"), tmp_path / "out")
+    again = make(str(tmp_path / "in"), tmp_path / "out")
+    assert again.images == 3
+    shutil.copytree(tmp_path / "in", tmp_path / "copy")  # with other times
+    shutil.rmtree(tmp_path / "in")
+    shutil.copytree(tmp_path / "copy", tmp_path / "in", copy_function=shutil.copyfile)
+    make(str(tmp_path / "in"), tmp_path / "out")
+    name = min((tmp_path / "in").rglob("*.png"))
+    with Image.open(name) as image:
+        image.rotate(180).save(name)
+    with pytest.raises(UserError, match=r"was begun with other settings .*images: "):
+        make(str(tmp_path / "in"), tmp_path / "out")

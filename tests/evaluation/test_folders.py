@@ -11,7 +11,7 @@ from PIL import Image
 
 from sr3_jax import cli
 from sr3_jax.errors import UserError
-from sr3_jax.evaluation import runs
+from sr3_jax.evaluation import report, runs
 from sr3_jax.evaluation.measure import interval
 from sr3_jax.evaluation.protocols import Options
 from sr3_jax.images import arrays
@@ -126,3 +126,55 @@ def test_what_does_not_match_is_listed(place, tmp_path, capsys, monkeypatch):
     ):
         assert cli.main(["evaluate", *arguments]) == 2
         assert words in capsys.readouterr().err
+
+
+def test_what_was_done_to_the_files_is_told(tmp_path):
+    rng = np.random.default_rng(0)
+    for name in "abc":
+        pixels = rng.integers(0, 256, (18, 24, 4), np.uint8)
+        for folder, image in (("real", pixels), ("ours", pixels[..., :3])):
+            (tmp_path / folder).mkdir(exist_ok=True)
+            Image.fromarray(image).save(tmp_path / folder / f"{name}.png")
+    grey = Image.fromarray(pixels[..., 0])
+    grey.save(tmp_path / "ours" / "c.png")
+    results = compare(tmp_path / "ours", tmp_path / "real")
+    assert results["converted"] == (
+        "3 × alpha flattened onto white, 1 × grey repeated in three channels"
+    )
+
+
+def test_one_image_has_no_interval(tmp_path):
+    for folder, seed in (("real", 0), ("ours", 1)):
+        pixels = np.random.default_rng(seed).integers(0, 256, (18, 24, 3), np.uint8)
+        arrays.write(tmp_path / folder / "a.png", pixels)
+    results = compare(tmp_path / "ours", tmp_path / "real")
+    assert not results["intervals"].get("ours")
+
+
+def test_sets_of_few_images_are_told_to_be_few_and_many_are_not():
+    methods = {"ours": {"fid": 12.0, "kid": 0.1}, "other": {"psnr": 20.0}}
+    (sentence,) = report.warnings(methods, 2)
+    assert sentence.startswith("FID and KID of 2 images are biased")
+    assert report.warnings(methods, 50_000) == report.warnings({"o": {"psnr": 2.0}}, 2) == []
+    results = {"title": "a", "n": 2, "networks": {}, "warnings": [sentence]}
+    assert report.footnote(results).endswith(f". {sentence}")
+
+
+def test_results_of_another_measurement_are_kept_and_files_that_are_not_ours_refused(
+    tmp_path, capsys
+):
+    first = {"protocol": "images", "data": {"n": 1}, "methods": {}, "columns": [], "paper": {}}
+    first |= {"title": "a", "n": 1, "networks": {}, "contenders": {}, "seed": 0}
+    report.save(tmp_path, first)
+    report.save(tmp_path, first)  # the same again
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["results.json", "table.md"]
+    report.save(tmp_path, first | {"data": {"n": 2}})
+    kept = json.loads((tmp_path / "earlier-1" / "results.json").read_text())
+    assert kept["data"] == {"n": 1}
+    assert "are kept in" in capsys.readouterr().err
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "grid.png").write_bytes(b"a picture of the user's")
+    with pytest.raises(UserError, match=r"grid\.png exists without a results\.json beside it"):
+        report.check_folder(other)
+    report.check_folder(tmp_path)

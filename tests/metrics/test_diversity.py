@@ -19,10 +19,23 @@ def drawn(spread: float, truth_spread: float = 12.0, seed: int = 0):
     return samples.round().astype(np.uint8), truth.round().astype(np.uint8)
 
 
+def ratio(samples, truth):
+    return diversity.spread_to_error(diversity.spread_and_error(samples, truth))
+
+
+@pytest.mark.fast
+def test_one_image_whose_mean_happens_to_be_exact_does_not_decide_the_ratio():
+    samples, truth = drawn(12.0)
+    samples[:, 0] = truth[0] + np.resize([1, -1], (S, 1, 1, 1))
+    parts = diversity.spread_and_error(samples, truth)
+    assert parts[0, 1] == 0
+    assert diversity.spread_to_error(parts) == pytest.approx(1, abs=0.05)
+
+
 @pytest.mark.fast
 def test_samples_of_the_posterior_have_the_promised_calibration():
     samples, truth = drawn(12.0)
-    np.testing.assert_allclose(diversity.spread_to_error(samples, truth), 1, atol=0.03)
+    assert ratio(samples, truth) == pytest.approx(1, abs=0.03)
     np.testing.assert_allclose(diversity.coverage(samples, truth), (S - 1) / (S + 1), atol=0.02)
     # The mean of 8 samples' own deviations
     np.testing.assert_allclose(diversity.deviation(samples), 12 * 0.965, rtol=0.02)
@@ -34,7 +47,7 @@ def test_samples_of_the_posterior_have_the_promised_calibration():
 )
 def test_samples_that_are_too_alike_or_too_different_show(spread, less):
     samples, truth = drawn(spread)
-    assert (diversity.spread_to_error(samples, truth) < 1).all() == less
+    assert (ratio(samples, truth) < 1) == less
     assert (diversity.coverage(samples, truth) < (S - 1) / (S + 1)).all() == less
 
 
@@ -43,7 +56,7 @@ def test_equal_samples_have_no_spread_and_cover_what_they_equal_by_half():
     _, truth = drawn(1.0)
     samples = np.repeat(truth[None], S, axis=0)
     assert not diversity.deviation(samples).any()
-    assert not diversity.spread_to_error(samples, truth).any()
+    assert ratio(samples, truth) == 0
     np.testing.assert_array_equal(diversity.coverage(samples, truth), 0.5)
 
 
