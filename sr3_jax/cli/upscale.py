@@ -60,14 +60,14 @@ class Upscale(Command):
 @option(
     "--skip-existing",
     is_flag=True,
-    help="Go on with a folder: leave out what was made before, whole and in the same way.",
+    help="Leave out what was made before, in the same way.",
 )
 @option(
     "--format",
     default="png",
     show_default=True,
     metavar="NAME",
-    help="Of what goes to a folder: png, jpg, webp, tiff, avif, …",
+    help="Of files in a folder: png, jpg, webp, tiff, …",
 )
 @option(
     "--quality",
@@ -79,8 +79,7 @@ class Upscale(Command):
     type=Number(),
     default=0,
     panel="What it makes",
-    help="How many times larger; by default what the network does in one pass. "
-    "1 restores at the image's own size.",
+    help="How many times larger (1: only restored). By default as the network does.",
 )
 @option(
     "--steps",
@@ -116,8 +115,7 @@ class Upscale(Command):
     "--name",
     metavar="TEXT",
     panel="What it makes",
-    help="Give all images the noise of one of this name: equal frames come out equal. "
-    "By default each has its own.",
+    help="Draw the noise of all images by this name: equal frames come out equal.",
 )
 @option(
     "--checkpoint",
@@ -142,9 +140,8 @@ def run(args: Arguments) -> int:
 
     One image goes to the file that -o names, if that has an image's suffix. Otherwise -o names a
     folder, and each image goes there under its own name. Depth, alpha, colour profile and EXIF are
-    kept. Nothing is overwritten without --overwrite; what goes wrong with one image does not stop
-    the others (exit code 2). With --shard=I/N, many machines enlarge the images of one folder
-    together; so do several runs with --skip-existing.
+    kept. Nothing is overwritten without --overwrite; one bad image does not stop the others (exit
+    code 2). With --shard=I/N, or --skip-existing, several runs share a folder.
     """
     if args.uncertainty and args.samples < 2:
         raise UserError(f"--uncertainty needs --samples of at least 2, not {args.samples}")

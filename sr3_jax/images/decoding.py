@@ -293,13 +293,11 @@ def _mended_jpeg(data: bytes) -> tuple[Image.Image, str]:
     image.load()
     pixels = np.asarray(image.convert("YCbCr"))
     blocks = [
-        pixels[y + 4 : y + 12, x + 4 : x + 12]
+        _inside(pixels[y : y + _BLOCK, x : x + _BLOCK])
         for y in range(0, image.height, _BLOCK)
         for x in range(0, image.width, _BLOCK)
     ]
-    grey = [
-        block.size > 0 and bool((np.abs(block.astype(int) - 128) <= 1).all()) for block in blocks
-    ]
+    grey = [bool((np.abs(block.astype(int) - 128) <= 1).all()) for block in blocks]
     there = len(blocks) - next((i for i, one in enumerate(reversed(grey)) if not one), len(blocks))
     missing = len(blocks) - there
     if missing > max(1, _MOST_MISSING * len(blocks)):
@@ -307,6 +305,13 @@ def _mended_jpeg(data: bytes) -> tuple[Image.Image, str]:
             f"the file is cut off: {missing / len(blocks):.0%} of the image is missing"
         )
     return image, "the file is cut off: a few pixels at its end may be grey"
+
+
+def _inside(block: np.ndarray) -> np.ndarray:
+    """A block without its edges, into which the colours of its neighbours reach."""
+    height, width = block.shape[:2]
+    top, left = min(4, height // 2), min(4, width // 2)
+    return block[top : max(height - 4, top + 1), left : max(width - 4, left + 1)]
 
 
 # -- more than 8 bits a channel

@@ -117,7 +117,7 @@ class Endpoints:
             raise HTTPException(404, "no such image here: only the last few results are kept")
         return job
 
-    def _scale(self, job: Job) -> float:
+    def _scale(self, job: Job) -> float | int:
         return job.sampling.scale or self._upscaler.scale
 
     def _state(self, job: Job) -> dict[str, Any]:

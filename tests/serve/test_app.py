@@ -310,11 +310,15 @@ def test_every_spelling_of_this_machine_is_guarded(host):
         assert "more" in web.hosts(listener, "more")
 
 
+async def served_nowhere(scope, receive, send):
+    pass
+
+
 def test_on_a_public_address_only_addresses_and_names_that_are_ours_are_answered():
     with web.listen("0.0.0.0", 0) as listener:
         names = web.hosts(listener, *web.proxied("https://sr3.example")[0])
         assert "sr3.example" in web.told(listener, names)
-    guard = web.Guard(None, names)
+    guard = web.Guard(served_nowhere, names)
     for name, answered in (
         ("192.0.2.7", True),
         ("2001:db8::1", True),
@@ -325,7 +329,7 @@ def test_on_a_public_address_only_addresses_and_names_that_are_ours_are_answered
     ):
         assert guard._answers_to(name) == answered
     with web.listen("127.0.0.1", 0) as listener:
-        assert not web.Guard(None, web.hosts(listener))._answers_to("192.0.2.7")
+        assert not web.Guard(served_nowhere, web.hosts(listener))._answers_to("192.0.2.7")
         assert web.told(listener, web.hosts(listener)) == ""
 
 
