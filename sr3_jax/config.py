@@ -44,7 +44,9 @@ CHOICES = {
 MAY_CHANGE = (
     "train.steps train.log_every train.checkpoint_every train.evaluate_every train.evaluate_images "
     "train.sample_images train.keep_checkpoints train.max_bad_steps mesh.data mesh.fsdp "
-    "data.threads data.max_bad_fraction"
+    "data.threads data.max_bad_fraction model.remat "
+    # places, which may have moved
+    "data.folder data.eval_folder data.tfds_dir train.init_from train.teacher"
 ).split()
 
 # Fields of older checkpoints, and what they are called now.

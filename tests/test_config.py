@@ -383,7 +383,9 @@ def test_differences_name_what_differs_on_both_sides_and_ignore_what_may_change_
     ours, theirs = config_lib.base(), config_lib.base()
     for field in MAY_CHANGE:
         parent, _, last = field.rpartition(".")
-        config_lib.get(theirs, parent)[last] += 1
+        more = {int: 1, float: 1.0, str: "there", tuple: (1,)}
+        values = config_lib.get(theirs, parent)
+        values[last] += more[type(values[last])]
     assert config_lib.differences(ours, theirs) == []
     theirs.train.learning_rate, theirs.model.multipliers = 1e-3, (1, 2)
     first, second = config_lib.differences(ours, theirs)

@@ -2,13 +2,13 @@
 
 Everything about an example (which image, which crop, mirrored or not) is a function of the seed and
 of its position in the stream of examples. Batch number n, of size B, holds positions n·B to
-(n+1)·B - 1. They are cut into P equal parts, and process p of P takes the p-th, which are its rows
-of the global batch. So a run resumes at batch n by starting there, on any number of processes.
+(n+1)·B - 1, its rows. A process reads the rows that its devices hold, wherever the mesh has put
+them. So a run resumes at batch n by starting there, on any number of processes and any mesh.
 """
 
 import threading
-from collections.abc import Iterator
-from typing import NamedTuple
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
 
 import grain.python as grain
 import jax
@@ -84,6 +84,23 @@ class Batch(NamedTuple):
     number: Int[np.ndarray, " b"]  # int64: places of the images in their source
 
 
+class _SomeRows(grain.MapDataset):
+    """Some rows of each batch of so many elements, one after the other."""
+
+    def __init__(self, parent: grain.MapDataset, size: int, rows: Sequence[int]):
+        super().__init__(parent)
+        self._size, self._rows = size, rows
+
+    def __len__(self) -> int:
+        return len(self._parent) // self._size * len(self._rows)
+
+    def __getitem__(self, index: Any) -> Any:
+        if isinstance(index, slice):
+            return self.slice(index)
+        batch, place = divmod(index, len(self._rows))
+        return self._parent[batch * self._size + self._rows[place]]
+
+
 class Batches:
     """An endless iterator over this process's part of each training batch.
 
@@ -91,8 +108,7 @@ class Batches:
       source: the data set.
       config: its data.*, train.batch_size and seed are used.
       position: the number of the first batch, to resume there.
-      process: the number of this process.
-      processes: how many there are; must divide train.batch_size.
+      rows: those of the batch that this process reads, in order; see `parallel.rows`. None: all.
     """
 
     def __init__(
@@ -101,14 +117,10 @@ class Batches:
         config: ConfigDict,
         *,
         position: int = 0,
-        process: int = 0,
-        processes: int = 1,
+        rows: Sequence[int] | None = None,
     ):
-        if config.train.batch_size % processes:
-            raise DataError(
-                f"train.batch_size = {config.train.batch_size} must be divisible by the number of "
-                f"processes, {processes}"
-            )
+        size = config.train.batch_size
+        rows = range(size) if rows is None else rows
         self.survivors = Survivors(source, config.data.max_bad_fraction, config.data.hr_size)
 
         def prepare(item: tuple[int, Image], rng: np.random.Generator) -> Batch:
@@ -118,14 +130,14 @@ class Batches:
                 fit(image, config, rng), np.asarray(image.label, np.int32), np.asarray(index)
             )
 
-        dataset = (
+        images = (
             grain.MapDataset.source(self.survivors)
             .seed(config.seed)
             .shuffle()
             .repeat(None)
             .random_map(prepare)
-            .batch(config.train.batch_size // processes)[process::processes]
         )
+        dataset = _SomeRows(images, size, rows).batch(len(rows))
         # The buffer counts whole batches; a thread makes one at a time.
         options = grain.ReadOptions(
             num_threads=config.data.threads, prefetch_buffer_size=2 * config.data.threads

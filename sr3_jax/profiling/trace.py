@@ -98,7 +98,8 @@ def profile(config: ConfigDict, output: Path, steps: int) -> Profile:
     compiled = program.lower().compile()
     state = program.init()
     teacher = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), program.teacher)
-    batches = Batches(source, config, process=jax.process_index(), processes=jax.process_count())
+    own = parallel.rows(mesh, config.train.batch_size).tolist()
+    batches = Batches(source, config, rows=own)
     options = jax.profiler.ProfileOptions()
     options.python_tracer_level = 0  # Python's own calls would fill the trace
     waited = 0.0

@@ -5,7 +5,6 @@ The mesh has two axes. The batch is split over both; parameters, EMA and optimiz
 """
 
 import contextlib
-import functools
 import os
 import zlib
 from collections.abc import Iterator, Sequence
@@ -267,10 +266,37 @@ def replicated(mesh: Mesh) -> NamedSharding:
 
 
 def to_devices(batch: PyTree, mesh: Mesh) -> PyTree:
-    """Global arrays of a batch, of which each process gives its part as NumPy arrays."""
-    return jax.tree.map(
-        functools.partial(jax.make_array_from_process_local_data, batch_sharding(mesh)), batch
-    )
+    """Global arrays of a batch, of which each process gives its `rows` as NumPy arrays."""
+    here = sum(device.process_index == jax.process_index() for device in mesh.devices.flat)
+    size = len(jax.tree.leaves(batch)[0]) * mesh.size // here
+    own = rows(mesh, size)
+
+    def place(local: np.ndarray) -> jax.Array:
+        def part(index: tuple[slice, ...] | None) -> np.ndarray:
+            assert index is not None
+            first, last, _ = index[0].indices(size)
+            return local[np.searchsorted(own, np.arange(first, last))]
+
+        shape = (size, *local.shape[1:])
+        return jax.make_array_from_callback(shape, batch_sharding(mesh), part)
+
+    return jax.tree.map(place, batch)
+
+
+def rows(mesh: Mesh, size: int) -> np.ndarray:
+    """The rows of a batch of `size` that this process's devices hold, in order.
+
+    A mesh need not go through the processes one after the other: JAX lays it out along the links
+    of a TPU slice, where a host's devices are often not neighbours in the batch.
+
+    Raises:
+      ConfigError: the devices cannot share so many rows evenly.
+    """
+    if size % mesh.size:
+        raise ConfigError(f"train.batch_size = {size} must be divisible by {mesh.size} devices")
+    held = batch_sharding(mesh).addressable_devices_indices_map((size,)).values()
+    parts = [np.arange(size)[index] for index in held if index is not None]
+    return np.unique(np.concatenate(parts))
 
 
 def is_main() -> bool:

@@ -33,6 +33,7 @@ from sr3_jax.objectives.distillation import check_teacher, needs_features
 from sr3_jax.runtime import parallel
 from sr3_jax.runtime.atomic import disk_errors, write_text
 from sr3_jax.runtime.paths import AnyPath
+from sr3_jax.training import ownership
 from sr3_jax.training.held_out import Evaluate, HeldOut
 from sr3_jax.training.log import Log
 from sr3_jax.training.loop import Loop
@@ -83,6 +84,8 @@ def train(
         open_workdir(workdir, config)
     program = training_program(config, mesh)
     with contextlib.ExitStack() as stack:
+        if parallel.is_main():
+            stack.enter_context(ownership.claimed(workdir))
         stop = stack.enter_context(stop_signals())
         # Closing waits for saves under way.
         checkpoints = stack.enter_context(contextlib.closing(Checkpoints(workdir, config)))
@@ -100,6 +103,7 @@ def train(
         teacher = _teacher_params(config, program, inputs, log)
         teacher += tuple(map(_placed, more, program.teacher[1:]))
         if parallel.is_main():
+            ownership.compare_data(workdir, inputs.source, log.say)
             _keep_inputs(config, inputs, workdir)
         source = inputs.source
         del inputs  # the copies on one device
@@ -109,8 +113,7 @@ def train(
             source,
             config,
             position=position,
-            process=jax.process_index(),
-            processes=jax.process_count(),
+            rows=parallel.rows(mesh, config.train.batch_size).tolist(),
         )
         loop = Loop(config, mesh, step, teacher, batches, checkpoints, held_out, log, stop)
         return loop.run(state, start)

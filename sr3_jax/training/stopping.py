@@ -3,7 +3,7 @@
 import contextlib
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import jax
 
@@ -32,9 +32,15 @@ def stop_signals() -> Iterator[Stop]:
 
     with contextlib.ExitStack() as stack:
         with contextlib.suppress(ValueError):  # not in the main thread: the caller handles signals
-            before = signal.signal(signal.SIGINT, request)
-            stack.callback(signal.signal, signal.SIGINT, before)
-            stack.callback(signal.signal, signal.SIGTERM, signal.getsignal(signal.SIGTERM))
+            _replace(stack, signal.SIGINT, request)
+            # JAX's handler is not Python's, and could not be put back if it was replaced
             if not jax.distributed.is_initialized():
-                signal.signal(signal.SIGTERM, request)
+                _replace(stack, signal.SIGTERM, request)
         yield stop
+
+
+def _replace(stack: contextlib.ExitStack, number: int, handler: Callable[..., None]) -> None:
+    """Sets a handler until the stack ends, which puts the one before it back."""
+    before = signal.signal(number, handler)
+    if before is not None:  # else it was not set from Python
+        stack.callback(signal.signal, number, before)

@@ -1,6 +1,9 @@
 """Who holds what: the mesh, how a parameter is split, and which processes are one run."""
 
 import os
+import socket
+import subprocess
+import sys
 
 import jax
 import numpy as np
@@ -229,3 +232,48 @@ def test_what_the_variables_name_goes_before_a_cluster_around_it(started):
     assert asked["cluster_detection_method"] == "deactivate"
     with pytest.raises(UserError, match="SR3_PROCESS must be a whole number, not 'x'"):
         started(NAMED | {"SR3_PROCESS": "x"})
+
+
+OUT_OF_ORDER = """
+import sys
+import jax, numpy as np
+from jax.sharding import AxisType, Mesh
+from sr3_jax.runtime import parallel
+parallel.start()
+devices = sorted(jax.devices(), key=lambda device: device.id)
+assert [device.process_index for device in devices] == [0, 0, 1, 1]
+order = np.array(devices)[[0, 2, 1, 3]].reshape(2, 2)
+mesh = Mesh(order, ("data", "fsdp"), axis_types=(AxisType.Auto,) * 2)
+rows = parallel.rows(mesh, 8)
+assert rows.tolist() == {0: [0, 1, 4, 5], 1: [2, 3, 6, 7]}[jax.process_index()], rows
+batch = parallel.to_devices({"number": rows, "image": rows[:, None] * np.ones((1, 3))}, mesh)
+for shard in batch["number"].addressable_shards:
+    assert np.asarray(shard.data).tolist() == np.arange(8)[shard.index].tolist()
+whole = jax.jit(lambda image: image, out_shardings=parallel.replicated(mesh))
+gathered = whole(batch["image"])
+assert np.asarray(gathered)[:, 0].tolist() == list(range(8))
+"""
+
+
+def test_rows_follow_the_devices_that_own_them_where_the_mesh_is_out_of_order():
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = free.getsockname()[1]
+    place = {
+        "SR3_COORDINATOR": f"localhost:{port}",
+        "SR3_PROCESSES": "2",
+        "JAX_NUM_CPU_DEVICES": "2",
+        "JAX_PLATFORMS": "cpu",
+    }
+    started = [
+        subprocess.Popen(
+            [sys.executable, "-c", OUT_OF_ORDER],
+            env=os.environ | place | {"SR3_PROCESS": str(number)},
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for number in range(2)
+    ]
+    for process in started:
+        _, said = process.communicate(timeout=300)
+        assert process.returncode == 0, said[-2000:]
