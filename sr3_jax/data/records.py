@@ -10,11 +10,10 @@ another such folder, or else those that the manifest names (by their ids, or by 
 their ids begin with, "test/"), or else 5 % by a hash of the id.
 """
 
+import hashlib
 import io
 import json
-import tempfile
 import threading
-import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -88,6 +87,7 @@ class Records:
         self.labels = labels[starts[self._places[:, 0]] + self._places[:, 1]]
         self._open: dict[int, grain.ArrayRecordDataSource] = {}
         self._lock = threading.Lock()
+        self._locks: dict[int, threading.Lock] = {}
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -112,6 +112,8 @@ class Records:
 
     def _shard(self, number: int) -> grain.ArrayRecordDataSource:
         with self._lock:
+            own = self._locks.setdefault(number, threading.Lock())
+        with own:  # readers of other shards do not wait for a download
             if number not in self._open:
                 self._open[number] = grain.ArrayRecordDataSource(
                     [str(self._local(self.root / self._shards[number]))]
@@ -121,24 +123,26 @@ class Records:
     def _local(self, path: AnyPath) -> Path:
         """The path of a shard on this machine: a remote one is copied, as ArrayRecord needs.
 
-        The copy stays for the next run on this machine.
+        The copy stays for the next run of this user on this machine, until the shard changes.
         """
         if isinstance(path, Path):
             return path
-        folder = (
-            Path(tempfile.gettempdir())
-            / f"sr3-records-{zlib.crc32(str(self.root).encode()):08x}-{self.size}"
-        )
-        copy = folder / path.name
-        if not copy.exists() or copy.stat().st_size != path.stat().length:
+        key = hashlib.sha256(str(self.root).encode()).hexdigest()[:16]
+        folder = paths.cache_folder() / "records" / key
+        stat = path.stat()
+        copy = folder / f"{stat.length}-{int(getattr(stat, 'mtime', 0) or 0)}-{path.name}"
+        if not copy.exists():
             data = path.read_bytes()
             try:
+                folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+                for older in folder.glob(f"*-{path.name}"):
+                    older.unlink(missing_ok=True)
                 with replacing(copy) as partial:
                     partial.write_bytes(data)
             except OSError as error:
                 raise UserError(
                     f"{path} cannot be copied to {folder}: {error.strerror or error}; "
-                    "let TMPDIR name a folder with room"
+                    "let XDG_CACHE_HOME name a folder with room"
                 ) from error
         return copy
 

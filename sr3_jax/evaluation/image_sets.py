@@ -25,6 +25,7 @@ from sr3_jax.evaluation.measure import Images
 from sr3_jax.evaluation.protocols import Options, Protocol
 from sr3_jax.images import arrays, pairs
 from sr3_jax.inference import generated
+from sr3_jax.runtime import paths
 from sr3_jax.tasks import build_task
 from sr3_jax.tasks.operations import to_float
 
@@ -317,7 +318,8 @@ def _point_at(data: ConfigDict, place: str) -> None:
         data.source, data.name = "tfds", named[0]
         data.eval_split = named[1] or data.eval_split
         return
-    prepared = (Path(place) / MANIFEST).is_file()
+    root = paths.parse(place)
+    prepared = (root / MANIFEST).exists()
     data.source, data.folder, data.eval_folder = "records" if prepared else "folder", "", place
-    if prepared and read_manifest(Path(place))["held_out"]:
+    if prepared and read_manifest(root)["held_out"]:
         data.folder, data.eval_folder = place, ""

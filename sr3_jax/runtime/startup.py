@@ -70,5 +70,5 @@ def share_programs(workdir: "AnyPath") -> None:
 
 def cache_folder() -> Path:
     """The folder where compiled programs are kept."""
-    root = os.environ.get("XDG_CACHE_HOME")
+    root = os.environ.get("XDG_CACHE_HOME")  # as paths.cache_folder, which imports more than we may
     return (Path(root) if root else Path.home() / ".cache") / "sr3_jax" / "compiled"

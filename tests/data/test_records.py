@@ -12,7 +12,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from pathlib import Path
 
@@ -29,6 +28,7 @@ from sr3_jax.data.source import DataError, is_held_out
 from sr3_jax.data.sources import open_source
 from sr3_jax.datasets import prepare
 from sr3_jax.errors import UserError
+from sr3_jax.evaluation import image_sets
 from sr3_jax.images import arrays
 
 SIZE, COUNT = 16, 100
@@ -288,13 +288,13 @@ def test_a_copy_for_which_there_is_no_room_is_blamed_on_the_disk_and_leaves_noth
             file.write(data[:100])
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     # To us, what is not pathlib's is an object store
     source = records.Records(epath.Path(prepared), 3)
     with monkeypatch.context() as patch:
         patch.setattr(Path, "write_bytes", full)
         with pytest.raises(
-            UserError, match=r"cannot be copied to .*: No space left on device; let TMPDIR"
+            UserError, match=r"cannot be copied to .*: No space left on device; let XDG_CACHE_HOME"
         ) as raised:
             source[0]
     assert not isinstance(raised.value, arrays.ImageError)
@@ -386,3 +386,32 @@ def test_files_that_were_replaced_are_noticed(tmp_path):
         image.rotate(180).save(name)
     with pytest.raises(UserError, match=r"was begun with other settings .*images: "):
         make(str(tmp_path / "in"), tmp_path / "out")
+
+
+def test_a_remote_shard_that_was_prepared_anew_is_fetched_anew_into_a_private_folder(
+    prepared, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    place = shutil.copytree(prepared, tmp_path / "bucket")
+    first = records.Records(epath.Path(place), 3)[0].pixels
+    shard = sorted(place.glob("*.array_record"))[0]
+    other = sorted(place.glob("*.array_record"))[1]
+    size = shard.stat().st_size
+    data = other.read_bytes().ljust(size, b"\0")[:size]  # of the same size
+    shard.write_bytes(data)
+    os.utime(shard, (2e9, 2e9))
+    copies = list((tmp_path / "cache").rglob(f"*{shard.name}"))
+    assert [path.parent.stat().st_mode & 0o777 for path in copies] == [0o700]
+    with contextlib.suppress(arrays.ImageError):  # it need not be readable: it is another
+        assert not np.array_equal(records.Records(epath.Path(place), 3)[0].pixels, first)
+    again = list((tmp_path / "cache").rglob(f"*{shard.name}"))
+    assert [path.read_bytes() for path in again] == [data]
+
+
+def test_what_was_prepared_in_a_bucket_is_taken_as_such(prepared, monkeypatch):
+    data = config_lib.base().data
+    monkeypatch.setattr(
+        image_sets.paths, "parse", lambda place: epath.Path(prepared) if "gs:" in place else place
+    )
+    image_sets._point_at(data, "gs://bucket/prepared")
+    assert data.source == "records"
