@@ -556,15 +556,25 @@ def test_a_new_process_too_says_one_sentence(place):
 
 
 @pytest.mark.skipif(shutil.which("nvidia-smi") is not None, reason="there may be one")
-def test_a_device_that_is_not_there_is_told_in_one_sentence(place, tmp_path):
+@pytest.mark.parametrize(
+    ("flags", "platforms", "asked"),
+    [
+        (["--device=gpu"], None, "--device=gpu"),
+        ([], "cuda", "JAX_PLATFORMS=cuda"),
+        ([], "gpu", "JAX_PLATFORMS=gpu"),
+    ],
+)
+def test_a_device_that_is_not_there_is_told_in_one_sentence(
+    place, tmp_path, monkeypatch, flags, platforms, asked
+):
+    if platforms:
+        monkeypatch.setenv("JAX_PLATFORMS", platforms)
     done = in_a_new_process(
-        "upscale", place / "face.png", f"--output={tmp_path / 'large.png'}", "--device=gpu"
+        "upscale", place / "face.png", f"--output={tmp_path / 'large.png'}", *flags
     )
     assert (done.returncode, done.stdout) == (2, "")
-    assert (
-        "sr3: --device=gpu: JAX finds none on this machine (it needs the extra [cuda])"
-        in done.stderr.splitlines()
-    )
+    sentence = f"sr3: {asked}: JAX finds none on this machine (it needs the extra [cuda])"
+    assert any(line.startswith(sentence) for line in done.stderr.splitlines())
     assert "Traceback" not in done.stderr
 
 

@@ -427,3 +427,19 @@ def test_a_blind_network_is_told_what_the_user_knows_and_can_do_without():
     assert (network(large) != network(large, noise=0)).any()
     with pytest.raises(UserError, match=r"jpeg = 60 must lie between 0 and 50"):
         network(picture, jpeg=60)
+
+
+def test_a_sample_does_not_depend_on_the_settings_of_the_process(grey):
+    usual = grey(LR[0], seed=3)
+    for name, value in (
+        ("jax_enable_x64", True),
+        ("jax_default_prng_impl", "rbg"),
+        ("jax_threefry_partitionable", False),
+    ):
+        before = getattr(jax.config, name)
+        jax.config.update(name, value)
+        try:
+            other = Upscaler(grey.checkpoint, batch_size=4)
+            np.testing.assert_array_equal(other(LR[0], seed=3), usual)
+        finally:
+            jax.config.update(name, before)
