@@ -130,17 +130,21 @@ def dpm_solver(schedule: NoiseSchedule, eta: float = 0.0) -> Steps:
 
 
 def heun(schedule: NoiseSchedule) -> Steps:
-    """Heun's method on the probability flow (Karras et al. 2022, algorithm 1, without noise).
+    """Heun's method on the probability flow, in its exponential form.
 
     Each step but the last is a `ddim` step, then a second evaluation where it ended, and a
-    correction by the trapezoidal rule in s: y + √gamma' · (s / s' - 1) / 2 · (D - D'). It is of
+    correction for D, the estimate of y_0, being linear in the log-SNR between the two:
+    y + √gamma' · (h - 1 + exp(-h)) / h · (D' - D), with h the step in log(√gamma / √(1 - gamma))
+    (Hochbruck & Ostermann 2010, eq. 2.39 and φ_2; the trapezoidal rule of Karras et al. 2022,
+    algorithm 1, has exp(h) - 1 over 2 there, which grows without bound in large steps). It is of
     second order, and takes 2 T - 1 evaluations for T steps.
     """
     c = _levels(schedule)
     base = ddim(schedule)
-    # s / s'
+    # s / s', with s = √(1 - gamma) / √gamma
     ratio = np.sqrt(c.one_minus[:-1] / c.gamma[:-1] / (c.one_minus_next[:-1] / c.gamma_next[:-1]))
-    correction = np.sqrt(c.gamma_next[:-1]) * (ratio - 1) / 2
+    h = np.log(ratio)
+    correction = np.sqrt(c.gamma_next[:-1]) * (h - 1 + np.exp(-h)) / h
     rows = 2 * schedule.steps - 1
     columns = [np.zeros(rows) for _ in range(5)]
     for column, values in zip(

@@ -308,7 +308,7 @@ class Timed:
             start = time.perf_counter()
             parts.append(self._contender.make(lr[i : i + 1], ids[i : i + 1], size))
             times.append(time.perf_counter() - start)
-        images, samples, _ = parts[0]
+        images, samples = parts[0].images, parts[0].samples
         return Made(
             {row: np.concatenate([one.images[row] for one in parts]) for row in images},
             {row: np.concatenate([one.samples[row] for one in parts], axis=1) for row in samples},

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from sr3_jax import config as config_lib
 from sr3_jax.diffusion import process, samplers, schedules
 from sr3_jax.diffusion.samplers import (
     VARIANCES,
@@ -20,6 +21,7 @@ from sr3_jax.diffusion.samplers import (
     noise_like,
     sample,
 )
+from sr3_jax.method import sampling_steps
 
 GAMMA_END = 4.39e-5
 SHAPE = (3, 4, 4, 1)
@@ -139,14 +141,15 @@ def textbook(name, schedule):
                     + np.sqrt(gamma[t - 1]) * share * D
                     + np.sqrt(one_minus[t - 1] * share) * z
                 )
-        else:  # Karras et al., algorithm 1, on x = y / √gamma at the noise levels s
-            s, s_next = (np.sqrt(one_minus[i] / gamma[i]) for i in (t, t - 1))
-            x = (1 / np.sqrt(gamma[t])) * y
-            d = (1 / s) * (x + (-1.0) * y_0)
-            x_euler = x + (s_next - s) * d
-            y_0_next = denoised(np.sqrt(gamma[t - 1]) * x_euler, gamma[t - 1], one_minus[t - 1])
-            d_next = (1 / s_next) * (x_euler + (-1.0) * y_0_next)
-            y = np.sqrt(gamma[t - 1]) * (x + (s_next - s) / 2 * (d + d_next))
+        else:  # Hochbruck & Ostermann, eq. 2.39 with c_2 = 1, of y / √(1 - gamma) in the log-SNR
+            h = lam[t - 2] - lam[t - 1]
+            phi_1 = -np.expm1(-h) / h
+            phi_2 = (1 - phi_1) / h
+            kept = np.sqrt(one_minus[t - 1] / one_minus[t]) * y
+            forced = np.sqrt(gamma[t - 1]) * h
+            y_euler = kept + forced * phi_1 * y_0
+            y_0_next = denoised(y_euler, gamma[t - 1], one_minus[t - 1])
+            y = kept + forced * (phi_1 - phi_2) * y_0 + forced * phi_2 * y_0_next
         before = y_0
     return y
 
@@ -161,7 +164,6 @@ def test_an_exact_denoiser_of_a_gaussian_yields_the_closed_form_moments(name, st
         schedules.log_snr(steps, rho=7.0),
     ):
         found, wanted = run(SAMPLERS[name](schedule), levels_of(schedule)), textbook(name, schedule)
-        # Of one step across the whole chain, Heun's makes 75
         atol = 1e-5 * (1 + np.sqrt(wanted.variance))
         np.testing.assert_allclose(
             (found.mean, found.variance), (wanted.mean, wanted.variance), rtol=2e-5, atol=atol
@@ -192,6 +194,30 @@ def test_the_moments_converge_at_the_promised_order(name, order):
     limit = fine + (fine - middle) / (2**order - 1)  # Richardson's
     # the chain starts at N(0, 1) instead of its true start, which is 0.7 % off at this log-SNR
     np.testing.assert_allclose(limit, [M, S], atol=0.01)
+
+
+@pytest.mark.fast
+@pytest.mark.parametrize("spacing", config_lib.CHOICES["sample.schedule"])
+@pytest.mark.parametrize("variance", config_lib.CHOICES["sample.variance"])
+@pytest.mark.parametrize("sampler", config_lib.CHOICES["sample.sampler"])
+def test_no_sampler_that_is_offered_destroys_the_picture_in_few_evaluations(
+    sampler, variance, spacing
+):
+    config = config_lib.base()
+    sample_ = config.sample
+    sample_.sampler, sample_.variance, sample_.schedule = sampler, variance, spacing
+
+    def moments(count):
+        steps = sampling_steps(config, count)
+        assert steps.evaluations <= count
+        y = run(steps, {np.float32(level): 1 - float(level) for level in steps.gamma})
+        return y.mean, np.sqrt(y.variance)
+
+    mean, deviation = moments(100)
+    for count in range(1, 17):
+        found = moments(count)
+        assert abs(found[0] - mean) < 0.01
+        assert found[1] < 2 * deviation
 
 
 @pytest.mark.fast
