@@ -9,6 +9,7 @@ from skimage import data as photographs
 
 from sr3_jax.errors import UserError
 from sr3_jax.images import files
+from sr3_jax.images.formats import FORMATS
 from sr3_jax.images.pixels import Picture
 
 SMALL = Image.fromarray(photographs.astronaut()[:64:4, :96:4])
@@ -32,8 +33,8 @@ def originals():
             exif[274] = 6
             image.save(buffer, form, **({"exif": exif} if form in ("JPEG", "PNG", "WEBP") else {}))
             yield buffer.getvalue()
-    yield files.encode(Picture(np.zeros((9, 7, 3), np.float32), None, 65535), {}, "PNG")[0]
-    yield files.encode(Picture(np.zeros((9, 7, 3), np.float32), None, 65535), {}, "TIFF")[0]
+    yield files.encode(Picture(np.zeros((9, 7, 3), np.float32), None, 65535), FORMATS["PNG"])[0]
+    yield files.encode(Picture(np.zeros((9, 7, 3), np.float32), None, 65535), FORMATS["TIFF"])[0]
 
 
 def mutated(data, rng):
