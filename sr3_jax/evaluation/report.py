@@ -153,7 +153,7 @@ def warnings(methods: Mapping[str, Mapping[str, float]], n: int) -> list[str]:
 
 def check_folder(folder: AnyPath) -> None:
     """Raises UserError if `save` would replace files that are none of ours."""
-    if (folder / "results.json").exists():
+    if any((folder / name).exists() for name in ("results.json", "chunks")):  # a run of ours
         return
     for name in FILES[1:]:
         if (folder / name).exists():
