@@ -244,7 +244,7 @@ def _digest(source: Source, ids: Sequence[str]) -> str:
     folder = source.folder if isinstance(source, Tiles) else source
     if isinstance(folder, Folder) and isinstance(folder.root, Path):
         for name in folder.names:
-            with disk_errors(folder.root), (folder.root / name).open("rb") as file:
+            with (folder.root / name).open("rb") as file:
                 found.update(file.read(ENDS))
                 size = file.seek(0, os.SEEK_END)
                 file.seek(max(0, size - ENDS))

@@ -7,6 +7,7 @@ formats. What had to be changed is said in words (notes).
 import io
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -115,6 +116,7 @@ def write(
     kept: Metadata = Metadata(),  # noqa: B008 (immutable)
     quality: int | None = None,
     replace: bool = True,
+    on_encoded: Callable[[int], object] = lambda _: None,
 ) -> list[str]:
     """Writes a picture in the format of the path's suffix, or as PNG to standard output for "-".
 
@@ -126,6 +128,7 @@ def write(
       kept: what else the file shall hold.
       quality: of 100, for formats that lose some; None: the format's usual one.
       replace: whether a file of this name that is there by now may be replaced.
+      on_encoded: called with the number of the file's bytes, just before it appears.
 
     Returns:
       What the format could not keep, in words.
@@ -144,6 +147,7 @@ def write(
         else:
             with replacing(path, replace) as temporary:
                 temporary.write_bytes(data)
+                on_encoded(len(data))
     except FileExistsError as error:
         if not path.exists():  # it is a file where a folder should be
             raise UserError(f"{path} cannot be written: {decoding.first_line(error)}") from error

@@ -160,8 +160,6 @@ class _Run:
             with journal.claimed(job, wait) as own:
                 if own and self._is_new(job):
                     self._upscale(job, given)
-                    if self.made:
-                        self.made.add(job)
                 elif own:
                     self.skipped += 1
                 return own
@@ -187,12 +185,18 @@ class _Run:
             return True
         if not self.options.skip_existing:
             raise UserError(f"{there[0]} has appeared meanwhile and was left as it is")
-        if self.made is None or not self.made.has(job):
-            raise UserError(
-                f"{there[0]} exists, and was not made from this image by this network and these "
-                "settings; give --overwrite to replace it, or another --output"
-            )
-        return False
+        for name in there:
+            if not self._is_ours(job, name):
+                raise UserError(
+                    f"{name} exists, and was not made from this image by this network and these "
+                    "settings; give --overwrite to replace it, or another --output"
+                )
+        # Of several samples some may be missing: they are made again together
+        return len(there) < len(job.outputs)
+
+    def _is_ours(self, job: Job, name: Path) -> bool:
+        """Whether a file is what this run, or one like it, makes of the job."""
+        return self.made is not None and name.exists() and self.made.made(job, name)
 
     def _prepare(self, job: Job) -> _Given:
         """Reads an image, and finds what would go wrong before the network is run."""
@@ -218,8 +222,14 @@ class _Run:
             clock.advance(count)
 
         def write(path: Path, picture: Picture, kept: Metadata) -> None:
-            notes = files.write(path, picture, kept, options.quality, options.overwrite)
-            self._say(str(path), [note for note in notes if note not in said[path]])
+            replace = options.overwrite or (path != STDIO and self._is_ours(job, path))
+
+            def note(size: int) -> None:
+                if self.made is not None and path != STDIO:
+                    self.made.add(job, path, size)
+
+            notes = files.write(path, picture, kept, options.quality, replace, note)
+            self._say(str(path), [one for one in notes if one not in said[path]])
             if path != STDIO:
                 self.on_written(Written(label, str(path), *picture.colour.shape[1::-1]))
 

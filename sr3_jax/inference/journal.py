@@ -34,46 +34,48 @@ class Journal:
         self._file = folder / NAME
         text = json.dumps(settings, sort_keys=True)
         self._settings = f"{zlib.crc32(text.encode()):08x}"
+        self._known: dict[str, dict[str, Any]] = {}
+        self._read_to = 0  # bytes of the file
 
-    def has(self, job: Job) -> bool:
-        """Whether all files of a job are there, whole, from this image and by these settings."""
-        if not all(name.exists() for name in job.outputs):
-            return False
-        known = self._read()
-        lines = [self._line(job, name) for name in job.outputs]
-        return all(known.get(line["file"]) == line for line in lines)
+    def made(self, job: Job, name: Path) -> bool:
+        """Whether a file that is there is whole, from the job's image and by these settings."""
+        self._read_on()
+        line = self._line(job, name, name.stat().st_size)
+        return self._known.get(line["file"]) == line
 
-    def add(self, job: Job) -> None:
-        """Notes down what a job has made."""
-        lines = "".join(
-            json.dumps(self._line(job, name)) + "\n" for name in job.outputs if name != STDIO
-        )
-        if not lines:
-            return
-        # One call of the system, so that lines of several runs do not mix
+    def add(self, job: Job, name: Path, size: int) -> None:
+        """Notes down a file of so many bytes that is about to appear.
+
+        Before it does: a run that is killed in between must know it again.
+        """
+        # Begun by an end of line, in case the last one was cut off; written by one call of the
+        # system, so that lines of several runs do not mix
+        text = f"\n{json.dumps(self._line(job, name, size))}\n"
         descriptor = os.open(self._file, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
         try:
-            os.write(descriptor, lines.encode())
+            os.write(descriptor, text.encode())
         finally:
             os.close(descriptor)
 
-    def _line(self, job: Job, name: Path) -> dict[str, Any]:
+    def _line(self, job: Job, name: Path, size: int) -> dict[str, Any]:
         return {
             "file": os.path.relpath(name, self._file.parent),
-            "bytes": name.stat().st_size,
+            "bytes": size,
             "image": pairs.fingerprint({job.source.name: job.source}),
             "settings": self._settings,
         }
 
-    def _read(self) -> dict[str, dict[str, Any]]:
-        """{file: its last line}."""
-        found = {}
-        with suppress(FileNotFoundError):
-            for line in self._file.read_text("utf-8", "replace").splitlines():
+    def _read_on(self) -> None:
+        """Reads the lines that have come since the last time, of whatever run."""
+        with suppress(FileNotFoundError), self._file.open("rb") as file:
+            file.seek(self._read_to)
+            text = file.read()
+            whole = text[: text.rfind(b"\n") + 1]
+            self._read_to += len(whole)
+            for line in whole.splitlines():
                 with suppress(ValueError, KeyError, TypeError):  # one that was cut off
                     entry = json.loads(line)
-                    found[entry["file"]] = entry
-        return found
+                    self._known[entry["file"]] = entry
 
 
 @contextmanager

@@ -1,7 +1,9 @@
 """What goes wrong with one image does not stop the others, and nothing is lost."""
 
 import io
+import os
 import re
+import shutil
 import zlib
 from types import SimpleNamespace
 
@@ -223,6 +225,40 @@ def test_a_run_goes_on_after_a_kill_and_leaves_out_only_what_was_made_alike(tmp_
     # with other settings nothing counts as made
     assert upscale(grey.checkpoint, jobs[:1], out, skip_existing=True, seed=1) == 2
     assert "a.png exists, and was not made" in capsys.readouterr().err
+
+
+def test_a_kill_at_any_moment_of_a_file_or_between_two_samples_loses_and_refuses_nothing(
+    tmp_path, grey, capsys, monkeypatch
+):
+    make(tmp_path, "in/a.png", "in/b.png")
+    out = tmp_path / "out"
+    jobs = plan([tmp_path / "in"], out, samples=2)
+    whole, original = {}, os.link
+    for number in range(4):  # killed after so many files, before and after the last one's name
+        for moment in ("os.replace", "after"):
+            shutil.rmtree(out, ignore_errors=True)
+            written = []
+            with monkeypatch.context() as patch:
+
+                def link(source, target, written=written, number=number, moment=moment):
+                    if len(written) == number and moment == "os.replace":
+                        raise KeyboardInterrupt  # nothing catches it, as a kill
+                    original(source, target)
+                    written.append(target)
+                    if len(written) == number + 1 and moment == "after":
+                        raise KeyboardInterrupt
+
+                patch.setattr(os, "link", link)
+                with pytest.raises(KeyboardInterrupt):
+                    upscale(grey.checkpoint, jobs, out, samples=2, skip_existing=True)
+            assert upscale(grey.checkpoint, jobs, out, samples=2, skip_existing=True) == 0
+            found = {path.name: path.read_bytes() for path in out.glob("*.png")}
+            whole = whole or found
+            assert found == whole
+            assert len(found) == 4
+    with (out / journal.NAME).open("a") as file:
+        file.write('{"file": "a-1.png", "by')  # a line that was cut off
+    assert upscale(grey.checkpoint, jobs, out, samples=2, skip_existing=True) == 0
 
 
 def test_two_runs_into_one_folder_share_the_work(tmp_path, grey, capsys, monkeypatch):

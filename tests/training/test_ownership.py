@@ -10,18 +10,21 @@ from sr3_jax.errors import UserError
 from sr3_jax.training import ownership
 
 HOLD = """
-import sys, time
+import sys
 from pathlib import Path
 from sr3_jax.training import ownership
 with ownership.claimed(Path(sys.argv[1])):
     print("held", flush=True)
-    time.sleep(600)
+    sys.stdin.read()
 """
 
 
 def test_a_workdir_is_of_one_run_which_is_named_and_a_dead_owner_holds_nothing(tmp_path):
     with subprocess.Popen(
-        [sys.executable, "-c", HOLD, str(tmp_path)], stdout=subprocess.PIPE, text=True
+        [sys.executable, "-c", HOLD, str(tmp_path)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
     ) as owner:
         assert owner.stdout.readline() == "held\n"
         with (
