@@ -34,7 +34,7 @@ from sr3_jax.data.source import (
 )
 from sr3_jax.errors import UserError
 from sr3_jax.images import arrays
-from sr3_jax.runtime import paths
+from sr3_jax.runtime import paths, startup
 from sr3_jax.runtime.atomic import replacing
 from sr3_jax.runtime.paths import AnyPath
 
@@ -128,7 +128,7 @@ class Records:
         if isinstance(path, Path):
             return path
         key = hashlib.sha256(str(self.root).encode()).hexdigest()[:16]
-        folder = paths.cache_folder() / "records" / key
+        folder = startup.user_cache() / "records" / key
         stat = path.stat()
         copy = folder / f"{stat.length}-{int(getattr(stat, 'mtime', 0) or 0)}-{path.name}"
         if not copy.exists():

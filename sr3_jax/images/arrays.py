@@ -13,12 +13,11 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
 
-from sr3_jax.errors import UserError
-from sr3_jax.images import decoding, formats
+from sr3_jax.images import decoding, files
 from sr3_jax.images.decoding import ImageError, first_line, named_errors
 from sr3_jax.images.formats import SUFFIXES, format_of, is_image_name
+from sr3_jax.images.pixels import from_array
 from sr3_jax.runtime import paths
-from sr3_jax.runtime.atomic import replacing
 from sr3_jax.runtime.paths import AnyPath
 
 __all__ = [
@@ -135,20 +134,4 @@ def write(path: AnyPath | str, pixels: Pixels) -> None:
     Raises:
       UserError: the suffix or the folder cannot be written, or the format cannot hold the size.
     """
-    from sr3_jax.images import encoding
-    from sr3_jax.images.pixels import from_array
-
-    path = paths.parse(path)
-    form = format_of(path)
-    if form is None:
-        raise UserError(
-            f"{path}: images cannot be written with the suffix {path.suffix!r}; "
-            "use .png, .jpg, .webp or .tiff"
-        )
-    formats.check_size(form, pixels.shape[0], pixels.shape[1], str(path))
-    try:
-        data, _ = encoding.encode(from_array(pixels, str(path)), form)
-        with replacing(path) as temporary:
-            temporary.write_bytes(data)
-    except (OSError, ValueError, SystemError) as error:
-        raise UserError(f"{path} cannot be written: {first_line(error)}") from error
+    files.write(paths.parse(path), from_array(pixels, str(path)))

@@ -21,6 +21,7 @@ from sr3_jax.images.metadata import Metadata
 from sr3_jax.images.png import Bytes
 
 UPRIGHT = "turned upright as its orientation says"
+EXIF_MALFORMED = "its EXIF is malformed and was left out"
 PROFILE_LEFT = "its colour profile describes other channels and was left out"
 SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB"))
 _J2K_SIZ = b"\xff\x4f\xff\x51"  # start of codestream, then the marker of sizes
@@ -161,9 +162,12 @@ def _header(file: Bytes, name: str) -> _Header:
             bare.load()
         exif = _exif(bare)
         found, notes = metadata.of_image(bare, exif)
+        if bare.info.get("exif") and not len(exif):
+            notes += (EXIF_MALFORMED,)
         width, height = image.size
         if image.format == "TIFF":  # where Pillow gives the size after turning
-            width, height = (int(image.tag_v2[tag]) for tag in (256, 257))  # type: ignore[attr-defined]
+            tags = image.tag_v2  # type: ignore[attr-defined]
+            width, height = int(tags[256]), int(tags[257])
         return _Header(image, height, width, metadata.orientation(exif), found, notes)
 
 

@@ -19,6 +19,7 @@ from sr3_jax.images.formats import FORMATS, Format, format_of
 from sr3_jax.images.metadata import Metadata
 from sr3_jax.images.pixels import Picture, from_array
 from sr3_jax.runtime.atomic import replacing
+from sr3_jax.runtime.paths import AnyPath
 
 STDIO = Path("-")  # standard input or output
 
@@ -64,7 +65,7 @@ def parse(data: bytes, name: str) -> File:
     return File(from_array(values, name), kept, notes)
 
 
-def named_format(path: Path) -> Format:
+def named_format(path: AnyPath) -> Format:
     """The format that a file is written in, by its suffix; PNG for standard output.
 
     Raises:
@@ -111,7 +112,7 @@ def _check_folder(path: Path) -> None:
 
 
 def write(
-    path: Path,
+    path: AnyPath,
     picture: Picture,
     kept: Metadata = Metadata(),  # noqa: B008 (immutable)
     quality: int | None = None,

@@ -115,7 +115,10 @@ def _iptc(info: Mapping[Any, Any]) -> bytes:
 
 def _bytes(exif: Image.Exif, tag: int) -> bytes:
     value = exif.get(tag, b"")
-    return value if isinstance(value, bytes) else b""
+    if isinstance(value, tuple):  # programs that write IPTC as whole numbers of 32 bits
+        order: Any = "big" if exif.endian == ">" else "little"
+        value = b"".join(number.to_bytes(4, order) for number in value).rstrip(b"\0")
+    return bytes(value)
 
 
 def _dpi(info: Mapping[Any, Any]) -> tuple[float, float] | None:

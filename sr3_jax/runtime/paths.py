@@ -38,12 +38,6 @@ def parse(place: str | AnyPath) -> AnyPath:
     return path
 
 
-def cache_folder() -> Path:
-    """The folder of this user for what can be made or fetched again."""
-    root = os.environ.get("XDG_CACHE_HOME")
-    return (Path(root) if root else Path.home() / ".cache") / "sr3_jax"
-
-
 def is_remote(path: AnyPath) -> bool:
     """Whether the path lies in an object store."""
     return not isinstance(path, Path)

@@ -70,5 +70,10 @@ def share_programs(workdir: "AnyPath") -> None:
 
 def cache_folder() -> Path:
     """The folder where compiled programs are kept."""
-    root = os.environ.get("XDG_CACHE_HOME")  # as paths.cache_folder, which imports more than we may
-    return (Path(root) if root else Path.home() / ".cache") / "sr3_jax" / "compiled"
+    return user_cache() / "compiled"
+
+
+def user_cache() -> Path:
+    """The folder of this user for what can be made or fetched again."""
+    root = os.environ.get("XDG_CACHE_HOME")
+    return (Path(root) if root else Path.home() / ".cache") / "sr3_jax"

@@ -163,7 +163,7 @@ def test_what_is_malformed_costs_itself_alone():
     tags[282] = tags[283] = TiffImagePlugin.IFDRational(0, 0)
     tags[296] = 2
     for data, word in (
-        (saved(Image.fromarray(RGB), "JPEG", exif=bad, quality=95), ""),
+        (saved(Image.fromarray(RGB), "JPEG", exif=bad, quality=95), "EXIF is malformed"),
         (saved(Image.fromarray(RGB), "TIFF", tiffinfo=tags), "resolution is malformed"),
         (saved(Image.fromarray(RGB), "PNG", icc_profile=b"no profile at all"), "profile"),
     ):

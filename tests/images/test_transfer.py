@@ -217,6 +217,14 @@ def test_what_is_in_a_file_is_kept_or_its_loss_is_said_and_the_docs_show_which()
     assert page[page.index(BEGIN) + len(BEGIN) : page.index(END)].strip() == table()
 
 
+def test_iptc_that_a_tiff_holds_as_whole_numbers_is_read():
+    longs = np.frombuffer(IPTC.ljust(12, b"\0"), "<u4").tolist()
+    buffer = io.BytesIO()
+    tags = [(33723, "I", len(longs), longs, True)]
+    tifffile.imwrite(buffer, RGB, photometric="rgb", metadata=None, extratags=tags)
+    assert files.parse(buffer.getvalue(), "a").metadata.iptc == IPTC
+
+
 def test_nothing_says_that_an_upright_result_lies_on_its_side():
     lying = XMP.replace(b'dc:source="here"', b'xmlns:tiff="t" tiff:Orientation="6"')
     sources = list(THINGS["orientation"][0].values())
