@@ -168,6 +168,8 @@ def _header(file: Bytes, name: str) -> _Header:
         if image.format == "TIFF":  # where Pillow gives the size after turning
             tags = image.tag_v2  # type: ignore[attr-defined]
             width, height = int(tags[256]), int(tags[257])
+            iptc, more = tiff.iptc(file)
+            found, notes = found._replace(iptc=iptc), (*notes, *more)
         return _Header(image, height, width, metadata.orientation(exif), found, notes)
 
 

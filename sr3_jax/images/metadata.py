@@ -22,7 +22,7 @@ _LAYOUT |= {*range(529, 533), 700, 33723, 34377, 34675}
 _PIXEL_SIZES = (0xA002, 0xA003)  # of the image before it was enlarged
 _NOT_TEXT = re.compile(r"XML:com\.adobe\.xmp|Raw profile type (exif|xmp|iptc|icc|APP1)|exif")
 _IPTC = 0x0404  # the resource in Photoshop's block
-_TIFF_IPTC, _TIFF_XMP, _TIFF_ICC = 33723, 700, 34675
+_TIFF_XMP, _TIFF_ICC = 700, 34675
 
 
 class Metadata(NamedTuple):
@@ -63,7 +63,7 @@ def of_image(image: Image.Image, exif: Image.Exif) -> tuple[Metadata, tuple[str,
         "icc": ("colour profile", lambda: info.get("icc_profile") or _bytes(exif, _TIFF_ICC)),
         "exif": ("EXIF", lambda: clean_exif(exif)),
         "xmp": ("XMP", lambda: upright_xmp(_xmp(info) or _bytes(exif, _TIFF_XMP))),
-        "iptc": ("IPTC", lambda: _iptc(info) or _bytes(exif, _TIFF_IPTC)),
+        "iptc": ("IPTC", lambda: _iptc(info)),
         "dpi": ("resolution", lambda: _dpi(info)),
         "text": ("text", lambda: _text(image)),
         "comment": ("comment", lambda: _comment(info)),
@@ -115,10 +115,7 @@ def _iptc(info: Mapping[Any, Any]) -> bytes:
 
 def _bytes(exif: Image.Exif, tag: int) -> bytes:
     value = exif.get(tag, b"")
-    if isinstance(value, tuple):  # programs that write IPTC as whole numbers of 32 bits
-        order: Any = "big" if exif.endian == ">" else "little"
-        value = b"".join(number.to_bytes(4, order) for number in value).rstrip(b"\0")
-    return bytes(value)
+    return value if isinstance(value, bytes) else b""
 
 
 def _dpi(info: Mapping[Any, Any]) -> tuple[float, float] | None:

@@ -20,6 +20,7 @@ SIGNATURES = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _PREMULTIPLIED, _STRAIGHT = 1, 2  # values of the tag ExtraSamples
 _DEFLATE, _HORIZONTAL = 8, 2  # compression and predictor
 _TYPES = {700: 1, 33723: 7, 34675: 7}  # XMP, IPTC, colour profile: bytes
+_IPTC = 33723
 _PER_INCH, _PER_CENTIMETRE = 2, 3
 
 
@@ -96,6 +97,17 @@ def to_unit(levels: np.ndarray) -> tuple:
     return np.clip(levels / np.float32(full), 0, 1), *notes
 
 
+def iptc(file: Bytes) -> tuple[bytes, tuple[str, ...]]:
+    """The IPTC of the first page, and notes; many programs pad it to whole numbers of 32 bits."""
+    file.seek(0)
+    try:
+        with tifffile.TiffFile(file) as opened:
+            tag = opened.pages.first.tags.get(_IPTC)
+            return bytes(tag.value if tag else b"").rstrip(b"\0"), ()
+    except Exception:  # as all that is malformed beside the picture, it costs itself alone
+        return b"", ("its IPTC is malformed and was left out",)
+
+
 def tags(file: Bytes) -> tuple[Image.Exif, Metadata, tuple[str, ...]]:
     """EXIF, metadata and notes of a file that Pillow does not open as an image."""
     exif = Image.Exif()
@@ -109,7 +121,8 @@ def tags(file: Bytes) -> tuple[Image.Exif, Metadata, tuple[str, ...]]:
     holder = Image.new("L", (1, 1))
     holder.info.update(info)
     found, notes = metadata.of_image(holder, exif)
-    return exif, found, notes
+    found_iptc, more = iptc(file)
+    return exif, found._replace(iptc=found_iptc), (*notes, *more)
 
 
 def write(values: np.ndarray, kept: Metadata) -> bytes:
