@@ -40,17 +40,14 @@ OBJECTIVES = dict.fromkeys((NAMES[1], "photos-4x-regression"), "regression") | d
 )
 DISTILLED = (
     "sample.sampler sample.schedule sample.steps train.ema_decay train.learning_rate "
-    "train.learning_rate_schedule train.teacher train.warmup_steps"
+    "train.learning_rate_schedule train.warmup_steps"
 ).split()
-ENDED = ["train.ema_decay", "train.init_from", "train.learning_rate_schedule", "train.warmup_steps"]
-# what the configs say is different
+ENDED = ["train.ema_decay", "train.learning_rate_schedule", "train.warmup_steps"]
+# what the configs say is different; places on a disk (folder, teacher, init_from) are not compared
 OWN = {
     "photos-4x-clean": ENDED,
     "photos-4x-regression": ENDED,
-    RESTORE: ["data.folder", "train.init_from"],
-    # from before noise-conditioning augmentation, and with the older name of what it starts from
-    BLIND: ["task.augment", "task.blur", "train.init_from"],
-    DEFAULT: ["train.init_from", "train.teacher"],
+    BLIND: ["task.augment", "task.blur"],  # from before noise-conditioning augmentation
     # a training writes down the classes of its data
     **{name: ["data.class_names"] for name in CASCADE},
     STUDENT: DISTILLED,
