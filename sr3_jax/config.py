@@ -91,12 +91,12 @@ RANGES: dict[str, tuple[int | float, int]] = {
     "model.space_to_depth": (1, 64),
     "model.residual_scale": (1e-12, 10**6),
     "schedule.steps": (1, 100_000),
-    # Beyond these limits, or closer together than 1, neighbouring levels of the finest schedule
-    # would be the same float
-    "schedule.log_snr_start": (-20, 20),
-    "schedule.log_snr_end": (-20, 20),
+    # Beyond these limits 1 - gamma has no more than two digits in float32; closer together than 1,
+    # neighbouring levels of the finest schedule would be the same float
+    "schedule.log_snr_start": (-15, 15),
+    "schedule.log_snr_end": (-15, 15),
     "sample.steps": (1, 100_000),
-    "sample.log_snr_start": (-20, 20),
+    "sample.log_snr_start": (-15, 15),
     "sample.rho": (0, 100),
     "sample.eta": (0, 1),
     "sample.guidance": (0, 100),
@@ -105,6 +105,7 @@ RANGES: dict[str, tuple[int | float, int]] = {
     "train.accumulate": (1, LARGEST),
     "train.learning_rate": (1e-12, 10**6),
     "train.warmup_steps": (0, LARGEST),
+    "train.decay_steps": (0, LARGEST),
     "train.clip_norm": (0, LARGEST),
     "train.ema_decay": (0, 1),
     "train.label_dropout": (0, 1),
@@ -290,8 +291,11 @@ def base() -> ConfigDict:
             "accumulate": 1,  # split the batch into this many parts, one after the other
             "loss": "l1",  # "l1" or "l2"; regression is always L2
             "learning_rate": 1e-4,  # of Adam, after the warm-up
-            # after the warm-up: "constant", or "cosine" down to zero at train.steps
+            # after the warm-up: "constant", or "cosine" down to zero at train.decay_steps
             "learning_rate_schedule": "constant",
+            # "cosine": the step at which the learning rate is zero, train.steps or later; 0:
+            # train.steps. A run that is to be extended needs it from its beginning
+            "decay_steps": 0,
             "warmup_steps": 10_000,  # the learning rate rises linearly from 0
             "clip_norm": 1.0,  # of the gradient; 0: none
             "ema_decay": 0.9999,  # approached as (1 + n) / (10 + n), n the number of updates
@@ -389,10 +393,21 @@ def validate(config: ConfigDict) -> None:
         0 < low <= high <= 1,
         f"task.first_size = {(low, high)} must lie within 0 and 1, the smaller one first",
     )
+    student, sample = config.objective == "distill", config.sample
     _need(
-        config.objective != "distill" or bool(config.train.teacher),
+        not student or bool(config.train.teacher),
         "objective = 'distill' needs a teacher: train.teacher, or --teacher, a workdir, checkpoint "
         "or shipped name",
+    )
+    _need(
+        # the base's "ancestral" is what a config has that says nothing
+        not student or (sample.sampler in ("ddim", "ancestral") and not sample.eta),
+        f"objective = 'distill' is by DDIM: sample.sampler = {sample.sampler!r} and sample.eta = "
+        f"{sample.eta} must be 'ddim' and 0",
+    )
+    _need(
+        student or not config.train.teacher,
+        f"train.teacher = {config.train.teacher!r} is for objective = 'distill'",
     )
     for field in ("perceptual_weight", "adversarial_weight"):
         weight = config.train[field]
@@ -505,6 +520,10 @@ def _validate_sizes(config: ConfigDict) -> None:
             f"model.attention = {tuple(model.attention)}: no level has size {size}; "
             f"the levels are {sizes}",
         )
+    _need(
+        len(set(model.remat)) == len(model.remat),
+        f"model.remat = {tuple(model.remat)} names a level twice",
+    )
     for level in model.remat:
         _need(
             0 <= level < len(sizes),
@@ -541,6 +560,13 @@ def _validate_sizes(config: ConfigDict) -> None:
             f"model.kind = 'refine' knows no model.dropout = {model.dropout} and no "
             f"model.remat = {tuple(model.remat)}: they must be 0 and ()",
         )
+    train = config.train
+    _need(
+        not train.decay_steps
+        or (train.learning_rate_schedule == "cosine" and train.decay_steps >= train.steps),
+        f"train.decay_steps = {train.decay_steps} is for train.learning_rate_schedule = 'cosine', "
+        f"and must be train.steps = {train.steps} or more: afterwards nothing is learned",
+    )
     batch, accumulate = config.train.batch_size, config.train.accumulate
     _need(
         batch % accumulate == 0,
@@ -554,6 +580,11 @@ def _validate_schedules(config: ConfigDict) -> None:
     _need(
         0 < start <= end < 1,
         f"schedule.beta_start = {start} and beta_end = {end} must satisfy 0 < start <= end < 1",
+    )
+    _need(
+        schedule.name != "linear" or schedule.steps > 1,
+        "schedule.steps = 1 is too few for schedule.name = 'linear', which goes from beta_start to "
+        "beta_end",
     )
     start, end = schedule.log_snr_start, schedule.log_snr_end
     _need(
@@ -668,9 +699,22 @@ def from_json(text: str) -> ConfigDict:
     return config
 
 
+def decay_steps(config: ConfigDict) -> int:
+    """The step at which the learning rate has fallen to zero; 0: never."""
+    if config.train.learning_rate_schedule != "cosine":
+        return 0
+    return config.train.decay_steps or config.train.steps
+
+
 def differences(ours: ConfigDict, theirs: ConfigDict) -> list[str]:
-    """The fields, outside of MAY_CHANGE, that differ, as "FIELD: OURS here, THEIRS there"."""
-    ours_flat, theirs_flat = flatten(ours), flatten(theirs)
+    """The fields, outside of MAY_CHANGE, that differ, as "FIELD: OURS here, THEIRS there".
+
+    By how `train.steps` may change, the learning rate must not: of a cosine it is compared where
+    that ends.
+    """
+    ours_flat, theirs_flat = (
+        flatten(each) | {"train.decay_steps": decay_steps(each)} for each in (ours, theirs)
+    )
     return [
         f"{field}: {ours_flat.get(field)!r} here, {theirs_flat.get(field)!r} there"
         for field in sorted(ours_flat.keys() | theirs_flat.keys())

@@ -61,6 +61,7 @@ class Method:
         signals = tuple(
             Told(each.name, each.scale, each.optional, each.classes) for each in task.signals
         )
+        objective.table()  # the config's own sampling, whose errors should not come after training
         model = build_model(config.model, config.data.hr_size, not objective.takes_noise, signals)
         values = {
             "task": task,

@@ -59,6 +59,7 @@ NEEDED = {  # what goes with a choice
         "model.predict": "v",
         "model.predict_residual": True,
     },
+    ("objective", "distill"): {"train.teacher": "another"},
     ("task.kind", "generation"): {"data.lr_size": 128},
 }
 
@@ -68,11 +69,7 @@ def test_every_known_choice_is_valid_and_an_unknown_one_is_refused_naming_field_
     field,
 ):
     for choice in CHOICES[field]:
-        config_lib.validate(
-            with_fields(
-                {field: choice, "train.teacher": "another"} | NEEDED.get((field, choice), {})
-            )
-        )
+        config_lib.validate(with_fields({field: choice} | NEEDED.get((field, choice), {})))
     with pytest.raises(ConfigError) as raised:
         config_lib.validate(with_fields({field: "sideways"}))
     for word in (field, "'sideways'", *CHOICES[field]):
@@ -234,10 +231,36 @@ BAD = {
         "sample.steps = 2001",
         "schedule.steps = 2000",
     ),
+    "one level from here to there": (
+        {"schedule.steps": 1, "sample.steps": 1},
+        "schedule.steps = 1",
+        "beta_start to beta_end",
+    ),
+    "a student by Heun": (
+        {"objective": "distill", "train.teacher": "another", "sample.sampler": "heun"},
+        "sample.sampler = 'heun'",
+        "'ddim'",
+    ),
+    "a teacher without a student": (
+        {"train.teacher": "another"},
+        "train.teacher = 'another'",
+        "objective = 'distill'",
+    ),
+    "a level twice": ({"model.remat": (0, 0)}, "model.remat = (0, 0)", "twice"),
+    "a cosine that ends before the run": (
+        {"train.learning_rate_schedule": "cosine", "train.decay_steps": 10},
+        "train.decay_steps = 10",
+        "train.steps = 1000000 or more",
+    ),
+    "the end of a cosine that is none": (
+        {"train.decay_steps": 2_000_000},
+        "train.decay_steps = 2000000",
+        "'cosine'",
+    ),
     "a log-SNR past what floats tell from 1": (
         {"schedule.log_snr_start": 80.0},
         "log_snr_start = 80.0",
-        "between -20 and 20",
+        "between -15 and 15",
     ),
     "log-SNRs too close": (
         {"schedule.log_snr_start": -9.5},
@@ -295,9 +318,10 @@ def test_a_bad_combination_is_one_sentence_with_the_field_its_value_and_what_is_
 
 
 @pytest.mark.parametrize("name", CHOICES["schedule.name"])
-@pytest.mark.parametrize(("start", "end"), [(20.0, 19.0), (-19.0, -20.0), (20.0, -20.0)])
+@pytest.mark.parametrize(("start", "end"), [(15.0, 14.0), (-14.0, -15.0), (15.0, -15.0)])
 @pytest.mark.parametrize("steps", [1, 100_000])
 def test_every_training_schedule_within_the_bounds_can_be_made(name, start, end, steps):
+    steps = max(steps, 2) if name == "linear" else steps
     fields = {"schedule.name": name, "schedule.steps": steps, "sample.steps": 1}
     config = with_fields(fields | {"schedule.log_snr_start": start, "schedule.log_snr_end": end})
     config_lib.validate(config)

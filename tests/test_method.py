@@ -143,13 +143,19 @@ def test_sampling_takes_any_number_of_steps_and_ends_at_trainings_noisiest_level
     [
         ({"sample__schedule": "linear", "sample__beta_start": 0.5}, 100),
         ({"sample__schedule": "linear"}, 200_000),
-        ({"sample__schedule": "log_snr", "sample__log_snr_start": -20.0}, 4),
+        ({"sample__schedule": "log_snr", "sample__log_snr_start": -15.0}, 4),
         ({"sample__schedule": "respaced", "schedule__steps": 10}, 11),
     ],
 )
 def test_steps_that_a_schedule_cannot_give_are_refused_in_one_sentence(fields, steps):
     with pytest.raises(ConfigError, match=rf"sample\.schedule = .* cannot give {steps} steps: .*"):
         sampling_schedule(tiny_config(**fields), steps)
+
+
+@pytest.mark.fast
+def test_a_config_whose_own_sampling_cannot_be_is_refused_before_training():
+    with pytest.raises(ConfigError, match=r"sample\.schedule = 'log_snr' cannot give 3 steps"):
+        Method(tiny_config(sample__schedule="log_snr", sample__log_snr_start=-12.0))
 
 
 # -- training

@@ -124,6 +124,12 @@ def _parts(state: Any) -> dict[str, Any]:
     return rest | {name: part for name, part in own.items() if part is not None}
 
 
+_RATE = (
+    ". Another number of steps would make a learning rate that falls to zero jump: go on from the "
+    "weights, with train.init_from, or give a new run a later train.decay_steps"
+)
+
+
 def open_workdir(workdir: AnyPath, config: ConfigDict) -> None:
     """Writes config.json into a new workdir, or checks that an old one is of the same experiment.
 
@@ -145,6 +151,7 @@ def open_workdir(workdir: AnyPath, config: ConfigDict) -> None:
             "differing fields (this config here, the workdir's there): "
             + "; ".join(differing)
             + "; use another --workdir"
+            + _RATE * any(line.startswith("train.decay_steps") for line in differing)
         )
 
 

@@ -37,10 +37,22 @@ class Survivors:
     The epoch keeps its length and order, so every process and every restart sees the same stream.
     The images that failed are in `bad`, with the reason; more of them than `max_bad_fraction` raise
     DataError. What was converted when an image was read is in `notes`.
+
+    Of several processes one alone may find too many. To raise would leave the others waiting for
+    it. So with `blank` it only says so in `problem`, for all to agree on, and gives that image in
+    place of a good one if there is none.
     """
 
-    def __init__(self, source: Source, max_bad_fraction: float, min_size: int = 1):
+    def __init__(
+        self,
+        source: Source,
+        max_bad_fraction: float,
+        min_size: int = 1,
+        *,
+        blank: Image | None = None,
+    ):
         self.source, self.max_bad_fraction, self.min_size = source, max_bad_fraction, min_size
+        self.problem, self._blank = "", blank
         self.bad: dict[int, Dropped] = {}
         self.notes: dict[int, tuple[str, ...]] = {}
         self._lock = threading.Lock()
@@ -65,15 +77,22 @@ class Survivors:
                     self.bad[at] = Dropped("", str(error))
                     self._check_budget()
         self._check_budget()  # raises if another thread has just found the last image bad
-        raise DataError("there are no images to train on")
+        if self._blank is None:
+            raise DataError("there are no images to train on")
+        return index, self._blank
 
     def _check_budget(self) -> None:
-        check_budget(
-            [*self.source.dropped, *self.bad.values()],
-            self.source,
-            self.max_bad_fraction,
-            "training data",
-        )
+        try:
+            check_budget(
+                [*self.source.dropped, *self.bad.values()],
+                self.source,
+                self.max_bad_fraction,
+                "training data",
+            )
+        except DataError as error:
+            if self._blank is None:
+                raise
+            self.problem = self.problem or str(error)
 
 
 class Batch(NamedTuple):
@@ -121,7 +140,14 @@ class Batches:
     ):
         size = config.train.batch_size
         rows = range(size) if rows is None else rows
-        self.survivors = Survivors(source, config.data.max_bad_fraction, config.data.hr_size)
+        side, channels = config.data.hr_size, config.model.image_channels
+        blank = Image(np.zeros((side, side, channels), np.uint8), "none")
+        self.survivors = Survivors(
+            source,
+            config.data.max_bad_fraction,
+            side,
+            blank=blank if jax.process_count() > 1 else None,
+        )
 
         def prepare(item: tuple[int, Image], rng: np.random.Generator) -> Batch:
             index, image = item
@@ -149,6 +175,11 @@ class Batches:
     def bad(self) -> list[Dropped]:
         """The images replaced so far because they could not be read."""
         return list(self.survivors.bad.values())
+
+    def agree(self) -> None:
+        """Raises DataError in all processes if one of them has found too many bad images."""
+        if jax.process_count() > 1 and (problem := parallel.first_text(self.survivors.problem)):
+            raise DataError(problem)
 
     @property
     def converted(self) -> str:

@@ -110,9 +110,10 @@ class GammaEmbedding(nn.Module):
             level = 1000 * jnp.sqrt(gamma)
             frequency = np.geomspace(1.0, 1e-4, half)
         angles = level[:, None] * frequency.astype(np.float32)[None]
-        embedding = jnp.concatenate([jnp.sin(angles), jnp.cos(angles)], axis=-1).astype(self.dtype)
-        embedding = nn.silu(nn.Dense(self.width, dtype=self.dtype, name="dense_0")(embedding))
-        return nn.Dense(self.width, dtype=self.dtype, name="dense_1")(embedding)
+        embedding = jnp.concatenate([jnp.sin(angles), jnp.cos(angles)], axis=-1)
+        # in float32, as bfloat16 cannot tell the slow sinusoids of neighbouring levels apart
+        embedding = nn.silu(nn.Dense(self.width, name="dense_0")(embedding))
+        return nn.Dense(self.width, name="dense_1")(embedding).astype(self.dtype)
 
 
 class SignalEmbedding(nn.Module):
@@ -132,15 +133,12 @@ class SignalEmbedding(nn.Module):
         unknown = jnp.isnan(value)[:, None] & self.optional
         value = jnp.where(unknown, 0, value.astype(jnp.float32)[:, None])
         # a difference of 1 matters much near 0 and little near 50
-        features = jnp.concatenate(
-            [value / 16, jnp.sqrt(value) / 4, jnp.log1p(value) / 3], axis=-1
-        ).astype(self.dtype)
-        embedding = nn.silu(nn.Dense(self.width, dtype=self.dtype, name="dense_0")(features))
-        known = nn.Dense(self.width, dtype=self.dtype, kernel_init=ZERO, name="dense_1")(embedding)
-        if not self.optional:
-            return known
-        own = self.param("unknown", ZERO, (1, self.width))
-        return jnp.where(unknown, own.astype(self.dtype), known)
+        features = jnp.concatenate([value / 16, jnp.sqrt(value) / 4, jnp.log1p(value) / 3], axis=-1)
+        embedding = nn.silu(nn.Dense(self.width, name="dense_0")(features))
+        known = nn.Dense(self.width, kernel_init=ZERO, name="dense_1")(embedding)
+        if self.optional:
+            known = jnp.where(unknown, self.param("unknown", ZERO, (1, self.width)), known)
+        return known.astype(self.dtype)
 
 
 class LabelEmbedding(nn.Module):

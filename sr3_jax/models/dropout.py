@@ -26,14 +26,16 @@ def mix(bits: UInt32[Array, "..."]) -> UInt32[Array, "..."]:
 def keep_mask(key: Key[Array, ""], rate: float, shape: tuple[int, ...]) -> Bool[Array, "..."]:
     """A mask of `shape` whose elements are False with probability `rate`.
 
-    An element depends on the key and its index alone, so the mask is the same on any device and
-    with any sharding.
+    The first axis is the batch; of the others there are at most 2³² elements. An element depends on
+    the key and its index alone, so the mask is the same on any device and with any sharding.
     """
     first, second = jax.random.bits(key, (2,), jnp.uint32)
+    # The row of the batch is hashed apart: all indices together may be more than 2³²
+    row = mix(jax.lax.broadcasted_iota(jnp.uint32, shape, 0) ^ second)
     index = jnp.zeros((), jnp.uint32)
-    for axis, size in enumerate(shape):
+    for axis, size in enumerate(shape[1:], 1):
         index = index * np.uint32(size) + jax.lax.broadcasted_iota(jnp.uint32, shape, axis)
-    keep = mix(mix(index ^ first) + second) >= np.uint32(min(round(rate * 2**32), 2**32 - 1))
+    keep = mix(mix(index ^ first) + row) >= np.uint32(min(round(rate * 2**32), 2**32 - 1))
     # The barrier makes the compiler keep the mask, a byte per element. Otherwise it would be fused
     # into several convolutions and computed again in each.
     return jax.lax.optimization_barrier(keep)

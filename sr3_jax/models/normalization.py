@@ -58,11 +58,15 @@ def _forward(
     x: Array, scale: Array, bias: Array, groups: int, silu: bool
 ) -> tuple[Array, tuple[Array, ...]]:
     pixels, wide = x.shape[1] * x.shape[2], x.astype(jnp.float32)
-    # sums per channel first: the feature map is read once, in its own shape
-    mean, square = (
-        _per_group(values.sum((1, 2)) / pixels, groups) for values in (wide, wide * wide)
-    )
-    rstd = jax.lax.rsqrt(jnp.maximum(square - mean * mean, 0) + EPSILON)
+    # Sums per channel first: the feature map is read once, in its own shape. They are of what is
+    # left without the first pixel: where the mean is large, its square would swallow the variance.
+    origin = wide[:, 0, 0]
+    around = wide - _map(origin)
+    shift, square = (values.sum((1, 2)) / pixels for values in (around, around * around))
+    channel_mean = origin + shift
+    mean = _per_group(channel_mean, groups)
+    spread = jnp.maximum(square - shift * shift, 0) + jnp.square(channel_mean - mean)
+    rstd = jax.lax.rsqrt(_per_group(spread, groups) + EPSILON)
     factor = rstd * scale[None]
     offset = bias[None] - mean * factor
     z = (wide * _map(factor) + _map(offset)).astype(x.dtype)

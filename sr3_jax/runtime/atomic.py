@@ -118,7 +118,8 @@ def disk_errors(where: AnyPath) -> Iterator[None]:
             "RESOURCE_EXHAUSTED",
         )
         sign = next((sign for sign in signs if sign.lower() in detail), None)
-        if sign is None or isinstance(error, UserError):
+        # a device's full memory is RESOURCE_EXHAUSTED too, as is a bucket's quota
+        if sign is None or "allocat" in detail or isinstance(error, UserError):
             raise
         raise UserError(
             f"{where} cannot be written: {sign}; what was there before is untouched"

@@ -5,9 +5,12 @@ The mesh has two axes. The batch is split over both; parameters, EMA and optimiz
 """
 
 import contextlib
+import errno
+import functools
 import os
+import socket
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -130,7 +133,23 @@ def _open_mpi_coordinator() -> str | None:
     # All processes must know the port without asking, and the next job should have another: so it
     # is made from the job's name, in the range that JAX uses.
     job = zlib.crc32(os.environ.get("PMIX_NAMESPACE", "").encode())
-    return f"localhost:{61440 + job % 4096}"
+    port = 61440 + job % 4096
+    if os.environ.get("OMPI_COMM_WORLD_RANK") == "0" and _taken(port):
+        raise UserError(
+            f"another program on this host uses port {port}, which this job would take: choose "
+            "another, mpirun -x SR3_COORDINATOR=localhost:PORT …"
+        )
+    return f"localhost:{port}"
+
+
+def _taken(port: int) -> bool:
+    """Whether a port of this host is in use; JAX would end without a word."""
+    with socket.socket(socket.AF_INET6 if socket.has_ipv6 else socket.AF_INET) as trial:
+        try:
+            trial.bind(("", port))
+        except OSError as error:
+            return error.errno == errno.EADDRINUSE
+    return False
 
 
 def _whole_number(variable: str, open_mpi: str) -> int:
@@ -367,11 +386,32 @@ def worst(code: int) -> int:
     )
 
 
+LONGEST = 2000  # bytes of a text that processes agree on
+
+
+def first_text(text: str) -> str:
+    """The first text, in the order of the processes, that is not empty; "" if all are.
+
+    So what only one process has found ends all of them, and none waits for another.
+    """
+    mine = np.zeros((1, LONGEST), np.uint8)
+    encoded = np.frombuffer(text.encode(), np.uint8)[:LONGEST]
+    mine[0, : len(encoded)] = encoded
+    texts = combine(mine, np.array([jax.process_index()]), jax.process_count())
+    found = next((row for row in texts if row.any()), texts[0])
+    return found.tobytes().rstrip(b"\0").decode(errors="ignore")
+
+
 def gather(tree: PyTree) -> PyTree:
     """Arrays that are sharded over all processes, whole, as NumPy arrays on each of them."""
     from jax.experimental import multihost_utils
 
     return multihost_utils.process_allgather(tree, tiled=True)
+
+
+@functools.cache  # a program that is made anew is compiled anew
+def _replicating(mesh: Mesh) -> Callable[[PyTree], PyTree]:
+    return jax.jit(lambda tree: tree, out_shardings=replicated(mesh))
 
 
 def whole_on(mesh: Mesh, tree: PyTree) -> PyTree:
@@ -380,8 +420,7 @@ def whole_on(mesh: Mesh, tree: PyTree) -> PyTree:
         leaf.is_fully_addressable for leaf in jax.tree.leaves(tree) if isinstance(leaf, jax.Array)
     ):
         return jax.device_put(tree, replicated(mesh))
-    everywhere = jax.tree.map(lambda leaf: NamedSharding(leaf.sharding.mesh, PartitionSpec()), tree)
-    whole = jax.jit(lambda tree: tree, out_shardings=everywhere)(tree)
+    whole = _replicating(jax.tree.leaves(tree)[0].sharding.mesh)(tree)
     return jax.device_put(
         jax.tree.map(lambda leaf: leaf.addressable_data(0), whole), replicated(mesh)
     )

@@ -6,6 +6,9 @@ set in the environment is never changed.
 
 import contextlib
 import os
+import platform
+import re
+import zlib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,6 +17,7 @@ from sr3_jax.runtime import allocator
 if TYPE_CHECKING:
     from sr3_jax.runtime.paths import AnyPath
 
+DEVICES, CPUINFO = Path("/dev"), Path("/proc/cpuinfo")
 CACHE_BYTES = 4 * 2**30  # of compiled programs; above it, those used longest ago are dropped
 
 
@@ -26,7 +30,7 @@ def prepare() -> None:
         "EPATH_USE_TF": "false",  # one driver for buckets, that of the extra [gcs]
     }
     # Without a TPU, libtpu would complain if it is installed
-    if not any(Path("/dev").glob("accel*")) and not Path("/dev/vfio").exists():
+    if not any(DEVICES.glob("accel*")) and not (DEVICES / "vfio").exists():
         defaults |= {
             "TPU_SKIP_MDS_QUERY": "1",
             "TPU_ACCELERATOR_TYPE": "v5litepod-1",
@@ -44,7 +48,19 @@ def prepare() -> None:
             }
     for name, value in defaults.items():
         os.environ.setdefault(name, value)
-    allocator.keep_memory()
+    if not accelerated():
+        allocator.keep_memory()
+
+
+def accelerated() -> bool:
+    """Whether JAX will compute on a TPU or GPU, as far as can be told before it is imported.
+
+    There the C library's memory is that of decoders and checkpoints: many threads, and gigabytes
+    that are needed for moments.
+    """
+    if os.environ.get("JAX_PLATFORMS", "").startswith("cpu"):
+        return False
+    return any(any(DEVICES.glob(name)) for name in ("accel*", "vfio", "nvidia[0-9]*"))
 
 
 def share_programs(workdir: "AnyPath") -> None:
@@ -69,8 +85,21 @@ def share_programs(workdir: "AnyPath") -> None:
 
 
 def cache_folder() -> Path:
-    """The folder where compiled programs are kept."""
-    return user_cache() / "compiled"
+    """The folder where compiled programs are kept: one for each kind of CPU.
+
+    A program for a CPU uses the instructions that this one has, and the hosts of a cluster, which
+    may differ in them, often share a home.
+    """
+    return user_cache() / "compiled" / f"{zlib.crc32(_instructions().encode()):08x}"
+
+
+def _instructions() -> str:
+    """What says which instructions this machine's CPU has, or which kind of CPU it is."""
+    with contextlib.suppress(OSError):
+        found = re.search(r"^(?:flags|Features)\s*:(.*)$", CPUINFO.read_text(), re.MULTILINE)
+        if found:
+            return found[1]
+    return platform.machine() + platform.processor()
 
 
 def user_cache() -> Path:

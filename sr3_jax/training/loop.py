@@ -5,12 +5,12 @@ step and the data position always belong together. Since the data position is th
 randomness is a function of (seed, step), 3 + 3 steps equal 6 to the bit.
 """
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import jax
-import numpy as np
 from jaxtyping import Array, PyTree
 from ml_collections import ConfigDict
 
@@ -32,6 +32,33 @@ class TrainingDiverged(UserError):
 
 
 @dataclass
+class Interval:
+    """The metrics of some steps: as of the last one, but for means over those that were finite."""
+
+    last: dict[str, float] = field(default_factory=dict)
+    sums: dict[str, float] = field(default_factory=dict)
+    counts: dict[str, int] = field(default_factory=dict)
+
+    def add(self, metrics: dict[str, float]) -> None:
+        """Counts a step."""
+        self.last = metrics
+        for name in ("loss", "gradient_norm"):
+            if math.isfinite(metrics[name]):
+                self.sums[name] = self.sums.get(name, 0.0) + metrics[name]
+                self.counts[name] = self.counts.get(name, 0) + 1
+
+    def read(self) -> dict[str, float]:
+        """What was counted since the last time; the mean of none is NaN."""
+        means = {
+            name: self.sums[name] / self.counts[name] if name in self.counts else math.nan
+            for name in ("loss", "gradient_norm")
+        }
+        found = self.last | means
+        self.last, self.sums, self.counts = {}, {}, {}
+        return found
+
+
+@dataclass
 class Loop:
     """Everything that a step needs, and what is done with its results."""
 
@@ -44,7 +71,8 @@ class Loop:
     held_out: HeldOut
     log: Log
     stop: Stop
-    pending: list[dict[str, Array]] = field(default_factory=list)  # metrics not yet logged
+    pending: list[dict[str, Array]] = field(default_factory=list)  # metrics of steps under way
+    interval: Interval = field(default_factory=Interval)  # those of the steps before
     named: int = 0  # images that failed to load and have been named in the log
     logged: bool = False
 
@@ -56,9 +84,12 @@ class Loop:
             state = self._take_step(state, step, clock)
             stopping = self.stop.requested or self.checkpoints.reached_preemption(step)
             last = stopping or step == train.steps
+            saving = last or step % train.checkpoint_every == 0
+            if saving or step % train.log_every == 0:
+                self.batches.agree()
             if last or step % train.log_every == 0:
                 self._write_log(step, clock, everything=last)
-            if last or step % train.checkpoint_every == 0:
+            if saving:
                 self.log.flush()  # what the checkpoint follows from is not lost before it
                 self.checkpoints.save(state, position=step)
             if stopping:
@@ -81,26 +112,30 @@ class Loop:
         clock.stepped()
         self.pending.append(metrics)
         if len(self.pending) > AHEAD:
-            done = self.pending[-AHEAD - 1]
-            jax.block_until_ready(done)
-            self._check_finite(int(done["bad_in_a_row"]), step - AHEAD)
+            self._finish(step - AHEAD)
         self.log.advance(step)
         return state
 
     def _write_log(self, step: int, clock: Clock, everything: bool) -> None:
         """One step late, unless this is the last: it never waits for the step under way."""
-        done = len(self.pending) - (not everything)
-        fetched = jax.device_get(self.pending[:done])
-        self.pending = self.pending[done:]
-        if fetched:
-            self.log.write(step, _mean(fetched) | clock.read())
-            self._check_finite(max(int(metrics["bad_in_a_row"]) for metrics in fetched), step)
+        while len(self.pending) > (not everything):
+            self._finish(step)
+        if self.interval.last:
+            self.log.write(step, self.interval.read() | clock.read())
         if not self.logged and self.batches.converted:
             self.log.say(f"converted so far: {self.batches.converted}")
         self.logged = True
         for dropped in self.batches.bad[self.named :]:
             self.log.say(f"replaced by another image: {dropped.reason}")
         self.named = len(self.batches.bad)
+
+    def _finish(self, step: int) -> None:
+        """Waits for the oldest step under way."""
+        metrics = {
+            name: float(value) for name, value in jax.device_get(self.pending.pop(0)).items()
+        }
+        self.interval.add(metrics)
+        self._check_finite(int(metrics["bad_in_a_row"]), step)
 
     def _check_finite(self, bad_in_a_row: int, step: int) -> None:
         most = self.config.train.max_bad_steps
@@ -110,12 +145,3 @@ class Loop:
                 f"{step} (train.max_bad_steps = {most}); they were dropped and the last checkpoint "
                 "is good: lower train.learning_rate"
             )
-
-
-def _mean(fetched: list[dict[str, np.ndarray]]) -> dict[str, float]:
-    """Means over the finite steps of an interval; counters and the rate as of its last step."""
-    last = {name: float(value) for name, value in fetched[-1].items()}
-    for name in ("loss", "gradient_norm"):
-        finite = [float(metrics[name]) for metrics in fetched if np.isfinite(metrics[name])]
-        last[name] = float(np.mean(finite)) if finite else float("nan")
-    return last

@@ -97,6 +97,12 @@ def train(
         step = _compiled(program, log)
         if start:
             state, position = checkpoints.restore(program.state)
+            if not int(state.step) == position == start:
+                raise UserError(
+                    f"{workdir}/checkpoints/{start} is of step {int(state.step)} and goes on with "
+                    f"batch {position}: its files do not belong together; remove it to go on from "
+                    "the one before"
+                )
             log.say(f"resuming from step {start}")
         else:
             state, position = _first_state(program, inputs, log), 0

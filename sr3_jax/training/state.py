@@ -8,6 +8,7 @@ import optax
 from jaxtyping import PyTree
 from ml_collections import ConfigDict
 
+from sr3_jax.config import decay_steps
 from sr3_jax.method import Method
 from sr3_jax.objectives.distillation import init_discriminator
 
@@ -39,7 +40,7 @@ def learning_rate(config: ConfigDict) -> optax.Schedule:
     c = config.train
     if c.learning_rate_schedule == "cosine":
         return optax.warmup_cosine_decay_schedule(
-            0.0, c.learning_rate, c.warmup_steps, max(c.steps, c.warmup_steps + 1)
+            0.0, c.learning_rate, c.warmup_steps, max(decay_steps(config), c.warmup_steps + 1)
         )
     return (
         optax.linear_schedule(0.0, c.learning_rate, c.warmup_steps)

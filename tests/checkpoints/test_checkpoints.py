@@ -423,7 +423,7 @@ def test_an_export_with_a_config_of_another_version_or_none_is_one_sentence(
         ({"objective": "guess"}, "objective = 'guess' is not known"),
         (
             {"schedule": {"name": "cosine", "log_snr_start": 80.0}},
-            "schedule.log_snr_start = 80.0 must lie between -20 and 20",
+            "schedule.log_snr_start = 80.0 must lie between -15 and 15",
         ),
     ],
 )
@@ -515,6 +515,12 @@ def test_a_save_that_fails_on_the_disk_is_one_sentence_and_keeps_the_earlier_che
 def test_other_failures_of_a_save_are_not_blamed_on_the_disk(tmp_path):
     with pytest.raises(ValueError, match="a bug"), atomic.disk_errors(tmp_path):
         raise ValueError("a bug")
+    full = "RESOURCE_EXHAUSTED: Out of memory allocating 4294967296 bytes."
+    with pytest.raises(RuntimeError, match="Out of memory"), atomic.disk_errors(tmp_path):
+        raise RuntimeError(full)
+    quota = "RESOURCE_EXHAUSTED: HTTP 429, too many requests"
+    with pytest.raises(UserError, match="RESOURCE_EXHAUSTED"), atomic.disk_errors(tmp_path):
+        raise ValueError(quota)
 
 
 def test_a_checkpoint_from_before_there_were_discriminators_is_restored(tmp_path):

@@ -39,10 +39,15 @@ OBJECTIVES = dict.fromkeys((NAMES[1], "photos-4x-regression"), "regression") | d
     (STUDENT, "photos-4x-student", DEFAULT), "distill"
 )
 DISTILLED = (
-    "sample.sampler sample.schedule sample.steps train.ema_decay train.learning_rate "
+    "sample.sampler sample.schedule sample.steps train.decay_steps train.ema_decay train.learning_rate "
     "train.learning_rate_schedule train.warmup_steps"
 ).split()
-ENDED = ["train.ema_decay", "train.learning_rate_schedule", "train.warmup_steps"]
+ENDED = [
+    "train.decay_steps",
+    "train.ema_decay",
+    "train.learning_rate_schedule",
+    "train.warmup_steps",
+]
 # what the configs say is different; places on a disk (folder, teacher, init_from) are not compared
 OWN = {
     "photos-4x-clean": ENDED,

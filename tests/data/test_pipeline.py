@@ -19,6 +19,7 @@ from sr3_jax.data.pipeline import Batches, load_evaluation
 from sr3_jax.data.source import DataError, Image, image_id
 from sr3_jax.data.sources import open_source
 from sr3_jax.images.arrays import ImageError
+from sr3_jax.runtime import parallel
 
 FACES = OrlFaces(range(1, 4))  # 30 images
 PHOTO = photographs.chelsea()
@@ -200,6 +201,40 @@ def test_too_many_broken_images_raise_a_data_error_from_next(config, folder, thr
         match=r"5 of 40 images cannot be used.*data\.max_bad_fraction = 0\.1 \(/.*0\d\.jpg cannot",
     ):
         list(itertools.islice(batches, 8))
+
+
+def test_of_several_processes_one_that_finds_too_many_broken_images_ends_all_at_the_same_step(
+    config, folder, monkeypatch
+):
+    """Alone it would end at once, and the others wait for it."""
+    source = open_source(config, "train")
+    for index in range(20):
+        truncate(folder / f"{index:02d}.jpg")
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    texts = []
+    monkeypatch.setattr(parallel, "first_text", lambda text: texts.append(text) or text)
+    batches = Batches(source, config)
+    for _ in range(5):
+        assert next(batches).image.shape == (5, 32, 32, 3)
+    with pytest.raises(DataError, match=r"above data\.max_bad_fraction = 0\.1"):
+        batches.agree()
+    monkeypatch.setattr(parallel, "first_text", lambda text: "what another has found")
+    with pytest.raises(DataError, match="what another has found"):
+        batches.agree()
+
+
+def test_where_no_image_is_good_one_of_several_processes_goes_on_with_black_until_all_end(
+    config, folder, monkeypatch
+):
+    source = open_source(config, "train")
+    for path in folder.iterdir():
+        truncate(path)
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    monkeypatch.setattr(parallel, "first_text", lambda text: text)
+    batches = Batches(source, config)
+    assert not next(batches).image.any()
+    with pytest.raises(DataError, match="images cannot be used"):
+        batches.agree()
 
 
 def test_a_folder_that_vanishes_raises_a_data_error_from_next(config, folder):

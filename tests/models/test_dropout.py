@@ -47,6 +47,13 @@ def test_neighbours_images_and_keys_are_independent():
             assert abs((first * second).mean()) < bound, (axis, distance)
 
 
+def test_what_is_dropped_of_an_image_does_not_depend_on_how_many_there_are():
+    """So no number of images makes the index of an element wrap around."""
+    few, many = (masks(0.3, (count, 8, 8, 4))[0] for count in (2, 6))
+    np.testing.assert_array_equal(few, many[:2])
+    assert len(np.unique(many.reshape(6, -1), axis=0)) == 6
+
+
 def test_it_scales_what_it_keeps_in_training_and_does_nothing_otherwise():
     x = jnp.full((4, 8, 8, 16), 2.0, jnp.bfloat16)
     rngs = {"dropout": jax.random.key(1)}

@@ -37,6 +37,18 @@ def test_value_and_gradients_are_those_of_flax(form, silu):
         np.testing.assert_allclose(gradient, wanted, rtol=1e-4, atol=2e-5)
 
 
+@pytest.mark.parametrize("form", [normalization._value, normalization._with_gradient])
+def test_a_mean_that_is_large_beside_the_deviation_costs_no_digits(form):
+    """E[x²] - E[x]² in float32 would have none left."""
+    x = drawn(2, 8, 8, 8, offset=3000.0)
+    wide = np.asarray(x, np.float64).reshape(2, 64, 2, 4)
+    expected = (wide - wide.mean((1, 3), keepdims=True)) / np.sqrt(
+        wide.var((1, 3), keepdims=True) + 1e-5
+    )
+    found = form(x, jnp.ones(8), jnp.zeros(8), 2, False)
+    np.testing.assert_allclose(found, expected.reshape(x.shape), atol=2e-3)
+
+
 def test_the_gradient_of_its_own_is_for_the_cpu_alone():
     arguments = [jax.ShapeDtypeStruct(shape, jnp.float32) for shape in ((1, 4, 4, 8), (8,), (8,))]
     program = jax.jit(jax.grad(lambda *args: group_norm(*args, 2, True).sum())).trace(*arguments)

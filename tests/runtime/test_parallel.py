@@ -216,6 +216,23 @@ def test_open_mpi_5_on_several_hosts_is_told_the_coordinator_or_refused(started)
     assert (asked["num_processes"], asked["process_id"], asked["local_device_ids"]) == (2, 1, [])
 
 
+def test_a_port_that_is_taken_is_a_sentence_that_says_how_to_take_another(started, monkeypatch):
+    first = OPEN_MPI_5 | {"OMPI_COMM_WORLD_RANK": "0", "OMPI_COMM_WORLD_LOCAL_RANK": "0"}
+    port = int(started(first)["coordinator_address"].rpartition(":")[2])
+    with socket.socket(socket.AF_INET6) as other:
+        other.bind(("", port))
+        other.listen()
+        with pytest.raises(UserError, match=f"uses port {port}.* mpirun -x SR3_COORDINATOR="):
+            started(first)
+        started(first | {"OMPI_COMM_WORLD_RANK": "1"})  # does not listen
+
+
+def test_a_text_that_processes_agree_on_is_cut_and_empty_if_all_are_silent():
+    assert parallel.first_text("") == ""
+    assert parallel.first_text("zu viele Bilder: größer") == "zu viele Bilder: größer"
+    assert parallel.first_text("ä" * 2000) == "ä" * 1000
+
+
 def test_open_mpi_4_is_left_to_jax(started):
     assert "coordinator_address" not in started(
         OPEN_MPI_5 | {"OMPI_MCA_orte_hnp_uri": "1531576320.0;tcp://10.96.0.1:34911"}

@@ -3,6 +3,8 @@
 import os
 import subprocess
 import sys
+import time
+from pathlib import Path
 
 import jax
 import pytest
@@ -29,11 +31,48 @@ def environment(monkeypatch, tmp_path):
 
 def test_compiled_programs_are_kept_in_the_users_cache_folder_within_a_bound(environment, tmp_path):
     startup.prepare()
-    assert environment["JAX_COMPILATION_CACHE_DIR"] == str(
-        tmp_path / ".cache" / "sr3_jax" / "compiled"
-    )
-    assert (tmp_path / ".cache" / "sr3_jax" / "compiled").is_dir()
+    folder = Path(environment["JAX_COMPILATION_CACHE_DIR"])
+    assert folder.is_dir()
+    assert folder.parent == tmp_path / ".cache" / "sr3_jax" / "compiled"
     assert int(environment["JAX_COMPILATION_CACHE_MAX_SIZE"]) == 4 * 2**30
+
+
+def test_each_kind_of_cpu_has_its_own_folder(environment, tmp_path, monkeypatch):
+    """Of hosts that share a home, some may have instructions that others lack."""
+    found = []
+    for flags in ("sse2 avx2", "sse2 avx2 avx512f", "sse2 avx2"):
+        monkeypatch.setattr(startup, "CPUINFO", tmp_path / "cpuinfo")
+        startup.CPUINFO.write_text(
+            f"model name\t: any\ncpu MHz\t: {time.time()}\nflags\t\t: {flags}\n"
+        )
+        found.append(startup.cache_folder())
+    assert found[0] == found[2] != found[1]
+    monkeypatch.setattr(startup, "CPUINFO", tmp_path / "none")
+    assert startup.cache_folder() == startup.cache_folder() != found[0]
+
+
+@pytest.mark.parametrize(
+    ("device", "platforms", "kept"),
+    [
+        ("null", "", True),
+        ("accel0", "", False),
+        ("nvidia0", "", False),
+        ("nvidiactl", "", True),
+        ("nvidia0", "cpu", True),
+        ("nvidia0", "cuda,cpu", False),
+    ],
+)
+def test_memory_stays_with_the_process_only_where_the_cpu_computes(
+    environment, tmp_path, monkeypatch, device, platforms, kept
+):
+    (tmp_path / "dev").mkdir()
+    (tmp_path / "dev" / device).touch()
+    monkeypatch.setattr(startup, "DEVICES", tmp_path / "dev")
+    called = []
+    monkeypatch.setattr(startup.allocator, "keep_memory", lambda: called.append(True))
+    environment["JAX_PLATFORMS"] = platforms
+    startup.prepare()
+    assert called == [True] * kept
 
 
 def test_the_cache_folder_follows_xdg(environment, tmp_path):

@@ -20,7 +20,7 @@ from sr3_jax.images import arrays
 from sr3_jax.metrics import lpips
 from sr3_jax.runtime import parallel
 from sr3_jax.training import run as runs
-from sr3_jax.training.loop import TrainingDiverged
+from sr3_jax.training.loop import Interval, TrainingDiverged
 from sr3_jax.training.step import training_program
 from tests import tiny
 from tests.tiny import assert_same_bits, contents, mesh_of, read_state
@@ -80,6 +80,40 @@ def test_another_experiment_is_refused_naming_field_and_both_values_and_nothing_
     ):
         run(six.workdir, {"train.learning_rate": 0.5, "train.steps": 9})
     assert contents(six.workdir) == before
+
+
+def test_a_cosine_that_would_jump_is_refused_and_one_with_a_later_end_goes_on_to_the_bit(
+    run, tmp_path
+):
+    cosine = {"train.learning_rate_schedule": "cosine"}
+    run(tmp_path / "ended", cosine | {"train.steps": 2})
+    with pytest.raises(
+        CheckpointError, match=r"train\.decay_steps: 4 here, 2 there.* with train\.init_from, or"
+    ):
+        run(tmp_path / "ended", cosine | {"train.steps": 4})
+    whole = run(tmp_path / "whole", cosine | {"train.steps": 4})
+    run(tmp_path / "parts", cosine | {"train.steps": 2, "train.decay_steps": 4})
+    parts = run(tmp_path / "parts", cosine | {"train.steps": 4})
+    assert_same_bits(parts.state, whole.state)
+
+
+def test_a_checkpoint_whose_parts_are_of_different_steps_is_refused(run, six, tmp_path):
+    workdir = shutil.copytree(six.workdir, tmp_path / "copy")
+    meta = workdir / "checkpoints" / "6" / "meta" / "metadata"
+    meta.write_text(json.dumps(json.loads(meta.read_text()) | {"position": 5}))
+    with pytest.raises(UserError, match=r"checkpoints/6 is of step 6 and goes on with batch 5: "):
+        run(workdir, {"train.steps": 7})
+
+
+def test_what_a_step_measures_is_kept_in_few_numbers_until_it_is_written():
+    interval = Interval()
+    for loss in (1.0, 3.0, float("nan")):
+        interval.add({"loss": loss, "gradient_norm": float("inf"), "bad_steps": loss})
+    found = interval.read()
+    assert found["loss"] == 2
+    assert np.isnan(found["gradient_norm"])
+    assert np.isnan(found["bad_steps"])
+    assert not interval.last
 
 
 # -- devices

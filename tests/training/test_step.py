@@ -85,6 +85,14 @@ def test_the_cosine_starts_at_the_learning_rate_after_the_warm_up_and_ends_at_ze
     np.testing.assert_allclose([rates[12], rates[20]], [5e-4, 0], rtol=1e-6)
 
 
+def test_a_cosine_that_ends_later_than_the_run_is_the_same_up_to_there():
+    config = get_config()
+    config.train.learning_rate_schedule, config.train.steps = "cosine", 20
+    whole = [float(learning_rate(config)(n)) for n in range(21)]
+    config.train.steps, config.train.decay_steps = 10, 20
+    assert [float(learning_rate(config)(n)) for n in range(21)] == whole
+
+
 def test_the_gradient_is_clipped_to_its_norm_and_reported_as_it_was():
     state, step = setup(clip_norm=0.25)
     new, metrics = step(state, Rows(IMAGES))
