@@ -228,8 +228,8 @@ def page() -> str:
         lines += [_intervals(results), f"All values: [{file.name}]({KEPT.name}/{file.name}).", ""]
         if name in PAIRS:
             lines += [_paired(results, *PAIRS[name]), ""]
-        if results.get("differences"):
-            lines += [parts.differences(results), ""]
+        if against := report.against_the_best(results):
+            lines += [against, ""]
         lines += [f"    {results['command']}", ""]
         if (KEPT / f"{name}.jpg").exists():
             lines += [
@@ -301,13 +301,17 @@ def _paired(results: dict[str, Any], one: str, other: str) -> str:
             for row in (one, other)
         )
         difference = np.subtract(ours, theirs)
-        low, high = interval(difference)
+        people = [id.rpartition("/")[0] for id in results["per_image"][one]]
+        low, high = interval(difference, groups=people)
         title, form = report.COLUMNS[metric]
         mean, low, high = (
             form.format(value).replace("-", "−") for value in (difference.mean(), low, high)
         )
         shown.append(f"{title[:-2]} {mean} ({low} … {high})")
-    return f"{one} minus {other}, image by image, with 95 % intervals: {'; '.join(shown)}."
+    return (
+        f"{one} minus {other}, image by image, with 95 % intervals (bootstrap over people): "
+        f"{'; '.join(shown)}."
+    )
 
 
 def tables(text: str) -> str:

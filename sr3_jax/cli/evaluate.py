@@ -340,6 +340,8 @@ def _show(results: Any, protocol: str) -> None:
         print(f"converted: {results['converted']}")
     report.show(results)
     print(report.footnote(results))
+    if against := report.against_the_best(results):
+        print(against)
     for line in report.left_out(results):
         print(line)
 

@@ -1,5 +1,8 @@
 """Data cards: Markdown that says what the training data are, whose, and under which licence."""
 
+from collections.abc import Mapping
+from pathlib import Path
+
 from ml_collections import ConfigDict
 
 from sr3_jax.data.faces import ORL_CARD
@@ -28,6 +31,24 @@ def card_in(folder: AnyPath) -> str:
         return (folder / DATA_CARD).read_text()
     except Exception:  # the drivers of object stores have errors of their own
         return ""
+
+
+def with_ancestors(card: str, ancestors: Mapping[str, tuple[str, str]]) -> str:
+    """A data card that also says what those networks learned from which a network begins with.
+
+    Args:
+      card: Of the network's own training data.
+      ancestors: By what it is to the network, such as "teacher", a checkpoint's name and data card.
+    """
+    parts = [card.strip()] if card.strip() else []
+    for role, (name, theirs) in ancestors.items():
+        about = f"## Its {role}, {Path(name).name}, learned from"
+        if theirs.strip() == card.strip():
+            parts.append(f"{about} the same data")
+        else:
+            said = theirs.strip() or "Nothing is known: its checkpoint carries no data card."
+            parts.append(f"{about} other data\n\n{said}")
+    return "\n\n".join(parts) + "\n" if parts else ""
 
 
 def read_card(path: AnyPath) -> str:

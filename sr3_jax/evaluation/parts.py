@@ -11,7 +11,6 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -150,32 +149,13 @@ def markdown(results: report.Results) -> str:
         lines += [f"## {table['title']}", "", report.markdown(table["methods"], table["columns"])]
         lines += [report.footnote(table), ""]
         lines += [f"Left out: {'; '.join(table['left_out'])}.", ""] if table["left_out"] else []
-        lines += [differences(table), ""] if table["differences"] else []
+        lines += [report.against_the_best(table), ""] if table["differences"] else []
         lines += [f"{line}\n" for line in report.left_out(table)]
     files = ", ".join([*results["small"]["files"], *results["small"]["missing"]])
     lines += ["## Small and compressed files", "", "Of these nobody has a better version: they are"]
     lines += [f"to look at, and nothing was done to them ({files}).", ""]
     lines += [f"![Small and compressed files, enlarged]({SMALL}.png)", ""]
     return "\n".join(lines)
-
-
-def differences(table: report.Results) -> str:
-    """How one row differs from the others, in the metric that the table is judged by."""
-    row, others = table["differences"]["of"], table["differences"]["minus"]
-    metric = next(name for name in ("lpips_vgg", "psnr") if name in others[next(iter(others))])
-    title, form = report.COLUMNS[metric]
-
-    def shown(values: Any) -> str:
-        mean, low, high = (form.format(value).replace("-", "−") for value in values)
-        return f"{mean} ({low} … {high})"
-
-    each = "; ".join(
-        f"{name} {shown(values[metric])}" for name, values in others.items() if metric in values
-    )
-    return (
-        f"{title.rstrip(' ↑↓')} of {row} minus that of others, with 95 % intervals (bootstrap over "
-        f"{table['intervals_over']}): {each}."
-    )
 
 
 def _name(part: Protocol) -> str:

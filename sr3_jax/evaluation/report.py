@@ -140,6 +140,38 @@ def footnote(results: Results) -> str:
     return " ".join(["; ".join(parts) + ".", *results.get("warnings", [])])
 
 
+def against_the_best(results: Results) -> str:
+    """How a table's network differs from its best rival, in each metric; or nothing.
+
+    The same network is no rival, with other evaluations or told what was done to the images.
+    """
+    if not results.get("differences"):
+        return ""
+    row, minus = results["differences"]["of"], results["differences"]["minus"]
+    network = results["contenders"][row]["parameters"]
+    others = [
+        name
+        for name, about in results["contenders"].items()
+        if name in minus and about.get("parameters") != network
+    ]
+    shown = []
+    for metric in results["columns"] or COLUMNS:
+        title, form = COLUMNS[metric]
+        rivals = [name for name in others if metric in minus[name]]
+        if not rivals or title[-1] not in "↑↓":
+            continue
+        best = max if title[-1] == "↑" else min
+        rival = best(rivals, key=lambda name: results["methods"][name][metric])
+        mean, low, high = (form.format(value).replace("-", "−") for value in minus[rival][metric])
+        shown.append(f"{title[:-2]} {mean} ({low} … {high}) against {rival}")
+    return (
+        f"{row} minus its best rival, image by image, with 95 % intervals (bootstrap over "
+        f"{results['intervals_over']}): {'; '.join(shown)}."
+        if shown
+        else ""
+    )
+
+
 def warnings(methods: Mapping[str, Mapping[str, float]], n: int) -> list[str]:
     """What must be known of numbers of so few images, as sentences."""
     sets = [name for name in ("fid", "kid") if any(name in row for row in methods.values())]
@@ -196,6 +228,9 @@ def save(
     _keep_earlier(folder, json.loads(json.dumps(results)))
     write_text(folder / "results.json", json.dumps(results, indent=2) + "\n")
     table = markdown(results["methods"], results["columns"], results["paper"])
-    write_text(folder / "table.md", f"{table}\n{footnote(results)}\n")
+    text = f"{table}\n{footnote(results)}\n"
+    if against := against_the_best(results):
+        text += f"\n{against}\n"
+    write_text(folder / "table.md", text)
     if picture is not None:
         arrays.write(folder / "grid.png", picture)

@@ -468,7 +468,7 @@ def _measured(
         "methods": methods,
         "intervals": collected.intervals(groups),
         "intervals_over": data.drawn if isinstance(data, Split) else "images",
-        "differences": _differences(collected, field_, groups) if protocol.told else {},
+        "differences": _differences(collected, field_, groups),
         "recipes": {id: recipe(protocol.damage, id)._asdict() for id in collected.ids}
         if protocol.damage
         else {},
@@ -489,10 +489,9 @@ def _differences(
 ) -> dict[str, Any]:
     """What the last network that is not told anything has more than the other rows."""
     networks = [one for one in field_ if isinstance(one, Network) and "told" not in one.about]
-    if not networks or len(set(groups or ())) == 1:
+    if not networks or not (minus := collected.differences(networks[-1].name, groups)):
         return {}
-    row = networks[-1].name
-    return {"of": row, "minus": collected.differences(row, groups)}
+    return {"of": networks[-1].name, "minus": minus}
 
 
 def _header(protocol: Protocol, about: Mapping[str, Any], options: Options) -> report.Results:

@@ -22,7 +22,7 @@ from sr3_jax.checkpoints.workdir import (
     open_workdir,
     write_config,
 )
-from sr3_jax.data.cards import DATA_CARD, data_card
+from sr3_jax.data.cards import DATA_CARD, data_card, with_ancestors
 from sr3_jax.data.labels import check_classes, class_names
 from sr3_jax.data.pipeline import Batches
 from sr3_jax.data.source import Source
@@ -285,7 +285,13 @@ def _keep_inputs(config: ConfigDict, inputs: Inputs, workdir: AnyPath) -> None:
     kept = workdir / TEACHER
     if inputs.teacher and not kept.exists():
         export(inputs.teacher, kept)
+    before = {"teacher": inputs.teacher, "first weights": inputs.initial}
+    if inputs.initial is inputs.teacher:
+        del before["first weights"]
+    ancestors = {role: (one.name, one.data_card) for role, one in before.items() if one}
     card = data_card(config)
+    if ancestors:
+        card = with_ancestors(card, ancestors)
     if card and not (workdir / DATA_CARD).exists():
         with disk_errors(workdir):
             write_text(workdir / DATA_CARD, card)

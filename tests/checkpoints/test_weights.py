@@ -39,8 +39,8 @@ OBJECTIVES = dict.fromkeys((NAMES[1], "photos-4x-regression"), "regression") | d
     (STUDENT, "photos-4x-student", DEFAULT), "distill"
 )
 DISTILLED = (
-    "sample.sampler sample.schedule sample.steps train.decay_steps train.ema_decay train.learning_rate "
-    "train.learning_rate_schedule train.warmup_steps"
+    "sample.sampler sample.schedule sample.steps train.decay_steps train.ema_decay "
+    "train.learning_rate train.learning_rate_schedule train.warmup_steps"
 ).split()
 ENDED = [
     "train.decay_steps",

@@ -178,3 +178,44 @@ def test_results_of_another_measurement_are_kept_and_files_that_are_not_ours_ref
     with pytest.raises(UserError, match=r"grid\.png exists without a results\.json beside it"):
         report.check_folder(other)
     report.check_folder(tmp_path)
+
+
+def test_a_network_is_compared_with_its_best_rival_by_metric_and_never_with_itself():
+    def row(psnr, lpips):
+        return {"psnr": psnr, "lpips_vgg": lpips, "coverage": 0.5}
+
+    means = {
+        "bicubic": row(22.0, 0.5),
+        "SR3, 4 evaluations": row(21.0, 0.2),
+        "SR3, 8 evaluations": row(21.5, 0.1),
+        "theirs": row(20.0, 0.3),
+    }
+    ours = "SR3, 8 evaluations"
+    results = {
+        "columns": ["psnr", "lpips_vgg", "coverage"],
+        "methods": means,
+        "contenders": {
+            "bicubic": {"kind": "bicubic"},
+            "SR3, 4 evaluations": {"parameters": "a"},
+            ours: {"parameters": "a"},
+            "theirs": {"kind": "folder"},
+        },
+        "intervals_over": "people",
+        "differences": {
+            "of": ours,
+            "minus": {
+                name: {
+                    metric: (means[ours][metric] - value, -9.0, 9.0)
+                    for metric, value in values.items()
+                }
+                for name, values in means.items()
+                if name != ours
+            },
+        },
+    }
+    assert report.against_the_best(results) == (
+        "SR3, 8 evaluations minus its best rival, image by image, with 95 % intervals (bootstrap "
+        "over people): PSNR −0.50 (−9.00 … 9.00) against bicubic; "
+        "LPIPS (VGG) −0.200 (−9.000 … 9.000) against theirs."
+    )
+    assert report.against_the_best(results | {"differences": {}}) == ""

@@ -140,7 +140,8 @@ def test_the_rows_are_the_baselines_each_network_and_the_mean_of_samples_and_the
     runs.report.save(tmp_path, results, picture)
     table = (tmp_path / "table.md").read_text()
     assert "| SR3 (paper) | 23.04 | 0.650 | 2.68 |" in table
-    assert f"{N} images" in table.splitlines()[-1]
+    assert f"{N} images" in table.splitlines()[-3]
+    assert table.splitlines()[-1].startswith("SR3 minus its best rival, image by image, with 95 %")
     assert json.loads((tmp_path / "results.json").read_text()) == json.loads(json.dumps(results))
     assert arrays.read(tmp_path / "grid.png", 3).pixels.shape == picture.shape
 

@@ -253,6 +253,28 @@ def test_what_was_converted_is_said_once_at_the_first_interval(run, tmp_path, ca
     )
 
 
+def test_the_data_card_names_what_teacher_and_first_weights_learned_from(run, tmp_path):
+    for name in ("mine", "theirs"):
+        (tmp_path / name).mkdir()
+        for i in range(40):
+            shade = np.full((16, 16), 6 * i, np.uint8)
+            Image.fromarray(shade).save(tmp_path / name / f"{i}.png")
+        (tmp_path / name / "DATA.md").write_text(f"# Data\n\nImages of {name}.\n")
+    data = {"data.source": "folder", "train.steps": 1, "train.warmup_steps": 0}
+    mine, theirs = ({"data.folder": str(tmp_path / name)} for name in ("mine", "theirs"))
+    run(tmp_path / "teacher", data | theirs)
+    student = STUDENT | data | {"train.teacher": str(tmp_path / "teacher")}
+    run(tmp_path / "student", student | mine)
+    assert load_checkpoint(tmp_path / "student").data_card == (
+        "# Data\n\nImages of mine.\n\n## Its teacher, teacher, learned from other data\n\n"
+        "# Data\n\nImages of theirs.\n"
+    )
+    run(tmp_path / "tuned", data | theirs | {"train.init_from": str(tmp_path / "teacher")})
+    assert load_checkpoint(tmp_path / "tuned").data_card == (
+        "# Data\n\nImages of theirs.\n\n## Its first weights, teacher, learned from the same data\n"
+    )
+
+
 def test_the_data_card_stays_with_the_run_when_the_data_change_or_go(run, tmp_path):
     (tmp_path / "faces").mkdir()
     for i in range(8):
