@@ -8,6 +8,7 @@ COMMANDS.
 """
 
 import contextlib
+import logging
 import os
 import sys
 import traceback
@@ -107,6 +108,7 @@ def _one_of_many() -> bool:
 def _main(words: list[str]) -> int:
     # About files that it reads all the same, or that we name ourselves
     warnings.filterwarnings("ignore", module="PIL")
+    logging.getLogger("tifffile").setLevel(logging.CRITICAL)
     # Orbax, when a save fails; we tell why.
     warnings.filterwarnings("ignore", message="coroutine .* was never awaited")
     if not words or words[0] == "help":

@@ -162,8 +162,11 @@ def _header(file: Bytes, name: str) -> _Header:
             bare.load()
         exif = _exif(bare)
         found, notes = metadata.of_image(bare, exif)
-        if bare.info.get("exif") and not len(exif):
-            notes += (EXIF_MALFORMED,)
+        if (given := bare.info.get("exif")) and EXIF_MALFORMED not in notes:
+            if not len(exif):
+                notes += (EXIF_MALFORMED,)
+            elif metadata.entries_lost(given, exif):
+                notes += ("some of its EXIF is malformed and was left out",)
         width, height = image.size
         if image.format == "TIFF":  # where Pillow gives the size after turning
             tags = image.tag_v2  # type: ignore[attr-defined]

@@ -7,6 +7,7 @@ metadata: it has been applied, or is no longer true.
 
 import math
 import re
+import struct
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -97,6 +98,34 @@ def clean_exif(exif: Image.Exif) -> bytes:
         if inner:
             kept[tag] = inner
     return kept.tobytes() if len(kept) else b""
+
+
+def entries_lost(data: bytes, exif: Image.Exif) -> bool:
+    """Whether EXIF has entries that Pillow has dropped, as it does with malformed ones.
+
+    Args:
+      data: the EXIF as it is in the file.
+      exif: what Pillow made of it.
+    """
+    data = data.removeprefix(b"Exif\0\0")
+    order = "<" if data[:2] == b"II" else ">"
+    try:
+        main = _directory(data, order, struct.unpack_from(f"{order}I", data, 4)[0])
+        if main.keys() - set(exif):
+            return True
+        for tag in (ExifTags.IFD.Exif, ExifTags.IFD.GPSInfo):
+            if tag in main and _directory(data, order, main[tag]).keys() - set(exif.get_ifd(tag)):
+                return True
+    except Exception:  # a directory that is cut off, or that Pillow does not read
+        return True
+    return False
+
+
+def _directory(data: bytes, order: str, at: int) -> dict[int, int]:
+    """The tags of a directory of a TIFF structure, each with its value, or where that is."""
+    (count,) = struct.unpack_from(f"{order}H", data, at)
+    places = (at + 2 + 12 * i for i in range(count))
+    return dict(struct.unpack_from(f"{order}H6xI", data, place) for place in places)
 
 
 def upright_xmp(xmp: bytes) -> bytes:

@@ -200,3 +200,27 @@ def test_nothing_is_decoded_but_the_formats_of_the_list(monkeypatch):
     for data in (eps, saved(Image.fromarray(RGB), "ICO"), saved(Image.fromarray(RGB), "PCX")):
         with pytest.raises(ImageError, match=r"photo\.png is not an image, whatever its name says"):
             decoding.decode(data, "photo.png")
+
+
+def test_an_exif_entry_that_is_malformed_is_said_and_costs_nothing_before_it():
+    exif = Image.Exif()
+    exif[271], exif[306] = "a maker of cameras", "2026:01:01 00:00:00"
+    exif[34665] = {33434: 0.01, 37386: 50.0}
+    data = bytearray(exif.tobytes())
+    whole = saved_with(bytes(data))
+    assert not whole.notes
+    place = data.index((306).to_bytes(2, "big"))  # the tag, its type, its count, where it is
+    data[place + 8 : place + 12] = (60_000).to_bytes(4, "big")
+    found = saved_with(bytes(data))
+    assert found.notes == ("some of its EXIF is malformed and was left out",)
+    kept = Image.Exif()
+    kept.load(found.metadata.exif)
+    assert kept[271] == "a maker of cameras"
+    assert 306 not in kept
+
+
+def saved_with(exif):
+    """What is read of a JPEG with this EXIF."""
+    buffer = io.BytesIO()
+    Image.new("RGB", (8, 8)).save(buffer, "JPEG", exif=exif)
+    return files.parse(buffer.getvalue(), "photo")
