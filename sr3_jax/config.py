@@ -27,16 +27,17 @@ CHOICES = {
     "task.kind": ("super_resolution", "blind", "generation"),
     "model.kind": ("unet", "refine"),
     "model.predict": ("epsilon", "v", "y_0"),
-    "model.gamma_embedding": ("log_snr", "sqrt_gamma"),
+    "model.gamma_embedding": ("log_snr", "sqrt_gamma", "sqrt_gamma_unscaled", "timestep"),
     "model.gamma_injection": ("add", "scale_shift"),
     "model.resample": ("biggan", "plain"),
     "model.dtype": ("float32", "bfloat16"),
-    "schedule.name": ("linear", "cosine", "log_snr"),
+    "schedule.name": ("linear", "cosine", "log_snr", "quadratic", "cosine_beta"),
     "train.loss": ("l1", "l2"),
     "train.learning_rate_schedule": ("constant", "cosine"),
-    "sample.schedule": ("linear", "log_snr", "respaced"),
+    "sample.schedule": ("linear", "log_snr", "respaced", "timestep_respacing", "ddim_respacing"),
     "sample.sampler": tuple(SAMPLERS),
-    "sample.variance": ("beta", "posterior"),
+    "sample.variance": ("beta", "posterior", "learned"),
+    "task.upsample": ("bicubic", "bilinear"),
 }
 
 # What may differ when a run resumes: lengths, intervals, devices, reporting. All other fields
@@ -81,6 +82,10 @@ RANGES: dict[str, tuple[int | float, int]] = {
     "model.blocks": (1, 256),
     "model.dropout": (0, 1),
     "model.head_channels": (0, LARGEST),
+    "model.heads": (0, 1024),
+    "model.groups": (0, 1024),
+    "model.embedding_channels": (0, 2**15),
+    "model.embedding_width": (0, 2**17),
     "model.predictor_channels": (1, 2**15),
     "model.predictor_blocks": (1, 256),
     "model.feature_channels": (0, 256),
@@ -177,6 +182,7 @@ def base() -> ConfigDict:
             # "generation": from nothing, or from a class (model.classes)
             "kind": "super_resolution",
             "quantize_lr": True,  # round the LR image to 8 bits, as a file would
+            "upsample": "bicubic",  # how the network is shown the LR image; or "bilinear"
             **dict.fromkeys(CORRUPTIONS, 0.0),
             **{f"tell_{name}": corruption.told for name, corruption in CORRUPTIONS.items()},
             # noise-conditioning augmentation (SR3+): noise of up to so many 8-bit levels is added
@@ -222,6 +228,8 @@ def base() -> ConfigDict:
             "rescale_skip": True,  # residual sums are scaled by 1/√2
             "dropout": 0.2,  # the fraction dropped in each residual block, in training
             "head_channels": 0,  # channels of an attention head; 0: one head
+            "heads": 0,  # attention heads, at every size; 0: by head_channels
+            "groups": 0,  # groups of all GroupNorms; 0: at most 32, of 4 channels or more each
             # kind = "refine": of the predictor; model.channels and model.blocks are the denoiser's
             "predictor_channels": 64,
             "predictor_blocks": 16,  # kind = "refine": residual blocks of the predictor
@@ -235,8 +243,16 @@ def base() -> ConfigDict:
             "image_channels": 3,  # 3: RGB, 1: grey
             # how many classes there are, one of which the network is told for each image; 0: none
             "classes": 0,
-            # what the noise level's sinusoids are fed: log-SNR, or 1000 · √gamma ("sqrt_gamma")
+            # what the noise level's sinusoids are fed: log-SNR, or 1000 · √gamma ("sqrt_gamma"); of
+            # other projects' networks √gamma ("sqrt_gamma_unscaled"), or the level's number in the
+            # training schedule ("timestep")
             "gamma_embedding": "log_snr",
+            "embedding_channels": 0,  # how many sinusoids there are; 0: model.channels
+            "embedding_width": 0,  # of the level's embedding; 0: 4 · embedding_channels
+            "embedding_silu": True,  # whether each block passes the embedding through SiLU first
+            # whether the network also says how much noise each pixel gets, for sample.variance =
+            # "learned"
+            "learned_variance": False,
             # how the embedding enters a block: "add" (DDPM) or "scale_shift"
             "gamma_injection": "add",
             # fold this many pixels, in each direction, into channels: a cheap network
@@ -252,18 +268,21 @@ def base() -> ConfigDict:
             "residual_scale": 1.0,
         },
         "schedule": {  # for training
-            "name": "linear",  # in beta; or "cosine", "log_snr"
+            # in beta; or "cosine", "log_snr"; "quadratic": in √beta; "cosine_beta": cosine as
+            # Nichol & Dhariwal have it
+            "name": "linear",
             "steps": 2000,  # T, the number of levels
             # linear: beta at t = 1; the same team's next paper states both betas, this one does not
             "beta_start": 1e-6,
-            "beta_end": 0.01,  # linear: beta at t = T
+            "beta_end": 0.01,  # linear, quadratic: beta at t = T
             "log_snr_start": 10.0,  # cosine, log_snr: the log-SNR at t = 1, with the least noise
             "log_snr_end": -10.0,  # cosine, log_snr: the log-SNR at t = T, with the most noise
         },
         "sample": {
             "steps": 100,  # network evaluations
             # "linear": beta, from beta_start to where training ended; "log_snr"; "respaced": every
-            # n-th of the training levels
+            # n-th of the training levels, the last among them; "timestep_respacing" and
+            # "ddim_respacing": as guided-diffusion has it
             "schedule": "linear",
             # linear: its first beta; the last one follows from where training ended
             "beta_start": 1e-4,
@@ -274,7 +293,9 @@ def base() -> ConfigDict:
             # "ancestral": Algorithm 2; "ddim" and "dpm_solver", both with eta; "heun", with two
             # evaluations a step
             "sampler": "ancestral",
-            "variance": "beta",  # ancestral: 1 - alpha_t (Algorithm 2), or the "posterior" variance
+            # ancestral: "beta", 1 - alpha_t (Algorithm 2), the "posterior" variance, or "learned",
+            # between the two where the network says
+            "variance": "beta",
             "eta": 0.0,  # ddim and dpm_solver: 0 without noise, 1 with as much as the posterior
             # classifier-free guidance: 1 is none, above 1 images are more typical of their class
             # and less diverse, 0 ignores the class
@@ -529,6 +550,19 @@ def _validate_sizes(config: ConfigDict) -> None:
             0 <= level < len(sizes),
             f"model.remat = {tuple(model.remat)}: levels go from 0 to {len(sizes) - 1}",
         )
+    _need(
+        not model.heads or not model.head_channels,
+        f"model.heads = {model.heads} and model.head_channels = {model.head_channels}: one of "
+        "them must be 0",
+    )
+    for field in ("heads", "groups"):
+        _need(
+            not model[field]
+            or all(
+                model.channels * multiplier % model[field] == 0 for multiplier in model.multipliers
+            ),
+            f"model.{field} = {model[field]} must divide the channels of every level",
+        )
     if model.head_channels:
         for size, multiplier in zip(sizes, model.multipliers, strict=True):
             channels = model.channels * multiplier
@@ -560,6 +594,14 @@ def _validate_sizes(config: ConfigDict) -> None:
             f"model.kind = 'refine' knows no model.dropout = {model.dropout} and no "
             f"model.remat = {tuple(model.remat)}: they must be 0 and ()",
         )
+        others = ("heads", "groups", "embedding_channels", "embedding_width", "learned_variance")
+        _need(
+            not any(model[name] for name in others)
+            and model.embedding_silu
+            and model.gamma_embedding in ("log_snr", "sqrt_gamma"),
+            f"model.kind = 'refine' knows no model.gamma_embedding = {model.gamma_embedding!r}, "
+            f"and of its own options none of {', '.join(others)}",
+        )
     train = config.train
     _need(
         not train.decay_steps
@@ -582,14 +624,18 @@ def _validate_schedules(config: ConfigDict) -> None:
         f"schedule.beta_start = {start} and beta_end = {end} must satisfy 0 < start <= end < 1",
     )
     _need(
-        schedule.name != "linear" or schedule.steps > 1,
-        "schedule.steps = 1 is too few for schedule.name = 'linear', which goes from beta_start to "
-        "beta_end",
+        schedule.name not in ("linear", "quadratic") or schedule.steps > 1,
+        f"schedule.steps = 1 is too few for schedule.name = {schedule.name!r}, which goes from "
+        "beta_start to beta_end",
     )
     start, end = schedule.log_snr_start, schedule.log_snr_end
     _need(
         start >= end + 1,
         f"schedule.log_snr_start = {start} must be above log_snr_end = {end}, by 1 or more",
+    )
+    _need(
+        sample.variance != "learned" or config.model.learned_variance,
+        "sample.variance = 'learned' needs a network with model.learned_variance",
     )
     _need(
         0 < sample.beta_start < 1,

@@ -17,6 +17,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, Key, PyTree
 from ml_collections import ConfigDict
 
@@ -62,13 +63,15 @@ class Method:
             Told(each.name, each.scale, each.optional, each.classes) for each in task.signals
         )
         objective.table()  # the config's own sampling, whose errors should not come after training
-        model = build_model(config.model, config.data.hr_size, not objective.takes_noise, signals)
-        values = {
-            "task": task,
-            "objective": objective,
-            "model": model,
-            "schedule": training_schedule(config),
-        }
+        schedule = training_schedule(config)
+        levels = ()
+        if config.model.gamma_embedding == "timestep":
+            ratio = np.asarray(schedule.gamma[1:], np.float64) / schedule.one_minus_gamma[1:]
+            levels = tuple(np.log(ratio).tolist())
+        model = build_model(
+            config.model, config.data.hr_size, not objective.takes_noise, signals, levels
+        )
+        values = {"task": task, "objective": objective, "model": model, "schedule": schedule}
         for name, value in values.items():
             object.__setattr__(self, name, value)
 
@@ -193,7 +196,11 @@ class Method:
         return self.objective.loss(self, params, example)
 
     def network(
-        self, params: PyTree, signals: Signals | None = None, dropout: Key[Array, ""] | None = None
+        self,
+        params: PyTree,
+        signals: Signals | None = None,
+        dropout: Key[Array, ""] | None = None,
+        variance: bool = False,
     ) -> Callable[..., Array]:
         """The bare network, from (condition, y_t, gamma), or the condition alone, to its output.
 
@@ -201,22 +208,26 @@ class Method:
           params: of the network.
           signals: what it is told of its input, by name; for missing ones see `Signal.missing`.
           dropout: the random key of dropout; None: no dropout.
+          variance: whether the output is followed by that of a learned variance, if there is one.
         """
+        kept = None if variance or not self.config.model.learned_variance else self.shape[-1]
 
         def network(*inputs: Array) -> Array:
             told = self._told(signals, len(inputs[0]))
-            if dropout is None:
-                return self.model.apply({"params": params}, *inputs, **told)
-            return self.model.apply(
-                {"params": params}, *inputs, train=True, rngs={"dropout": dropout}, **told
-            )
+            more = {} if dropout is None else {"train": True, "rngs": {"dropout": dropout}}
+            output = self.model.apply({"params": params}, *inputs, **more, **told)
+            return output if kept is None else output[..., :kept]
 
         return network
 
     # -- inference
 
     def denoiser(
-        self, params: PyTree, signals: Signals | None = None, guidance: Guidance | None = None
+        self,
+        params: PyTree,
+        signals: Signals | None = None,
+        guidance: Guidance | None = None,
+        variance: bool = False,
     ) -> Denoiser:
         """The network as the samplers see it: (condition, y_t, gamma) -> y_0.
 
@@ -228,6 +239,7 @@ class Method:
           signals: what it is told of its input, by name; for missing ones see `Signal.missing`.
           guidance: None: none. Else every evaluation is of twice as many images, and gamma must be
             the same for all of them.
+          variance: whether y_0 is followed by v of a learned variance, if there is one.
         """
         estimate = self._estimator(params, signals)
         if guidance is not None:
@@ -236,20 +248,24 @@ class Method:
         def denoise(condition: Array, y_t: Array, gamma: Array) -> Array:
             if not self.objective.takes_noise:
                 return self.network(params, signals)(condition)
-            y_0 = estimate(condition, y_t, gamma)
+            found = estimate(condition, y_t, gamma)
+            c = self.config.model.image_channels
+            y_0, share = found[..., :c], found[..., c:]
             if self.config.sample.clip:
                 y_0 = self.encode(jnp.clip(self.decode(y_0, condition), -1, 1), condition)
-            return y_0
+            return jnp.concatenate([y_0, share], axis=-1) if variance and share.shape[-1] else y_0
 
         return denoise
 
     def _estimator(self, params: PyTree, signals: Signals | None) -> Denoiser:
-        """The network's y_0, not clipped."""
-        network = self.network(params, signals)
+        """The network's y_0, not clipped; and v, if it has learned a variance."""
+        network, model = self.network(params, signals, variance=True), self.config.model
 
         def estimate(condition: Array, y_t: Array, gamma: Array) -> Array:
             output = network(condition, y_t, gamma)
-            return process.to_y_0_and_epsilon(self.config.model.predict, output, y_t, gamma)[0]
+            seen, share = jnp.split(output, [model.image_channels], axis=-1)
+            y_0 = process.to_y_0_and_epsilon(model.predict, seen, y_t, gamma)[0]
+            return jnp.concatenate([y_0, (share + 1) / 2], axis=-1) if share.shape[-1] else y_0
 
         return estimate
 
@@ -266,7 +282,11 @@ class Method:
             y_0 = self._estimator(params, told)(
                 *(jnp.concatenate([x, x]) for x in (condition, y_t, gamma))
             )
-            return y_0[:b], y_0[b:]
+            with_class, without = y_0[:b], y_0[b:]
+            c = self.config.model.image_channels
+            if y_0.shape[-1] > c:  # guidance is of the image; the variance is that of the class
+                without = jnp.concatenate([without[..., :c], with_class[..., c:]], axis=-1)
+            return with_class, without
 
         return both
 
@@ -304,7 +324,7 @@ class Method:
         condition = self.condition(params, upsampled, given.signals)
         table = self.objective.table() if steps is None else steps
         y_0 = samplers.sample(
-            self.denoiser(params, given.signals, guidance),
+            self.denoiser(params, given.signals, guidance, table.narrowing is not None),
             condition,
             keys,
             table,

@@ -4,12 +4,14 @@ They are for inference, and to start a training from (`train.init_from`).
 """
 
 import json
+import math
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+from jaxtyping import PyTree
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
 
 from sr3_jax import config as config_lib
 from sr3_jax.checkpoints.checkpoint import (
@@ -25,6 +27,8 @@ from sr3_jax.runtime import paths
 from sr3_jax.runtime.atomic import disk_errors, replacing
 from sr3_jax.runtime.paths import AnyPath
 
+_BYTES = {"float32": 4, "bfloat16": 2, "int8": 1}
+_NAMES = {"float32": "F32", "bfloat16": "BF16", "int8": "I8"}
 # Added to the name of an int8 kernel: the factors, one per output channel, of its whole numbers
 SCALE = ":scale"
 
@@ -47,16 +51,6 @@ def export(
     Raises:
       UserError: the file cannot be written.
     """
-    flat: dict[str, np.ndarray] = {}
-    for name, leaf in flatten(checkpoint.params).items():
-        weights = np.asarray(leaf, np.float32)
-        if dtype == "int8" and weights.ndim > 1:
-            scale = (
-                np.maximum(np.abs(weights).max(axis=tuple(range(weights.ndim - 1))), 1e-30) / 127
-            )
-            flat[name], flat[name + SCALE] = np.rint(weights / scale).astype(np.int8), scale
-        else:
-            flat[name] = weights.astype(np.dtype("bfloat16" if dtype == "int8" else dtype))
     about = {"config": config_lib.to_json(checkpoint.config), "step": str(checkpoint.step)} | dict(
         metadata or {}
     )
@@ -67,7 +61,50 @@ def export(
     if checkpoint.data_card:
         about["data_card"] = checkpoint.data_card
     with disk_errors(path), replacing(path) as temporary:
-        save_file(flat, temporary, metadata=about)
+        _save(temporary, checkpoint.params, dtype, about)
+
+
+def _save(path: Path, params: PyTree, dtype: str, about: Mapping[str, str]) -> None:
+    """Writes a .safetensors file one tensor at a time: weights may fill half of the memory.
+
+    The format: the length of a header in 8 bytes, the header (JSON: of each tensor its type, shape
+    and place), and the tensors.
+    """
+    stored = "bfloat16" if dtype == "int8" else dtype
+    header: dict[str, Any] = {"__metadata__": dict(about)}
+    parts: list[tuple[str, str]] = []  # of each tensor the name of its leaf, and its type
+    place = 0
+    leaves = dict(sorted(flatten(params).items()))
+    for name, leaf in leaves.items():
+        whole = dtype == "int8" and leaf.ndim > 1
+        kinds = [(name, "int8"), (name + SCALE, "float32")] if whole else [(name, stored)]
+        for key, kind in kinds:
+            shape = leaf.shape[-1:] if key.endswith(SCALE) else leaf.shape
+            size = math.prod(shape) * _BYTES[kind]
+            header[key] = {
+                "dtype": _NAMES[kind],
+                "shape": list(shape),
+                "data_offsets": [place, place + size],
+            }
+            place += size
+        parts.append((name, "int8" if whole else stored))
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)  # tensors begin at a multiple of 8
+    with path.open("wb") as file:
+        file.write(len(text).to_bytes(8, "little") + text)
+        for name, kind in parts:
+            for values in _stored(np.asarray(leaves[name], np.float32), kind):
+                # as bytes, since NumPy lends no view of bfloat16
+                file.write(np.ascontiguousarray(values).reshape(-1).view(np.uint8).data)
+
+
+def _stored(weights: np.ndarray, kind: str) -> tuple[np.ndarray, ...]:
+    """Weights as they are written: as whole numbers and their scale, or of a type."""
+    if kind != "int8":
+        return (weights.astype(np.dtype(kind)),)
+    axes = tuple(range(weights.ndim - 1))
+    scale = np.maximum(np.abs(weights).max(axis=axes), 1e-30) / 127
+    return np.rint(weights / scale).astype(np.int8), scale.astype(np.float32)
 
 
 def best_psnr(path: AnyPath) -> float:

@@ -120,7 +120,8 @@ def _tensor(storage: np.ndarray, offset: int, size: tuple, stride: tuple, *_: An
     ):
         raise ValueError("a tensor reaches beyond its storage")
     strides = [s * storage.itemsize for s in stride]
-    return np.lib.stride_tricks.as_strided(storage[offset:], size, strides).copy()
+    # no copy: files are gigabytes
+    return np.lib.stride_tricks.as_strided(storage[offset:], size, strides, writeable=False)
 
 
 def _load_zip(path: Path) -> Any:
@@ -151,13 +152,9 @@ def _load_old(path: Path) -> Any:
             raise ValueError("it is neither of PyTorch's formats")
         _Unpickler(file, storage).load()  # version of the format
         _Unpickler(file, storage).load()  # sizes of C types
-        # `_tensor` copies, so the arrays must be filled before the dictionary is read: read it once
-        # to find the arrays, fill them, and read it again
-        place = file.tell()
-        _Unpickler(file, storage).load()
+        found = _Unpickler(file, storage).load()
         for key in _Unpickler(file, storage).load():
             count = int.from_bytes(file.read(8), "little")
             read = file.read(count * kept[key].itemsize)
             kept[key][:] = np.frombuffer(read, kept[key].dtype)
-        file.seek(place)
-        return _Unpickler(file, storage).load()
+        return found

@@ -37,6 +37,7 @@ COMMANDS = {
     "overfit": "Train on one small batch for a minute, as a first test.",
     "train": "Train a network, or resume a run.",
     "export": "Write a checkpoint's weights to one file.",
+    "import": "Make a checkpoint of another project one of ours.",
     "show": "Show a checkpoint's step, config and data card.",
     "evaluate": "Measure checkpoints, or any method's images.",
     "statistics": "Compute the statistics that FID compares with.",

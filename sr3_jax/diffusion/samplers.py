@@ -25,7 +25,7 @@ from jaxtyping import Array, PyTree
 from sr3_jax.diffusion.schedules import NoiseSchedule
 from sr3_jax.diffusion.types import Denoiser, Images, Keys
 
-Variance = Literal["beta", "posterior"]
+Variance = Literal["beta", "posterior", "learned"]
 VARIANCES: tuple[str, ...] = get_args(Variance)
 Table = np.ndarray | Array
 
@@ -41,6 +41,8 @@ class Steps(NamedTuple):
     predicted: Table
     previous: Table
     noise: Table
+    # With a learned variance: what `noise` is multiplied by where the network asks for the least
+    narrowing: Table | None = None
 
     @property
     def evaluations(self) -> int:
@@ -82,14 +84,20 @@ def ancestral(schedule: NoiseSchedule, variance: Variance = "beta") -> Steps:
       schedule: the levels.
       variance: "beta" is the paper's, 1 - alpha_t, which is right if y_0 is itself N(0, I);
         "posterior" is that of q, which is right if y_0 is known. With few steps "beta" leaves
-        visible grain.
+        visible grain. "learned" lies between the two, where the network says for each pixel:
+        log variance = v · log beta_t + (1 - v) · log posterior (Nichol & Dhariwal 2021, eq. 15).
     """
     c = _levels(schedule)
     keep = np.sqrt(c.alpha) * c.one_minus_next / c.one_minus
     predicted = np.sqrt(c.gamma_next) * c.beta / c.one_minus
-    noise = np.sqrt(c.beta if variance == "beta" else c.one_minus_next * c.beta / c.one_minus)
+    ratio = c.one_minus_next / c.one_minus  # of the posterior's variance to beta_t
+    noise = np.sqrt(c.beta * (ratio if variance == "posterior" else 1))
     noise[-1] = 0
-    return _table(c.gamma, keep, predicted, 0 * keep, noise)
+    steps = _table(c.gamma, keep, predicted, 0 * keep, noise)
+    if variance != "learned":
+        return steps
+    ratio[-1] = 1  # where there is no noise
+    return steps._replace(narrowing=np.sqrt(ratio).astype(np.float32))
 
 
 def ddim(schedule: NoiseSchedule, eta: float = 0.0) -> Steps:
@@ -174,7 +182,8 @@ def sample(
     than there are.
 
     Args:
-      denoise: the network.
+      denoise: the network. Its channels after those of `shape` are v, the share of the widest
+        variance, for a table with a learned one.
       condition: its first argument.
       keys: one random key per image.
       steps: the sampler's table.
@@ -185,14 +194,20 @@ def sample(
     """
     count = steps.evaluations
     quiet = isinstance(steps.noise, np.ndarray) and not steps.noise.any()
-    table = Steps(*map(jnp.asarray, steps))
+    table = jax.tree.map(jnp.asarray, steps)
 
     def step(row: Array, carry: tuple[Array, Array]) -> tuple[Array, Array]:
         y, before = carry
-        gamma, keep, predicted, previous, noise = (column[row] for column in table)
-        found = denoise(condition, y, jnp.broadcast_to(gamma, y.shape[:1]))
+        gamma, keep, predicted, previous, noise, narrowing = jax.tree.map(
+            lambda column: column[row], table
+        )
+        seen = denoise(condition, y, jnp.broadcast_to(gamma, y.shape[:1]))
+        found, share = seen[..., : shape[-1]], seen[..., shape[-1] :]
         y = keep * y + predicted * found + previous * before
-        return (y if quiet else y + noise * noise_like(y, keys, count - row)), found
+        if quiet:
+            return y, found
+        strength = noise if narrowing is None else noise * narrowing ** (1 - share)
+        return y + strength * noise_like(y, keys, count - row), found
 
     y_T = noise_like(jnp.zeros(shape), keys, count + 1)
     return jax.lax.fori_loop(0, count, step, (y_T, jnp.zeros(shape)))[0]

@@ -71,13 +71,35 @@ def _log_gamma(schedule: NoiseSchedule) -> np.ndarray:
     gamma, one_minus = (
         np.asarray(table, np.float64)[1:] for table in (schedule.gamma, schedule.one_minus_gamma)
     )
-    return np.where(gamma < 0.5, np.log(gamma), np.log1p(-one_minus))
+    with np.errstate(divide="ignore"):  # of the one that is not chosen
+        return np.where(gamma < 0.5, np.log(gamma), np.log1p(-one_minus))
 
 
 def from_gamma(gamma: np.ndarray) -> NoiseSchedule:
     """The schedule that visits the levels `gamma`, float64 of shape (T,), cleanest first."""
     with np.errstate(all="ignore"):  # `from_log_gamma` refuses what is not a schedule
         return from_log_gamma(np.log(np.asarray(gamma, np.float64)))
+
+
+def from_beta(beta: np.ndarray) -> NoiseSchedule:
+    """The schedule with these beta_t, t = 1 ... T, in (0, 1)."""
+    with np.errstate(all="ignore"):
+        return from_log_gamma(np.cumsum(np.log1p(-np.asarray(beta, np.float64))))
+
+
+def quadratic(steps: int, beta_start: float, beta_end: float) -> NoiseSchedule:
+    """√beta linear in t, from beta_1 = beta_start to beta_T = beta_end (DDPM's code knows it)."""
+    return from_beta(np.linspace(beta_start**0.5, beta_end**0.5, steps) ** 2)
+
+
+def cosine_beta(steps: int) -> NoiseSchedule:
+    """The cosine schedule of Nichol & Dhariwal (2021, eq. 17) as they made it, for their networks.
+
+    Gamma_t is cos²((t / T + 0.008) / 1.008 · π/2), but no beta is above 0.999.
+    """
+    angle = (np.arange(steps + 1) / steps + 0.008) / 1.008 * np.pi / 2
+    gamma = np.cos(angle) ** 2
+    return from_beta(np.minimum(1 - gamma[1:] / gamma[:-1], 0.999))
 
 
 def linear(
@@ -161,6 +183,32 @@ def respaced(schedule: NoiseSchedule, steps: int) -> NoiseSchedule:
         raise ValueError(f"cannot take {steps} steps from a schedule of {schedule.steps}")
     t = np.round(np.linspace(0, schedule.steps, steps + 1)).astype(int)[1:]
     return from_log_gamma(_log_gamma(schedule)[t - 1])
+
+
+def visiting(schedule: NoiseSchedule, t: np.ndarray) -> NoiseSchedule:
+    """Those levels of `schedule` that have the numbers t, 1 to T, rising."""
+    return from_log_gamma(_log_gamma(schedule)[np.asarray(t) - 1])
+
+
+def timestep_respacing(schedule: NoiseSchedule, steps: int) -> NoiseSchedule:
+    """`steps` levels from the first to the last, as guided-diffusion's timestep_respacing=STEPS."""
+    if not 1 <= steps <= schedule.steps:
+        raise ValueError(f"cannot take {steps} steps from a schedule of {schedule.steps}")
+    if steps == 1:  # theirs would be the first level, which has hardly any noise
+        return visiting(schedule, np.array([schedule.steps]))
+    return visiting(schedule, 1 + np.round(np.linspace(0, schedule.steps - 1, steps)).astype(int))
+
+
+def ddim_respacing(schedule: NoiseSchedule, steps: int) -> NoiseSchedule:
+    """Every n-th level from the first on, as guided-diffusion's timestep_respacing=ddimSTEPS.
+
+    Raises ValueError if there is no such n.
+    """
+    for stride in range(1, schedule.steps + 1):
+        t = np.arange(1, schedule.steps + 1, stride)
+        if len(t) == steps:
+            return visiting(schedule, t)
+    raise ValueError(f"no whole stride takes {steps} steps from a schedule of {schedule.steps}")
 
 
 def truncated(schedule: NoiseSchedule, gamma_end: float) -> NoiseSchedule:

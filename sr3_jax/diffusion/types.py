@@ -13,7 +13,7 @@ Levels = Float[Array, " b"]  # one noise level gamma per image, in (0, 1]
 Keys = Key[Array, " b"]  # one random key per image
 
 # (condition, y_t, gamma) -> y_0: all that this package knows of a network, whatever the network
-# itself predicts.
+# itself predicts. Further channels say where a learned variance lies (samplers.ancestral).
 Denoiser = Callable[[PyTree, jax.Array, jax.Array], jax.Array]
 
 

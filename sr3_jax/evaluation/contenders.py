@@ -138,15 +138,14 @@ class Network:
         self._told = told
         # Raises UserError already here if the network cannot do with that many steps
         table = self.upscaler.engine.table(self._sampling)
+        columns = b"".join(np.asarray(column).tobytes() for column in jax.tree.leaves(table))
         self.about: dict[str, Any] = {
             "checkpoint": Path(checkpoint.name).name,
             "objective": checkpoint.config.objective,
             "step": checkpoint.step,
             "parameters": fingerprint(checkpoint),
             "evaluations": table.evaluations,
-            "schedule": (
-                f"{zlib.crc32(b''.join(np.asarray(column).tobytes() for column in table)):08x}"
-            ),
+            "schedule": f"{zlib.crc32(columns):08x}",
             "match_input": match_input,
         }
         self.about |= {"seed": seed, "samples": samples} if self.random else {}

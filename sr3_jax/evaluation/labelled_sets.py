@@ -138,7 +138,7 @@ def _read(
         parts = [
             operations.to_uint8(
                 operations.resize(
-                    operations.to_float(jnp.asarray(whole[i : i + BATCH])), *shape[:2]
+                    operations.to_float(jnp.asarray(whole[i : i + BATCH])), shape[0], shape[1]
                 )
             )
             for i in range(0, len(whole), BATCH)

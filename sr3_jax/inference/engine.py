@@ -134,7 +134,7 @@ class Engine:
           link: What a stage of a cascade hands to the next.
         """
         steps = self.table(sampling, link.end)
-        key = tuple(np.asarray(column).tobytes() for column in steps)
+        key = tuple(np.asarray(column).tobytes() for column in jax.tree.leaves(steps))
         guidance = sampling.guidance_of(self.checkpoint.config)
         run = self._once((key, link), lambda: self._compile(steps, link))
         guided = lambda *arguments: run(*arguments, None, guidance)  # noqa: E731
@@ -155,7 +155,7 @@ class Engine:
         The program is compiled once for each number of evaluations, not for each table.
         """
         run = self._once(("trial", steps.evaluations), lambda: self._compile(None))
-        table = Steps(*map(jnp.asarray, steps))
+        table = jax.tree.map(jnp.asarray, steps)
         with_table = lambda *arguments: run(*arguments, table, None)  # noqa: E731
         return self._in_batches(with_table, lr, ids, Sampling(seed=seed), signals, ignore)
 
@@ -238,7 +238,9 @@ class Engine:
         lr = tiling.pad(lr, tile[0] // self.scale, tile[1] // self.scale)
         key = image_key(sampling.seed, id, sampling.sample)
         lr = self.augmented(lr, key, sampling)
-        condition = operations.resize_canvas(lr, *self.method.task.output_size(*lr.shape[:2]))
+        size = self.method.task.output_size(*lr.shape[:2])
+        upsample = self.checkpoint.config.task.upsample
+        condition = operations.resize_canvas(lr, *size, upsample)
         tiles = tiling.plan(lr.shape[0], lr.shape[1], tile, overlap, self.scale)
         noise = tiling.Noise(
             functools.partial(self.noise_block, key), self.checkpoint.config.data.hr_size
@@ -290,7 +292,7 @@ class Engine:
         gamma: float,
         guidance: Guidance | None = None,
     ) -> np.ndarray:
-        """The network's estimates of y_0 for tiles of one size, (n, h, w, c).
+        """The network's estimates of y_0 for tiles of one size, (n, h, w, c); v may follow.
 
         Args:
           signals: Values for each tile.
@@ -301,7 +303,7 @@ class Engine:
         """
 
         def run(params, signals, condition, y, gamma, guidance):
-            return self.method.denoiser(params, signals, guidance)(
+            return self.method.denoiser(params, signals, guidance, variance=True)(
                 condition, y, jnp.broadcast_to(gamma, condition.shape[:1])
             )
 

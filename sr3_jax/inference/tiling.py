@@ -140,7 +140,8 @@ def diffuse(
     """`samplers.sample` on a canvas.
 
     Args:
-      denoise: The network, on `batch` tiles at a time; the last ones are repeated to fill it.
+      denoise: The network, on `batch` tiles at a time; the last ones are repeated to fill it. For
+        a table with a learned variance, v follows y_0 in its channels.
       condition: What the network is shown of the whole picture.
       noise: Its noise, in blocks.
       steps: The sampler's table.
@@ -156,16 +157,23 @@ def diffuse(
     y = np.empty((*condition.shape[:2], channels), np.float32)
     add_noise(y, 0.0, 1.0, noise, rows_left + 1)
     before = np.zeros_like(y) if np.any(steps.previous) else None
+    learned = steps.narrowing is not None
     for row in range(rows_left):
-        gamma, keep, predicted, previous, strength = (float(column[row]) for column in steps)
-        found = blend(denoise, (condition, y), tiles, batch, channels, on_tiles, gamma)
+        gamma, keep, predicted, previous, strength = (float(column[row]) for column in steps[:5])
+        seen = blend(
+            denoise, (condition, y), tiles, batch, channels * (1 + learned), on_tiles, gamma
+        )
+        found = seen[..., :channels]
         y *= keep
         y += predicted * found
         if before is not None:
             if previous:
                 y += previous * before
             before = found
-        if strength:
+        if strength and steps.narrowing is not None:
+            own = strength * float(steps.narrowing[row]) ** (1 - seen[..., channels:])
+            y += own * add_noise(np.empty_like(y), 0.0, 1.0, noise, rows_left - row)
+        elif strength:
             add_noise(y, 1.0, strength, noise, rows_left - row)
     return y
 
@@ -194,7 +202,7 @@ def blend(
         for (rows, columns, weight), estimate in zip(
             some, function(*seen, *arguments), strict=False
         ):
-            found[rows, columns] += weight * estimate
+            found[rows, columns] += weight * estimate[..., :channels]
         on_tiles(len(some))
     found *= 1 / (tiles.rows.total[:, None] * tiles.columns.total).astype(np.float32)[..., None]
     return found

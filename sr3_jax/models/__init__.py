@@ -12,7 +12,11 @@ __all__ = ["Told", "build_model"]
 
 
 def build_model(
-    model: Any, size: int, regression: bool = False, signals: Signals = ()
+    model: Any,
+    size: int,
+    regression: bool = False,
+    signals: Signals = (),
+    levels: tuple[float, ...] = (),
 ) -> UNet | PredictAndRefine:
     """The network of a config's `model` section.
 
@@ -21,6 +25,7 @@ def build_model(
       size: height and width of the training images.
       regression: whether it is a network without a noise level.
       signals: what it is told beside the noise level.
+      levels: the log-SNRs of the training schedule, for networks that are told their numbers.
     """
     if model.kind == "refine":
         shared = {
@@ -48,15 +53,21 @@ def build_model(
         blocks=model.blocks,
         attention=tuple(model.attention),
         middle_attention=model.middle_attention,
-        out_channels=model.image_channels,
+        out_channels=model.image_channels * (2 if model.learned_variance else 1),
         size=size,
         signals=signals,
         gamma_embedding="none" if regression else model.gamma_embedding,
+        embedding_channels=model.embedding_channels,
+        embedding_width=model.embedding_width,
+        timesteps=levels if model.gamma_embedding == "timestep" else (),
         gamma_injection=model.gamma_injection,
         resample=model.resample,
         rescale_skip=model.rescale_skip,
         dropout=model.dropout,
         head_channels=model.head_channels,
+        heads=model.heads,
+        groups=model.groups,
+        embedding_silu=model.embedding_silu,
         space_to_depth=model.space_to_depth,
         remat=tuple(model.remat),
         dtype=jnp.dtype(model.dtype),

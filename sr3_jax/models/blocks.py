@@ -3,6 +3,7 @@
 Feature maps are (b, h, w, c). Parameters are float32; `dtype` is that of the computation.
 """
 
+import functools
 import math
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
@@ -91,29 +92,59 @@ class GammaEmbedding(nn.Module):
     the sinusoids go from 1.5 (neighbouring levels of few-step schedules differ by more) to 600 (so
     that the whole range is unambiguous). kind = "sqrt_gamma" uses 1000 · √gamma instead, DDPM's
     scale.
+
+    Networks of other projects have √gamma as it is ("sqrt_gamma_unscaled"), or the number t of the
+    level in their training schedule, counted from 0 ("timestep"), both with DDPM's frequencies.
     """
 
-    channels: int  # number of sinusoids, sines and cosines together
-    width: int
-    kind: str = "log_snr"
+    spec: "EmbeddingSpec"
     dtype: DType = jnp.float32
 
     @nn.compact
     def __call__(self, gamma: Float[Array, " b"]) -> Embedding:
         """Embeds the levels of a batch."""
-        gamma = gamma.astype(jnp.float32)
-        half = self.channels // 2
-        if self.kind == "log_snr":
+        gamma, spec = gamma.astype(jnp.float32), self.spec
+        half = spec.channels // 2
+        if spec.kind == "log_snr":
             level = jnp.log(jnp.maximum(gamma, 1e-9)) - jnp.log(jnp.maximum(1 - gamma, 1e-9))
             frequency = np.geomspace(4.0, 0.01, half)
-        else:
+        elif spec.kind == "sqrt_gamma":
             level = 1000 * jnp.sqrt(gamma)
             frequency = np.geomspace(1.0, 1e-4, half)
+        else:
+            timestep = spec.kind == "timestep"
+            level = timestep_of(gamma, spec.levels) if timestep else jnp.sqrt(gamma)
+            frequency = np.exp(-math.log(1e4) * np.arange(half) / half)
         angles = level[:, None] * frequency.astype(np.float32)[None]
         embedding = jnp.concatenate([jnp.sin(angles), jnp.cos(angles)], axis=-1)
         # in float32, as bfloat16 cannot tell the slow sinusoids of neighbouring levels apart
-        embedding = nn.silu(nn.Dense(self.width, name="dense_0")(embedding))
-        return nn.Dense(self.width, name="dense_1")(embedding).astype(self.dtype)
+        embedding = nn.silu(nn.Dense(4 * spec.channels, name="dense_0")(embedding))
+        return nn.Dense(spec.width, name="dense_1")(embedding).astype(self.dtype)
+
+
+def timestep_of(gamma: Float[Array, " b"], levels: tuple[float, ...]) -> Float[Array, " b"]:
+    """The number of a noise level in a schedule, from 0, interpolated in the log-SNR.
+
+    Args:
+      gamma: the level.
+      levels: the schedule's log-SNRs, falling.
+    """
+    log_snr = jnp.log(jnp.maximum(gamma, 1e-30)) - jnp.log(jnp.maximum(1 - gamma, 1e-9))
+    t = jnp.interp(
+        -log_snr, -jnp.asarray(levels, jnp.float32), jnp.arange(len(levels), dtype=float)
+    )
+    # float32 does not tell gamma exactly: a level of the schedule itself has a whole number
+    whole = jnp.round(t)
+    return jnp.where(jnp.abs(t - whole) < 0.02, whole, t)
+
+
+class EmbeddingSpec(NamedTuple):
+    """How a network is told of the noise level and of signals."""
+
+    kind: str  # of GammaEmbedding, or "none": no noise level
+    channels: int  # number of sinusoids, sines and cosines together
+    width: int  # of the vector
+    levels: tuple[float, ...] = ()  # kind "timestep": the log-SNRs of the training schedule
 
 
 class SignalEmbedding(nn.Module):
@@ -164,8 +195,7 @@ class LabelEmbedding(nn.Module):
 
 
 def embed_levels(
-    channels: int,
-    kind: str,
+    spec: EmbeddingSpec,
     signals: Signals,
     gamma: Float[Array, " b"] | None,
     told: Values | None,
@@ -177,8 +207,7 @@ def embed_levels(
     To be called inside a module, which gets the embeddings' parameters.
 
     Args:
-      channels: a quarter of the vector's length.
-      kind: that of GammaEmbedding, or "none": no noise level.
+      spec: of which kind the embedding of the noise level is, and how long the vector.
       signals: what it is told beside the noise level.
       gamma: the noise levels.
       told: the signals' values, by name; None: all are 0.
@@ -189,19 +218,15 @@ def embed_levels(
       The sum of the embeddings; None if the network is told nothing.
     """
     embedding = None
-    if kind != "none":
+    if spec.kind != "none":
         assert gamma is not None, "this network needs a noise level"
-        embedding = GammaEmbedding(channels, 4 * channels, kind, dtype, name="gamma_embedding")(
-            gamma
-        )
+        embedding = GammaEmbedding(spec, dtype, name="gamma_embedding")(gamma)
     for name, scale, optional, classes in signals:
         value = jnp.zeros(b) if told is None else told[name] * scale
         more = (
-            LabelEmbedding(classes, 4 * channels, dtype, name=f"{name}_embedding")(value)
+            LabelEmbedding(classes, spec.width, dtype, name=f"{name}_embedding")(value)
             if classes
-            else SignalEmbedding(4 * channels, optional, dtype, name=f"input_{name}_embedding")(
-                value
-            )
+            else SignalEmbedding(spec.width, optional, dtype, name=f"input_{name}_embedding")(value)
         )
         embedding = more if embedding is None else embedding + more
     return embedding
@@ -223,16 +248,19 @@ class ResBlock(nn.Module):
     rescale_skip: bool = True
     # The embedding scales and shifts the second norm instead of being added before it
     scale_shift: bool = False
+    groups: int = 0  # of the norms; see GroupNorm
+    embedding_silu: bool = True  # whether the embedding goes through SiLU before it is used
     dtype: DType = jnp.float32
 
     @nn.compact
     def __call__(self, x: Features, embedding: Embedding | None, train: bool) -> Features:
         """Applies the block; `train` turns dropout on."""
+        norm = functools.partial(GroupNorm, self.dtype, groups=self.groups)
         change = {"none": lambda features: features, "down": downsample, "up": upsample}[
             self.resample
         ]
         h = conv(
-            change(GroupNorm(self.dtype, silu=True, name="norm_0")(x)),
+            change(norm(silu=True, name="norm_0")(x)),
             self.channels,
             self.dtype,
             "conv_0",
@@ -240,14 +268,13 @@ class ResBlock(nn.Module):
         shift = None
         if embedding is not None:
             width = self.channels * (2 if self.scale_shift else 1)
-            shift = nn.Dense(width, dtype=self.dtype, name="embedding")(nn.silu(embedding))[
-                :, None, None, :
-            ]
+            shown = nn.silu(embedding) if self.embedding_silu else embedding
+            shift = nn.Dense(width, dtype=self.dtype, name="embedding")(shown)[:, None, None, :]
         if shift is not None and self.scale_shift:
             scale, shift = jnp.split(shift, 2, axis=-1)
-            h = nn.silu(GroupNorm(self.dtype, name="norm_1")(h) * (1 + scale) + shift)
+            h = nn.silu(norm(name="norm_1")(h) * (1 + scale) + shift)
         else:
-            h = GroupNorm(self.dtype, silu=True, name="norm_1")(h if shift is None else h + shift)
+            h = norm(silu=True, name="norm_1")(h if shift is None else h + shift)
         h = Dropout(self.dropout)(h, train)
         h = conv(h, self.channels, self.dtype, "conv_1", init=ZERO)
         x = change(x)
@@ -259,16 +286,19 @@ class ResBlock(nn.Module):
 class SelfAttention(nn.Module):
     """Self-attention over all pixels, softmax in float32, added to the input."""
 
-    head_channels: int = 0  # channels of a head; 0: one head, as in DDPM
+    head_channels: int = 0  # channels of a head; 0: one head, as in DDPM, or `heads`
+    heads: int = 0
     rescale_skip: bool = True
+    groups: int = 0  # of the norm; see GroupNorm
     dtype: DType = jnp.float32
 
     @nn.compact
     def __call__(self, x: Features) -> Features:
         """Applies the attention."""
         b, height, width, c = x.shape
-        heads = c // (self.head_channels or c)
-        qkv = conv(GroupNorm(self.dtype, name="norm")(x), 3 * c, self.dtype, "qkv", size=1)
+        heads = self.heads or c // (self.head_channels or c)
+        normed = GroupNorm(self.dtype, groups=self.groups, name="norm")(x)
+        qkv = conv(normed, 3 * c, self.dtype, "qkv", size=1)
         q, k, v = jnp.split(qkv.reshape(b, height * width, heads, 3 * c // heads), 3, axis=-1)
         h = jax.nn.dot_product_attention(q, k, v).reshape(b, height, width, c)
         h = conv(h, c, self.dtype, "out", size=1, init=ZERO)

@@ -20,17 +20,20 @@ EPSILON = 1e-5
 class GroupNorm(nn.Module):
     """GroupNorm with statistics in float32 and output in `dtype`.
 
-    It has at most 32 groups (as DDPM), of at least 4 channels each.
+    Unless their number is given, it has at most 32 groups (as DDPM), of at least 4 channels each.
     """
 
     dtype: DType
     silu: bool = False  # whether SiLU follows, x · sigmoid(x)
+    groups: int = 0  # 0: as above
 
     @nn.compact
     def __call__(self, x: Features) -> Features:
         """Normalises a feature map."""
         channels = x.shape[-1]
-        groups = next(g for g in range(min(32, max(1, channels // 4)), 0, -1) if channels % g == 0)
+        groups = self.groups or next(
+            g for g in range(min(32, max(1, channels // 4)), 0, -1) if channels % g == 0
+        )
         scale = self.param("scale", nn.initializers.ones_init(), (channels,), jnp.float32)
         bias = self.param("bias", nn.initializers.zeros_init(), (channels,), jnp.float32)
         return group_norm(x.astype(self.dtype), scale, bias, groups, self.silu)

@@ -34,6 +34,7 @@ from jaxtyping import Array, Float
 from sr3_jax.models.blocks import (
     ZERO,
     Embedding,
+    EmbeddingSpec,
     Signals,
     Values,
     conv,
@@ -102,9 +103,8 @@ class Trunk(nn.Module):
         x = (x if y_t is None else jnp.concatenate([x, y_t], axis=-1)).astype(self.dtype)
         rest = self.space_to_depth // FINE
         seen_again, x = space_to_depth(x, rest), space_to_depth(x, self.space_to_depth)
-        embedding = embed_levels(
-            self.channels, self.gamma_embedding, self.signals, gamma, told, x.shape[0], self.dtype
-        )
+        spec = EmbeddingSpec(self.gamma_embedding, self.channels, 4 * self.channels)
+        embedding = embed_levels(spec, self.signals, gamma, told, x.shape[0], self.dtype)
         x = conv(x, self.channels, self.dtype, "stem")
         for i in range(self.blocks):
             x = Block(self.channels, self.dtype, name=f"block_{i}")(x, embedding)

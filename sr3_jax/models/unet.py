@@ -13,6 +13,7 @@ from jaxtyping import Array, Float
 from sr3_jax.models.blocks import (
     ZERO,
     DType,
+    EmbeddingSpec,
     Features,
     GroupNorm,
     ResBlock,
@@ -43,13 +44,19 @@ class UNet(nn.Module):
     # Height of the training images: it decides which levels have attention, also for other sizes
     size: int
     signals: Signals = ()  # numbers about the input that the network is told
-    gamma_embedding: str = "log_snr"  # or "sqrt_gamma", or "none" (regression)
+    gamma_embedding: str = "log_snr"  # that of EmbeddingSpec, or "none" (regression)
+    embedding_channels: int = 0  # 0: as many as `channels`
+    embedding_width: int = 0  # 0: 4 · embedding_channels
+    timesteps: tuple[float, ...] = ()  # gamma_embedding = "timestep": EmbeddingSpec.levels
     gamma_injection: str = "add"  # or "scale_shift"
     # or "plain": down by a strided convolution, up by repeated pixels and a convolution
     resample: str = "biggan"
     rescale_skip: bool = True
     dropout: float = 0.0
     head_channels: int = 0
+    heads: int = 0  # 0: as many as have head_channels channels
+    groups: int = 0  # of all norms; 0: as GroupNorm has it
+    embedding_silu: bool = True
     space_to_depth: int = 1
     middle_attention: bool = True
     remat: tuple[int, ...] = ()  # levels whose activations are recomputed in the backward pass
@@ -64,6 +71,8 @@ class UNet(nn.Module):
             self.dropout,
             self.rescale_skip,
             self.gamma_injection == "scale_shift",
+            self.groups,
+            self.embedding_silu,
             self.dtype,
             name=index,
         )
@@ -71,7 +80,9 @@ class UNet(nn.Module):
     def _attend(self, x: Features, name: str, here: bool) -> Features:
         if not here:
             return x
-        return SelfAttention(self.head_channels, self.rescale_skip, self.dtype, name=name)(x)
+        return SelfAttention(
+            self.head_channels, self.heads, self.rescale_skip, self.groups, self.dtype, name=name
+        )(x)
 
     @nn.compact
     def __call__(
@@ -93,9 +104,11 @@ class UNet(nn.Module):
         """
         x = condition if y_t is None else jnp.concatenate([condition, y_t], axis=-1)
         x = space_to_depth(x.astype(self.dtype), self.space_to_depth)
-        embedding = embed_levels(
-            self.channels, self.gamma_embedding, self.signals, gamma, told, x.shape[0], self.dtype
+        sinusoids = self.embedding_channels or self.channels
+        spec = EmbeddingSpec(
+            self.gamma_embedding, sinusoids, self.embedding_width or 4 * sinusoids, self.timesteps
         )
+        embedding = embed_levels(spec, self.signals, gamma, told, x.shape[0], self.dtype)
         levels = [self.channels * multiplier for multiplier in self.multipliers]
         last = len(levels) - 1
         size = self.size // self.space_to_depth
@@ -135,7 +148,7 @@ class UNet(nn.Module):
                     x = conv(upsample(x), channels, self.dtype, f"up_{level}_resample")
                 size *= 2
 
-        x = GroupNorm(self.dtype, silu=True, name="out_norm")(x)
+        x = GroupNorm(self.dtype, silu=True, groups=self.groups, name="out_norm")(x)
         # the last convolution in float32: its output is an image
         x = conv(
             x.astype(jnp.float32),

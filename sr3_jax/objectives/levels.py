@@ -15,6 +15,10 @@ def training_schedule(config: ConfigDict) -> NoiseSchedule:
     c = config.schedule
     if c.name == "linear":
         return schedules.linear(c.steps, c.beta_start, c.beta_end)
+    if c.name == "quadratic":
+        return schedules.quadratic(c.steps, c.beta_start, c.beta_end)
+    if c.name == "cosine_beta":
+        return schedules.cosine_beta(c.steps)
     if c.name == "cosine":
         return schedules.cosine(c.steps, c.log_snr_start, c.log_snr_end)
     return schedules.log_snr(c.steps, c.log_snr_start, c.log_snr_end)
@@ -23,7 +27,8 @@ def training_schedule(config: ConfigDict) -> NoiseSchedule:
 def sampling_schedule(config: ConfigDict, steps: int) -> NoiseSchedule:
     """The noise schedule of sampling, with `steps` levels.
 
-    Whatever the training schedule, it ends where that ends, at the same gamma_T.
+    Whatever the training schedule, it ends where that ends, at the same gamma_T; but for
+    "ddim_respacing", which guided-diffusion ends before.
 
     Raises:
       ConfigError: config.sample cannot give that many levels.
@@ -40,7 +45,12 @@ def sampling_schedule(config: ConfigDict, steps: int) -> NoiseSchedule:
             return schedules.log_snr(
                 steps, sample.log_snr_start, math.log(gamma_end / one_minus), sample.rho
             )
-        return schedules.respaced(training, steps)
+        chosen = {
+            "respaced": schedules.respaced,
+            "timestep_respacing": schedules.timestep_respacing,
+            "ddim_respacing": schedules.ddim_respacing,
+        }[sample.schedule]
+        return chosen(training, steps)
     except ValueError as error:
         raise ConfigError(
             f"sample.schedule = {sample.schedule!r} cannot give {steps} steps: {error}"

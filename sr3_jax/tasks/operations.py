@@ -31,20 +31,27 @@ def quantize(images: Images) -> Images:
     return to_float(to_uint8(images))
 
 
-def resize(images: Images, height: int, width: int) -> Float[Array, "b {height} {width} c"]:
-    """Resizes to (height, width) by anti-aliased bicubic, in float, unclipped."""
+# The names of both libraries for how an image is resized
+METHODS = {
+    "bicubic": ("cubic", PillowImage.Resampling.BICUBIC),
+    "bilinear": ("linear", PillowImage.Resampling.BILINEAR),
+}
+
+
+def resize(
+    images: Images, height: int, width: int, method: str = "bicubic"
+) -> Float[Array, "b {height} {width} c"]:
+    """Resizes to (height, width), with anti-aliasing, in float, unclipped."""
     b, _, _, c = images.shape
-    return jax.image.resize(images, (b, height, width, c), "cubic", antialias=True)
+    return jax.image.resize(images, (b, height, width, c), METHODS[method][0], antialias=True)
 
 
-def resize_canvas(canvas: Canvas, height: int, width: int) -> Canvas:
+def resize_canvas(canvas: Canvas, height: int, width: int, method: str = "bicubic") -> Canvas:
     """`resize` of one image (h, w, c) on the host, without a compilation for each size."""
     if not canvas.shape[-1]:  # the input of generation
         return np.zeros((height, width, 0), np.float32)
     planes = [
-        np.asarray(
-            PillowImage.fromarray(plane).resize((width, height), PillowImage.Resampling.BICUBIC)
-        )
+        np.asarray(PillowImage.fromarray(plane).resize((width, height), METHODS[method][1]))
         for plane in np.moveaxis(np.ascontiguousarray(canvas, np.float32), -1, 0)
     ]
     return np.stack(planes, axis=-1)

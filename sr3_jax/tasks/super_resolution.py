@@ -22,7 +22,7 @@ class SuperResolution:
 
     def __init__(self, config: ConfigDict):
         self._scale = config.data.hr_size // config.data.lr_size
-        self._quantize = config.task.quantize_lr
+        self._quantize, self._upsample = config.task.quantize_lr, config.task.upsample
         self._augment = config.task.augment
         self._labels = label_signals(config)
         self._strongest = {name: config.task[name] for name in CORRUPTIONS if config.task[name]}
@@ -62,8 +62,8 @@ class SuperResolution:
         return Given(lr, signals)
 
     def condition(self, image: Images) -> Float[Array, "b _h _w c"]:
-        """The LR images, enlarged to HR size by bicubic, in float, unclipped."""
-        return operations.resize(image, *self.output_size(*image.shape[1:3]))
+        """The LR images, enlarged to HR size (task.upsample), in float, unclipped."""
+        return operations.resize(image, *self.output_size(*image.shape[1:3]), self._upsample)
 
     def compose(self, image: Canvas, output: Canvas) -> Canvas:
         """The result, changed in its low frequencies until, down-sampled, it is the LR image.

@@ -86,7 +86,7 @@ def run(steps, levels):
     """
     y, before = Affine(0.0, {"T": 1.0}), Affine()
     for row in range(steps.evaluations):
-        gamma, keep, predicted, previous, noise = (float(column[row]) for column in steps)
+        gamma, keep, predicted, previous, noise = (float(column[row]) for column in steps[:5])
         found = denoised(y, gamma, levels[np.float32(gamma)])
         y, before = (
             keep * y + predicted * found + previous * before + noise * Affine(0.0, {row: 1.0}),
@@ -304,7 +304,7 @@ def test_a_table_is_run_as_equation_1_says(name):
     count = steps.evaluations
     y, before = noise_like(CONDITION, KEYS, count + 1), 0.0
     for row in range(count):
-        gamma, keep, predicted, previous, noise = (float(column[row]) for column in steps)
+        gamma, keep, predicted, previous, noise = (float(column[row]) for column in steps[:5])
         found = wiggle_denoiser(CONDITION, y, jnp.full(len(y), gamma))
         y = (
             keep * y

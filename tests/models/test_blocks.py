@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from sr3_jax.models.blocks import (
+    EmbeddingSpec,
     GammaEmbedding,
     ResBlock,
     SelfAttention,
@@ -62,7 +63,9 @@ def sinusoids(kind, gamma):
         return call(*args, **kwargs)
 
     with nn.intercept_methods(listen):
-        GammaEmbedding(32, 8, kind).init(jax.random.key(0), jnp.asarray(gamma, jnp.float32))
+        GammaEmbedding(EmbeddingSpec(kind, 32, 128)).init(
+            jax.random.key(0), jnp.asarray(gamma, jnp.float32)
+        )
     return np.asarray(seen[0])
 
 
