@@ -83,6 +83,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     console.prepare()
     try:
         code = _main(list(sys.argv[1:] if argv is None else argv))
+        if not code and (lost := console.lost()):
+            print(f"sr3: {lost}", file=sys.stderr)
+            code = 2
     except (
         Exception,
         SystemExit,

@@ -91,7 +91,7 @@ class Upscale(Command):
 )
 @option(
     "--samples",
-    type=Whole(1),
+    type=Whole(1, 10_000),
     default=1,
     show_default=True,
     panel="What it makes",

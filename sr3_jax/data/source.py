@@ -71,7 +71,7 @@ def package_folder(package: str, missing: str) -> Path:
 
 def image_id(name: str) -> int:
     """The number, below 2³¹, from which an image's random keys are made: a hash of its name."""
-    return zlib.crc32(name.encode()) & 0x7FFFFFFF
+    return zlib.crc32(name.encode("utf-8", "surrogateescape")) & 0x7FFFFFFF
 
 
 def is_held_out(name: str) -> bool:
@@ -79,7 +79,7 @@ def is_held_out(name: str) -> bool:
 
     For data sets that come without a split. All tiles of a photograph get the same answer.
     """
-    return zlib.crc32(name.partition("#")[0].encode()) % 20 == 0
+    return zlib.crc32(name.partition("#")[0].encode("utf-8", "surrogateescape")) % 20 == 0
 
 
 def whole(source: Source) -> int:

@@ -240,7 +240,7 @@ def _digest(source: Source, ids: Sequence[str]) -> str:
     Of a file its size and its first and last bytes are looked at: its time would change when a
     folder is copied.
     """
-    found = hashlib.sha256("\n".join(ids).encode())
+    found = hashlib.sha256("\n".join(ids).encode("utf-8", "surrogateescape"))
     folder = source.folder if isinstance(source, Tiles) else source
     if isinstance(folder, Folder) and isinstance(folder.root, Path):
         for name in folder.names:

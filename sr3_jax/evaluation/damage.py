@@ -54,7 +54,7 @@ class Recipe(NamedTuple):
 
 def recipe(level: str, id: str) -> Recipe:
     """The recipe of an image, by its id, at one of LEVELS."""
-    seed = zlib.crc32(f"{level}/{id}".encode())
+    seed = zlib.crc32(f"{level}/{id}".encode("utf-8", "surrogateescape"))
     draw = np.random.default_rng(seed)
     ranges = LEVELS[level]
     return Recipe(

@@ -26,6 +26,19 @@ PROFILE_LEFT = "its colour profile describes other channels and was left out"
 SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB"))
 _J2K_SIZ = b"\xff\x4f\xff\x51"  # start of codestream, then the marker of sizes
 _END_OF_JPEG = b"\xff\xd9"
+# By how they begin
+_OTHER_KINDS = {
+    b"ftyphei": "HEIC",
+    b"ftyphev": "HEIC",
+    b"ftypmif1": "HEIF",
+    b"\xff\x0a": "JPEG XL",
+    b"JXL \r\n": "JPEG XL",
+    b"\xff\xd8\xff": "a JPEG of a rare kind, or a damaged one",
+    b"8BPS": "a Photoshop file",
+    b"%PDF": "a PDF",
+    b"%!PS": "PostScript",
+    b"\x76\x2f\x31\x01": "OpenEXR",
+}
 _THROUGH_PROFILE = ("CMYK", "LAB")  # modes whose colours are converted to sRGB
 _BLOCK = 16  # pixels of a side of what a JPEG is made of, at most
 _MOST_MISSING = 0.02  # of a JPEG's blocks: more are no picture
@@ -82,6 +95,7 @@ def decode(data: bytes, name: str) -> Raster:
     Raises:
       ImageError: it cannot be decoded, or not to its end; `name` stands for it in the message.
     """
+    data, mended = png.mended(data) if data.startswith(png.SIGNATURE) else (data, [])
     header = _header(io.BytesIO(data), name)
     with named_errors(f"{name} cannot be decoded"):
         if header.image is None:
@@ -89,6 +103,7 @@ def decode(data: bytes, name: str) -> Raster:
             converted = False
         else:
             values, converted, *notes = _pixels(header, data)
+        notes = [*mended, *notes, *_left_out(header, data)]
         if header.orientation > 1:
             notes.append(UPRIGHT)
             values = np.ascontiguousarray(turned(values, header.orientation))
@@ -149,6 +164,10 @@ def turned(pixels: np.ndarray, orientation: int) -> np.ndarray:
 
 
 def _header(file: Bytes, name: str) -> _Header:
+    if file.read(len(png.SIGNATURE)) == png.SIGNATURE:
+        file.seek(0)
+        file = io.BytesIO(png.mended(file.read())[0])
+    file.seek(0)
     try:
         with named_errors(f"{name} cannot be opened as an image"):
             image = Image.open(file, formats=tuple(FORMATS))
@@ -192,6 +211,11 @@ def _unknown_to_pillow(file: Bytes, name: str, error: ImageError) -> _Header:
                 raise TooManyPixels(name, height * width)
             exif, found, notes = tiff.tags(file)
             return _Header(None, height, width, metadata.orientation(exif), found, notes)
+    file.seek(0)
+    start = file.read(16)
+    kind = next((kind for mark, kind in _OTHER_KINDS.items() if mark in start), "")
+    if kind:
+        raise ImageError(f"{name} is {kind}, which is not read") from cause
     raise ImageError(
         f"{name} is {'not an image, whatever its name says' if start else 'empty'}"
     ) from cause
@@ -225,6 +249,11 @@ def _pixels(header: _Header, data: bytes) -> tuple:
     if image.format == "TIFF" and tiff.is_unusual(data):
         values, *more = tiff.read(data)
         return values, False, *notes, *more
+    if image.format == "PNG" and data[25] == 0 and data[24] in (2, 4):
+        # Pillow brings the levels to 8 bits, and not the one that is clear
+        clear = image.info.get("transparency")
+        if isinstance(clear, int):
+            image.info["transparency"] = clear * 255 // (2 ** data[24] - 1)
     try:
         image.load()
     except OSError:
@@ -236,6 +265,31 @@ def _pixels(header: _Header, data: bytes) -> tuple:
     if image.format == "TIFF":  # which Pillow has turned while loading: back to as it is stored
         values = turned(values, {6: 8, 8: 6}.get(header.orientation, header.orientation))
     return values, converted, *notes, *more
+
+
+def _left_out(header: _Header, data: bytes) -> list[str]:
+    """Notes on what else the file holds that does not come through."""
+    image, notes = header.image, list[str]()
+    kind = image.format if image is not None else "TIFF"
+    if kind == "PNG":
+        there = {name for name in (b"cICP", b"cHRM", b"sRGB", b"iCCP") if png.content(data, name)}
+        if b"cICP" in there:
+            notes.append("its colour space (cICP) was left out: the values are taken as sRGB")
+        elif there == {b"cHRM"}:
+            notes.append("its primaries (cHRM) were left out: the values are taken as sRGB")
+        if re.search(rb"(?:z|t)TXtRaw profile type (?:iptc|xmp|icc)", data):
+            notes.append("its profile in a text (Raw profile type) was left out")
+    if kind == "MPO" and getattr(image, "n_frames", 1) > 1:
+        notes.append("its further images (the other eye, depth or a gain map) were left out")
+    if kind == "AVIF" and (at := data.find(b"colrnclx")) >= 0:
+        primaries, curve = (int.from_bytes(data[at + i : at + i + 2], "big") for i in (8, 10))
+        if primaries not in (1, 2) or curve not in (1, 2, 6, 13):
+            notes.append("its colour space (nclx) was left out: the values are taken as sRGB")
+    if kind == "JPEG2000" and b"colr\x02" in data:
+        notes.append("its colour profile was left out: it is not read from JPEG 2000")
+    if kind == "TIFF":
+        notes += tiff.left_out(data)
+    return notes
 
 
 def _has_frames(image: Image.Image) -> bool:
@@ -296,31 +350,55 @@ def _through_profile(image: Image.Image, icc: bytes) -> tuple:
 def _mended_jpeg(data: bytes) -> tuple[Image.Image, str]:
     """The image in a JPEG that ends early, if next to nothing of it is missing.
 
-    What is missing is uniformly grey, by which its blocks are known.
+    Its data are continued in two ways: where the two results differ, the file has nothing to say.
     """
-    image = Image.open(io.BytesIO(data + _END_OF_JPEG), formats=("JPEG",))
+    if not _has_all_scans(data):
+        raise ValueError("the file is cut off: it holds only a coarse version of the image")
+    data = data.rstrip(b"\xff")  # half of a marker
+    random = np.random.default_rng(0).integers(0, 255, 2**16, np.uint8).tobytes()
+    image, other = (
+        Image.open(io.BytesIO(data + more + _END_OF_JPEG), formats=("JPEG",))
+        for more in (b"", random)
+    )
     image.load()
-    pixels = np.asarray(image.convert("YCbCr"))
+    other.load()
+    apart = (np.asarray(image) != np.asarray(other)).reshape(image.height, image.width, -1).any(-1)
     blocks = [
-        _inside(pixels[y : y + _BLOCK, x : x + _BLOCK])
+        bool(_inside(apart[y : y + _BLOCK, x : x + _BLOCK]).any())
         for y in range(0, image.height, _BLOCK)
         for x in range(0, image.width, _BLOCK)
     ]
-    grey = [bool((np.abs(block.astype(int) - 128) <= 1).all()) for block in blocks]
-    there = len(blocks) - next((i for i, one in enumerate(reversed(grey)) if not one), len(blocks))
-    missing = len(blocks) - there
+    missing = len(blocks) - blocks.index(True) if True in blocks else 0
     if missing > max(1, _MOST_MISSING * len(blocks)):
         raise ValueError(
             f"the file is cut off: {missing / len(blocks):.0%} of the image is missing"
         )
+    if not missing:
+        return image, "the file is cut off after its last pixel"
     return image, "the file is cut off: a few pixels at its end may be grey"
 
 
 def _inside(block: np.ndarray) -> np.ndarray:
     """A block without its edges, into which the colours of its neighbours reach."""
-    height, width = block.shape[:2]
+    height, width = block.shape
     top, left = min(4, height // 2), min(4, width // 2)
     return block[top : max(height - 4, top + 1), left : max(width - 4, left + 1)]
+
+
+def _has_all_scans(data: bytes) -> bool:
+    """Whether a JPEG has a scan for every bit of every coefficient: a progressive one has many."""
+    exact: dict[int, set[int]] = {}  # by component, the coefficients that are known to the last bit
+    for found in re.finditer(rb"\xff\xda(..)(.)", data, re.DOTALL):
+        length, count = int.from_bytes(found[1], "big"), found[2][0]
+        body = data[found.end() : found.start() + 2 + length]
+        if length != 6 + 2 * count or len(body) < 2 * count + 3:
+            continue
+        first, last, low = body[2 * count], body[2 * count + 1], body[2 * count + 2] & 15
+        for i in range(count):
+            known = exact.setdefault(body[2 * i], set())
+            if low == 0:
+                known |= set(range(first, last + 1))
+    return bool(exact) and all(set(range(64)) <= known for known in exact.values())
 
 
 # -- more than 8 bits a channel

@@ -28,6 +28,8 @@ _WORDS = {
 }
 _XMP_KEYWORD = "XML:com.adobe.xmp"
 _GIF_COLOURS = 256
+# Bytes, where a format's segments are short
+_ROOM = {"JPEG": {"exif": 65_527, "xmp": 65_500, "comment": 65_533, "iptc": 65_500}}
 _MOST_DPI = {"JPEG": 65_535, "BMP": 65_535, "PNG": 10**8, "TIFF": 10**6}  # that they can say
 
 
@@ -85,6 +87,11 @@ def _holding(kept: Metadata, form: Format, picture: Picture) -> tuple[Metadata, 
     if kept.dpi and max(kept.dpi) > _MOST_DPI.get(form.name, math.inf):
         notes.append(f"resolution left out: {form.name} cannot say {max(kept.dpi):.0f} per inch")
         kept = kept._replace(dpi=None)
+    for name, most in _ROOM.get(form.name, {}).items():
+        content = getattr(kept, name)
+        if name not in lost and len(content.encode() if name == "comment" else content) > most:
+            notes.append(f"{_WORDS[name]} left out: {form.name} has room for 64 KiB of it")
+            kept = kept._replace(**{name: Metadata()._asdict()[name]})
     if lost:
         words = ", ".join(_WORDS[name] for name in kept.fields if name in lost)
         notes.append(f"{words} left out: {form.name} has no place for it")

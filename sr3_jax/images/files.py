@@ -9,7 +9,7 @@ import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 from sr3_jax.errors import UserError
 from sr3_jax.images import decoding, formats
@@ -18,6 +18,7 @@ from sr3_jax.images.encoding import encode
 from sr3_jax.images.formats import FORMATS, Format, format_of
 from sr3_jax.images.metadata import Metadata
 from sr3_jax.images.pixels import Picture, from_array
+from sr3_jax.runtime import limits
 from sr3_jax.runtime.atomic import replacing
 from sr3_jax.runtime.paths import AnyPath
 
@@ -44,9 +45,20 @@ def read(path: Path) -> File:
 def load(path: Path) -> bytes:
     """The bytes of a file, or of standard input for "-"; raises ImageError."""
     if path == STDIO:
-        return sys.stdin.buffer.read()
-    with named_errors(f"{path} cannot be read"):
-        return path.read_bytes()
+        if sys.stdin is None:
+            raise decoding.ImageError("standard input is closed")
+        return _bounded(cast(io.BufferedIOBase, sys.stdin.buffer), "standard input")
+    with named_errors(f"{path} cannot be read"), path.open("rb") as file:
+        return _bounded(file, str(path))
+
+
+def _bounded(file: io.BufferedIOBase, name: str) -> bytes:
+    """All that a file gives, which may be a device without an end."""
+    most = limits.memory() // 4
+    data = file.read(most)
+    if len(data) == most and file.read(1):
+        raise decoding.ImageError(f"{name} gives more than {most / 2**30:.0f} GiB")
+    return data
 
 
 def header(data: bytes, name: str) -> tuple[int, int]:
@@ -102,7 +114,10 @@ def rehearse(path: Path, file: File, height: int, width: int) -> list[str]:
 
 
 def _check_folder(path: Path) -> None:
-    """Raises UserError for a file whose folder is not there and cannot be made or written to."""
+    """Raises UserError for a file that cannot be, or whose folder cannot be made or written to."""
+    if path.is_dir() or (path.is_symlink() and not path.exists()):
+        what = "a folder" if path.is_dir() else "a link that leads nowhere"
+        raise UserError(f"{path} cannot be written: it is {what}")
     folder = path.parent
     while not folder.exists() and folder != folder.parent:
         folder = folder.parent
@@ -143,6 +158,8 @@ def write(
     try:
         data, notes = encode(picture, form, kept, quality)
         if path == STDIO:
+            if sys.stdout is None:
+                raise UserError("standard output is closed")
             sys.stdout.buffer.write(data)
             sys.stdout.buffer.flush()
         else:

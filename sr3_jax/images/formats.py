@@ -74,8 +74,8 @@ FORMATS = {
 SUFFIXES = frozenset(suffix for form in FORMATS.values() for suffix in form.suffixes)
 # Images by their names, which are named when a folder's are left out
 UNREAD = frozenset(
-    ".heic .heif .jxl .psd .svg .eps .ai .pdf .dng .cr2 .cr3 .nef .arw .raf .orf .rw2 .exr .hdr "
-    ".ico .icns .dds .qoi .fits .pcx .xcf".split()
+    ".heic .heif .hif .mpo .apng .j2k .jpx .dib .jxl .psd .svg .eps .ai .pdf .dng .cr2 .cr3 .nef "
+    ".arw .raf .orf .rw2 .exr .hdr .ico .icns .dds .qoi .fits .pcx .xcf".split()
 )
 
 
@@ -92,6 +92,8 @@ def check_size(form: Format, height: int, width: int, name: str) -> None:
             f"{name}: {width}×{height} pixels are too many for {form.name}, "
             f"whose sides have at most {form.longest:,}; use .png or .tiff"
         )
+    if form.name == "BMP" and height * (3 * width + 3) + 100 >= 2**32:
+        raise UserError(f"{name}: {width}×{height} pixels are too many for BMP; use .png or .tiff")
 
 
 def is_image_name(path: AnyPath) -> bool:

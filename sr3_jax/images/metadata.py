@@ -15,11 +15,21 @@ from PIL import ExifTags, Image
 
 ORIENTATION = ExifTags.Base.Orientation
 _XMP_ORIENTATION = re.compile(rb"""(tiff:Orientation\s*(?:=\s*["']|>\s*))[0-9]+""")
+_XMP_SIZE = re.compile(
+    rb"""\s(?:exif:Pixel[XY]Dimension|tiff:Image(?:Width|Length)|GPano:\w*Pixels)=(?:"[^"]*"|'[^']*')"""
+    rb"""|<(exif:Pixel[XY]Dimension|tiff:Image(?:Width|Length)|GPano:\w*Pixels)>[^<]*</\1>"""
+)
 # TIFF tags about how this file stores its pixels (sizes, compression, places of strips and tiles,
 # thumbnails), and those kept elsewhere in `Metadata`: resolution, XMP, IPTC, the colour profile
 _LAYOUT = {ORIENTATION, *range(254, 260), 262, 266, 273, *range(277, 285), 292, 293, 296, 297}
 _LAYOUT |= {317, 320, *range(322, 326), 330, 332, 333, 336, 338, 339, 347, *range(512, 522)}
 _LAYOUT |= {*range(529, 533), 700, 33723, 34377, 34675}
+# What is of the picture before it was enlarged, or of a program's own way to store it
+_STALE = {37724: "Photoshop's layers"} | dict.fromkeys(
+    (33550, 33922, 34264, 34735, 34736, 34737), "its place on the earth (GeoTIFF)"
+)
+_PROGRAMS = ("ImageJ=", '{"shape":')  # of descriptions that say how the pixels are stored
+_IMAGE_DESCRIPTION, _INTEROP = 270, 0xA005
 _PIXEL_SIZES = (0xA002, 0xA003)  # of the image before it was enlarged
 _NOT_TEXT = re.compile(r"XML:com\.adobe\.xmp|Raw profile type (exif|xmp|iptc|icc|APP1)|exif")
 _IPTC = 0x0404  # the resource in Photoshop's block
@@ -61,7 +71,10 @@ def of_image(image: Image.Image, exif: Image.Exif) -> tuple[Metadata, tuple[str,
     found: dict[str, Any] = {}
     notes: list[str] = []
     readers: dict[str, tuple[str, Callable[[], Any]]] = {
-        "icc": ("colour profile", lambda: info.get("icc_profile") or _bytes(exif, _TIFF_ICC)),
+        "icc": (
+            "colour profile",
+            lambda: _profile(info.get("icc_profile") or _bytes(exif, _TIFF_ICC)),
+        ),
         "exif": ("EXIF", lambda: clean_exif(exif)),
         "xmp": ("XMP", lambda: upright_xmp(_xmp(info) or _bytes(exif, _TIFF_XMP))),
         "iptc": ("IPTC", lambda: _iptc(info)),
@@ -75,6 +88,10 @@ def of_image(image: Image.Image, exif: Image.Exif) -> tuple[Metadata, tuple[str,
             found[name] = read()
         except Exception:  # Pillow's readers raise errors of any kind on malformed entries
             notes.append(f"its {what} is malformed and was left out")
+    try:
+        notes += stale(exif)
+    except Exception:  # as above
+        notes.append("some of its EXIF is malformed and was left out")
     return Metadata(**{name: value for name, value in found.items() if value}), tuple(notes)
 
 
@@ -91,13 +108,34 @@ def clean_exif(exif: Image.Exif) -> bytes:
     """EXIF without orientation, thumbnail, sizes and tags about how a TIFF stores its pixels."""
     kept = Image.Exif()
     for tag in exif:
-        if tag not in _LAYOUT and tag not in (ExifTags.IFD.Exif, ExifTags.IFD.GPSInfo):
-            kept[tag] = exif[tag]
+        if tag in _LAYOUT or tag in _STALE or tag in (ExifTags.IFD.Exif, ExifTags.IFD.GPSInfo):
+            continue
+        if not (tag == _IMAGE_DESCRIPTION and str(exif[tag]).startswith(_PROGRAMS)):
+            kept[tag] = _as_stored(exif[tag])
     for tag in (ExifTags.IFD.Exif, ExifTags.IFD.GPSInfo):
-        inner = {key: value for key, value in exif.get_ifd(tag).items() if key not in _PIXEL_SIZES}
+        inner = {
+            key: _as_stored(value)
+            for key, value in exif.get_ifd(tag).items()
+            if key not in _PIXEL_SIZES
+        }
+        if _INTEROP in inner:  # where it was; here is what it holds
+            inner[_INTEROP] = dict(exif.get_ifd(_INTEROP))
         if inner:
             kept[tag] = inner
     return kept.tobytes() if len(kept) else b""
+
+
+def stale(exif: Image.Exif) -> list[str]:
+    """Notes on entries that no longer fit an enlarged picture."""
+    found = dict.fromkeys(what for tag, what in _STALE.items() if tag in exif)
+    if str(exif.get(_IMAGE_DESCRIPTION, "")).startswith(_PROGRAMS):
+        found["a program's description of its pixels"] = None
+    return [f"{what} was left out" for what in found]
+
+
+def _as_stored(value: Any) -> Any:
+    """A text as the bytes in the file: Pillow reads Latin-1, but would write ASCII."""
+    return value.encode("latin-1") if isinstance(value, str) and not value.isascii() else value
 
 
 def entries_lost(data: bytes, exif: Image.Exif) -> bool:
@@ -129,8 +167,14 @@ def _directory(data: bytes, order: str, at: int) -> dict[int, int]:
 
 
 def upright_xmp(xmp: bytes) -> bytes:
-    """XMP that says the image is upright, since it has been turned."""
-    return _XMP_ORIENTATION.sub(rb"\g<1>1", xmp)
+    """XMP that says the image is upright, since it has been turned, and nothing of its size."""
+    return _XMP_SIZE.sub(b"", _XMP_ORIENTATION.sub(rb"\g<1>1", xmp))
+
+
+def _profile(icc: bytes) -> bytes:
+    if icc and not 128 <= int.from_bytes(icc[:4], "big") <= len(icc):
+        raise ValueError("it is cut off")
+    return icc
 
 
 def _xmp(info: Mapping[Any, Any]) -> bytes:
@@ -167,7 +211,12 @@ def _text(image: Image.Image) -> dict[str, str]:
 
 def _comment(info: Mapping[Any, Any]) -> str:
     found = info.get("comment") or info.get("Comment") or ""
-    return found.decode("utf-8", "replace") if isinstance(found, bytes) else str(found)
+    if not isinstance(found, bytes):
+        return str(found)
+    try:
+        return found.decode("utf-8")
+    except UnicodeDecodeError:
+        return found.decode("latin-1")
 
 
 def _gamma(info: Mapping[Any, Any]) -> float | None:

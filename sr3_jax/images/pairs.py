@@ -83,8 +83,10 @@ def fingerprint(files: Mapping[str, AnyPath]) -> str:
     for stem in sorted(files):
         stat = files[stem].stat()
         code = zlib.crc32(
-            f"{stem}\n{getattr(stat, 'st_size', getattr(stat, 'length', 0))}\n"
-            f"{getattr(stat, 'st_mtime_ns', 0)}".encode(),
+            (
+                f"{stem}\n{getattr(stat, 'st_size', getattr(stat, 'length', 0))}\n"
+                f"{getattr(stat, 'st_mtime_ns', 0)}"
+            ).encode("utf-8", "surrogateescape"),
             code,
         )
     return f"{code:08x}"

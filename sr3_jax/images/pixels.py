@@ -102,10 +102,11 @@ def filled(picture: Picture) -> Picture:
 def is_grey(picture: Picture) -> bool:
     """Whether a picture has no colour, although it may have three channels.
 
-    JPEG may set the three a level apart.
+    JPEG may set the three a level of 8 bits apart; what has more bits was not JPEG.
     """
     colour = picture.colour
-    return bool((np.abs(colour - colour[..., :1]) <= GREY_TOLERANCE).all())
+    apart = GREY_TOLERANCE if picture.levels == 255 else GREY_TOLERANCE * 255 / 65535
+    return bool((np.abs(colour - colour[..., :1]) <= apart).all())
 
 
 def from_image(image: Any, name: str = "the image") -> Picture:

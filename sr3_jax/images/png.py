@@ -9,6 +9,7 @@ from typing import TypeAlias
 Bytes: TypeAlias = io.BytesIO | io.BufferedReader  # a file that can be searched in
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _HEADER_END = len(SIGNATURE) + 25  # the signature and the chunk IHDR
+_LARGEST_TEXT, _LARGEST_PROFILE = 2**20 - 1, 2**24  # bytes, unpacked; Pillow refuses longer texts
 # Those that tell how pixels are stored
 _PIXELS = frozenset(
     (b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND", b"acTL", b"fcTL", b"fdAT", b"bKGD", b"sBIT")
@@ -20,10 +21,65 @@ def ancillary(file: Bytes) -> Iterator[tuple[bytes, bytes]]:
     file.seek(len(SIGNATURE))
     while len(head := file.read(8)) == 8:
         length, kind = int.from_bytes(head[:4], "big"), head[4:]
+        if kind == b"IEND":  # what follows is no part of the picture
+            return
         if kind in _PIXELS:
             file.seek(length + 4, io.SEEK_CUR)
         else:
             yield kind, head + file.read(length + 4)
+
+
+def mended(data: bytes) -> tuple[bytes, list[str]]:
+    """The file without what Pillow would refuse the picture for, and notes.
+
+    Those are chunks beside the pixels with a wrong checksum, or texts that are huge or damaged; and
+    bytes after the end.
+    """
+    parts, notes, at, begun = [data[: len(SIGNATURE)]], dict[str, None](), len(SIGNATURE), 0
+    while at + 12 <= len(data):
+        length, kind = int.from_bytes(data[at : at + 4], "big"), data[at + 4 : at + 8]
+        end = at + 12 + length
+        if kind not in _PIXELS and (
+            fault := _fault(kind, data[at + 8 : end - 4], data[end - 4 : end])
+        ):
+            parts.append(data[begun or len(SIGNATURE) : at])
+            begun = end
+            notes[f"its {_KINDS.get(kind, kind.decode('latin-1'))} {fault} and was left out"] = None
+        at = end
+        if kind == b"IEND":
+            break
+    if not notes:
+        return data, []
+    parts.append(data[begun:at])
+    return b"".join(parts), list(notes)
+
+
+_KINDS = {b"tEXt": "text", b"zTXt": "text", b"iTXt": "text", b"iCCP": "colour profile"}
+_KINDS |= {b"eXIf": "EXIF", b"gAMA": "gamma", b"pHYs": "resolution"}
+
+
+def _fault(kind: bytes, body: bytes, check: bytes) -> str:
+    """What is wrong with a chunk; empty if nothing is."""
+    if zlib.crc32(kind + body).to_bytes(4, "big") != check:
+        return "is damaged"
+    packed = b""
+    if kind in (b"zTXt", b"iCCP"):
+        packed = body[body.find(b"\0") + 2 :]
+    elif kind == b"iTXt":
+        at = body.find(b"\0")
+        if body[at + 1 : at + 2] == b"\1":
+            packed = body[body.find(b"\0", body.find(b"\0", at + 3) + 1) + 1 :]
+    most = _LARGEST_PROFILE if kind == b"iCCP" else _LARGEST_TEXT
+    if not packed:
+        return "is too large" if kind != b"eXIf" and len(body) > most else ""
+    try:
+        unpacking = zlib.decompressobj()
+        unpacking.decompress(packed, most + 1)
+        if unpacking.unconsumed_tail:
+            return "is too large"
+        return "" if unpacking.eof else "is damaged"
+    except zlib.error:
+        return "is damaged"
 
 
 def content(data: bytes, wanted: bytes) -> bytes:

@@ -17,10 +17,12 @@ from sr3_jax.images.metadata import Metadata
 from sr3_jax.images.png import Bytes
 
 SIGNATURES = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+_CMYK = 5  # of the tag PhotometricInterpretation
 _PREMULTIPLIED, _STRAIGHT = 1, 2  # values of the tag ExtraSamples
 _DEFLATE, _HORIZONTAL = 8, 2  # compression and predictor
 _TYPES = {700: 1, 33723: 7, 34675: 7}  # XMP, IPTC, colour profile: bytes
 _IPTC = 33723
+_SIGNED = 2  # of the tag SampleFormat
 _PER_INCH, _PER_CENTIMETRE = 2, 3
 
 
@@ -36,7 +38,8 @@ def is_unusual(data: bytes) -> bool:
     """Whether the first page has channels that Pillow would cut to 8 bits."""
     with tifffile.TiffFile(io.BytesIO(data)) as opened:
         page = opened.pages.first
-        return page.bitspersample > 8 and page.photometric in (0, 1, 2)
+        unusual = page.bitspersample > 8 or page.sampleformat == _SIGNED
+        return unusual and page.photometric in (0, 1, 2)
 
 
 def read(data: bytes) -> tuple:
@@ -46,13 +49,15 @@ def read(data: bytes) -> tuple:
         kind = page.photometric.name if hasattr(page.photometric, "name") else page.photometric
         if page.photometric not in (0, 1, 2):
             raise ValueError(f"a TIFF of {page.bitspersample} bits in {kind} is not supported")
-        values = page.asarray()
+        # planes, depth, height, width, channels
+        values = page.asarray().reshape(page.shaped)[:, 0]
         extra, inverted = tuple(page.extrasamples or ()), page.photometric == 0
-        planar = page.planarconfig == 2
-    values = values.squeeze()  # of a depth of one
-    if values.ndim == 3 and planar:
-        values = np.moveaxis(values, 0, -1)
-    values = values if values.ndim == 3 else values.reshape(*values.shape[:2], -1)
+        bits = page.bitspersample
+    if values.dtype.kind == "c":
+        raise ValueError("a TIFF of complex numbers is not supported")
+    values = np.moveaxis(values, 0, -2).reshape(*values.shape[1:3], -1)
+    if values.dtype == np.uint16 and bits < 16:  # 10, 12 or 14
+        values = np.rint(values * np.float64(65535 / (2**bits - 1))).astype(np.uint16)
     colours = values.shape[-1] - len(extra)
     alpha = bool(extra) and extra[0] in (_PREMULTIPLIED, _STRAIGHT)
     notes = []
@@ -62,8 +67,9 @@ def read(data: bytes) -> tuple:
     if values.dtype == np.uint8 or values.dtype == np.uint16:
         full = float(np.iinfo(values.dtype).max)
     else:
-        values, *more = to_unit(values)
-        notes += more
+        parts = [to_unit(part) for part in np.split(values, [colours], axis=-1) if part.size]
+        values = np.concatenate([part[0] for part in parts], axis=-1)
+        notes += dict.fromkeys(note for part in parts for note in part[1:])
         full = 1.0
     if inverted:
         colour = (full - values[..., :colours]).astype(values.dtype)
@@ -71,6 +77,22 @@ def read(data: bytes) -> tuple:
     if alpha and extra[0] == _PREMULTIPLIED:
         values = _straight(values, full)
     return np.ascontiguousarray(values), *notes
+
+
+def left_out(data: bytes) -> list[str]:
+    """Notes on what a file's first page holds that is not read from it."""
+    notes = []
+    with tifffile.TiffFile(io.BytesIO(data)) as opened:
+        page = opened.pages.first
+        kinds = tuple(page.extrasamples or ())
+        if page.photometric == _CMYK and page.bitspersample > 8:
+            notes.append("rounded to 8 bits: CMYK has no more here")
+        unread = [kind for kind in kinds if kind not in (_PREMULTIPLIED, _STRAIGHT)]
+        if page.bitspersample <= 8 and (unread or len(kinds) > 1):
+            notes.append("further channels were left out")
+        if page.subfiletype & 1 and 330 in page.tags:
+            notes.append("only the small version on its first page was read")
+    return notes
 
 
 def to_unit(levels: np.ndarray) -> tuple:

@@ -129,6 +129,7 @@ def _settings(checkpoint: Checkpoint, options: Options) -> dict[str, Any]:
 class _Given(NamedTuple):
     """An image that was read."""
 
+    image: journal.Image  # without its data
     file: files.File
     cost: Cost
     said: dict[Path, list[str]]  # what a format cannot keep, by file to be written
@@ -157,7 +158,7 @@ class _Run:
                 self.skipped += 1
                 return True
             given = self._prepare(job)
-            with journal.claimed(job, wait) as own:
+            with journal.claimed(job.outputs[0], wait) as own:
                 if own and self._is_new(job):
                     self._upscale(job, given)
                 elif own:
@@ -196,23 +197,23 @@ class _Run:
 
     def _is_ours(self, job: Job, name: Path) -> bool:
         """Whether a file is what this run, or one like it, makes of the job."""
-        return self.made is not None and name.exists() and self.made.made(job, name)
+        return self.made is not None and name.exists() and self.made.made(job.source, name)
 
     def _prepare(self, job: Job) -> _Given:
         """Reads an image, and finds what would go wrong before the network is run."""
         upscaler, label = self.upscaler, _label(job)
-        data = files.load(job.source)
-        cost = self._cost(data, label)
-        file = files.parse(data, label)
+        image = journal.read(job.source)
+        cost = self._cost(image.data, label)
+        file = files.parse(image.data, label)
         self._say(label, (*file.notes, *upscaler.scale_notes(self.options.sampling.scale)))
         said = {}
         for name in job.outputs:
             said[name] = files.rehearse(name, file, cost.height, cost.width)
             self._say(str(name), said[name])
-        return _Given(file, cost, said)
+        return _Given(image._replace(data=b""), file, cost, said)
 
     def _upscale(self, job: Job, given: _Given) -> None:
-        options, (file, cost, said), label = self.options, given, _label(job)
+        options, (image, file, cost, said), label = self.options, given, _label(job)
         work = cost.tiles * cost.evaluations * options.samples
         task = self.progress.add_task(job.source.name, total=work)
         clock = _Clock(work, label, cost, self.progress)
@@ -226,7 +227,7 @@ class _Run:
 
             def note(size: int) -> None:
                 if self.made is not None and path != STDIO:
-                    self.made.add(job, path, size)
+                    self.made.add(image, path, size)
 
             notes = files.write(path, picture, kept, options.quality, replace, note)
             self._say(str(path), [one for one in notes if one not in said[path]])

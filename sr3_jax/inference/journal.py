@@ -1,25 +1,61 @@
 """What a run over many images has made, for the next run; and who is making what just now.
 
-A line of a hidden file of the output folder tells of each file: from which image, by which settings
-and how large it is. A run that goes on (--skip-existing) leaves out what is there, whole and made
-alike. Runs into one folder claim each file by a lock, which ends with its owner.
+A line of a hidden file of the output folder tells of each file: from which image (its content), by
+which settings and how large it is. A run that goes on (--skip-existing) leaves out what is there,
+whole and made alike. Runs into one folder claim each file by a lock, which ends with its owner.
 """
 
+import hashlib
 import json
 import os
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from filelock import FileLock, Timeout
 
-from sr3_jax.images import pairs
+from sr3_jax.errors import UserError
+from sr3_jax.images import files
 from sr3_jax.images.files import STDIO
-from sr3_jax.inference.plan import Job
 
 NAME = ".sr3-made.jsonl"
+
+
+class Image(NamedTuple):
+    """An image file as it was when it was read."""
+
+    data: bytes
+    name: str
+    content: str  # a hash of the data
+    stat: str  # size, times and number of the file, which change with it; empty: none
+
+
+def read(path: Path) -> Image:
+    """Reads an image file, or standard input for "-"; raises ImageError."""
+    stat = _stat(path)  # before: a file that is replaced meanwhile has another
+    data = files.load(path)
+    return Image(data, path.name, hashlib.sha256(data).hexdigest()[:16], stat)
+
+
+def _stat(path: Path) -> str:
+    if path == STDIO:
+        return ""
+    with suppress(OSError):
+        found = path.stat()
+        return f"{found.st_size} {found.st_mtime_ns} {found.st_ctime_ns} {found.st_ino}"
+    return ""
+
+
+def names(folder: Path) -> set[Path]:
+    """The files in a folder that earlier runs have made, as far as its journal knows."""
+    found = set()
+    with suppress(OSError):
+        for line in (folder / NAME).read_bytes().splitlines():
+            with suppress(ValueError, KeyError, TypeError):
+                found.add(folder / json.loads(line)["file"])
+    return found
 
 
 class Journal:
@@ -28,6 +64,9 @@ class Journal:
     Args:
       folder: The output folder; it need not exist yet.
       settings: All that a result depends on beside its image, as JSON.
+
+    Raises:
+      UserError: The journal cannot be written.
     """
 
     def __init__(self, folder: Path, settings: dict[str, Any]):
@@ -36,34 +75,46 @@ class Journal:
         self._settings = f"{zlib.crc32(text.encode()):08x}"
         self._known: dict[str, dict[str, Any]] = {}
         self._read_to = 0  # bytes of the file
+        there = self._file.exists()
+        if there and not (self._file.is_file() and os.access(self._file, os.W_OK)):
+            raise UserError(
+                f"{self._file}, which says what was made here, cannot be written to; "
+                "give another --output"
+            )
 
-    def made(self, job: Job, name: Path) -> bool:
-        """Whether a file that is there is whole, from the job's image and by these settings."""
+    def made(self, source: Path, name: Path) -> bool:
+        """Whether a file that is there is whole, from the image `source` and by these settings."""
         self._read_on()
-        line = self._line(job, name, name.stat().st_size)
-        return self._known.get(line["file"]) == line
+        known = self._known.get(os.path.relpath(name, self._file.parent), {})
+        size = name.stat().st_size
+        wanted = {"bytes": size, "name": source.name, "settings": self._settings}
+        if any(known.get(key) != value for key, value in wanted.items()):
+            return False
+        if known.get("stat") and known["stat"] == _stat(source):
+            return True
+        return source != STDIO and known.get("content") == read(source).content
 
-    def add(self, job: Job, name: Path, size: int) -> None:
+    def add(self, image: Image, name: Path, size: int) -> None:
         """Notes down a file of so many bytes that is about to appear.
 
         Before it does: a run that is killed in between must know it again.
         """
         # Begun by an end of line, in case the last one was cut off; written by one call of the
         # system, so that lines of several runs do not mix
-        text = f"\n{json.dumps(self._line(job, name, size))}\n"
+        line = {
+            "file": os.path.relpath(name, self._file.parent),
+            "bytes": size,
+            "name": image.name,
+            "content": image.content,
+            "stat": image.stat,
+            "settings": self._settings,
+        }
+        text = f"\n{json.dumps(line)}\n"
         descriptor = os.open(self._file, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
         try:
             os.write(descriptor, text.encode())
         finally:
             os.close(descriptor)
-
-    def _line(self, job: Job, name: Path, size: int) -> dict[str, Any]:
-        return {
-            "file": os.path.relpath(name, self._file.parent),
-            "bytes": size,
-            "image": pairs.fingerprint({job.source.name: job.source}),
-            "settings": self._settings,
-        }
 
     def _read_on(self) -> None:
         """Reads the lines that have come since the last time, of whatever run."""
@@ -79,14 +130,13 @@ class Journal:
 
 
 @contextmanager
-def claimed(job: Job, wait: bool = False) -> Iterator[bool]:
-    """Holds a job's files against other runs; gives whether they could be had.
+def claimed(target: Path, wait: bool = False) -> Iterator[bool]:
+    """Holds a file against other runs; gives whether it could be had.
 
     Args:
-      job: The job.
-      wait: Whether to wait for another run that is making them.
+      target: The first file that is made of an image.
+      wait: Whether to wait for another run that is making it.
     """
-    target = job.outputs[0]
     if target == STDIO:
         yield True
         return

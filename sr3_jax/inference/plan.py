@@ -10,6 +10,7 @@ from sr3_jax.errors import UserError
 from sr3_jax.images import formats
 from sr3_jax.images.files import STDIO
 from sr3_jax.images.pairs import listed
+from sr3_jax.inference import journal
 from sr3_jax.runtime import parallel, paths
 
 
@@ -57,7 +58,10 @@ def plan(
     """
     target = Path(output)
     found = [_expand(given, target) for given in inputs]
-    expanded = [pair for pairs, _ in found for pair in pairs]
+    # a file that is given twice is done once
+    expanded = list(
+        {(one[0].resolve(), one[1]): one for pairs, _ in found for one in pairs}.values()
+    )
     notes = [note for _, given in found for note in given]
     one = len(inputs) == len(expanded) == 1 and not Path(inputs[0]).is_dir()
     file = bool(target.suffix) and not output.endswith("/") and not target.is_dir()
@@ -94,12 +98,19 @@ def _names(relatives: Sequence[Path], suffix: str) -> list[Path]:
     a.gif.png.
     """
     count = Counter(relative.with_suffix("") for relative in relatives)
-    return [
-        relative.with_suffix(suffix)
-        if count[relative.with_suffix("")] == 1
-        else relative.with_name(f"{relative.name}{suffix}")
-        for relative in relatives
+    longer = [relative.with_name(f"{relative.name}{suffix}") for relative in relatives]
+    names = [
+        relative.with_suffix(suffix) if count[relative.with_suffix("")] == 1 else whole
+        for relative, whole in zip(relatives, longer, strict=True)
     ]
+    while True:  # beside those two, a.jpg.gif would become a.jpg.png as well
+        found = Counter(names)
+        new = [
+            whole if found[name] > 1 else name for name, whole in zip(names, longer, strict=True)
+        ]
+        if new == names:
+            return names
+        names = new
 
 
 def _check_shares(inputs: Sequence[str], sources: Sequence[Path], output: Path) -> None:
@@ -170,16 +181,22 @@ def _of_folder(folder: Path, output: Path) -> tuple[list[tuple[Path, Path]], lis
     """As `_expand`, of a folder, whose results may lie in a folder below it."""
     below = output.resolve()
     own = below if below != folder.resolve() else None
-    names = [Path(name) for name in sorted(paths.files_below(folder, without=own))]
-    found = [name for name in names if formats.is_image_name(name)]
-    if not found:
-        raise UserError(f"{folder} holds no images")
+    made = set() if own else journal.names(folder)  # by earlier runs into the same folder
+    closed: list[str] = []
+    files = paths.files_below(folder, without=own, on_closed=closed.append)
+    names = [Path(name) for name in sorted(files)]
+    found = [name for name in names if formats.is_image_name(name) and folder / name not in made]
     unread = [str(name) for name in names if name.suffix.lower() in formats.UNREAD]
-    notes = (
-        [f"{folder}: {len(unread)} left out, of formats that are not read: {listed(unread)}"]
-        if unread
-        else []
-    )
+    notes = [
+        f"{folder}: {len(left)} left out, {why}: {listed(left)}"
+        for left, why in (
+            (unread, "of formats that are not read"),
+            (closed, "which cannot be read"),
+        )
+        if left
+    ]
+    if not found:
+        raise UserError("; ".join([f"{folder} holds no images that are read", *notes]))
     return [(folder / name, name) for name in found], notes
 
 

@@ -1,7 +1,8 @@
 """Standard output and standard error that survive any console, and readers that go away.
 
 File names may be bytes that are no text, consoles may know a few letters only, and `| head` closes
-its pipe in the middle of a long run. None of this ends the work.
+its pipe in the middle of a long run. None of this ends the work. What could not be written because
+a disk is full is said in the end.
 """
 
 import codecs
@@ -36,23 +37,37 @@ def _encoded(error: UnicodeError) -> tuple[str | bytes, int]:
     ), error.end
 
 
+_lost: dict[str, str] = {}
+
+
+def lost() -> str:
+    """What was not written, in a sentence, if not for want of a reader; empty if nothing was."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is not None:
+            stream.flush()
+    return "".join(f"{name} cannot be written: {why}" for name, why in list(_lost.items())[:1])
+
+
 class _Lasting(io.TextIOWrapper):
     """A stream that says nothing more when nobody reads it, instead of raising."""
 
     def write(self, text: str) -> int:
         try:
             return super().write(text)
-        except BrokenPipeError:
-            self._let_go()
+        except OSError as error:
+            self._let_go(error)
             return len(text)
 
     def flush(self) -> None:
         try:
             super().flush()
-        except BrokenPipeError:
-            self._let_go()
+        except OSError as error:
+            self._let_go(error)
 
-    def _let_go(self) -> None:
+    def _let_go(self, error: OSError) -> None:
+        if not isinstance(error, BrokenPipeError):
+            _lost[self.name] = error.strerror or str(error)
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, self.fileno())
         os.close(nowhere)

@@ -5,7 +5,7 @@ Object stores can neither rename, nor append to, nor read part of a file.
 
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeAlias
@@ -48,7 +48,11 @@ def absolute(path: AnyPath) -> AnyPath:
     return path if is_remote(path) else Path(path).absolute()
 
 
-def files_below(folder: AnyPath, without: Path | None = None) -> Iterator[str]:
+def files_below(
+    folder: AnyPath,
+    without: Path | None = None,
+    on_closed: Callable[[str], object] = lambda name: None,
+) -> Iterator[str]:
     """The files in a folder and its sub-folders, as names relative to it, in no order.
 
     Hidden files, and those in hidden folders, are left out. Links are followed, and a folder that
@@ -57,10 +61,15 @@ def files_below(folder: AnyPath, without: Path | None = None) -> Iterator[str]:
     Args:
       folder: the folder.
       without: a folder (resolved) whose files are left out.
+      on_closed: called with each sub-folder that cannot be read, and each link that leads nowhere.
     """
     if isinstance(folder, Path):
         seen = set()
-        for place, folders, names in os.walk(folder, followlinks=True):
+
+        def failed(error: OSError) -> None:
+            on_closed(os.path.relpath(error.filename, folder))
+
+        for place, folders, names in os.walk(folder, followlinks=True, onerror=failed):
             real = Path(place).resolve()
             if real in seen or real == without:
                 folders.clear()
@@ -68,11 +77,14 @@ def files_below(folder: AnyPath, without: Path | None = None) -> Iterator[str]:
             seen.add(real)
             folders[:] = sorted(name for name in folders if not name.startswith("."))
             inside = Path(place).relative_to(folder)
-            yield from (
-                (inside / name).as_posix()
-                for name in names
-                if not name.startswith(".") and (Path(place) / name).is_file()
-            )
+            for name in names:
+                path = Path(place) / name
+                if name.startswith("."):
+                    continue
+                if path.is_file():
+                    yield (inside / name).as_posix()
+                elif path.is_symlink() and not path.exists():
+                    on_closed((inside / name).as_posix())
         return
     for entry in folder.iterdir():
         if entry.name.startswith("."):

@@ -73,4 +73,7 @@ def compare_data(workdir: AnyPath, source: Source, say: Callable[[str], object])
 def _known_by(source: Source) -> dict[str, int | str]:
     """The number of images and a checksum of their names, where they have any."""
     names = getattr(source, "ids", None) or getattr(source, "names", None) or ()
-    return {"images": len(source), "names": f"{zlib.crc32(chr(10).join(names).encode()):08x}"}
+    return {
+        "images": len(source),
+        "names": f"{zlib.crc32(chr(10).join(names).encode('utf-8', 'surrogateescape')):08x}",
+    }

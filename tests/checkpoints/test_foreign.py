@@ -294,8 +294,9 @@ def test_an_imported_network_enlarges_generates_and_is_tuned_like_any_other(tmp_
 
 @pytest.mark.slow
 def test_an_imported_network_is_a_start_and_a_teacher(tmp_path, sr3):
-    source = saved(tmp_path / "up.pt", GuidedDiffusion(size=8, seen=2, c=1, classes=0).weights())
-    flags = ["--from=guided-diffusion", "--noise-schedule=linear", "--heads=2", "--hr-size=8"]
+    network = GuidedDiffusion(size=16, seen=2, c=1, classes=0, attention=(8,))
+    source = saved(tmp_path / "up.pt", network.weights())
+    flags = ["--from=guided-diffusion", "--noise-schedule=linear", "--heads=2", "--hr-size=16"]
     to = tmp_path / "up.safetensors"
     assert sr3("import", source, *flags, "--lr-size=4", "-o", to)[0] == 0
     # a config that says what the network's own config says

@@ -1,6 +1,7 @@
 """Whatever a file holds, the decoder gives the right values, or one sentence that is true."""
 
 import io
+import struct
 import zlib
 
 import imagecodecs
@@ -9,8 +10,10 @@ import pytest
 import tifffile
 from PIL import Image, ImageCms, TiffImagePlugin
 
-from sr3_jax.images import decoding, files
+from sr3_jax.images import decoding, files, png
 from sr3_jax.images.decoding import ImageError
+from sr3_jax.images.metadata import Metadata, upright_xmp
+from sr3_jax.images.pixels import from_array, is_grey
 
 pytestmark = pytest.mark.fast
 RNG = np.random.default_rng(5)
@@ -197,8 +200,14 @@ def test_a_profile_of_other_channels_is_left_out_with_a_word():
 
 def test_nothing_is_decoded_but_the_formats_of_the_list(monkeypatch):
     eps = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\nshowpage\n"
-    for data in (eps, saved(Image.fromarray(RGB), "ICO"), saved(Image.fromarray(RGB), "PCX")):
-        with pytest.raises(ImageError, match=r"photo\.png is not an image, whatever its name says"):
+    unknown = "not an image, whatever its name says"
+    for data, kind in (
+        (eps, "PostScript, which is not read"),
+        (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic", "HEIC, which is not read"),
+        (saved(Image.fromarray(RGB), "ICO"), unknown),
+        (saved(Image.fromarray(RGB), "PCX"), unknown),
+    ):
+        with pytest.raises(ImageError, match=rf"photo\.png is {kind}"):
             decoding.decode(data, "photo.png")
 
 
@@ -224,3 +233,166 @@ def saved_with(exif):
     buffer = io.BytesIO()
     Image.new("RGB", (8, 8)).save(buffer, "JPEG", exif=exif)
     return files.parse(buffer.getvalue(), "photo")
+
+
+def test_a_jpeg_that_lacks_only_its_end_is_whole_though_it_ends_in_grey():
+    grey = np.full((64, 64), 128, np.uint8)
+    for pixels in (grey, np.concatenate([RGB[:32, :32, 0], grey[:32, :32]])):
+        data = saved(Image.fromarray(pixels), "JPEG", quality=90)
+        raster = decoding.decode(data[:-2], "a.jpg")
+        np.testing.assert_array_equal(raster.values, decoding.decode(data, "a.jpg").values)
+        assert raster.notes == ("the file is cut off after its last pixel",)
+
+
+def test_a_progressive_jpeg_of_which_scans_are_missing_is_no_picture():
+    big = np.kron(RGB, np.ones((4, 4, 1), np.uint8)) ^ RNG.integers(0, 64, (160, 192, 3), np.uint8)
+    data = saved(Image.fromarray(big), "JPEG", quality=90, progressive=True)
+    whole = decoding.decode(data, "a.jpg").values
+    np.testing.assert_array_equal(decoding.decode(data[:-2], "a.jpg").values, whole)
+    for share in (0.15, 0.4, 0.6, 0.8):
+        with pytest.raises(ImageError, match=r"coarse version|of the image is missing"):
+            decoding.decode(data[: int(share * len(data))], "a.jpg")
+
+
+def test_what_follows_the_end_of_a_png_is_no_part_of_it():
+    data = saved(Image.fromarray(RGB), "PNG")
+    late = data + png.chunk(b"tEXt", b"Author\0somebody else")
+    for more in (data + bytes(12), data + b"PK\3\4" + bytes(999), late):
+        file = files.parse(more, "a.png")
+        np.testing.assert_array_equal(file.picture.quantized(), RGB)
+        assert not file.metadata.text
+
+
+def test_a_damaged_or_huge_text_of_a_png_costs_itself_alone():
+    data = saved(Image.fromarray(RGB), "PNG")
+    wrong = bytearray(png.chunk(b"tEXt", b"Author\0who"))
+    wrong[-1] ^= 1
+    huge = png.chunk(b"zTXt", b"Comment\0\0" + zlib.compress(b"a" * 2**21))
+    cut = png.chunk(b"iTXt", b"Title\0\1\0\0\0" + zlib.compress(b"words" * 99)[:-9])
+    for chunk, words in ((bytes(wrong), "damaged"), (huge, "too large"), (cut, "damaged")):
+        file = files.parse(png.with_chunks(data, chunk), "a.png")
+        np.testing.assert_array_equal(file.picture.quantized(), RGB)
+        assert [note for note in file.notes if f"text is {words}" in note] or words == "damaged"
+        assert not file.metadata.text
+
+
+@pytest.mark.parametrize("bits", [2, 4])
+def test_the_clear_level_of_a_png_of_few_levels_is_clear(bits):
+    """Pillow brings the levels to 8 bits, but not the one that is clear."""
+    rows = b"".join(b"\0" + bytes(range(4)) for _ in range(2))
+    width = 4 * 8 // bits
+    head = struct.pack(">IIBBBBB", width, 2, bits, 0, 0, 0, 0)
+    clear = png.chunk(b"tRNS", (1).to_bytes(2, "big"))
+    data = b"".join(
+        (
+            png.SIGNATURE,
+            png.chunk(b"IHDR", head),
+            clear,
+            png.chunk(b"IDAT", zlib.compress(rows)),
+            png.chunk(b"IEND", b""),
+        )
+    )
+    values = decoding.decode(data, "a.png").values
+    per_byte = 8 // bits
+    levels = [
+        (i >> (8 - bits * (k + 1))) & (2**bits - 1) for i in range(4) for k in range(per_byte)
+    ]
+    assert values.shape == (2, width, 2)
+    np.testing.assert_array_equal(values[0, :, 1], [0 if one == 1 else 255 for one in levels])
+
+
+@pytest.mark.parametrize("shape", [(1, 9, 3), (9, 1, 3), (1, 1, 3), (1, 9, 1), (1, 1, 1)])
+@pytest.mark.parametrize("planar", ["contig", "separate"])
+def test_a_deep_tiff_of_one_row_or_column_keeps_its_shape(shape, planar):
+    values = RNG.integers(0, 65536, shape, np.uint16)
+    given = values if shape[-1] == 3 else values[..., 0]
+    if planar == "separate" and shape[-1] == 3:
+        given = np.moveaxis(given, -1, 0)
+    photometric = "rgb" if shape[-1] == 3 else "minisblack"
+    data = tiff_of(given, photometric, planarconfig=planar if shape[-1] == 3 else None)
+    np.testing.assert_array_equal(decoding.decode(data, "a.tif").values, values)
+
+
+def tiff_of(values, photometric, **options):
+    buffer = io.BytesIO()
+    tifffile.imwrite(buffer, values, photometric=photometric, **options)
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize("bits", [10, 12, 14])
+def test_a_tiff_of_10_to_14_bits_goes_to_white(bits):
+    levels = np.array([[0, 2 ** (bits - 1), 2**bits - 1]], np.uint16)
+    data = tiff_of(levels, "minisblack", bitspersample=bits)
+    values = decoding.decode(data, "a.tif").values
+    assert values.dtype == np.uint16
+    np.testing.assert_allclose(values[0, :, 0], levels[0] * (65535 / (2**bits - 1)), atol=0.6)
+
+
+def test_signed_and_complex_levels_are_not_taken_for_others():
+    signed = np.array([[-5, 0, 100]], np.int8)
+    raster = decoding.decode(tiff_of(signed, "minisblack"), "a.tif")
+    assert raster.values[0, 0, 0] == raster.values[0, 1, 0] == 0 < raster.values[0, 2, 0]
+    assert any("clipped" in note for note in raster.notes)
+    with pytest.raises(ImageError, match="complex numbers"):
+        decoding.decode(tiff_of(signed.astype(np.complex64), "minisblack"), "a.tif")
+
+
+def test_alpha_of_a_float_tiff_has_its_own_white():
+    values = np.zeros((4, 4, 4), np.float32)
+    values[..., :3], values[..., 3] = 200.0, 1.0
+    data = tiff_of(values, "rgb", extrasamples=["unassalpha"])
+    found = decoding.decode(data, "a.tif").values
+    np.testing.assert_allclose(found[0, 0], [200 / 255] * 3 + [1])
+
+
+def test_a_dark_colour_of_16_bits_is_not_grey():
+    dark = np.full((4, 4, 3), (240, 0, 20), np.uint16)
+    assert not is_grey(from_array(dark))
+    assert is_grey(from_array(np.full((4, 4, 3), (240, 240, 240), np.uint16)))
+    assert is_grey(from_array(np.full((4, 4, 3), (100, 101, 100), np.uint8)))
+
+
+def test_exif_keeps_other_letters_and_the_interoperability_of_cameras():
+    exif = Image.Exif()
+    exif[315] = "© José".encode()
+    exif[34665] = {42036: "a lens", 40965: {1: "R03"}}
+    buffer = io.BytesIO()
+    Image.fromarray(RGB).save(buffer, "JPEG", exif=exif.tobytes())
+    kept = Image.Exif()
+    kept.load(files.parse(buffer.getvalue(), "a.jpg").metadata.exif)
+    assert kept[315].encode("latin-1") == "© José".encode()
+    kept.get_ifd(34665)
+    assert kept.get_ifd(40965)[1] == "R03"
+
+
+def test_what_no_longer_fits_an_enlarged_picture_is_left_out_and_said():
+    data = tiff_of(
+        RGB, "rgb", extratags=[(33550, "d", 3, (10.0, 10.0, 0.0), True)], description="ImageJ=1.53"
+    )
+    file = files.parse(data, "a.tif")
+    assert "its place on the earth (GeoTIFF) was left out" in file.notes
+    kept = Image.Exif()
+    if file.metadata.exif:
+        kept.load(file.metadata.exif)
+    assert 33550 not in kept
+    xmp = b'<x GPano:FullPanoWidthPixels="4000" exif:PixelXDimension="48" dc:title="t"/>'
+    assert upright_xmp(xmp) == b'<x dc:title="t"/>'
+
+
+def test_colour_spaces_that_are_not_read_are_said():
+    data = saved(Image.fromarray(RGB), "PNG")
+    hdr = png.with_chunks(data, png.chunk(b"cICP", bytes([9, 16, 0, 1])))
+    assert any("cICP" in note for note in files.parse(hdr, "a.png").notes)
+    short = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()[:-45]
+    file = files.parse(saved(Image.fromarray(RGB), "JPEG", icc_profile=short), "a.jpg")
+    assert not file.metadata.icc
+    assert any("colour profile is malformed" in note for note in file.notes)
+
+
+@pytest.mark.parametrize("field", ["exif", "xmp", "iptc", "comment"])
+def test_what_jpeg_has_no_room_for_is_left_out_and_said_and_the_picture_is_written(field):
+    big = "a" * 70_000 if field == "comment" else b"Exif\0\0MM\0*\0\0\0\x08\0\0" + bytes(70_000)
+    picture = from_array(RGB)
+    data, notes = files.encode(picture, files.FORMATS["JPEG"], Metadata(**{field: big}))
+    assert Image.open(io.BytesIO(data)).size == (48, 40)
+    assert any("left out: JPEG has room for 64 KiB" in note for note in notes)

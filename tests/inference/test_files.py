@@ -5,13 +5,16 @@ import os
 import re
 import shutil
 import zlib
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from sr3_jax.errors import UserError
 from sr3_jax.images import arrays
+from sr3_jax.images import files as image_files
 from sr3_jax.images.files import STDIO
 from sr3_jax.inference import files, journal
 from sr3_jax.inference.plan import Job
@@ -286,11 +289,11 @@ def test_two_runs_into_one_folder_share_the_work(tmp_path, grey, capsys, monkeyp
 
 def test_a_job_is_had_by_one_run_at_a_time(tmp_path):
     job = Job(tmp_path / "a.png", [tmp_path / "out" / "a.png"])
-    with journal.claimed(job) as own:
+    with journal.claimed(job.outputs[0]) as own:
         assert own
-        with journal.claimed(job) as other:
+        with journal.claimed(job.outputs[0]) as other:
             assert not other
-    with journal.claimed(job) as again:
+    with journal.claimed(job.outputs[0]) as again:
         assert again
 
 
@@ -304,3 +307,86 @@ def test_frames_of_one_name_come_out_equal(tmp_path, grey):
         assert upscale(grey.checkpoint, plan([tmp_path / "in"], out), name=name) == 0
         first, second = (arrays.read(out / f"f{i}.png", None).pixels for i in (1, 2))
         assert np.array_equal(first, second) == equal
+
+
+def test_standard_input_goes_into_a_folder_too(regression, monkeypatch, tmp_path):
+    source = picture(tmp_path / "a.png")
+    monkeypatch.setattr(files.sys, "stdin", SimpleNamespace(buffer=io.BytesIO(source.read_bytes())))
+    assert (
+        upscale(regression.checkpoint, plan(["-"], f"{tmp_path}/out/"), folder=tmp_path / "out")
+        == 0
+    )
+    assert Image.open(tmp_path / "out" / "stdin.png").size == (16, 16)
+
+
+@pytest.mark.parametrize("happens", ["removed", "replaced"])
+def test_an_image_that_goes_or_changes_while_it_is_enlarged_is_that_which_was_read(
+    regression, monkeypatch, tmp_path, happens
+):
+    source = picture(tmp_path / "in" / "a.png")
+    old, made = source.read_bytes(), Upscaler.picture
+
+    def meanwhile(self, given, *rest):
+        if happens == "removed":
+            source.unlink()
+        else:
+            Image.new("L", (8, 8), 77).save(source)
+        return made(self, given, *rest)
+
+    out = tmp_path / "out"
+    with monkeypatch.context() as patch:
+        patch.setattr(Upscaler, "picture", meanwhile)
+        assert upscale(regression.checkpoint, plan([tmp_path / "in"], out), folder=out) == 0
+    result = (out / "a.png").read_bytes()
+    if happens == "replaced":  # what is there is not made of what is there now
+        jobs = plan([tmp_path / "in"], out, overwrite=True)
+        assert upscale(regression.checkpoint, jobs, folder=out, skip_existing=True) == 2
+    source.write_bytes(old)  # at another time: it is known by its content
+    jobs = plan([tmp_path / "in"], out, overwrite=True)
+    assert upscale(regression.checkpoint, jobs, folder=out, skip_existing=True) == 0
+    assert (out / "a.png").read_bytes() == result
+
+
+def test_names_of_any_bytes_are_enlarged(regression, tmp_path):
+    name = os.fsdecode(b"\xff\xfe \xc3\xa9.png")
+    source = picture(tmp_path / "in" / "a.png")
+    source.rename(source.with_name(name))
+    out = tmp_path / "out"
+    assert upscale(regression.checkpoint, plan([tmp_path / "in"], out), folder=out) == 0
+    assert (out / name).is_file()
+
+
+def test_what_cannot_become_a_file_is_found_before_the_network_is_run(
+    regression, monkeypatch, tmp_path, capsys
+):
+    source = picture(tmp_path / "a.png")
+    (tmp_path / "folder.png").mkdir()
+    (tmp_path / "link.png").symlink_to(tmp_path / "nowhere" / "at all.png")
+    monkeypatch.setattr(Upscaler, "picture", lambda *_: pytest.fail("the network was run"))
+    for name, words in (
+        ("folder.png", "it is a folder"),
+        ("link.png", "a link that leads nowhere"),
+    ):
+        jobs = [Job(source, [tmp_path / name])]
+        assert upscale(regression.checkpoint, jobs, overwrite=True) == 2
+        assert words in capsys.readouterr().err
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / journal.NAME).mkdir()
+    with pytest.raises(UserError, match="cannot be written to; give another --output"):
+        upscale(regression.checkpoint, plan([source], f"{tmp_path}/out/"), folder=tmp_path / "out")
+
+
+def test_a_folder_that_is_its_own_output_does_not_enlarge_its_results_again(regression, tmp_path):
+    for name in ("a.jpg", "b.jpg"):
+        picture(tmp_path / name)
+    for _ in range(2):
+        jobs = plan([tmp_path], tmp_path, overwrite=True)
+        assert [job.source.name for job in jobs] == ["a.jpg", "b.jpg"]
+        assert upscale(regression.checkpoint, jobs, folder=tmp_path, skip_existing=True) == 0
+    assert Image.open(tmp_path / "a.png").size == (16, 16)
+
+
+def test_a_device_without_an_end_is_not_read_until_memory_ends(monkeypatch):
+    monkeypatch.setattr(limits, "memory", lambda: 2**22)
+    with pytest.raises(UserError, match="/dev/zero gives more than"):
+        image_files.load(Path("/dev/zero"))

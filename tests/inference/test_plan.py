@@ -61,7 +61,6 @@ REFUSED = {
         lambda t: (make(t, "x/a.png", "y/a.png"), t / "out"),
         "x/a.png and .*y/a.png would both become .*a.png",
     ),
-    "the same input twice": (lambda t: (make(t, "a.png") * 2, t / "out"), "both become"),
     "samples that meet another image": (lambda t: (make(t, "a.png", "a-1.png"), t / "out"), None),
     "an output that exists": (
         lambda t: (make(t, "a.png"), make(t, "b.png")[0]),
@@ -239,3 +238,32 @@ def test_a_slash_at_the_end_names_a_folder_and_another_format_its_suffix(tmp_pat
     assert planning.plan([str(source)], f"{tmp_path}/b.png").folder is None
     with pytest.raises(UserError, match="--format=xyz: no image format is called so; use png"):
         planning.checked_suffix("xyz")
+
+
+@pytest.mark.fast
+def test_names_that_would_meet_keep_more_of_what_they_are(tmp_path):
+    make(tmp_path, "in/a.jpg", "in/a.png", "in/a.jpg.gif")
+    outputs = [job.outputs[0].name for job in plan([tmp_path / "in"], tmp_path / "out")]
+    assert sorted(outputs) == ["a.jpg.gif.png", "a.jpg.png", "a.png.png"]
+
+
+@pytest.mark.fast
+def test_a_file_that_is_given_twice_is_done_once(tmp_path):
+    (source,) = make(tmp_path, "a.png")
+    jobs = plan([source, source, tmp_path / "." / "a.png"], tmp_path / "out")
+    assert [job.source for job in jobs] == [source]
+
+
+@pytest.mark.fast
+def test_what_a_folder_holds_and_cannot_be_read_is_named(tmp_path):
+    make(tmp_path, "in/a.png")
+    (tmp_path / "in" / "gone.png").symlink_to(tmp_path / "nowhere.png")
+    (tmp_path / "in" / "b.heic").write_bytes(b"")
+    found = planning.plan([str(tmp_path / "in")], str(tmp_path / "out"))
+    assert found.notes == [
+        f"{tmp_path / 'in'}: 1 left out, of formats that are not read: b.heic",
+        f"{tmp_path / 'in'}: 1 left out, which cannot be read: gone.png",
+    ]
+    (tmp_path / "in" / "a.png").unlink()
+    with pytest.raises(UserError, match=r"holds no images that are read; .*not read: b\.heic"):
+        planning.plan([str(tmp_path / "in")], str(tmp_path / "out"))
