@@ -105,6 +105,15 @@ def ended(pid: int) -> int:
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
 
+def kill(pid: int) -> None:
+    """SIGKILL to a process and what it has started."""
+    try:
+        os.killpg(pid, signal.SIGKILL)
+    except ProcessLookupError:  # it has no group of its own yet
+        os.kill(pid, signal.SIGKILL)
+    ended(pid)
+
+
 def sr3(arguments: list[str]) -> int:
     from sr3_jax import cli
 
@@ -276,8 +285,7 @@ def killed(name: str, root: Path, kills: int, drawn: random.Random) -> Found:
             done, status = os.waitpid(pid, os.WNOHANG)
             code = os.waitstatus_to_exitcode(status) if done else None
         if code is None:
-            os.killpg(pid, signal.SIGKILL)
-            ended(pid)
+            kill(pid)
             count += 1
         place = top / "out"
         if code:
@@ -320,8 +328,7 @@ def study(root: Path, kills: int, drawn: random.Random) -> Found:
                 confirmed |= set(answer_some(folder, port, until, drawn))
             except (OSError, http.client.HTTPException, IndexError):
                 time.sleep(0.05)
-        os.killpg(pid, signal.SIGKILL)
-        ended(pid)
+        kill(pid)
         count += 1
         database = sqlite3.connect(folder / "answers.sqlite")
         there = set(database.execute("SELECT subject, number FROM answers").fetchall())

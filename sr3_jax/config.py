@@ -731,7 +731,11 @@ def from_json(text: str) -> ConfigDict:
         raise ConfigError(f"this config is not JSON: {error}") from error
     if not isinstance(found, dict):
         raise ConfigError(f"this config is not a JSON object but {text[:50]!r}")
-    for old, value in flatten(ConfigDict(found)).items():
+    try:
+        flat = flatten(ConfigDict(found))
+    except ValueError as error:  # a name with a dot in it
+        raise ConfigError(f"this config has a field that cannot be: {error}") from error
+    for old, value in flat.items():
         field = RENAMED.get(old, old)
         parent, _, name = field.rpartition(".")
         try:

@@ -59,6 +59,7 @@ NEEDED = {  # what goes with a choice
         "model.predict": "v",
         "model.predict_residual": True,
     },
+    ("sample.variance", "learned"): {"model.learned_variance": True},
     ("objective", "distill"): {"train.teacher": "another"},
     ("task.kind", "generation"): {"data.lr_size": 128},
 }
@@ -321,7 +322,7 @@ def test_a_bad_combination_is_one_sentence_with_the_field_its_value_and_what_is_
 @pytest.mark.parametrize(("start", "end"), [(15.0, 14.0), (-14.0, -15.0), (15.0, -15.0)])
 @pytest.mark.parametrize("steps", [1, 100_000])
 def test_every_training_schedule_within_the_bounds_can_be_made(name, start, end, steps):
-    steps = max(steps, 2) if name == "linear" else steps
+    steps = max(steps, 2) if name in ("linear", "quadratic") else steps
     fields = {"schedule.name": name, "schedule.steps": steps, "sample.steps": 1}
     config = with_fields(fields | {"schedule.log_snr_start": start, "schedule.log_snr_end": end})
     config_lib.validate(config)

@@ -13,7 +13,7 @@ import pytest
 from sr3_jax import config as config_lib
 from sr3_jax.config import CHOICES
 from sr3_jax.data.faces import OrlFaces
-from sr3_jax.diffusion import process, samplers
+from sr3_jax.diffusion import process, samplers, schedules
 from sr3_jax.errors import ConfigError
 from sr3_jax.method import Method, image_key, sampling_steps
 from sr3_jax.metrics import lpips
@@ -150,6 +150,36 @@ def test_sampling_takes_any_number_of_steps_and_ends_at_trainings_noisiest_level
 def test_steps_that_a_schedule_cannot_give_are_refused_in_one_sentence(fields, steps):
     with pytest.raises(ConfigError, match=rf"sample\.schedule = .* cannot give {steps} steps: .*"):
         sampling_schedule(tiny_config(**fields), steps)
+
+
+@pytest.mark.fast
+@pytest.mark.parametrize(
+    ("name", "made"),
+    [
+        ("linear", lambda: schedules.linear(50, 1e-4, 0.3)),
+        ("quadratic", lambda: schedules.quadratic(50, 1e-4, 0.3)),
+        ("cosine", lambda: schedules.cosine(50, 8.0, -7.0)),
+        ("log_snr", lambda: schedules.log_snr(50, 8.0, -7.0)),
+        ("cosine_beta", lambda: schedules.cosine_beta(50)),
+    ],
+)
+def test_the_training_schedule_is_the_one_that_is_named(name, made):
+    config = tiny_config(
+        schedule__name=name,
+        schedule__steps=50,
+        schedule__beta_start=1e-4,
+        schedule__beta_end=0.3,
+        schedule__log_snr_start=8.0,
+        schedule__log_snr_end=-7.0,
+    )
+    np.testing.assert_array_equal(training_schedule(config).gamma, made().gamma)
+
+
+@pytest.mark.fast
+def test_a_regression_is_a_single_evaluation_whatever_is_asked_for():
+    config = tiny_config(objective="regression")
+    for steps in (None, 1, 100):
+        assert sampling_steps(config, steps).evaluations == 1
 
 
 @pytest.mark.fast

@@ -409,3 +409,11 @@ def test_names_of_images_are_known_by_suffix_and_hidden_files_are_not():
     assert arrays.is_image_name(Path("a/b.JPG"))
     assert not arrays.is_image_name(Path("a/._b.jpg"))
     assert not arrays.is_image_name(Path("a/b.txt"))
+
+
+def test_one_channel_is_a_grey_pillow_image_and_three_are_rgb():
+    grey = np.random.default_rng(0).integers(0, 256, (5, 7, 1), np.uint8)
+    for pixels, mode in ((grey, "L"), (np.repeat(grey, 3, -1), "RGB")):
+        image = arrays.to_pillow(pixels)
+        assert (image.mode, image.size) == (mode, (7, 5))
+        np.testing.assert_array_equal(np.asarray(image).reshape(pixels.shape), pixels)

@@ -365,6 +365,24 @@ def test_exif_keeps_other_letters_and_the_interoperability_of_cameras():
     assert kept.get_ifd(40965)[1] == "R03"
 
 
+def test_sizes_of_the_picture_before_are_no_exif_of_the_one_after():
+    exif = Image.Exif()
+    exif[34665] = {0xA002: 48, 0xA003: 40, 33434: 0.01}
+    file = files.parse(saved(Image.fromarray(RGB), "JPEG", exif=exif.tobytes()), "a.jpg")
+    kept = Image.Exif()
+    kept.load(file.metadata.exif)
+    assert set(kept.get_ifd(34665)) == {33434}
+
+
+@pytest.mark.parametrize(("colours", "noted"), [(200, False), (300, True)])
+def test_colours_that_a_gif_has_no_room_for_are_said(colours, noted):
+    values = np.zeros((1, colours, 3), np.uint8)
+    values[0, :, 0], values[0, :, 1] = np.arange(colours) % 256, np.arange(colours) // 256
+    _, notes = files.encode(from_array(values), files.FORMATS["GIF"])
+    assert any("256 colours" in note for note in notes) == noted
+    assert not files.encode(from_array(values), files.FORMATS["PNG"])[1]
+
+
 def test_what_no_longer_fits_an_enlarged_picture_is_left_out_and_said():
     data = tiff_of(
         RGB, "rgb", extratags=[(33550, "d", 3, (10.0, 10.0, 0.0), True)], description="ImageJ=1.53"

@@ -443,3 +443,9 @@ def test_a_sample_does_not_depend_on_the_settings_of_the_process(grey):
             np.testing.assert_array_equal(other(LR[0], seed=3), usual)
         finally:
             jax.config.update(name, before)
+
+
+def test_a_scale_costs_as_many_passes_as_it_needs_and_the_networks_own_one(regression):
+    """Of a network that doubles."""
+    wanted = {None: 1, 1: 1, 1.5: 1, 2: 1, 2.5: 2, 4: 2, 5: 3, 8: 3}
+    assert {scale: regression.passes(scale) for scale in wanted} == wanted
