@@ -95,7 +95,10 @@ def decode(data: bytes, name: str) -> Raster:
     Raises:
       ImageError: it cannot be decoded, or not to its end; `name` stands for it in the message.
     """
-    data, mended = png.mended(data) if data.startswith(png.SIGNATURE) else (data, [])
+    mended = list[str]()
+    if data.startswith(png.SIGNATURE):
+        file, mended = png.mended(io.BytesIO(data))
+        data = file.read() if mended else data
     header = _header(io.BytesIO(data), name)
     with named_errors(f"{name} cannot be decoded"):
         if header.image is None:
@@ -165,8 +168,7 @@ def turned(pixels: np.ndarray, orientation: int) -> np.ndarray:
 
 def _header(file: Bytes, name: str) -> _Header:
     if file.read(len(png.SIGNATURE)) == png.SIGNATURE:
-        file.seek(0)
-        file = io.BytesIO(png.mended(file.read())[0])
+        file, _ = png.mended(file)
     file.seek(0)
     try:
         with named_errors(f"{name} cannot be opened as an image"):

@@ -29,29 +29,37 @@ def ancillary(file: Bytes) -> Iterator[tuple[bytes, bytes]]:
             yield kind, head + file.read(length + 4)
 
 
-def mended(data: bytes) -> tuple[bytes, list[str]]:
+def mended(file: Bytes) -> tuple[Bytes, list[str]]:
     """The file without what Pillow would refuse the picture for, and notes.
 
-    Those are chunks beside the pixels with a wrong checksum, or texts that are huge or damaged; and
-    bytes after the end.
+    Those are chunks beside the pixels with a wrong checksum, and texts that are huge or damaged.
+    The pixels are not read unless there are such.
     """
-    parts, notes, at, begun = [data[: len(SIGNATURE)]], dict[str, None](), len(SIGNATURE), 0
-    while at + 12 <= len(data):
-        length, kind = int.from_bytes(data[at : at + 4], "big"), data[at + 4 : at + 8]
+    cuts, notes, at = list[tuple[int, int]](), dict[str, None](), len(SIGNATURE)
+    file.seek(at)
+    while len(head := file.read(8)) == 8:
+        length, kind = int.from_bytes(head[:4], "big"), head[4:]
         end = at + 12 + length
-        if kind not in _PIXELS and (
-            fault := _fault(kind, data[at + 8 : end - 4], data[end - 4 : end])
-        ):
-            parts.append(data[begun or len(SIGNATURE) : at])
-            begun = end
-            notes[f"its {_KINDS.get(kind, kind.decode('latin-1'))} {fault} and was left out"] = None
-        at = end
         if kind == b"IEND":
             break
-    if not notes:
-        return data, []
-    parts.append(data[begun:at])
-    return b"".join(parts), list(notes)
+        if kind in _PIXELS:
+            file.seek(end)
+        else:
+            body = file.read(length + 4)
+            if fault := _fault(kind, body[:-4], body[-4:]):
+                cuts.append((at, end))
+                name = _KINDS.get(kind, kind.decode("latin-1"))
+                notes[f"its {name} {fault} and was left out"] = None
+        at = end
+    file.seek(0)
+    if not cuts:
+        return file, []
+    data, kept = file.read(), bytearray()
+    for begin, end in zip(
+        [0, *(end for _, end in cuts)], [*(at for at, _ in cuts), len(data)], strict=True
+    ):
+        kept += data[begin:end]
+    return io.BytesIO(bytes(kept)), list(notes)
 
 
 _KINDS = {b"tEXt": "text", b"zTXt": "text", b"iTXt": "text", b"iCCP": "colour profile"}

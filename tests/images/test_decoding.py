@@ -13,7 +13,7 @@ from PIL import Image, ImageCms, TiffImagePlugin
 from sr3_jax.images import decoding, files, png
 from sr3_jax.images.decoding import ImageError
 from sr3_jax.images.metadata import Metadata, upright_xmp
-from sr3_jax.images.pixels import from_array, is_grey
+from sr3_jax.images.pixels import from_array, is_grey, to_pillow
 
 pytestmark = pytest.mark.fast
 RNG = np.random.default_rng(5)
@@ -276,6 +276,18 @@ def test_a_damaged_or_huge_text_of_a_png_costs_itself_alone():
         assert not file.metadata.text
 
 
+def test_a_packed_text_in_some_language_is_whole_or_damaged_whatever_its_keyword():
+    data = saved(Image.fromarray(RGB), "PNG")
+    packed = zlib.compress("Größe".encode())
+    for head in (b"Title\0\1\0de\0Titel\0", b"Title\0\1\0\0\0"):
+        whole = png.with_chunks(data, png.chunk(b"iTXt", head + packed))
+        assert files.parse(whole, "a.png").metadata.text == {"Title": "Größe"}
+        cut = png.with_chunks(data, png.chunk(b"iTXt", head + packed[:-6]))
+        file = files.parse(cut, "a.png")
+        assert not file.metadata.text
+        assert "its text is damaged and was left out" in file.notes
+
+
 @pytest.mark.parametrize("bits", [2, 4])
 def test_the_clear_level_of_a_png_of_few_levels_is_clear(bits):
     """Pillow brings the levels to 8 bits, but not the one that is clear."""
@@ -343,6 +355,17 @@ def test_alpha_of_a_float_tiff_has_its_own_white():
     data = tiff_of(values, "rgb", extrasamples=["unassalpha"])
     found = decoding.decode(data, "a.tif").values
     np.testing.assert_allclose(found[0, 0], [200 / 255] * 3 + [1])
+
+
+def test_pillow_holds_16_bits_of_grey_alone():
+    for shape, mode in (
+        ((4, 4, 1), "I;16"),
+        ((4, 4, 2), "LA"),
+        ((4, 4, 3), "RGB"),
+        ((4, 4, 4), "RGBA"),
+    ):
+        assert to_pillow(from_array(np.full(shape, 30_000, np.uint16))).mode == mode
+    assert to_pillow(from_array(np.full((4, 4, 1), 30, np.uint8))).mode == "L"
 
 
 def test_a_dark_colour_of_16_bits_is_not_grey():

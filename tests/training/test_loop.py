@@ -15,6 +15,7 @@ from sr3_jax.checkpoints.checkpoint import Checkpoint, CheckpointError
 from sr3_jax.checkpoints.exported import export
 from sr3_jax.checkpoints.names import load_checkpoint
 from sr3_jax.checkpoints.workdir import complete_steps
+from sr3_jax.data.cards import with_ancestors
 from sr3_jax.errors import ConfigError, UserError
 from sr3_jax.images import arrays
 from sr3_jax.metrics import lpips
@@ -251,6 +252,13 @@ def test_what_was_converted_is_said_once_at_the_first_interval(run, tmp_path, ca
     assert re.fullmatch(
         r"converted so far: \d+ × alpha flattened onto white, \d+ × colour converted to grey", line
     )
+
+
+def test_a_card_of_nothing_is_empty_and_an_ancestor_without_one_is_named_all_the_same():
+    assert with_ancestors("", {}) == ""
+    assert with_ancestors("# Data\n", {}) == "# Data\n"
+    text = with_ancestors("# Data\n", {"teacher": ("/somewhere/b", "")})
+    assert "## Its teacher, b, learned from other data\n\nNothing is known: " in text
 
 
 def test_the_data_card_names_what_teacher_and_first_weights_learned_from(run, tmp_path):
