@@ -134,7 +134,10 @@ class Method:
             return upsampled
         c = self.config.model.image_channels
         predicted = self.model.apply(
-            {"params": params}, upsampled, method="predict", **self._told(signals, len(upsampled))
+            {"params": params},
+            upsampled,
+            method="predict",
+            **self._told(signals, upsampled.shape[0]),
         )
         return jnp.concatenate(
             [self.decode(predicted[..., :c], upsampled), predicted[..., c:]], axis=-1
@@ -213,7 +216,7 @@ class Method:
         kept = None if variance or not self.config.model.learned_variance else self.shape[-1]
 
         def network(*inputs: Array) -> Array:
-            told = self._told(signals, len(inputs[0]))
+            told = self._told(signals, inputs[0].shape[0])
             more = {} if dropout is None else {"train": True, "rngs": {"dropout": dropout}}
             output = self.model.apply({"params": params}, *inputs, **more, **told)
             return output if kept is None else output[..., :kept]
@@ -275,7 +278,7 @@ class Method:
         """The network's y_0 with the class and without it, in one evaluation of both."""
 
         def both(condition: Array, y_t: Array, gamma: Array) -> tuple[Array, Array]:
-            b = len(y_t)
+            b = y_t.shape[0]
             told = {name: jnp.concatenate([x, x]) for name, x in signals.items()}
             label = signals.get(LABEL.name, jnp.full(b, UNKNOWN))
             told[LABEL.name] = jnp.concatenate([label, jnp.full(b, UNKNOWN)])

@@ -6,6 +6,7 @@ from sr3_jax.cli.options import (
     Arguments,
     CheckpointName,
     Choice,
+    Whole,
     command,
     option,
     output,
@@ -21,7 +22,7 @@ from sr3_jax.errors import UserError
     required=True,
     help="A workdir, a step of it, or another export.",
 )
-@output("The .safetensors file.", required=True)
+@output("The .safetensors file, or the .zip of --format=stablehlo.", required=True)
 @overwrite()
 @option(
     "--dtype",
@@ -35,6 +36,14 @@ from sr3_jax.errors import UserError
     is_flag=True,
     help="Of model.kind='refine': only the predictor, which is a regression.",
 )
+@option(
+    "--format",
+    type=Choice(["safetensors", "stablehlo"]),
+    default="safetensors",
+    show_default=True,
+    help="stablehlo: programs that run with JAX alone (docs/format.md).",
+)
+@option("--steps", type=Whole(0), default=0, help="Of the stablehlo sampler. By default its own.")
 @option("--data-card", metavar="FILE", help="A Markdown file that says what it was trained on.")
 def run(args: Arguments) -> None:
     """Write a checkpoint's EMA weights, config and data card to one .safetensors file.
@@ -46,16 +55,27 @@ def run(args: Arguments) -> None:
     """
     from sr3_jax.checkpoints import exported, names
     from sr3_jax.data import cards
-    from sr3_jax.runtime import paths
+    from sr3_jax.runtime import atomic, paths
 
     target = paths.parse(args.output)
-    if target.suffix != ".safetensors":
-        raise UserError(f"--output={target} must end in .safetensors")
+    suffix = {"safetensors": ".safetensors", "stablehlo": ".zip"}[args.format]
+    if target.suffix != suffix:
+        raise UserError(f"--output={target} must end in {suffix} with --format={args.format}")
+    if args.steps and args.format != "stablehlo":
+        raise UserError("--steps is for --format=stablehlo")
     if target.exists() and not args.overwrite:
         raise UserError(f"{target} exists; give --overwrite to replace it")
     given = cards.read_card(paths.parse(args.data_card)) if args.data_card else ""
     checkpoint = names.load_checkpoint(args.checkpoint)
     checkpoint = checkpoint.predictor if args.predictor else checkpoint
+    if args.format == "stablehlo":
+        from sr3_jax.inference import portable
+
+        bundle = portable.bundle(checkpoint, args.steps or None)
+        with atomic.disk_errors(target), atomic.replacing(target) as temporary:
+            temporary.write_bytes(bundle)
+        print(target)
+        return
     card = given or checkpoint.data_card or cards.data_card(checkpoint.config)
     exported.export(replace(checkpoint, data_card=card), target, dtype=args.dtype)
     print(target)
