@@ -215,7 +215,9 @@ def _unknown_to_pillow(file: Bytes, name: str, error: ImageError) -> _Header:
             return _Header(None, height, width, metadata.orientation(exif), found, notes)
     file.seek(0)
     start = file.read(16)
-    kind = next((kind for mark, kind in _OTHER_KINDS.items() if mark in start), "")
+    begins = (start, start[4:])  # the boxes of HEIC and JPEG XL begin with their length
+    kinds = _OTHER_KINDS.items()
+    kind = next((kind for mark, kind in kinds if any(x.startswith(mark) for x in begins)), "")
     if kind:
         raise ImageError(f"{name} is {kind}, which is not read") from cause
     raise ImageError(

@@ -55,10 +55,13 @@ def load(path: Path) -> bytes:
 def _bounded(file: io.BufferedIOBase, name: str) -> bytes:
     """All that a file gives, which may be a device without an end."""
     most = limits.memory() // 4
-    data = file.read(most)
-    if len(data) == most and file.read(1):
-        raise decoding.ImageError(f"{name} gives more than {most / 2**30:.0f} GiB")
-    return data
+    parts, size = list[bytes](), 0
+    while part := file.read(2**20):  # a read of `most` would allocate as much at once
+        parts.append(part)
+        size += len(part)
+        if size > most:
+            raise decoding.ImageError(f"{name} gives more than {most / 2**30:.0f} GiB")
+    return b"".join(parts)
 
 
 def header(data: bytes, name: str) -> tuple[int, int]:
