@@ -202,13 +202,24 @@ def timestep_respacing(schedule: NoiseSchedule, steps: int) -> NoiseSchedule:
 def ddim_respacing(schedule: NoiseSchedule, steps: int) -> NoiseSchedule:
     """Every n-th level from the first on, as guided-diffusion's timestep_respacing=ddimSTEPS.
 
-    Raises ValueError if there is no such n.
+    Its noisiest level is not that of training. Sampling starts from pure noise all the same, which
+    does not show where gamma is small there: 0.0039 for 25 steps of the cosine schedule.
+
+    Raises ValueError if there is no such n, or if gamma of the noisiest level is above 0.01.
     """
     for stride in range(1, schedule.steps + 1):
         t = np.arange(1, schedule.steps + 1, stride)
         if len(t) == steps:
-            return visiting(schedule, t)
-    raise ValueError(f"no whole stride takes {steps} steps from a schedule of {schedule.steps}")
+            break
+    else:
+        raise ValueError(f"no whole stride takes {steps} steps from a schedule of {schedule.steps}")
+    start = float(np.exp(_log_gamma(schedule)[t[-1] - 1]))
+    if start > 0.01:
+        raise ValueError(
+            f"they would start at gamma = {start:.2g}, where much of the picture is still to be "
+            'seen; "timestep_respacing" starts at the noisiest level'
+        )
+    return visiting(schedule, t)
 
 
 def truncated(schedule: NoiseSchedule, gamma_end: float) -> NoiseSchedule:

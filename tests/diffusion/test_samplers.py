@@ -5,6 +5,8 @@ variance of its output follow from the table alone, in float64. They are compare
 own textbook recursion, and with the truth.
 """
 
+import math
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -21,6 +23,7 @@ from sr3_jax.diffusion.samplers import (
     noise_like,
     sample,
 )
+from sr3_jax.errors import ConfigError
 from sr3_jax.method import sampling_steps
 
 GAMMA_END = 4.39e-5
@@ -206,6 +209,9 @@ def test_no_sampler_that_is_offered_destroys_the_picture_in_few_evaluations(
     config = config_lib.base()
     sample_ = config.sample
     sample_.sampler, sample_.variance, sample_.schedule = sampler, variance, spacing
+    config.model.learned_variance = variance == "learned"
+    # As its peer has it, this one starts below the noisiest level, at a gamma of 0.01 at the most.
+    gamma_start = 0.01 if spacing == "ddim_respacing" else 0
 
     def moments(count):
         steps = sampling_steps(config, count)
@@ -215,8 +221,12 @@ def test_no_sampler_that_is_offered_destroys_the_picture_in_few_evaluations(
 
     mean, deviation = moments(100)
     for count in range(1, 17):
-        found = moments(count)
-        assert abs(found[0] - mean) < 0.01
+        try:
+            found = moments(count)
+        except ConfigError as refusal:
+            assert gamma_start and "would start at gamma" in str(refusal)
+            continue
+        assert abs(found[0] - mean) < 0.01 + math.sqrt(gamma_start)
         assert found[1] < 2 * deviation
 
 
@@ -243,7 +253,8 @@ def test_beta_is_the_right_variance_for_a_standard_normal_image():
 @pytest.mark.fast
 def test_ddim_with_all_the_noise_is_the_posterior():
     schedule = schedules.linear_to(20, GAMMA_END)
-    for found, wanted in zip(ddim(schedule, 1.0), ancestral(schedule, "posterior"), strict=True):
+    tables = ddim(schedule, 1.0), ancestral(schedule, "posterior")
+    for found, wanted in zip(*map(jax.tree.leaves, tables), strict=True):
         np.testing.assert_allclose(found, wanted, rtol=1e-5, atol=1e-7)
 
 
