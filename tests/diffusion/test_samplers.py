@@ -220,14 +220,19 @@ def test_no_sampler_that_is_offered_destroys_the_picture_in_few_evaluations(
         return y.mean, np.sqrt(y.variance)
 
     mean, deviation = moments(100)
+    refused = []
     for count in range(1, 17):
         try:
             found = moments(count)
-        except ConfigError as refusal:
-            assert gamma_start and "would start at gamma" in str(refusal)
+        except ConfigError:
+            refused.append(count)
             continue
         assert abs(found[0] - mean) < 0.01 + math.sqrt(gamma_start)
         assert found[1] < 2 * deviation
+    if spacing == "ddim_respacing":
+        assert refused in ([1, 2, 3], [1, 2, 3, 4, 5, 6])  # a step of Heun's takes two
+    else:
+        assert not refused
 
 
 @pytest.mark.fast
