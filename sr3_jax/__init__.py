@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from sr3_jax.inference.generator import Generator
     from sr3_jax.inference.upscaler import Upscaler
 
+__version__ = "0.2.0"  # the only place: setup.py reads it here
+
 __all__ = ["Checkpoint", "Generator", "Upscaler", "UserError", "load_checkpoint"]
 
 _HOME = {

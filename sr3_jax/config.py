@@ -116,6 +116,7 @@ RANGES: dict[str, tuple[int | float, int]] = {
     "train.label_dropout": (0, 1),
     "train.teacher_steps": (1, 100_000),
     "train.perceptual_weight": (0, 10**6),
+    "train.variance_weight": (0, 10**6),
     "train.adversarial_weight": (0, 10**6),
     "train.log_every": (1, LARGEST),
     "train.checkpoint_every": (1, LARGEST),
@@ -332,6 +333,9 @@ def base() -> ConfigDict:
             # objective = "distill": weight of a discriminator on the features of VGG, which learns
             # at the same time to tell the student's images from HR images
             "adversarial_weight": 0.0,
+            # model.learned_variance: weight of the variational bound of the variance, in bits a
+            # value (the hybrid loss of Nichol & Dhariwal 2021)
+            "variance_weight": 0.001,
             "log_every": 100,  # steps between lines of stats.jsonl
             "checkpoint_every": 5_000,  # steps between checkpoints
             "keep_checkpoints": 3,  # how many checkpoints are kept, the latest ones

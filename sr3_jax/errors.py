@@ -11,3 +11,8 @@ class UserError(Exception):
 
 class ConfigError(UserError, ValueError):
     """A field of the config has a value that is not allowed, alone or together with another."""
+
+
+def first_line(error: BaseException) -> str:
+    """What an error of another library says, in one line."""
+    return (str(error).splitlines() or [type(error).__name__])[0]

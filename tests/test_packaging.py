@@ -6,13 +6,16 @@ import shutil
 import subprocess
 import sys
 import tomllib
+import venv
 import zipfile
 from importlib.metadata import metadata, requires
 from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 
+import sr3_jax
 from sr3_jax.images import arrays
 
 ROOT = Path(__file__).parent.parent
@@ -61,23 +64,47 @@ def test_setup_py_is_the_only_place_for_metadata():
     assert not (ROOT / "setup.cfg").exists()
 
 
+@pytest.mark.fast
+def test_the_version_is_the_same_wherever_it_is_said():
+    assert metadata("sr3_jax")["Version"] == sr3_jax.__version__
+    assert yaml.safe_load((ROOT / "CITATION.cff").read_text())["version"] == sr3_jax.__version__
+    first = re.search(r"^## (\S+)", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)[1]
+    assert first == sr3_jax.__version__
+    assert SETUP.count(sr3_jax.__version__) == 0
+
+
+def run(*command, **options):
+    done = subprocess.run(command, capture_output=True, text=True, check=False, **options)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
 @pytest.fixture(scope="module")
-def wheel(tmp_path_factory):
-    """The wheel that pip makes of this tree."""
-    # Building writes beside setup.py
-    source, target = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("wheel")
+def built(tmp_path_factory):
+    """The source archive of this tree, and the wheel that is made of nothing but that archive."""
+    source, target = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("built")
     shutil.copytree(
         ROOT / "sr3_jax", source / "sr3_jax", ignore=shutil.ignore_patterns("__pycache__")
     )
-    for name in ("setup.py", "pyproject.toml", "README.md"):
+    for name in ("setup.py", "pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, source)
-    subprocess.run(
-        [sys.executable, "-m", "pip", "wheel", ".", "--no-deps", "-q", "-w", target],
-        cwd=source,
-        check=True,
-    )
-    [wheel] = target.glob("*.whl")
-    return wheel
+    run(sys.executable, "-m", "build", "--outdir", target, source)
+    [wheel], [archive] = target.glob("*.whl"), target.glob("*.tar.gz")
+    return wheel, archive
+
+
+@pytest.fixture(scope="module")
+def wheel(built):
+    return built[0]
+
+
+@pytest.mark.slow
+def test_an_index_would_take_what_is_built(built):
+    wheel, _ = built
+    assert wheel.name == f"sr3_jax-{sr3_jax.__version__}-py3-none-any.whl"
+    said = run(sys.executable, "-m", "twine", "check", "--strict", *built)
+    assert said.count("PASSED") == 2
+    assert wheel.stat().st_size < 90e6
 
 
 @pytest.mark.slow
@@ -100,24 +127,26 @@ def test_the_wheel_holds_every_module_the_weights_and_the_types_marker_and_gives
 
 
 @pytest.mark.slow
-def test_what_the_wheel_installs_runs_elsewhere_by_itself(wheel, tmp_path):
-    target, elsewhere = tmp_path / "installed", tmp_path / "elsewhere"
+def test_the_wheel_is_all_that_a_clean_environment_needs(wheel, tmp_path):
+    """pip fetches the requirements; neither this environment nor this checkout is seen."""
+    place, elsewhere = tmp_path / "environment", tmp_path / "elsewhere"
     elsewhere.mkdir()
-    subprocess.run(
-        [sys.executable, "-m", "pip", "install", "--no-deps", "-q", "--target", target, wheel],
-        check=True,
-    )
+    venv.create(place, with_pip=True)
+    binaries = place / "bin"
+    run(binaries / "python", "-m", "pip", "install", "-q", wheel)
     arrays.write(elsewhere / "face.png", np.full((16, 16, 1), 99, np.uint8))
+    unseen = {"PYTHONPATH", "VIRTUAL_ENV", "PYTHONHOME"}
+    environment = {name: value for name, value in os.environ.items() if name not in unseen}
 
-    def run(*command):
-        environment = os.environ | {"PYTHONPATH": str(target), "JAX_NUM_CPU_DEVICES": "1"}
-        return subprocess.run(
-            command, cwd=elsewhere, env=environment, capture_output=True, text=True, check=True
-        ).stdout
+    def there(*command):
+        return run(*command, cwd=elsewhere, env=environment | {"JAX_NUM_CPU_DEVICES": "1"})
 
-    assert Path(
-        run(sys.executable, "-c", "import sr3_jax; print(sr3_jax.__file__)").strip()
-    ).is_relative_to(target)
-    assert "sr3 COMMAND" in run(target / "bin" / "sr3", "--help")
-    run(target / "bin" / "sr3", "upscale", "face.png", "--output=large.png", "--steps=1")
+    shown = there(
+        binaries / "python", "-c", "import sr3_jax; print(sr3_jax.__file__, sr3_jax.__version__)"
+    )
+    file, version = shown.split()
+    assert Path(file).is_relative_to(place)
+    assert there(binaries / "sr3", "--version").strip() == version == sr3_jax.__version__
+    assert "sr3 COMMAND" in there(binaries / "sr3", "--help")
+    there(binaries / "sr3", "upscale", "face.png", "--output=large.png", "--steps=1")
     assert arrays.read_size(elsewhere / "large.png") == (64, 64)

@@ -1,7 +1,12 @@
-"""What `--checkpoint` can name: a workdir, a step of one, an exported file, or shipped weights."""
+"""What `--checkpoint` can name: a workdir, a step of one, an exported file, or shipped weights.
+
+All but the last may also lie in an object store, and exported files at any address that fsspec can
+read, like hf://USER/MODEL/FILE or https://…
+"""
 
 import dataclasses
 import os
+import re
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -9,11 +14,12 @@ from typing import Any
 from sr3_jax.checkpoints.checkpoint import Checkpoint, CheckpointError
 from sr3_jax.checkpoints.exported import checked_schedules, load_export
 from sr3_jax.checkpoints.workdir import load_workdir
-from sr3_jax.runtime import paths
+from sr3_jax.runtime import fetch, paths
 from sr3_jax.runtime.paths import AnyPath
 from sr3_jax.weights import shipped
 
 SCHEDULES = "schedules.json"
+EXPORT = "model.safetensors"  # in a folder
 
 
 def load_checkpoint(place: str | AnyPath) -> Checkpoint:
@@ -21,7 +27,7 @@ def load_checkpoint(place: str | AnyPath) -> Checkpoint:
 
     Args:
       place: a workdir (its latest step), a step of one (WORKDIR/checkpoints/STEP), an exported file
-        or a folder with one, or the name of weights in the package.
+        or a folder with one, the address of such, or the name of weights in the package.
 
     Raises:
       CheckpointError: there is none, or it is damaged.
@@ -31,34 +37,41 @@ def load_checkpoint(place: str | AnyPath) -> Checkpoint:
 
 
 def _load(place: str | AnyPath) -> Checkpoint:
-    path = paths.parse(place)
+    missing = CheckpointError(
+        f"no checkpoint at {str(place)!r}; it can be a workdir, an exported file, or one of "
+        f"{', '.join(shipped())}"
+    )
+    if "://" in str(place):
+        if file := fetch.fetched(str(place), EXPORT):
+            return load_export(file, str(place))
+        if _only_readable(place):
+            raise missing
     if _is_shipped(place):
         with resources.as_file(
             resources.files("sr3_jax") / "weights" / f"{place}.safetensors"
         ) as file:
             return load_export(file, str(place))
+    path = paths.parse(place)
     if path.is_file():
         return load_export(path, str(place))
-    if (path / "model.safetensors").is_file():
-        return load_export(path / "model.safetensors", str(place))
+    if (path / EXPORT).is_file():
+        return load_export(path / EXPORT, str(place))
     if path.is_dir():
         return load_workdir(path)
-    raise CheckpointError(
-        f"no checkpoint at {str(place)!r}; it can be a workdir, an exported file, or one of "
-        f"{', '.join(shipped())}"
-    )
+    raise missing
 
 
 def schedules_file(place: str | AnyPath) -> AnyPath:
     """The file with the schedules found for a checkpoint: in its workdir, or beside its file.
 
-    Of shipped weights it is one in the user's folder, since the package is not the user's to write.
+    Of shipped weights, and of an address that can only be read, it is one in the user's folder.
     """
-    path = paths.parse(place)
-    if _is_shipped(place):
+    if _only_readable(place) or _is_shipped(place):
         root = os.environ.get("XDG_DATA_HOME")
         folder = Path(root) if root else Path.home() / ".local" / "share"
-        return folder / "sr3_jax" / f"{place}.{SCHEDULES}"
+        name = re.sub(r"[^\w.-]+", "_", str(place))
+        return folder / "sr3_jax" / f"{name}.{SCHEDULES}"
+    path = paths.parse(place)
     if path.is_dir():
         return (path.parent.parent if path.parent.name == "checkpoints" else path) / SCHEDULES
     return path.with_name(f"{path.stem}.{SCHEDULES}")
@@ -80,4 +93,9 @@ def read_schedules(place: str | AnyPath) -> dict[str, dict[str, Any]]:
 
 
 def _is_shipped(place: str | AnyPath) -> bool:
-    return str(place) in shipped() and not paths.parse(place).exists()
+    return str(place) in shipped() and not Path(place).exists()
+
+
+def _only_readable(place: str | AnyPath) -> bool:
+    """Whether it is an address where no workdir can lie."""
+    return "://" in str(place) and not str(place).startswith(paths.STORES)

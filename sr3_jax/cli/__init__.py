@@ -20,6 +20,7 @@ import rich_click as click
 from click.exceptions import Exit
 from click.shell_completion import shell_complete
 
+import sr3_jax
 from sr3_jax.cli.options import HELP
 from sr3_jax.errors import UserError
 from sr3_jax.runtime import console, startup
@@ -73,7 +74,7 @@ class Commands(click.RichGroup):
 
 
 @click.group(cls=Commands, **HELP)
-@click.version_option(package_name="sr3_jax", message="%(version)s")
+@click.version_option(sr3_jax.__version__, message="%(version)s")
 def sr3() -> None:
     """Super-resolution by diffusion (SR3). `sr3 COMMAND --help` tells more."""
 

@@ -10,7 +10,6 @@ another such folder, or else those that the manifest names (by their ids, or by 
 their ids begin with, "test/"), or else 5 % by a hash of the id.
 """
 
-import hashlib
 import io
 import json
 import threading
@@ -32,10 +31,9 @@ from sr3_jax.data.source import (
     image_id,
     is_held_out,
 )
-from sr3_jax.errors import UserError
+from sr3_jax.errors import UserError, first_line
 from sr3_jax.images import arrays
-from sr3_jax.runtime import paths, startup
-from sr3_jax.runtime.atomic import replacing
+from sr3_jax.runtime import fetch, paths
 from sr3_jax.runtime.paths import AnyPath
 
 MANIFEST = "manifest.json"
@@ -101,7 +99,7 @@ class Records:
         # A damaged or missing shard: ArrayRecord raises errors of many kinds
         except Exception as error:
             raise arrays.ImageError(
-                f"{id} cannot be read from {self._shards[shard]}: {arrays.first_line(error)}"
+                f"{id} cannot be read from {self._shards[shard]}: {first_line(error)}"
             ) from error
         label = int(self.labels[index])
         return Image(id=id, label=label, **_decode(data, self.channels, id)._asdict())
@@ -127,24 +125,11 @@ class Records:
         """
         if isinstance(path, Path):
             return path
-        key = hashlib.sha256(str(self.root).encode()).hexdigest()[:16]
-        folder = startup.user_cache() / "records" / key
         stat = path.stat()
-        copy = folder / f"{stat.length}-{int(getattr(stat, 'mtime', 0) or 0)}-{path.name}"
-        if not copy.exists():
-            data = path.read_bytes()
-            try:
-                folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-                for older in folder.glob(f"*-{path.name}"):
-                    older.unlink(missing_ok=True)
-                with replacing(copy) as partial:
-                    partial.write_bytes(data)
-            except OSError as error:
-                raise UserError(
-                    f"{path} cannot be copied to {folder}: {error.strerror or error}; "
-                    "let XDG_CACHE_HOME name a folder with room"
-                ) from error
-        return copy
+        version = f"{stat.length} {getattr(stat, 'mtime', 0)}"
+        return fetch.kept(
+            "records", str(path), version, lambda copy: copy.write_bytes(path.read_bytes())
+        )
 
 
 def _held_out(ids: Sequence[str], named: Sequence[str]) -> set[str]:

@@ -17,6 +17,7 @@ from typing import Any
 import tensorflow_datasets as tfds
 
 from sr3_jax.data.source import NO_LABEL, DataError, Dropped, Image
+from sr3_jax.errors import first_line
 from sr3_jax.images import arrays
 
 # The command `tfds` of version 4.9.10 imports all of them, whatever it is asked to do, and its
@@ -73,7 +74,7 @@ class TfdsSource:
             record = self._records[index]
         # A damaged or missing shard: ArrayRecord and protobuf raise errors of many kinds
         except Exception as error:
-            raise arrays.ImageError(f"{id} cannot be read: {arrays.first_line(error)}") from error
+            raise arrays.ImageError(f"{id} cannot be read: {first_line(error)}") from error
         decoded = arrays.decode(record[self._feature], self.channels, id)
         label = int(record["label"]) if self._labelled else NO_LABEL
         return Image(id=id, label=label, **decoded._asdict())
@@ -101,9 +102,7 @@ def _open(name: str, data_dir: str) -> tfds.core.DatasetBuilder:
     try:
         builder = tfds.builder_from_directory(folder)
     except Exception as error:
-        raise DataError(
-            f"{folder} is not a readable tfds set: {arrays.first_line(error)}"
-        ) from error
+        raise DataError(f"{folder} is not a readable tfds set: {first_line(error)}") from error
     formats = {file_format.value for file_format in builder.info.available_file_formats()}
     if "array_record" not in formats:
         raise DataError(

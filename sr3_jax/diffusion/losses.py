@@ -15,7 +15,7 @@ from sr3_jax.diffusion.process import (
     to_y_0_and_epsilon,
 )
 from sr3_jax.diffusion.schedules import NoiseSchedule, sample_gamma
-from sr3_jax.diffusion.types import Denoiser, Images, per_image
+from sr3_jax.diffusion.types import Denoiser, Images, Levels, per_image
 
 Norm = Literal["l1", "l2"]
 
@@ -39,10 +39,12 @@ def sr3_loss(
     *,
     predict: Prediction = "epsilon",
     norm: Norm = "l1",
+    variance_weight: float = 0.0,
 ) -> Float[Array, " b"]:
     """Algorithm 1, lines 2 to 5: the loss of each image.
 
-    `network(condition, y_t, gamma)` gives the output named by `predict`.
+    `network(condition, y_t, gamma)` gives the output named by `predict`; with a variance_weight
+    followed by that of a learned variance, whose loss is then added with this weight.
 
     With predict = "epsilon" this is the paper's loss to the letter. "v" and "y_0" are reweightings
     of it: for p = 2 by 1 / gamma and by (1 - gamma) / gamma, since v - v̂ = (ε - ε̂) / √gamma and
@@ -51,8 +53,60 @@ def sr3_loss(
     gamma_key, epsilon_key = jax.random.split(key)
     gamma = sample_gamma(gamma_key, schedule, y_0.shape[0])
     epsilon = jax.random.normal(epsilon_key, y_0.shape)
-    output = network(condition, q_sample(y_0, gamma, epsilon), gamma)
-    return distance(output, target(predict, y_0, gamma, epsilon), norm)
+    y_t = q_sample(y_0, gamma, epsilon)
+    output = network(condition, y_t, gamma)
+    seen, share = jnp.split(output, [y_0.shape[-1]], axis=-1)
+    loss = distance(seen, target(predict, y_0, gamma, epsilon), norm)
+    if not variance_weight:
+        return loss
+    # The variance must not pull at the mean (Nichol & Dhariwal 2021, section 3.1)
+    guess, _ = to_y_0_and_epsilon(predict, jax.lax.stop_gradient(seen), y_t, gamma)
+    return loss + variance_weight * variance_bound(y_0 - guess, (share + 1) / 2, gamma, schedule)
+
+
+def variance_bound(
+    error: Images, share: Images, gamma: Levels, schedule: NoiseSchedule
+) -> Float[Array, " b"]:
+    """What a learned variance costs in the variational bound, in bits a value, for each image.
+
+    It is T times the KL divergence of p(y_{t-1} | y_t) from q(y_{t-1} | y_t, y_0), as in the
+    hybrid loss of Nichol & Dhariwal 2021 (arXiv 2102.09672, section 3.1), with
+
+        log variance = v log beta + (1 - v) log posterior
+
+    The level before gamma is as far between its neighbours as gamma is between its own. The last
+    step, t = 1, costs nothing here: it adds no noise, whatever the variance.
+
+    Args:
+      error: y_0 less the network's estimate.
+      share: v, 0 for the posterior's variance, 1 for beta.
+      gamma: the level of y_t.
+      schedule: of training, whose levels gamma is drawn between.
+    """
+    t = jnp.clip(jnp.searchsorted(-schedule.gamma, -gamma), 1, schedule.steps)
+    low, high = schedule.gamma[t], schedule.gamma[t - 1]
+    u = jnp.clip((gamma - low) / (high - low), 0, 1)
+
+    def between(table: Array, t: Array) -> Array:
+        return table[t] + u * (table[t - 1] - table[t])
+
+    before = jnp.maximum(t - 1, 1)
+    # Before the second level is none without noise: nearest to it, the posterior's variance is 0
+    tiny = 0.01 * schedule.one_minus_gamma[1]
+    gamma_next = between(schedule.gamma, before)
+    one_minus = between(schedule.one_minus_gamma, t)
+    one_minus_next = jnp.maximum(between(schedule.one_minus_gamma, before), tiny)
+    # The difference of the small ones of two pairs of numbers, for the sake of float32
+    rise = jnp.where(gamma > 0.5, one_minus - one_minus_next, gamma_next - gamma)
+    beta = jnp.maximum(rise, 1e-9) / gamma_next
+    log_ratio = per_image(jnp.log(one_minus_next / one_minus), error)  # posterior's to beta
+    # Both in units of the posterior's variance
+    log_variance = -share * log_ratio
+    mean = per_image(jnp.sqrt(gamma_next * beta / (one_minus * one_minus_next)), error) * error
+    # KL of two normal distributions, in nats
+    kl = 0.5 * (log_variance - 1 + (1 + jnp.square(mean)) * jnp.exp(-log_variance))
+    bits = kl.mean(axis=tuple(range(1, kl.ndim))) / jnp.log(2.0)
+    return jnp.where(t > 1, schedule.steps * bits, 0)
 
 
 class Teacher(NamedTuple):

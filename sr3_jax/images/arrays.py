@@ -14,7 +14,7 @@ from jaxtyping import UInt8
 from PIL import Image
 
 from sr3_jax.images import decoding, files
-from sr3_jax.images.decoding import ImageError, first_line, named_errors
+from sr3_jax.images.decoding import ImageError, named_errors
 from sr3_jax.images.formats import SUFFIXES, format_of, is_image_name
 from sr3_jax.images.pixels import from_array
 from sr3_jax.runtime import paths
@@ -27,7 +27,6 @@ __all__ = [
     "Pixels",
     "as_channels",
     "decode",
-    "first_line",
     "format_of",
     "is_image_name",
     "read",

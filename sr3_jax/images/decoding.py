@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image, ImageCms, UnidentifiedImageError
 
-from sr3_jax.errors import UserError
+from sr3_jax.errors import UserError, first_line
 from sr3_jax.images import metadata, png, tiff
 from sr3_jax.images.formats import FORMATS
 from sr3_jax.images.metadata import Metadata
@@ -147,11 +147,6 @@ def named_errors(what: str) -> Iterator[None]:
         raise
     except Exception as error:
         raise ImageError(f"{what}: {first_line(error)}") from error
-
-
-def first_line(error: BaseException) -> str:
-    """What an error says, in one line."""
-    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def turned(pixels: np.ndarray, orientation: int) -> np.ndarray:

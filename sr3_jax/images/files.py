@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple, cast
 
-from sr3_jax.errors import UserError
+from sr3_jax.errors import UserError, first_line
 from sr3_jax.images import decoding, formats
 from sr3_jax.images.decoding import named_errors
 from sr3_jax.images.encoding import encode
@@ -113,7 +113,7 @@ def rehearse(path: Path, file: File, height: int, width: int) -> list[str]:
     try:
         return encode(part, form, file.metadata)[1]
     except (OSError, ValueError, SystemError) as error:
-        raise UserError(f"{path} cannot be written: {decoding.first_line(error)}") from error
+        raise UserError(f"{path} cannot be written: {first_line(error)}") from error
 
 
 def _check_folder(path: Path) -> None:
@@ -171,10 +171,10 @@ def write(
                 on_encoded(len(data))
     except FileExistsError as error:
         if not path.exists():  # it is a file where a folder should be
-            raise UserError(f"{path} cannot be written: {decoding.first_line(error)}") from error
+            raise UserError(f"{path} cannot be written: {first_line(error)}") from error
         raise UserError(
             f"{path} has appeared meanwhile and was left as it is; give --overwrite to replace it"
         ) from error
     except (OSError, ValueError, SystemError) as error:
-        raise UserError(f"{path} cannot be written: {decoding.first_line(error)}") from error
+        raise UserError(f"{path} cannot be written: {first_line(error)}") from error
     return notes

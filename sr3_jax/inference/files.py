@@ -13,9 +13,9 @@ from rich.console import Console
 from rich.progress import Progress, TimeRemainingColumn
 
 from sr3_jax.checkpoints.checkpoint import Checkpoint, fingerprint
-from sr3_jax.errors import UserError
+from sr3_jax.errors import UserError, first_line
 from sr3_jax.images import files
-from sr3_jax.images.decoding import TooManyPixels, first_line
+from sr3_jax.images.decoding import TooManyPixels
 from sr3_jax.images.files import STDIO
 from sr3_jax.images.metadata import Metadata
 from sr3_jax.images.pixels import Picture

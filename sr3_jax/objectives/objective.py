@@ -52,7 +52,11 @@ class Learner(Protocol):
         ...
 
     def network(
-        self, params: PyTree, signals: Signals | None = None, dropout: Key[Array, ""] | None = None
+        self,
+        params: PyTree,
+        signals: Signals | None = None,
+        dropout: Key[Array, ""] | None = None,
+        variance: bool = False,
     ) -> Callable[..., Array]:
         """The bare network."""
         ...

@@ -30,7 +30,8 @@ class SR3:
     def loss(self, learner: Learner, params: PyTree, example: Example) -> Float[Array, " b"]:
         """L1 or L2 of what the network predicts, for each image.
 
-        For a network that predicts and refines, the predictor's own loss (L2) is added.
+        For a network that predicts and refines, the predictor's own loss (L2) is added; for one
+        with a learned variance, that of the variance.
         """
         given, c = example.given, self._config.model.image_channels
         upsampled = learner.task.condition(given.image)
@@ -45,10 +46,16 @@ class SR3:
             )
             condition = jnp.concatenate([jax.lax.stop_gradient(guess), condition[..., c:]], axis=-1)
         y_0 = learner.encode(example.hr, condition)
-        network = learner.network(params, given.signals, example.dropout)
-        predict, norm = self._config.model.predict, self._config.train.loss
+        model, train = self._config.model, self._config.train
         loss = losses.sr3_loss(
-            network, condition, y_0, example.key, learner.schedule, predict=predict, norm=norm
+            learner.network(params, given.signals, example.dropout, variance=True),
+            condition,
+            y_0,
+            example.key,
+            learner.schedule,
+            predict=model.predict,
+            norm=train.loss,
+            variance_weight=train.variance_weight if model.learned_variance else 0.0,
         )
         return predictor_loss + loss
 

@@ -12,9 +12,10 @@ from typing import TypeAlias
 
 from etils import epath
 
-from sr3_jax.errors import UserError
+from sr3_jax.errors import UserError, first_line
 
 AnyPath: TypeAlias = Path | epath.Path
+STORES = ("gs://", "s3://")  # where workdirs and data can lie
 
 
 def parse(place: str | AnyPath) -> AnyPath:
@@ -30,10 +31,9 @@ def parse(place: str | AnyPath) -> AnyPath:
     try:
         path = epath.Path(place)
         path.exists()
-    except (ImportError, KeyError, ValueError) as error:  # no such scheme, or no driver for it
-        first = (str(error).splitlines() or [type(error).__name__])[0]
+    except Exception as error:  # no such scheme, no driver for it, no connection: each its own
         raise UserError(
-            f"{place} cannot be reached: {first}; for gs:// install 'sr3_jax[gcs]'"
+            f"{place} cannot be reached: {first_line(error)}; for gs:// install 'sr3_jax[gcs]'"
         ) from error
     return path
 

@@ -318,6 +318,8 @@ def test_an_imported_network_is_a_start_and_a_teacher(tmp_path, sr3, monkeypatch
         assert sr3(*words, f"--workdir={tuned}", f"--config.train.init_from={to}")[0] == 0
         assert sr3(*words, *student, "--config.sample.schedule=log_snr")[0] == 0
     assert load_checkpoint(tmp_path / "student").step == 2
+    before, after = (load_checkpoint(place).params["out"]["bias"] for place in (to, tuned))
+    assert (np.asarray(before) != np.asarray(after)).all()  # the image's, and the variance's
 
 
 @pytest.mark.parametrize(

@@ -197,3 +197,74 @@ def test_each_image_is_taught_at_a_level_of_its_own_which_is_one_of_the_students
         1 - gamma
     )[:, None, None, None]
     assert abs(epsilon.var() - 1) < 4 * np.sqrt(2 / epsilon.size)
+
+
+# -- a learned variance
+
+
+@pytest.mark.parametrize("schedule", [SCHEDULE, schedules.cosine_beta(50)], ids=["paper", "cosine"])
+@pytest.mark.parametrize("share", [0.0, 0.3, 1.0])
+def test_the_cost_of_a_variance_is_the_divergence_of_two_normal_distributions(schedule, share):
+    gamma, one_minus, _, beta = (np.asarray(table, np.float64) for table in schedule)
+    steps = schedule.steps
+    t = np.array([3, 7, steps // 2, steps - 1, steps])
+    error = 0.1
+    found = losses.variance_bound(
+        jnp.full((5, 2, 2, 1), error), jnp.full((5, 2, 2, 1), share), schedule.gamma[t], schedule
+    )
+    posterior = one_minus[t - 1] / one_minus[t] * beta[t]
+    variance = beta[t] ** share * posterior ** (1 - share)
+    mean = np.sqrt(gamma[t - 1]) * beta[t] / one_minus[t] * error
+    kl = np.log(variance / posterior) / 2 + (posterior + mean**2) / (2 * variance) - 1 / 2
+    np.testing.assert_allclose(found, steps * kl / np.log(2), rtol=2e-3, atol=1e-3)
+
+
+def test_between_its_levels_the_cost_of_a_variance_is_continuous_and_finite():
+    levels = np.asarray(schedules.cosine_beta(6).gamma, np.float64)
+    gamma = np.interp(np.linspace(0, 6, 601), np.arange(7), levels)[1:]
+    bound = losses.variance_bound(
+        jnp.full((600, 1, 1, 1), 0.1),
+        jnp.full((600, 1, 1, 1), 0.5),
+        jnp.asarray(gamma, jnp.float32),
+        schedules.cosine_beta(6),
+    )
+    assert np.isfinite(bound).all()
+    assert not bound[:99].any()  # the last step adds no noise
+    assert (bound[100:] > 0).all()
+    assert np.abs(np.diff(bound[110:])).max() < 0.05 * np.max(bound)
+
+
+def test_a_variance_costs_least_where_it_is_the_mean_square_of_what_is_drawn():
+    t, error, share = 20, 0.5, np.linspace(0, 1, 401)
+    cosine = schedules.cosine_beta(50)
+    gamma, one_minus, _, beta = (np.asarray(table, np.float64) for table in cosine)
+    costs = losses.variance_bound(
+        jnp.full((401, 1, 1, 1), error),
+        jnp.asarray(share, jnp.float32).reshape(-1, 1, 1, 1),
+        jnp.full(401, cosine.gamma[t]),
+        cosine,
+    )
+    posterior = one_minus[t - 1] / one_minus[t] * beta[t]
+    wanted = posterior + gamma[t - 1] * (beta[t] / one_minus[t] * error) ** 2
+    assert posterior < wanted < beta[t]
+    best = share[np.argmin(costs)]
+    assert abs(best - np.log(wanted / posterior) / np.log(beta[t] / posterior)) < 0.01
+
+
+@pytest.mark.parametrize("predict", PREDICTIONS)
+def test_a_learned_variance_is_learned_and_does_not_pull_at_the_mean(predict):
+    def loss(values, weight):
+        mean, share = values
+
+        def network(condition, y_t, gamma):
+            return jnp.concatenate([mean * jnp.tanh(y_t), share + 0 * y_t], axis=-1)
+
+        return losses.sr3_loss(
+            network, None, Y_0, KEY, SCHEDULE, predict=predict, variance_weight=weight
+        ).sum()
+
+    plain, whole = (jax.grad(loss)((0.7, 0.2), weight) for weight in (0.0, 0.5))
+    assert plain[0] == whole[0]
+    assert plain[1] == 0 != whole[1]
+    slope = (loss((0.7, 0.3), 0.5) - loss((0.7, 0.1), 0.5)) / 0.2
+    np.testing.assert_allclose(whole[1], slope, rtol=0.05)

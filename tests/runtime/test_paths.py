@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 
 from sr3_jax.checkpoints.names import load_checkpoint
+from sr3_jax.runtime import startup
 from tests import tiny
 from tests.bucket import Bucket as Cloud
 from tests.tiny import assert_same_bits
@@ -36,6 +37,8 @@ def bucket(tmp_path_factory):
             "GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT": "false",
             "JAX_NUM_CPU_DEVICES": "2",
             "TMPDIR": str(root),
+            "XDG_CACHE_HOME": str(root / "cache"),
+            "JAX_COMPILATION_CACHE_DIR": str(startup.cache_folder()),
             "PYTHONPATH": str(root),
         }
 
