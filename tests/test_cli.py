@@ -912,6 +912,22 @@ def test_a_damaged_export_is_named(workdir, place, tmp_path, capsys, damage):
     assert not output.exists()
 
 
+def test_a_config_is_also_that_of_a_network(workdir, place, tmp_path, capsys):
+    change, exported = "--config.model.channels=16", tmp_path / "net.safetensors"
+    assert run(capsys, "export", f"--checkpoint={workdir}", f"--output={exported}")[0] == 0
+    expected = run(capsys, "params", f"--config={place / 'tiny.py'}", change)
+    assert expected[0] == 0
+    for file in (exported, workdir / "config.json"):
+        assert run(capsys, "params", change, f"--config={file}") == expected
+        check_bad(
+            *run(capsys, "params", f"--config={file}", "--config.model.chanels=8"),
+            ("no such field; did you mean model.channels",),
+        )
+        damaged = tmp_path / f"damaged{file.suffix}"
+        damaged.write_bytes(file.read_bytes()[:90])
+        check_bad(*run(capsys, "params", f"--config={damaged}"), (str(damaged), " is not a "))
+
+
 def test_a_damaged_checkpoint_of_a_workdir_is_named(workdir, tmp_path, capsys):
     shutil.copytree(workdir, tmp_path / "run")
     for file in (tmp_path / "run" / "checkpoints" / "2").rglob("*"):

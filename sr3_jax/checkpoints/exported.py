@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import PyTree
+from ml_collections import ConfigDict
 from safetensors import SafetensorError, safe_open
 
 from sr3_jax import config as config_lib
@@ -116,6 +117,29 @@ def best_psnr(path: AnyPath) -> float:
         return -float("inf")
 
 
+def read_config(path: AnyPath) -> ConfigDict:
+    """The config in an exported file; no weights are read.
+
+    Raises:
+      CheckpointError: the file is damaged, or no export.
+    """
+    try:
+        with paths.local_copy(path) as local, safe_open(local, framework="numpy") as file:
+            return _config(file.metadata() or {}, path)
+    except (SafetensorError, OSError, ValueError) as error:
+        raise _damaged(path, error) from error
+
+
+def _config(metadata: Mapping[str, str], path: AnyPath) -> ConfigDict:
+    if "config" not in metadata:
+        raise CheckpointError(f"{path} carries no config, so it is not an export of sr3_jax")
+    return valid_config(metadata["config"], path)
+
+
+def _damaged(path: AnyPath, error: Exception) -> CheckpointError:
+    return CheckpointError(f"{path} is not a complete .safetensors file: {error}")
+
+
 def load_export(path: AnyPath, name: str) -> Checkpoint:
     """The checkpoint in an exported file, in float32, under the name `name`.
 
@@ -127,10 +151,8 @@ def load_export(path: AnyPath, name: str) -> Checkpoint:
             metadata = file.metadata() or {}
             flat = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
     except (SafetensorError, OSError, ValueError) as error:
-        raise CheckpointError(f"{path} is not a complete .safetensors file: {error}") from error
-    if "config" not in metadata:
-        raise CheckpointError(f"{path} carries no config, so it is not an export of sr3_jax")
-    config = valid_config(metadata["config"], path)
+        raise _damaged(path, error) from error
+    config = _config(metadata, path)
     params = nest(_widened(flat, path))
     check_params(params, config, str(path))
     schedules = checked_schedules(metadata.get("schedules", "{}"), path)

@@ -45,7 +45,8 @@ def _show_fields(context: click.Context, _: click.Parameter, wanted: bool) -> No
 # What the help says of them, and --fields
 config_options = together(
     option("--config", "file_", metavar="FILE", expose_value=False, panel="Config",
-           help="A config file, such as configs/orl_16_64.py. [required]"),
+           help="A config file, such as configs/orl_16_64.py; or the exported network, or the "
+                "workdir's config.json, whose config it is. [required]"),
     option("--config.FIELD", "field_", metavar="VALUE", expose_value=False, panel="Config",
            help="Change any field of the config."),
     option("--fields", is_flag=True, is_eager=True, expose_value=False, callback=_show_fields,
@@ -87,21 +88,36 @@ def load(given: list[str], command: str) -> Any:
     # grain and clu look at absl's global flags, which must have been parsed; ours are our own.
     if not flags.FLAGS.is_parsed():
         flags.FLAGS(["sr3"])
-    config = _load_file(given[0])
+    kept = _of_checkpoint(given[0].removeprefix("--config="))
+    config = _load_file(given[0]) if kept is None else kept
     _check_overrides(config, given[1:])
     try:
-        return _parsed(given)
+        return _parsed(given if kept is None else given[1:], kept)
     except (flags.Error, TypeError, ValueError) as error:
         raise UserError(_explain(error, config, command)) from error
 
 
-def _parsed(words: list[str]) -> Any:
+def _parsed(words: list[str], config: Any = None) -> Any:
+    """The config of --config=FILE and overrides, or of overrides of a config that is given."""
     from ml_collections.config_flags import config_flags
 
-    found = flags.FlagValues()
-    config_flags.DEFINE_config_file("config", None, flag_values=found, sys_argv=["sr3", *words])
-    found(["sr3", *words])
+    found, argv = flags.FlagValues(), ["sr3", *words]
+    if config is None:
+        config_flags.DEFINE_config_file("config", None, flag_values=found, sys_argv=argv)
+    else:
+        config_flags.DEFINE_config_dict("config", config, flag_values=found, sys_argv=argv)
+    found(argv)
     return found.config
+
+
+def _of_checkpoint(path: str) -> Any:
+    """The config in an exported file, or in a workdir's config.json; None of any other file."""
+    from sr3_jax.checkpoints import exported, workdir
+
+    readers = {".safetensors": exported.read_config, ".json": workdir.read_config}
+    file = Path(path)
+    reader = readers.get(file.suffix)
+    return None if reader is None or not file.is_file() else reader(file)
 
 
 def _load_file(word: str) -> Any:

@@ -1,7 +1,8 @@
 """Other projects' checkpoints become ours: the same outputs, for every option of their networks."""
 
-import json
 import pickle
+import subprocess
+import sys
 import zipfile
 
 import jax
@@ -300,17 +301,15 @@ def test_an_imported_network_is_a_start_and_a_teacher(tmp_path, sr3, monkeypatch
     flags = ["--from=guided-diffusion", "--noise-schedule=linear", "--heads=2", "--hr-size=16"]
     to = tmp_path / "up.safetensors"
     assert sr3("import", source, *flags, "--lr-size=4", "-o", to)[0] == 0
-    # a config that says what the network's own config says
-    config = json.dumps(load_checkpoint(to).config.to_dict())
-    file = tmp_path / "tune.py"
-    file.write_text(
-        "import json\nfrom sr3_jax import config\n"
-        f"def get_config():\n    made = config.from_json({config!r})\n"
-        "    made.data.source = 'orl'\n    made.data.fit = 'resize'\n"
-        "    made.train.batch_size, made.train.steps = 8, 2\n"
-        "    made.train.warmup_steps = 0\n    made.train.evaluate_images = 2\n    return made\n"
-    )
-    words = ["train", f"--config={file}"]
+    changes = {
+        "data.source": "orl",
+        "data.fit": "resize",
+        "train.batch_size": 8,
+        "train.steps": 2,
+        "train.warmup_steps": 0,
+        "train.evaluate_images": 2,
+    }
+    words = ["train", f"--config={to}", *(f"--config.{k}={v}" for k, v in changes.items())]
     tuned = tmp_path / "tuned"
     monkeypatch.setattr(log, "_tensorboard", lambda workdir: None)
     student = [f"--workdir={tmp_path / 'student'}", f"--teacher={to}", "--config.sample.steps=2"]
@@ -320,6 +319,36 @@ def test_an_imported_network_is_a_start_and_a_teacher(tmp_path, sr3, monkeypatch
     assert load_checkpoint(tmp_path / "student").step == 2
     before, after = (load_checkpoint(place).params["out"]["bias"] for place in (to, tuned))
     assert (np.asarray(before) != np.asarray(after)).all()  # the image's, and the variance's
+
+
+def peak(*words):
+    """The most memory that a command takes, in bytes."""
+    script = (
+        "import resource, subprocess, sys\n"
+        "subprocess.run([sys.executable, '-m', 'sr3_jax', *sys.argv[1:]], check=True)\n"
+        "print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script, *map(str, words)], capture_output=True, text=True, check=True
+    )
+    return 1024 * int(done.stdout.splitlines()[-1])
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere in other units")
+def test_importing_takes_less_than_twice_the_files_size_of_memory(tmp_path):
+    taken, sizes = [], []
+    for name, channels in (("small", 32), ("large", 224)):
+        network = GuidedDiffusion(
+            channels=channels, multipliers=(1, 2, 2), blocks=2, size=16, attention=()
+        )
+        file = saved(tmp_path / f"{name}.pt", network.weights())
+        flags = ["--from=guided-diffusion", "--noise-schedule=linear", "--heads=2", "--hr-size=16"]
+        taken.append(peak("import", file, *flags, "-o", tmp_path / f"{name}.safetensors"))
+        sizes.append(file.stat().st_size)
+    assert sizes[1] > 200e6
+    more = sizes[1] - sizes[0]
+    assert 0.5 * more < taken[1] - taken[0] < 2 * more
 
 
 @pytest.mark.parametrize(
