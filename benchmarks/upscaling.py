@@ -4,11 +4,12 @@
     python benchmarks/upscaling.py calling
     python benchmarks/upscaling.py large
     python benchmarks/upscaling.py pictures [CHECKPOINT …]
+    python benchmarks/upscaling.py onnx
 
 "Starting" is `sr3 upscale` of a 16×16 face in 8 steps, without and with compiled programs.
 "Calling" is a warm Upscaler, per step and image, against the network's bare forward pass. "Large"
 is the memory that a 4,000×3,000 result takes in tiles. "Pictures" are seconds a megapixel, by the
-size of the tiles, beside Real-ESRGAN.
+size of the tiles, beside Real-ESRGAN. "Onnx" is the same program by onnxruntime and by XLA.
 
 "Calling" takes turns within one process: what the network costs by itself (compiled, its parameters
 and inputs on the device), and a whole call, from a NumPy image to a NumPy image, divided by its
@@ -178,13 +179,72 @@ def pictures(_: Path) -> None:
                 )
 
 
+def onnx(place: Path) -> None:
+    from sr3_jax.runtime import startup
+
+    startup.prepare()
+    import jax
+    import jax.numpy as jnp
+    import onnxruntime
+
+    from sr3_jax.checkpoints.names import load_checkpoint
+    from sr3_jax.method import image_key, sampling_steps
+    from sr3_jax.tasks.task import Given
+
+    for name, size in (("faces-16-64", 16), ("photos-4x-clean", 64), ("photos-4x-restore", 64)):
+        file = str(place / "program.onnx")
+        words = ["export", f"--checkpoint={name}", "--format=onnx", f"--size={size}", "--steps=2"]
+        sr3(*words, "--overwrite", f"--output={file}")
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 3  # not what it removes
+        session = onnxruntime.InferenceSession(file, options)
+        rng, inputs = np.random.default_rng(0), {}
+        for given in session.get_inputs():
+            shape = [1, *given.shape[1:]]
+            values = rng.normal(size=shape) if len(shape) > 1 else np.zeros(1)
+            inputs[given.name] = values.astype(np.float32)
+        checkpoint = load_checkpoint(name)
+        method, config = checkpoint.method, checkpoint.config
+        table = sampling_steps(config, 2, checkpoint.schedules.get("2"))
+        params, keys = jax.tree.map(jnp.asarray, checkpoint.params), image_key(0, 0)[None]
+        program = jax.jit(lambda params, given: method.super_resolve(params, given, keys, table))  # noqa: B023
+        told = {k: jnp.asarray(v) for k, v in inputs.items() if k not in ("lr", "random")}
+        given = Given(jnp.asarray(inputs["lr"]), told)
+        rounds = []
+        for number in range(9):
+            seconds = []
+            for run in (
+                lambda: program(params, given).block_until_ready(),  # noqa: B023
+                lambda: session.run(None, inputs),  # noqa: B023
+            ):
+                start = time.perf_counter()
+                run()
+                seconds.append(time.perf_counter() - start)
+            rounds += [seconds] if number else []  # the first compiles
+        xla, other = np.median(rounds, axis=0)
+        ratio = np.quantile([b / a for a, b in rounds], (0.25, 0.5, 0.75))
+        print(
+            f"{name}, {size}², {table.evaluations} evaluations: XLA {1000 * xla:.0f} ms, "
+            f"onnxruntime {1000 * other:.0f} ms: ratio {ratio[1]:.2f} ({ratio[0]:.2f} – "
+            f"{ratio[2]:.2f})",
+            flush=True,
+        )
+
+
+PARTS = {
+    "starting": starting,
+    "calling": calling,
+    "large": large,
+    "pictures": pictures,
+    "onnx": onnx,
+}
+
 if __name__ == "__main__":
-    parts = {"starting": starting, "calling": calling, "large": large, "pictures": pictures}
     if (
         len(sys.argv) < 2
-        or sys.argv[1] not in parts
+        or sys.argv[1] not in PARTS
         or (len(sys.argv) > 2 and sys.argv[1] != "pictures")
     ):
         raise SystemExit(__doc__)
     with tempfile.TemporaryDirectory() as folder:
-        parts[sys.argv[1]](Path(folder))
+        PARTS[sys.argv[1]](Path(folder))

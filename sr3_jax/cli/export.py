@@ -22,7 +22,7 @@ from sr3_jax.errors import UserError
     required=True,
     help="A workdir, a step of it, or another export.",
 )
-@output("The .safetensors file, or the .zip of --format=stablehlo.", required=True)
+@output("The .safetensors file; .zip or .onnx with --format.", required=True)
 @overwrite()
 @option(
     "--dtype",
@@ -38,12 +38,13 @@ from sr3_jax.errors import UserError
 )
 @option(
     "--format",
-    type=Choice(["safetensors", "stablehlo"]),
+    type=Choice(["safetensors", "stablehlo", "onnx"]),
     default="safetensors",
     show_default=True,
-    help="stablehlo: programs that run with JAX alone (docs/format.md).",
+    help="Programs with the weights inside: stablehlo for JAX alone, onnx (docs/format.md).",
 )
-@option("--steps", type=Whole(0), default=0, help="Of the stablehlo sampler. By default its own.")
+@option("--steps", type=Whole(1), help="Evaluations of a program. By default the network's own.")
+@option("--size", type=Whole(1), help="onnx: side of the small images. By default as in training.")
 @option("--data-card", metavar="FILE", help="A Markdown file that says what it was trained on.")
 def run(args: Arguments) -> None:
     """Write a checkpoint's EMA weights, config and data card to one .safetensors file.
@@ -58,22 +59,27 @@ def run(args: Arguments) -> None:
     from sr3_jax.runtime import atomic, paths
 
     target = paths.parse(args.output)
-    suffix = {"safetensors": ".safetensors", "stablehlo": ".zip"}[args.format]
+    suffix = {"safetensors": ".safetensors", "stablehlo": ".zip", "onnx": ".onnx"}[args.format]
     if target.suffix != suffix:
         raise UserError(f"--output={target} must end in {suffix} with --format={args.format}")
-    if args.steps and args.format != "stablehlo":
-        raise UserError("--steps is for --format=stablehlo")
+    if args.steps and args.format == "safetensors":
+        raise UserError("--steps is for --format=stablehlo and onnx")
+    if args.size and args.format != "onnx":
+        raise UserError("--size is for --format=onnx")
     if target.exists() and not args.overwrite:
         raise UserError(f"{target} exists; give --overwrite to replace it")
     given = cards.read_card(paths.parse(args.data_card)) if args.data_card else ""
     checkpoint = names.load_checkpoint(args.checkpoint)
     checkpoint = checkpoint.predictor if args.predictor else checkpoint
-    if args.format == "stablehlo":
+    if args.format != "safetensors":
         from sr3_jax.inference import portable
 
-        bundle = portable.bundle(checkpoint, args.steps or None)
+        if args.format == "onnx":
+            program = portable.onnx(checkpoint, args.steps, args.size)
+        else:
+            program = portable.stablehlo(checkpoint, args.steps)
         with atomic.disk_errors(target), atomic.replacing(target) as temporary:
-            temporary.write_bytes(bundle)
+            temporary.write_bytes(program)
         print(target)
         return
     card = given or checkpoint.data_card or cards.data_card(checkpoint.config)

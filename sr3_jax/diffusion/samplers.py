@@ -15,7 +15,7 @@ alone, and not on batch size, position in the batch, padding or the number of de
 not grow with the number of rows.
 """
 
-from typing import Literal, NamedTuple, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
 import jax
 import jax.numpy as jnp
@@ -173,6 +173,29 @@ def noise_like(images: Images, keys: Keys, t: int | Array) -> Images:
     )(keys)
 
 
+def advance(
+    row: Steps, y: Images, before: Images, seen: Array, noise: Images | None
+) -> tuple[Images, Images]:
+    """One evaluation, eq. (1).
+
+    Args:
+      row: of a table: a number in each of its columns.
+      y: the images so far.
+      before: what the network made of them one row ago.
+      seen: what it makes of them now; further channels are the share of the widest variance.
+      noise: standard normal noise; None: none is added.
+
+    Returns:
+      y after the row, and the `before` of the next.
+    """
+    found, share = seen[..., : y.shape[-1]], seen[..., y.shape[-1] :]
+    after: Any = row.keep * y + row.predicted * found + row.previous * before
+    if noise is None:
+        return after, found
+    strength = row.noise if row.narrowing is None else row.noise * row.narrowing ** (1 - share)
+    return after + strength * noise, found
+
+
 def sample(
     denoise: Denoiser, condition: PyTree, keys: Keys, steps: Steps, *, shape: tuple[int, ...]
 ) -> Images:
@@ -196,18 +219,12 @@ def sample(
     quiet = isinstance(steps.noise, np.ndarray) and not steps.noise.any()
     table = jax.tree.map(jnp.asarray, steps)
 
-    def step(row: Array, carry: tuple[Array, Array]) -> tuple[Array, Array]:
+    def step(index: Array, carry: tuple[Array, Array]) -> tuple[Array, Array]:
         y, before = carry
-        gamma, keep, predicted, previous, noise, narrowing = jax.tree.map(
-            lambda column: column[row], table
-        )
-        seen = denoise(condition, y, jnp.broadcast_to(gamma, y.shape[:1]))
-        found, share = seen[..., : shape[-1]], seen[..., shape[-1] :]
-        y = keep * y + predicted * found + previous * before
-        if quiet:
-            return y, found
-        strength = noise if narrowing is None else noise * narrowing ** (1 - share)
-        return y + strength * noise_like(y, keys, count - row), found
+        row = jax.tree.map(lambda column: column[index], table)
+        seen = denoise(condition, y, jnp.broadcast_to(row.gamma, y.shape[:1]))
+        noise = None if quiet else noise_like(y, keys, count - index)
+        return advance(row, y, before, seen, noise)
 
     y_T = noise_like(jnp.zeros(shape), keys, count + 1)
     return jax.lax.fori_loop(0, count, step, (y_T, jnp.zeros(shape)))[0]

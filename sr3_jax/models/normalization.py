@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from sr3_jax.models.platform import DType, Features
+from sr3_jax.models.platform import DType, Features, dependent
 
 EPSILON = 1e-5
 
@@ -50,7 +50,7 @@ def group_norm(
     on_cpu, default = (
         functools.partial(form, groups=groups, silu=silu) for form in (_with_gradient, _value)
     )
-    return jax.lax.platform_dependent(x, scale, bias, cpu=on_cpu, default=default)
+    return dependent(x, scale, bias, cpu=on_cpu, default=default)
 
 
 def _value(x: Array, scale: Array, bias: Array, groups: int, silu: bool) -> Array:

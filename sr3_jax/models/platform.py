@@ -5,6 +5,9 @@ for: a program for a TPU gets the TPU's form even if it is compiled on a CPU. Th
 in benchmarks/tpu.md and benchmarks/README.md.
 """
 
+import contextlib
+from collections.abc import Callable, Iterator
+from contextvars import ContextVar
 from typing import Any
 
 import jax
@@ -18,14 +21,36 @@ LAYOUT = ("NHWC", "HWIO", "NHWC")
 EXACT = lax.Precision.HIGHEST  # where the default would round float32 to bfloat16
 
 
+_ONLY: ContextVar[str] = ContextVar("only", default="")
+
+
+@contextlib.contextmanager
+def only(kind: str) -> Iterator[None]:
+    """What is traced in the block is for this kind of device alone: "cpu", "cuda" or "tpu"."""
+    token = _ONLY.set(kind)
+    try:
+        yield
+    finally:
+        _ONLY.reset(token)
+
+
+def dependent(
+    *arguments: Array, default: Callable[..., Array], **forms: Callable[..., Array]
+) -> Array:
+    """`forms`, by the kind of device, or `default`, of the arguments."""
+    if kind := _ONLY.get():
+        return forms.get(kind, default)(*arguments)
+    return lax.platform_dependent(*arguments, default=default, **forms)
+
+
 def downsample(x: Features) -> Features:
     """Halves height and width by averaging 2×2 pixels."""
-    return lax.platform_dependent(x, tpu=_downsample_matrix, default=_downsample)
+    return dependent(x, tpu=_downsample_matrix, default=_downsample)
 
 
 def upsample(x: Features) -> Features:
     """Doubles height and width by repeating pixels."""
-    return lax.platform_dependent(x, tpu=_upsample_matrix, default=_upsample)
+    return dependent(x, tpu=_upsample_matrix, default=_upsample)
 
 
 # Each is the gradient of the other, up to a factor of 4. The gradients that JAX derives are slow:

@@ -10,6 +10,9 @@ import functools
 import jax
 import jax.numpy as jnp
 import numpy as np
+
+# by name: converters to ONNX replace `jax.image.resize` by an operation that weighs otherwise
+from jax.image import resize as resize_array
 from jaxtyping import Array, Float
 from PIL import Image as PillowImage
 
@@ -43,7 +46,7 @@ def resize(
 ) -> Float[Array, "b {height} {width} c"]:
     """Resizes to (height, width), with anti-aliasing, in float, unclipped."""
     b, _, _, c = images.shape
-    return jax.image.resize(images, (b, height, width, c), METHODS[method][0], antialias=True)
+    return resize_array(images, (b, height, width, c), METHODS[method][0], antialias=True)
 
 
 def resize_canvas(canvas: Canvas, height: int, width: int, method: str = "bicubic") -> Canvas:
