@@ -115,10 +115,16 @@ def upscale_all(
 
 def _settings(checkpoint: Checkpoint, options: Options) -> dict[str, Any]:
     """All that results depend on, beside their images."""
+    config, sampling = checkpoint.config, options.sampling
+    # What is the default counts as the same if it is said
+    settled = {
+        "scale": float(sampling.scale or config.data.hr_size / config.data.lr_size),
+        "steps": sampling.steps or config.sample.steps,
+    }
     return {
         "parameters": fingerprint(checkpoint),
-        "dtype": checkpoint.config.model.dtype,
-        "sampling": dataclasses.asdict(options.sampling),
+        "dtype": config.model.dtype,
+        "sampling": dataclasses.asdict(sampling) | settled,
         "tile": options.tile,
         "quality": options.quality,
         "name": options.name,

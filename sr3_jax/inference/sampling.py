@@ -5,6 +5,7 @@ Python, the command line, the web page and evaluation all use the same class for
 
 import dataclasses
 import math
+import numbers
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -78,6 +79,12 @@ class Sampling:
 
     def check(self, checkpoint: Checkpoint) -> None:
         """Raises UserError if a checkpoint's network cannot be used like that."""
+        for name in ("seed", "sample", "steps", "scale", "guidance"):
+            value = getattr(self, name)
+            if value is not None or name in ("seed", "sample"):
+                _check_number(name, value, whole=name not in ("scale", "guidance"))
+        for name, value in self.told.items():
+            _check_number(name, value)
         if self.steps is not None and self.steps < 1:
             raise UserError(f"steps = {self.steps} must be at least 1")
         samplers = CHOICES["sample.sampler"]
@@ -107,6 +114,12 @@ class Sampling:
         low, high = interval or (-math.inf, math.inf)
         # float32, and not weakly typed: one program for all choices
         return Guidance(*(np.asarray(x, np.float32) for x in (weight, low, high)))
+
+
+def _check_number(name: str, value: Any, whole: bool = False) -> None:
+    kind = numbers.Integral if whole else numbers.Real
+    if isinstance(value, bool) or not isinstance(value, kind):
+        raise UserError(f"{name} = {value!r} must be a {'whole ' if whole else ''}number")
 
 
 def _check_signal(checkpoint: Checkpoint, name: str, value: Number) -> None:

@@ -225,6 +225,9 @@ def test_a_run_goes_on_after_a_kill_and_leaves_out_only_what_was_made_alike(tmp_
     for name in "bc":
         assert re.search(rf"{name}\.png exists, and was not made from this image by", said.err)
     assert (out / "a.png").read_bytes() == before[out / "a.png"]
+    # what is the default may be said
+    said = {"scale": grey.scale, "steps": grey.checkpoint.config.sample.steps}
+    assert upscale(grey.checkpoint, jobs[:1], out, skip_existing=True, **said) == 0
     # with other settings nothing counts as made
     assert upscale(grey.checkpoint, jobs[:1], out, skip_existing=True, seed=1) == 2
     assert "a.png exists, and was not made" in capsys.readouterr().err

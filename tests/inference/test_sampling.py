@@ -1,5 +1,7 @@
 """How images are drawn is one value, checked once, with one sentence for what cannot be had."""
 
+import re
+
 import pytest
 
 from sr3_jax.errors import UserError
@@ -59,3 +61,19 @@ def test_what_can_be_had_passes(checkpoint):
     Sampling(steps=3, sampler="heun", seed=2**31 - 1, scale=64, signals={"noise": 10.0}).check(
         checkpoint
     )
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        ("seed", None, "seed = None must be a whole number"),
+        ("seed", 1.5, "seed = 1.5 must be a whole number"),
+        ("steps", True, "steps = True must be a whole number"),
+        ("scale", "2", "scale = '2' must be a number"),
+    ],
+)
+def test_what_is_no_number_is_one_sentence(checkpoint, field, value, message):
+    sampling = Sampling()
+    object.__setattr__(sampling, field, value)  # the tests' own check of types is stricter
+    with pytest.raises(UserError, match=re.escape(message)):
+        sampling.check(checkpoint)
