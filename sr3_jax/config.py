@@ -24,7 +24,7 @@ CHOICES = {
     "data.source": ("orl", "folder", "records", "tfds", "photos"),
     "data.fit": ("crop", "resize"),
     "data.resample": ("area", "bicubic"),
-    "task.kind": ("super_resolution", "blind", "generation"),
+    "task.kind": ("super_resolution", "blind", "generation", "colourise", "inpaint"),
     "model.kind": ("unet", "refine"),
     "model.predict": ("epsilon", "v", "y_0"),
     "model.gamma_embedding": ("log_snr", "sqrt_gamma", "sqrt_gamma_unscaled", "timestep"),
@@ -131,7 +131,10 @@ RANGES: dict[str, tuple[int | float, int]] = {
 }
 
 
-LISTS = {"task.first_size": 2, "task.shapes": 5, "task.methods": 4}  # how many numbers each has
+# How many numbers each has
+LISTS = {"task.holes": 3, "task.first_size": 2, "task.shapes": 5, "task.methods": 4}
+# Tasks whose input is of the result's size; others may be, if there is something to take away
+SAME_SIZE = ("generation", "colourise", "inpaint")
 
 
 def base() -> ConfigDict:
@@ -180,7 +183,8 @@ def base() -> ConfigDict:
         "task": {
             # "super_resolution": from bicubic reductions, with the corruptions below; "blind": from
             # pictures that were blurred, resized, noisy and compressed in ways that nobody knows;
-            # "generation": from nothing, or from a class (model.classes)
+            # "generation": from nothing, or from a class (model.classes); "colourise": from luma;
+            # "inpaint": from images with a hole, or without their margins
             "kind": "super_resolution",
             "quantize_lr": True,  # round the LR image to 8 bits, as a file would
             "upsample": "bicubic",  # how the network is shown the LR image; or "bilinear"
@@ -208,6 +212,8 @@ def base() -> ConfigDict:
             "shapes": (0.5, 0.2, 0.1, 0.1, 0.1),
             # kind = "blind": how often a resize is by area, bilinear, bicubic, Lanczos
             "methods": (0.3, 0.2, 0.3, 0.2),
+            # kind = "inpaint": how often a hole is free-form, a box, or all around (uncropping)
+            "holes": (0.5, 0.25, 0.25),
             "grey_noise": 0.4,  # kind = "blind": how often noise is the same in all channels
             "shot_noise": 0.5,  # kind = "blind": how often noise grows with the light (Poisson)
             "subsampled": 0.7,  # kind = "blind": how often JPEG halves the chroma (4:2:0)
@@ -464,6 +470,18 @@ def _validate_task(config: ConfigDict) -> None:
         )
         for name in (*CORRUPTIONS, "augment"):
             _need(not task[name], f"task.{name} is of LR images, and generation has none")
+    if task.kind in ("colourise", "inpaint"):
+        _need(
+            data.lr_size == data.hr_size,
+            f"data.lr_size = {data.lr_size} must be data.hr_size = {data.hr_size} for "
+            f"task.kind = {task.kind!r}: input and result are of the same size",
+        )
+        _need(
+            task.kind != "colourise" or model.image_channels == 3,
+            "task.kind = 'colourise' needs model.image_channels = 3",
+        )
+        for name in (*CORRUPTIONS, "augment"):
+            _need(not task[name], f"task.{name} is of LR images, and {task.kind} has none")
     names = tuple(data.class_names)
     _need(
         not model.classes or not names or len(set(names)) == len(names) == model.classes,
@@ -515,8 +533,11 @@ def check_guidance(
 def _validate_sizes(config: ConfigDict) -> None:
     hr, lr, model = config.data.hr_size, config.data.lr_size, config.model
     _need(
-        lr < hr or config.task.kind == "generation",
-        f"data.lr_size = {lr} must be smaller than data.hr_size = {hr}",
+        lr < hr
+        or config.task.kind in SAME_SIZE
+        or (lr == hr and any(config.task[name] for name in CORRUPTIONS)),
+        f"data.lr_size = {lr} must be smaller than data.hr_size = {hr}, or equal to it with "
+        f"something to take away: {', '.join(f'task.{name}' for name in CORRUPTIONS)}",
     )
     _need(hr % lr == 0, f"data.lr_size = {lr} must divide data.hr_size = {hr}")
     _need(

@@ -95,9 +95,9 @@ class Method:
     def condition_channels(self) -> int:
         """How many channels `condition` makes."""
         model = self.config.model
-        if self.generates:
-            return 0
-        return model.image_channels + (model.feature_channels if self.refines else 0)
+        if self.refines:  # the predictor's guess takes the place of the task's condition
+            return model.image_channels + model.feature_channels
+        return self.task.condition_channels
 
     # -- between HR images and y_0, which is what noise is added to
 
@@ -157,7 +157,7 @@ class Method:
     def init(self, key: Key[Array, ""]) -> PyTree:
         """Random parameters, float32."""
         image = jnp.zeros((1, *self.shape))
-        condition = image[..., :0] if self.generates else image
+        condition = jnp.zeros((*image.shape[:3], self.task.condition_channels))
         noise = (image, jnp.ones((1,))) if self.objective.takes_noise else ()
         return self.model.init(
             key, condition, *noise, **({"method": "both"} if self.refines else {})

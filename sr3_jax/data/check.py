@@ -104,7 +104,10 @@ def contact_sheet(source: Source, config: ConfigDict) -> np.ndarray:
     key = jax.random.key(config.seed)
     given = task.corrupt(whole, key, train=True)
     seen = augmented(given, config.task.augment, jax.random.fold_in(key, 1))
-    columns = {"LR": given.image, "conditioning": task.condition(seen.image), "HR": whole}
+    shown = task.condition(seen.image)[..., : whole.shape[-1]]  # of an image with a mask, the image
+    columns = {"LR": given.image, "conditioning": shown, "HR": whole}
+    if shown.shape[1:3] == given.image.shape[1:3]:
+        columns = {"input": shown, "HR": whole}
     if config.task.kind == "generation":
         columns = {"image": whole}
     return sheet.grid({title: np.asarray(to_uint8(batch)) for title, batch in columns.items()})

@@ -18,21 +18,28 @@ from sr3_jax.diffusion.schedules import NoiseSchedule, sample_gamma
 from sr3_jax.diffusion.types import Denoiser, Images, Levels, per_image
 
 Norm = Literal["l1", "l2"]
+Weights = Float[Array, "b h w 1"]  # of pixels in a loss
 
 
-def distance(output: Images, wanted: Images, norm: Norm) -> Float[Array, " b"]:
+def distance(
+    output: Images, wanted: Images, norm: Norm, weights: Weights | None = None
+) -> Float[Array, " b"]:
     """‖output - wanted‖_p^p over each image, p = 1 or 2.
 
-    Divided by the number of values, so that sizes compare.
+    Divided by the number of values, so that sizes compare. With `weights`, (b, h, w, 1) from 0 to
+    1, it is their weighted mean.
     """
     difference = (output - wanted).astype(jnp.float32)
     error = jnp.abs(difference) if norm == "l1" else jnp.square(difference)
-    return error.mean(axis=tuple(range(1, error.ndim)))
+    axes = tuple(range(1, error.ndim))
+    if weights is None:
+        return error.mean(axis=axes)
+    total = weights.sum(axis=axes) * error.shape[-1]
+    return (error * weights).sum(axis=axes) / jnp.maximum(total, 1)
 
 
 def sr3_loss(
-    network: Callable[[PyTree, Array, Array], Array],
-    condition: PyTree,
+    network: Callable[[Array, Array], Array],
     y_0: Images,
     key: Key[Array, ""],
     schedule: NoiseSchedule,
@@ -40,11 +47,13 @@ def sr3_loss(
     predict: Prediction = "epsilon",
     norm: Norm = "l1",
     variance_weight: float = 0.0,
+    weights: Weights | None = None,
 ) -> Float[Array, " b"]:
     """Algorithm 1, lines 2 to 5: the loss of each image.
 
-    `network(condition, y_t, gamma)` gives the output named by `predict`; with a variance_weight
-    followed by that of a learned variance, whose loss is then added with this weight.
+    `network(y_t, gamma)` gives the output named by `predict`; with a variance_weight
+    followed by that of a learned variance, whose loss is then added with this weight. `weights`
+    say how much each pixel counts (`distance`).
 
     With predict = "epsilon" this is the paper's loss to the letter. "v" and "y_0" are reweightings
     of it: for p = 2 by 1 / gamma and by (1 - gamma) / gamma, since v - v̂ = (ε - ε̂) / √gamma and
@@ -54,9 +63,9 @@ def sr3_loss(
     gamma = sample_gamma(gamma_key, schedule, y_0.shape[0])
     epsilon = jax.random.normal(epsilon_key, y_0.shape)
     y_t = q_sample(y_0, gamma, epsilon)
-    output = network(condition, y_t, gamma)
+    output = network(y_t, gamma)
     seen, share = jnp.split(output, [y_0.shape[-1]], axis=-1)
-    loss = distance(seen, target(predict, y_0, gamma, epsilon), norm)
+    loss = distance(seen, target(predict, y_0, gamma, epsilon), norm, weights)
     if not variance_weight:
         return loss
     # The variance must not pull at the mean (Nichol & Dhariwal 2021, section 3.1)
@@ -178,11 +187,15 @@ def distillation_loss(
     *,
     predict: Prediction = "epsilon",
     norm: Norm = "l2",
+    weights: Weights | None = None,
 ) -> Distilled:
-    """How far the network is from its lesson, at y_t of the lesson's level and noise."""
+    """How far the network is from its lesson, at y_t of the lesson's level and noise.
+
+    `weights` say how much each pixel counts (`distance`).
+    """
     y_t = q_sample(y_0, taught.gamma, taught.epsilon)
     output = network(condition, y_t, taught.gamma)
     epsilon = epsilon_from_y_0(taught.y_0, y_t, taught.gamma)
     wanted = target(predict, taught.y_0, taught.gamma, epsilon)
     estimate, _ = to_y_0_and_epsilon(predict, output, y_t, taught.gamma)
-    return Distilled(distance(output, wanted, norm), estimate)
+    return Distilled(distance(output, wanted, norm, weights), estimate)

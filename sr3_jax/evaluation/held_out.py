@@ -13,13 +13,15 @@ from jaxtyping import Int, PyTree, UInt8
 from ml_collections import ConfigDict
 
 from sr3_jax.checkpoints.checkpoint import Checkpoint
+from sr3_jax.config import SAME_SIZE
 from sr3_jax.data.pipeline import load_evaluation
 from sr3_jax.data.sources import open_source
 from sr3_jax.errors import UserError
 from sr3_jax.evaluation import samples
 from sr3_jax.evaluation.contenders import to_uint8
 from sr3_jax.images import sheet
-from sr3_jax.inference.upscaler import Upscaler
+from sr3_jax.inference.engine import Engine
+from sr3_jax.inference.sampling import Sampling
 from sr3_jax.method import image_key
 from sr3_jax.metrics import distortion
 from sr3_jax.runtime import parallel
@@ -44,10 +46,13 @@ class HeldOut(NamedTuple):
 
     @property
     def bicubic(self) -> UInt8[np.ndarray, "n h h c"]:
-        """The baseline: LR images enlarged by bicubic, rounded to 8 bits."""
-        return to_uint8(
-            operations.resize(operations.to_float(jnp.asarray(self.lr)), *self.hr.shape[1:3])
-        )
+        """The baseline: LR images enlarged by bicubic, rounded to 8 bits.
+
+        Inputs of the result's size are as they are; of a mask only the image is shown.
+        """
+        image = operations.to_float(jnp.asarray(self.lr))
+        enlarged = operations.resize(image, *self.hr.shape[1:3])
+        return to_uint8(jnp.broadcast_to(enlarged[..., : self.hr.shape[-1]], self.hr.shape))
 
     def mean(self, values: np.ndarray) -> float:
         """The mean over the whole split, from one value for each of this process's images."""
@@ -123,11 +128,13 @@ def _corrupted(task: Task, images: np.ndarray, ids: np.ndarray) -> Given:
 
 
 def mean_scores(images: np.ndarray, held_out: HeldOut) -> dict[str, float]:
-    """The mean of each metric over the whole split, from this process's images."""
-    return {
-        name: held_out.mean(values)
-        for name, values in distortion.scores(images, held_out.hr, held_out.lr).items()
-    }
+    """The mean of each metric over the whole split, from this process's images.
+
+    Consistency is of inputs that are smaller than the images.
+    """
+    smaller = held_out.lr.shape[1:3] != held_out.hr.shape[1:3]
+    measured = distortion.scores(images, held_out.hr, held_out.lr if smaller else None)
+    return {name: held_out.mean(values) for name, values in measured.items()}
 
 
 def during_training(config: ConfigDict) -> Callable[[PyTree], tuple[dict[str, float], np.ndarray]]:
@@ -140,15 +147,20 @@ def during_training(config: ConfigDict) -> Callable[[PyTree], tuple[dict[str, fl
         return samples.during_training(config)
     held_out, count = load(config, config.train.evaluate_images), config.train.sample_images
     empty = Checkpoint(config, {}, 0, "training")
-    upscaler = Upscaler(empty, batch_size=max(1, min(16, len(held_out.ids))))
+    engine = Engine(empty, batch_size=max(1, min(16, len(held_out.ids))))
+    edits, compose = config.task.kind in SAME_SIZE, engine.method.task.compose
+    given = held_out.lr / np.float32(127.5) - 1
 
     def evaluate(params: PyTree) -> tuple[dict[str, float], np.ndarray]:
-        upscaler.set_params(params)  # the shapes stay the same, so only the first call compiles
-        sr, shown = (
-            to_uint8(upscaler.batch(held_out.lr, held_out.ids, signals=held_out.signals)),
-            held_out.shown(count),
-        )
-        columns = {"LR": held_out.lr, "bicubic": held_out.bicubic, "output": sr, "HR": held_out.hr}
+        engine.set_params(params)  # the shapes stay the same, so only the first call compiles
+        made = engine.batch(given, held_out.ids, Sampling(), signals=held_out.signals)
+        if edits:
+            made = np.stack([compose(*pair) for pair in zip(given, made, strict=True)])
+        sr, shown = to_uint8(made), held_out.shown(count)
+        inputs = {"LR": held_out.lr, "bicubic": held_out.bicubic}
+        if held_out.lr.shape[1:3] == held_out.hr.shape[1:3]:
+            inputs = {"input": held_out.bicubic}
+        columns = inputs | {"output": sr, "HR": held_out.hr}
         return mean_scores(sr, held_out), sheet.grid(
             {title: held_out.collect(batch[shown], count) for title, batch in columns.items()}
         )

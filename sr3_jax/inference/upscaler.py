@@ -18,6 +18,7 @@ from jaxtyping import Float, PyTree, UInt8
 
 from sr3_jax.checkpoints.checkpoint import Checkpoint
 from sr3_jax.checkpoints.names import load_checkpoint
+from sr3_jax.config import SAME_SIZE
 from sr3_jax.data.source import image_id
 from sr3_jax.diffusion.samplers import Steps
 from sr3_jax.errors import UserError
@@ -26,10 +27,9 @@ from sr3_jax.images.pixels import Picture, from_image, to_image
 from sr3_jax.inference.engine import Engine, Progress, Values, ignore
 from sr3_jax.inference.sampling import Sampling
 from sr3_jax.tasks import operations
+from sr3_jax.tasks.editing import LUMA
 from sr3_jax.tasks.labels import LABEL
 from sr3_jax.tasks.task import Canvas
-
-LUMA = np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R BT.601, as JPEG and Pillow have it
 
 
 class Cost(NamedTuple):
@@ -61,6 +61,11 @@ class Upscaler:
             raise UserError(
                 f"{checkpoint.name} makes images from noise and enlarges none: use sr3 generate, "
                 "or Generator in Python"
+            )
+        kind = checkpoint.config.task.kind
+        if kind in SAME_SIZE:
+            raise UserError(
+                f"{checkpoint.name} is for another task, {kind!r}, and enlarges nothing"
             )
         self.engine = Engine(checkpoint, batch_size, tile)
 

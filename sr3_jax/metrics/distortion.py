@@ -21,11 +21,13 @@ LowResolution = UInt8[np.ndarray, "n l k c"] | UInt8[Array, "n l k c"]
 PerImage = Float[np.ndarray, " n"]
 
 
-def scores(images: Batch, references: Batch, lr: LowResolution) -> dict[str, PerImage]:
-    """What training measures on held-out images: psnr in dB, ssim in [-1, 1], and `consistency`."""
-    return {"psnr": psnr(images, references), "ssim": ssim(images, references)} | consistency(
-        images, lr
-    )
+def scores(images: Batch, references: Batch, lr: LowResolution | None) -> dict[str, PerImage]:
+    """What training measures on held-out images: psnr in dB, ssim in [-1, 1], and `consistency`.
+
+    The last one only with LR images.
+    """
+    found = {"psnr": psnr(images, references), "ssim": ssim(images, references)}
+    return found if lr is None else found | consistency(images, lr)
 
 
 def consistency(images: Batch, lr: LowResolution) -> dict[str, PerImage]:

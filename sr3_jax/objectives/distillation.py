@@ -72,6 +72,7 @@ class Distillation:
             learner.encode(example.hr, ours),
             predict=config.model.predict,
             norm=config.train.loss,
+            weights=learner.task.weights(given.image),
         )
         if not more:
             return distilled.loss

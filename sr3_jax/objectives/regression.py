@@ -26,7 +26,8 @@ class Regression:
         given = example.given
         upsampled = learner.task.condition(given.image)
         network = learner.network(params, given.signals, example.dropout)
-        return losses.distance(network(upsampled), learner.encode(example.hr, upsampled), "l2")
+        wanted, weights = learner.encode(example.hr, upsampled), learner.task.weights(given.image)
+        return losses.distance(network(upsampled), wanted, "l2", weights)
 
     def table(
         self,

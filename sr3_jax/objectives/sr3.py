@@ -3,6 +3,7 @@
 Afterwards it can be used at any levels, and so with any sampler and number of evaluations.
 """
 
+import functools
 from collections.abc import Mapping
 from typing import Any
 
@@ -36,25 +37,26 @@ class SR3:
         given, c = example.given, self._config.model.image_channels
         upsampled = learner.task.condition(given.image)
         condition = learner.condition(params, upsampled, given.signals)
+        weights = learner.task.weights(given.image)
         predictor_loss: Any = 0.0
         # Predictor and denoiser learn at once, each by its own loss: that of the denoiser must not
         # change the predictor's guess
         if learner.refines:
             guess = condition[..., :c]
-            predictor_loss = losses.distance(
-                learner.encode(guess, upsampled), learner.encode(example.hr, upsampled), "l2"
-            )
+            guessed, wanted = (learner.encode(x, upsampled) for x in (guess, example.hr))
+            predictor_loss = losses.distance(guessed, wanted, "l2", weights)
             condition = jnp.concatenate([jax.lax.stop_gradient(guess), condition[..., c:]], axis=-1)
         y_0 = learner.encode(example.hr, condition)
         model, train = self._config.model, self._config.train
+        network = learner.network(params, given.signals, example.dropout, variance=True)
         loss = losses.sr3_loss(
-            learner.network(params, given.signals, example.dropout, variance=True),
-            condition,
+            functools.partial(network, condition),
             y_0,
             example.key,
             learner.schedule,
             predict=model.predict,
             norm=train.loss,
+            weights=weights,
             variance_weight=train.variance_weight if model.learned_variance else 0.0,
         )
         return predictor_loss + loss

@@ -254,8 +254,7 @@ def _lower(
         return method.super_resolve(params, Given(lr), keys, steps)
 
     params = jax.eval_shape(method.init, jax.random.key(0))
-    channels = 0 if method.generates else config.model.image_channels
-    lr = jax.ShapeDtypeStruct((batch, size, size, channels), jnp.float32)
+    lr = jax.ShapeDtypeStruct((batch, size, size, method.task.input_channels), jnp.float32)
     number, ids = jax.ShapeDtypeStruct((), jnp.int32), jax.ShapeDtypeStruct((batch,), jnp.int32)
     program = jax.jit(
         run, in_shardings=(whole, split, split, whole, whole, whole), out_shardings=split

@@ -3,6 +3,7 @@
 from ml_collections import ConfigDict
 
 from sr3_jax.tasks.blind import Blind
+from sr3_jax.tasks.editing import Colourise, Inpaint
 from sr3_jax.tasks.generation import Generation
 from sr3_jax.tasks.super_resolution import SuperResolution
 from sr3_jax.tasks.task import Task
@@ -11,6 +12,8 @@ TASKS: dict[str, type[Task]] = {
     "super_resolution": SuperResolution,
     "blind": Blind,
     "generation": Generation,
+    "colourise": Colourise,
+    "inpaint": Inpaint,
 }
 
 

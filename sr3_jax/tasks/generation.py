@@ -4,7 +4,7 @@ from jaxtyping import Array, Key
 from ml_collections import ConfigDict
 
 from sr3_jax.tasks.labels import label_signals
-from sr3_jax.tasks.task import Canvas, Given, Images, Signal
+from sr3_jax.tasks.task import Canvas, Given, Images, Signal, Weights
 
 
 class Generation:
@@ -13,6 +13,8 @@ class Generation:
     It still has a height and a width, those of the result, so whatever handles inputs (batches,
     tiles, devices) handles these.
     """
+
+    input_channels = condition_channels = 0
 
     def __init__(self, config: ConfigDict):
         self._signals = label_signals(config)
@@ -31,6 +33,10 @@ class Generation:
     def condition(self, image: Images) -> Images:
         """The same image without channels."""
         return image
+
+    def weights(self, image: Images) -> Weights | None:
+        """None: all of the image is to be learned."""
+        return None
 
     def compose(self, image: Canvas, output: Canvas) -> Canvas:
         """The output as it is."""

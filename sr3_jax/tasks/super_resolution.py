@@ -11,7 +11,7 @@ from ml_collections import ConfigDict
 from sr3_jax.tasks import augmentation, operations
 from sr3_jax.tasks.corruptions import CORRUPTIONS
 from sr3_jax.tasks.labels import label_signals
-from sr3_jax.tasks.task import Canvas, Given, Images, Signal
+from sr3_jax.tasks.task import Canvas, Given, Images, Signal, Weights
 
 
 class SuperResolution:
@@ -21,6 +21,7 @@ class SuperResolution:
     """
 
     def __init__(self, config: ConfigDict):
+        self.input_channels = self.condition_channels = config.model.image_channels
         self._scale = config.data.hr_size // config.data.lr_size
         self._quantize, self._upsample = config.task.quantize_lr, config.task.upsample
         self._augment = config.task.augment
@@ -64,6 +65,10 @@ class SuperResolution:
     def condition(self, image: Images) -> Float[Array, "b _h _w c"]:
         """The LR images, enlarged to HR size (task.upsample), in float, unclipped."""
         return operations.resize(image, *self.output_size(*image.shape[1:3]), self._upsample)
+
+    def weights(self, image: Images) -> Weights | None:
+        """None: all of the image is to be learned."""
+        return None
 
     def compose(self, image: Canvas, output: Canvas) -> Canvas:
         """The result, changed in its low frequencies until, down-sampled, it is the LR image.

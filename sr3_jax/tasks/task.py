@@ -15,6 +15,7 @@ from ml_collections import ConfigDict
 Images = Float[Array, "b h w c"]
 Canvas = Float[np.ndarray, "_h _w _c"]
 UNKNOWN = math.nan  # the value of an optional signal that the network is not told
+Weights = Float[Array, "b h w 1"]  # how much each pixel counts in the loss
 Signals = Mapping[str, Float[Array, " b"]]  # by name, one value per image
 
 
@@ -54,6 +55,9 @@ class Given(NamedTuple):
 class Task(Protocol):
     """What the method is used for; everything that is particular to one use is in its Task."""
 
+    input_channels: int  # of a `Given`'s image
+    condition_channels: int  # of `condition`; the first ones are an image, if there are any
+
     def __init__(self, config: ConfigDict): ...
 
     @property
@@ -78,6 +82,14 @@ class Task(Protocol):
         """The image that the network is conditioned on, from a `Given`'s image.
 
         It has the height and width of the network's output.
+        """
+        ...
+
+    def weights(self, image: Images) -> Weights | None:
+        """How much each pixel of the result counts in the loss, (b, h, w, 1); None: all the same.
+
+        Args:
+          image: a `Given`'s.
         """
         ...
 

@@ -196,8 +196,8 @@ def describe(config: ConfigDict, abstract: TrainState, mesh: jax.sharding.Mesh) 
     data = config.data
     where = f" in {processes} processes" if processes > 1 else ""
     sizes = f"{data.lr_size}² → {data.hr_size}²"
-    if config.task.kind == "generation":
-        sizes = f"generation of {data.hr_size}²"
+    if data.lr_size == data.hr_size:
+        sizes = f"{config.task.kind} of {data.hr_size}²"
     if config.model.classes:
         sizes += f", {config.model.classes} classes"
     name = f"{data.source} {data.folder or data.name}".rstrip()

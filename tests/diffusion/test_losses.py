@@ -1,5 +1,7 @@
 """Algorithm 1."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -42,14 +44,14 @@ def test_a_network_that_knows_the_answer_has_no_loss(predict, norm):
     def oracle(y_0, y_t, gamma):
         return process.target(predict, y_0, gamma, process.epsilon_from_y_0(y_0, y_t, gamma))
 
-    loss = losses.sr3_loss(oracle, Y_0, Y_0, KEY, SCHEDULE, predict=predict, norm=norm)
+    loss = losses.sr3_loss(partial(oracle, Y_0), Y_0, KEY, SCHEDULE, predict=predict, norm=norm)
     np.testing.assert_allclose(loss, 0, atol=1e-5)
 
 
 @pytest.mark.parametrize(("norm", "p"), [("l1", 1), ("l2", 2)])
 def test_the_loss_is_algorithm_1_to_the_letter(norm, p):
     calls, condition = [], -Y_0
-    loss = losses.sr3_loss(listen(guess, calls), condition, Y_0, KEY, SCHEDULE, norm=norm)
+    loss = losses.sr3_loss(partial(listen(guess, calls), condition), Y_0, KEY, SCHEDULE, norm=norm)
     ((seen, y_t, gamma),) = calls
     np.testing.assert_array_equal(seen, condition)
     assert np.all((gamma > SCHEDULE.gamma[-1]) & (gamma <= 1))
@@ -74,22 +76,25 @@ def test_the_l2_losses_of_v_and_y_0_reweight_that_of_epsilon(predict, weight):
         return process.target(predict, y_0, gamma, epsilon)
 
     calls = []
-    of_epsilon = losses.sr3_loss(listen(guess, calls), Y_0, Y_0, KEY, SCHEDULE, norm="l2")
-    of_other = losses.sr3_loss(same_guess, Y_0, Y_0, KEY, SCHEDULE, predict=predict, norm="l2")
+    of_epsilon = losses.sr3_loss(partial(listen(guess, calls), Y_0), Y_0, KEY, SCHEDULE, norm="l2")
+    of_other = losses.sr3_loss(
+        partial(same_guess, Y_0), Y_0, KEY, SCHEDULE, predict=predict, norm="l2"
+    )
     np.testing.assert_allclose(of_other, weight(calls[0][2]) * of_epsilon, rtol=1e-3)
 
 
 def test_the_loss_of_an_image_does_not_depend_on_its_neighbours():
-    before = losses.sr3_loss(guess, Y_0, Y_0, KEY, SCHEDULE)
+    before = losses.sr3_loss(partial(guess, Y_0), Y_0, KEY, SCHEDULE)
     changed = Y_0.at[2].add(0.5)
-    after = losses.sr3_loss(guess, changed, changed, KEY, SCHEDULE)
+    after = losses.sr3_loss(partial(guess, changed), changed, KEY, SCHEDULE)
     assert before.shape == (len(Y_0),)
     assert list(np.flatnonzero(before != after)) == [2]
 
 
 def test_the_key_decides_the_loss():
     first, again, other = (
-        losses.sr3_loss(guess, Y_0, Y_0, jax.random.key(seed), SCHEDULE) for seed in (0, 0, 1)
+        losses.sr3_loss(partial(guess, Y_0), Y_0, jax.random.key(seed), SCHEDULE)
+        for seed in (0, 0, 1)
     )
     np.testing.assert_array_equal(first, again)
     assert not np.any(first == other)
@@ -256,11 +261,11 @@ def test_a_learned_variance_is_learned_and_does_not_pull_at_the_mean(predict):
     def loss(values, weight):
         mean, share = values
 
-        def network(condition, y_t, gamma):
+        def network(y_t, gamma):
             return jnp.concatenate([mean * jnp.tanh(y_t), share + 0 * y_t], axis=-1)
 
         return losses.sr3_loss(
-            network, None, Y_0, KEY, SCHEDULE, predict=predict, variance_weight=weight
+            network, Y_0, KEY, SCHEDULE, predict=predict, variance_weight=weight
         ).sum()
 
     plain, whole = (jax.grad(loss)((0.7, 0.2), weight) for weight in (0.0, 0.5))
@@ -268,3 +273,17 @@ def test_a_learned_variance_is_learned_and_does_not_pull_at_the_mean(predict):
     assert plain[1] == 0 != whole[1]
     slope = (loss((0.7, 0.3), 0.5) - loss((0.7, 0.1), 0.5)) / 0.2
     np.testing.assert_allclose(whole[1], slope, rtol=0.05)
+
+
+def test_weights_say_how_much_each_pixel_counts():
+    weights = jnp.zeros((6, 4, 4, 1)).at[:, :2].set(1.0)
+    whole = losses.distance(Y_0[:, :2], 0 * Y_0[:, :2], "l2")
+    np.testing.assert_allclose(losses.distance(Y_0, 0 * Y_0, "l2", weights), whole, rtol=1e-5)
+    elsewhere = Y_0.at[:, 2:].add(9.0)
+    kwargs = {"norm": "l2", "weights": weights}
+    found = [
+        losses.sr3_loss(lambda y_t, gamma, y=y: 0 * y_t + y, Y_0, KEY, SCHEDULE, **kwargs)
+        for y in (Y_0, elsewhere)
+    ]
+    np.testing.assert_array_equal(*found)
+    assert not losses.distance(Y_0, 0 * Y_0, "l1", 0 * weights).any()  # no hole, nothing to learn

@@ -179,3 +179,17 @@ def test_during_training_the_metrics_are_those_of_the_parameters_given():
     assert scores == pytest.approx(after, rel=1e-5)
     assert scores != others
     assert picture.shape == (24 + 3 * 128, 4 * 128, 3)
+
+
+@pytest.mark.parametrize("kind", ["colourise", "inpaint"])
+def test_edits_are_measured_with_what_is_known_put_back(kind):
+    config = tiny_config()
+    config.task.kind, config.data.lr_size = kind, config.data.hr_size
+    config.model.image_channels = 3
+    scores, picture = held_out.during_training(config)(checkpoint(config, 1).params)
+    assert set(scores) == {"psnr", "ssim"}  # consistency is of smaller inputs
+    assert picture.shape == (24 + 3 * 128, 3 * 128, 3)  # input, output, HR
+    split = held_out.load(config, N)
+    assert split.lr.shape[-1] == (1 if kind == "colourise" else 4)
+    if kind == "inpaint":  # a quarter of the image is hidden
+        assert 0.2 < np.mean(split.bicubic != split.hr) < 0.26
