@@ -122,6 +122,9 @@ def test_records_keep_the_labels_and_a_batch_has_them(animals, tmp_path, tiles):
     assert set(labelled(source).values()) == {1, NO_LABEL}
     with pytest.raises(DataError, match="class 'cat' that is not in"):
         open_source(get_config(root, "records", class_names=("dog",)), "train")
+    manifest = root / "manifest.json"  # classes need no names
+    manifest.write_text(json.dumps(json.loads(manifest.read_text()) | {"classes": []}))
+    assert Records(root, 3).class_names == ("0", "1")
 
 
 def test_two_folders_of_records_number_their_classes_alike(animals, tmp_path):

@@ -49,6 +49,11 @@ FLOATS = {
         np.where(X[..., None] == 0, np.float32(1), UNIT),
         ("levels outside of 0 to 1 were clipped",),
     ),
+    "one light that is far above 1": (
+        np.where((X == 3) & (Y == 3), np.float32(200), UNIT[..., 0]),
+        np.where((X == 3) & (Y == 3), 200 / 255, UNIT[..., 0] / 255)[..., None],
+        ("levels taken to run from 0 to 255",),
+    ),
     "levels up to 255": (UNIT * 255, UNIT, ("levels taken to run from 0 to 255",)),
     "integers of 32 bits up to 255": (
         RGB[..., 0].astype(np.int32),
@@ -397,7 +402,7 @@ def test_sizes_of_the_picture_before_are_no_exif_of_the_one_after():
     assert set(kept.get_ifd(34665)) == {33434}
 
 
-@pytest.mark.parametrize(("colours", "noted"), [(200, False), (300, True)])
+@pytest.mark.parametrize(("colours", "noted"), [(200, False), (256, False), (257, True)])
 def test_colours_that_a_gif_has_no_room_for_are_said(colours, noted):
     values = np.zeros((1, colours, 3), np.uint8)
     values[0, :, 0], values[0, :, 1] = np.arange(colours) % 256, np.arange(colours) // 256
@@ -407,15 +412,15 @@ def test_colours_that_a_gif_has_no_room_for_are_said(colours, noted):
 
 
 def test_what_no_longer_fits_an_enlarged_picture_is_left_out_and_said():
-    data = tiff_of(
-        RGB, "rgb", extratags=[(33550, "d", 3, (10.0, 10.0, 0.0), True)], description="ImageJ=1.53"
-    )
-    file = files.parse(data, "a.tif")
-    assert "its place on the earth (GeoTIFF) was left out" in file.notes
-    kept = Image.Exif()
-    if file.metadata.exif:
-        kept.load(file.metadata.exif)
-    assert 33550 not in kept
+    for tag, kind, value in ((33550, "d", (10.0, 10.0, 0.0)), (34735, "H", (1, 1, 0, 0))):
+        own = [(tag, kind, len(value), value, True)]
+        data = tiff_of(RGB, "rgb", extratags=own, description="ImageJ=1.53")
+        file = files.parse(data, "a.tif")
+        assert "its place on the earth (GeoTIFF) was left out" in file.notes
+        kept = Image.Exif()
+        if file.metadata.exif:
+            kept.load(file.metadata.exif)
+        assert tag not in kept
     xmp = b'<x GPano:FullPanoWidthPixels="4000" exif:PixelXDimension="48" dc:title="t"/>'
     assert upright_xmp(xmp) == b'<x dc:title="t"/>'
 
@@ -424,6 +429,11 @@ def test_colour_spaces_that_are_not_read_are_said():
     data = saved(Image.fromarray(RGB), "PNG")
     hdr = png.with_chunks(data, png.chunk(b"cICP", bytes([9, 16, 0, 1])))
     assert any("cICP" in note for note in files.parse(hdr, "a.png").notes)
+    plain = saved(Image.fromarray(RGB), "JPEG2000")
+    assert not files.parse(plain, "a.jp2").notes
+    # The same bytes say nothing elsewhere: here in a comment of a JPEG
+    commented = saved(Image.fromarray(RGB), "JPEG", comment=b"colr\x02")
+    assert not files.parse(commented, "a.jpg").notes
     short = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()[:-45]
     file = files.parse(saved(Image.fromarray(RGB), "JPEG", icc_profile=short), "a.jpg")
     assert not file.metadata.icc
@@ -437,3 +447,8 @@ def test_what_jpeg_has_no_room_for_is_left_out_and_said_and_the_picture_is_writt
     data, notes = files.encode(picture, files.FORMATS["JPEG"], Metadata(**{field: big}))
     assert Image.open(io.BytesIO(data)).size == (48, 40)
     assert any("left out: JPEG has room for 64 KiB" in note for note in notes)
+
+
+def test_true_is_white():
+    white = from_array(np.array([[True, False]])).colour
+    np.testing.assert_array_equal(white[0, :, 0], [1, -1])
