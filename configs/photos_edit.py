@@ -1,12 +1,12 @@
 r"""Colour, holes, or flaws of photographs of any size, for a CPU: a U-Net of 6.7 M parameters.
 
 One network each, of the same photographs as configs/photos_4x.py; what is behind the colon is the
-task:
+task, "restore" without one:
 
     sr3 prepare photos --output=runs/photos-256 --encoding=raw
+    sr3 train --config=configs/photos_edit.py --workdir=runs/restore
     sr3 train --config=configs/photos_edit.py:colourise --workdir=runs/colourise
     sr3 train --config=configs/photos_edit.py:inpaint --workdir=runs/inpaint
-    sr3 train --config=configs/photos_edit.py:restore --workdir=runs/restore
 
 "inpaint" also learns to go on beyond the edges of a photograph (uncropping); "restore" takes off
 blur, noise and JPEG of unknown strength, at the photograph's own size, and may be told of them.

@@ -14,17 +14,19 @@ if TYPE_CHECKING:
     from sr3_jax.checkpoints.checkpoint import Checkpoint
     from sr3_jax.checkpoints.names import load_checkpoint
     from sr3_jax.errors import UserError
+    from sr3_jax.inference.editor import Editor
     from sr3_jax.inference.generator import Generator
     from sr3_jax.inference.upscaler import Upscaler
 
 __version__ = "0.2.0"  # the only place: setup.py reads it here
 
-__all__ = ["Checkpoint", "Generator", "Upscaler", "UserError", "load_checkpoint"]
+__all__ = ["Checkpoint", "Editor", "Generator", "Upscaler", "UserError", "load_checkpoint"]
 
 _HOME = {
     "Checkpoint": "sr3_jax.checkpoints.checkpoint",
     "load_checkpoint": "sr3_jax.checkpoints.names",
     "UserError": "sr3_jax.errors",
+    "Editor": "sr3_jax.inference.editor",
     "Generator": "sr3_jax.inference.generator",
     "Upscaler": "sr3_jax.inference.upscaler",
 }

@@ -61,7 +61,10 @@ NEEDED = {  # what goes with a choice
     },
     ("sample.variance", "learned"): {"model.learned_variance": True},
     ("objective", "distill"): {"train.teacher": "another"},
-    ("task.kind", "generation"): {"data.lr_size": 128},
+    **{
+        ("task.kind", kind): {"data.lr_size": 128}
+        for kind in ("generation", "colourise", "inpaint")
+    },
 }
 
 

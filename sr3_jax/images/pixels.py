@@ -128,8 +128,9 @@ def from_pillow(image: PillowImage.Image, name: str = "the image") -> Picture:
 def to_image(picture: Picture, like: Any) -> Any:
     """The picture as the kind of image that `like` is: of Pillow, NumPy or JAX.
 
-    Arrays have the type and number of axes of `like`. A Pillow image has the colour profile, which
-    its `save` writes, and in its `info` EXIF without orientation, XMP and resolution.
+    Arrays have the type of `like`, and its number of axes unless there is colour now. A Pillow
+    image has the colour profile, which its `save` writes, and in its `info` EXIF without
+    orientation, XMP and resolution.
     """
     if isinstance(like, PillowImage.Image):
         image = to_pillow(picture)
@@ -143,7 +144,7 @@ def to_image(picture: Picture, like: Any) -> Any:
         values = values >= 128
     elif not picture.levels:
         values = values.astype(like.dtype)
-    values = values[..., 0] if like.ndim == 2 else values
+    values = values[..., 0] if like.ndim == 2 and values.shape[-1] == 1 else values
     return jnp.asarray(values) if isinstance(like, jax.Array) else values
 
 

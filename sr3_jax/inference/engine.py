@@ -24,7 +24,6 @@ from sr3_jax.inference.sampling import Sampling
 from sr3_jax.inference.tiling import Canvas
 from sr3_jax.method import AUGMENTATION, image_key, sampling_steps
 from sr3_jax.runtime import limits, parallel
-from sr3_jax.tasks import operations
 from sr3_jax.tasks.augmentation import SIGNAL as AUGMENT
 from sr3_jax.tasks.augmentation import augment
 from sr3_jax.tasks.task import Given
@@ -238,9 +237,7 @@ class Engine:
         lr = tiling.pad(lr, tile[0] // self.scale, tile[1] // self.scale)
         key = image_key(sampling.seed, id, sampling.sample)
         lr = self.augmented(lr, key, sampling)
-        size = self.method.task.output_size(*lr.shape[:2])
-        upsample = self.checkpoint.config.task.upsample
-        condition = operations.resize_canvas(lr, *size, upsample)
+        condition = self.method.task.condition_canvas(lr)
         tiles = tiling.plan(lr.shape[0], lr.shape[1], tile, overlap, self.scale)
         noise = tiling.Noise(
             functools.partial(self.noise_block, key), self.checkpoint.config.data.hr_size

@@ -47,6 +47,10 @@ class Colourise:
         """The luma as a grey colour image."""
         return jnp.repeat(image, self.condition_channels, axis=-1)
 
+    def condition_canvas(self, image: Canvas) -> Canvas:
+        """The luma as a grey colour image."""
+        return np.repeat(image, self.condition_channels, axis=-1)
+
     def weights(self, image: Images) -> Weights | None:
         """None: all of the image is to be learned."""
         return None
@@ -106,6 +110,10 @@ class Inpaint:
         return Given(with_hole(image, hole))
 
     def condition(self, image: Images) -> Images:
+        """The input as it is, with its mask."""
+        return image
+
+    def condition_canvas(self, image: Canvas) -> Canvas:
         """The input as it is, with its mask."""
         return image
 

@@ -34,6 +34,10 @@ class Generation:
         """The same image without channels."""
         return image
 
+    def condition_canvas(self, image: Canvas) -> Canvas:
+        """The same image without channels."""
+        return image
+
     def weights(self, image: Images) -> Weights | None:
         """None: all of the image is to be learned."""
         return None

@@ -66,6 +66,10 @@ class SuperResolution:
         """The LR images, enlarged to HR size (task.upsample), in float, unclipped."""
         return operations.resize(image, *self.output_size(*image.shape[1:3]), self._upsample)
 
+    def condition_canvas(self, image: Canvas) -> Canvas:
+        """The LR image, enlarged; see `Task.condition_canvas`."""
+        return operations.resize_canvas(image, *self.output_size(*image.shape[:2]), self._upsample)
+
     def weights(self, image: Images) -> Weights | None:
         """None: all of the image is to be learned."""
         return None

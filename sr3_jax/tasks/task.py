@@ -85,6 +85,10 @@ class Task(Protocol):
         """
         ...
 
+    def condition_canvas(self, image: Canvas) -> Canvas:
+        """`condition` of one image (h, w, c) on the host, without a compilation for each size."""
+        ...
+
     def weights(self, image: Images) -> Weights | None:
         """How much each pixel of the result counts in the loss, (b, h, w, 1); None: all the same.
 

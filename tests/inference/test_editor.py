@@ -1,0 +1,144 @@
+"""Edits: of any size, and what is known stays."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from sr3_jax import Editor
+from sr3_jax.errors import UserError
+from sr3_jax.inference import editor
+from sr3_jax.tasks.editing import LUMA
+from tests.tiny import random_checkpoint, tiny_checkpoint, tiny_config
+
+RNG = np.random.default_rng(0)
+PHOTO = RNG.integers(0, 256, (45, 70, 3), np.uint8)
+
+
+def load(kind):
+    config = tiny_config(channels=3)
+    config.task.kind, config.data.lr_size = kind, config.data.hr_size
+    config.model.predict_residual = kind == "colourise"
+    return Editor(random_checkpoint(config, kind))
+
+
+@pytest.fixture(scope="module")
+def colourise():
+    return load("colourise")
+
+
+@pytest.fixture(scope="module")
+def inpaint():
+    return load("inpaint")
+
+
+def hole_of(*boxes, size=(45, 70)):
+    hole = np.zeros(size, np.uint8)
+    for top, bottom, left, right in boxes:
+        hole[top:bottom, left:right] = 255
+    return hole
+
+
+@pytest.mark.parametrize("size", [(16, 16), (45, 70), (9, 200), (250, 210)])
+def test_colour_is_made_for_any_size_and_the_luma_stays(colourise, size):
+    grey = RNG.integers(0, 256, size, np.uint8)
+    made = colourise(grey)
+    assert made.shape == (*size, 3)
+    assert made.dtype == np.uint8
+    assert np.abs(made @ LUMA - grey).max() <= 1.5  # each channel is rounded
+    assert np.ptp(made.astype(int), axis=-1).max() > 5  # it has colours
+    np.testing.assert_array_equal(made, colourise(grey))
+    assert (made != colourise(grey, seed=1)).any()
+
+
+def test_a_colour_image_is_coloured_anew_and_kinds_of_images_stay(colourise):
+    grey = Image.fromarray(PHOTO).convert("L")
+    found = colourise(grey)
+    assert (found.mode, found.size) == ("RGB", (70, 45))
+    assert np.abs(np.asarray(colourise(PHOTO)) @ LUMA - PHOTO @ LUMA).max() <= 1.5
+    clear = np.concatenate([PHOTO, np.full((45, 70, 1), 90, np.uint8)], -1)
+    assert (colourise(clear)[..., 3] == 90).all()
+    deep = RNG.integers(0, 65536, (16, 16), np.uint16)
+    assert np.abs(colourise(deep) @ LUMA - deep).max() <= 2
+
+
+@pytest.mark.parametrize(
+    "boxes",
+    [[(10, 20, 30, 44)], [(0, 9, 0, 9), (30, 45, 60, 70)], [(5, 40, 3, 66)]],
+    ids=["one", "two in corners", "large"],
+)
+def test_holes_are_filled_and_all_other_pixels_stay(inpaint, boxes):
+    hole = hole_of(*boxes)
+    made = inpaint(PHOTO, mask=hole)
+    np.testing.assert_array_equal(made[hole == 0], PHOTO[hole == 0])
+    assert (made[hole > 0] != PHOTO[hole > 0]).mean() > 0.5
+    hidden = np.where(hole[..., None] > 0, 255 - PHOTO, PHOTO)
+    np.testing.assert_array_equal(inpaint(hidden, mask=hole), made)  # what is hidden stays hidden
+    np.testing.assert_array_equal(inpaint(PHOTO, mask=Image.fromarray(hole)), made)
+
+
+def test_a_hole_far_away_changes_nothing_here(inpaint):
+    wide = RNG.integers(0, 256, (60, 400, 3), np.uint8)
+    one, two = (
+        hole_of((20, 30, 20, 30), size=(60, 400)),
+        hole_of((20, 30, 350, 370), size=(60, 400)),
+    )
+    both = inpaint(wide, mask=one | two)
+    np.testing.assert_array_equal(both[:, :200], inpaint(wide, mask=one)[:, :200])
+
+
+def test_what_the_network_sees_of_a_large_hole_is_reduced(inpaint, monkeypatch):
+    seen = []
+
+    def canvas(inputs, *_):
+        seen.append(inputs)
+        return np.zeros((*inputs.shape[:2], 3), np.float32)
+
+    monkeypatch.setattr(inpaint.engine, "canvas", canvas)
+    photo = RNG.integers(0, 256, (400, 500, 3), np.uint8)
+    hole = hole_of((100, 292, 150, 214), size=(400, 500))
+    made = inpaint(photo, mask=hole)
+    assert (made[hole > 0] == 128).all()
+    np.testing.assert_array_equal(made[hole == 0], photo[hole == 0])
+    (found,) = seen
+    mask = found[..., 3] > 0
+    assert mask.any(1).sum() in range(editor.LARGEST_HOLE, editor.LARGEST_HOLE + 3)
+    assert max(found.shape) <= 3 * editor.LARGEST_HOLE + 2
+    assert not found[mask][:, :3].any()
+
+
+@pytest.mark.parametrize("margin", [(8, 0, 0, 0), (3, 4, 5, 6), (0, 60, 0, 0)])
+def test_margins_are_added_and_the_inside_stays(inpaint, margin):
+    made = inpaint(PHOTO, margin=margin)
+    top, right, bottom, left = margin
+    assert made.shape == (45 + top + bottom, 70 + left + right, 3)
+    np.testing.assert_array_equal(made[top : top + 45, left : left + 70], PHOTO)
+    assert len(np.unique(made.reshape(-1, 3), axis=0)) > 2000  # not one colour
+
+
+def test_grey_stays_grey(inpaint):
+    made = inpaint(PHOTO[..., 0], mask=hole_of((10, 20, 30, 44)))
+    assert made.shape == (45, 70)
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({}, "inpaint needs a mask, white where the image is to be filled, or a margin"),
+        ({"mask": hole_of(size=(45, 69))}, "the mask is 69×45, and the image 70×45"),
+        ({"mask": hole_of()}, "the mask has no hole"),
+        ({"mask": hole_of() + np.uint8(255)}, "the mask is all hole"),
+        ({"margin": (1, 2)}, "must be four numbers of pixels: above, right, below, left"),
+        ({"margin": (0, 0, 0, 0)}, "must be four numbers"),
+        ({"mask": "a.png"}, "the mask is a str"),
+    ],
+)
+def test_what_cannot_be_filled_is_one_sentence(inpaint, options, sentence):
+    with pytest.raises(UserError, match=sentence):
+        inpaint(PHOTO, **options)
+
+
+def test_networks_for_something_else_are_refused_by_name(colourise):
+    with pytest.raises(UserError, match="tiny is a network for super-resolution; to edit takes"):
+        Editor(tiny_checkpoint())
+    with pytest.raises(UserError, match="mask and margin are for a network of inpaint"):
+        colourise(PHOTO, margin=(1, 1, 1, 1))
