@@ -67,11 +67,10 @@ def fetched(address: str, inside: str) -> Path | None:
       UserError: the address is of no kind that is known here, its package is not installed, or the
         server does not answer.
     """
-    scheme = address.partition("://")[0]
     try:
         system, path = fsspec.core.url_to_fs(address)
     except (ImportError, ValueError) as error:
-        raise UserError(f"{scheme}:// cannot be read here: {first_line(error)}") from error
+        raise UserError(f"{address} cannot be reached: {first_line(error)}") from error
     for place in (path, f"{path.rstrip('/')}/{inside}"):
         # Each file system has errors of its own for what is missing, forbidden or out of reach
         try:

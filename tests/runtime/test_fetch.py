@@ -122,8 +122,8 @@ def test_a_network_is_loaded_from_any_address(site, tmp_path):
     [
         ("{site}/none", CheckpointError, "no checkpoint at 'http://localhost"),
         ("memory://none", CheckpointError, "no checkpoint at 'memory://none'"),
-        ("nowhere://x", UserError, "nowhere:// cannot be read here: "),
-        ("oci://x/y", UserError, "oci:// cannot be read here: Install .* to access"),
+        ("nowhere://x", UserError, "nowhere://x cannot be reached: "),
+        ("oci://x/y", UserError, "oci://x/y cannot be reached: Install .* to access"),
         ("http://localhost:1/x", UserError, "http://localhost:1/x cannot be read: "),
     ],
 )
