@@ -266,4 +266,4 @@ def test_three_files_upscaled_by_two_are_those_of_one_and_one_bad_file_is_the_ex
     for process in processes:
         process.communicate()
     assert [process.returncode for process in processes] == [2, 2]
-    assert sorted(path.name for path in (tmp_path / "two").iterdir()) == ["a.png", "c.png"]
+    assert sorted(path.name for path in (tmp_path / "two").glob("*.png")) == ["a.png", "c.png"]
