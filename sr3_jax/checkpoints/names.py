@@ -14,6 +14,7 @@ from typing import Any
 from sr3_jax.checkpoints.checkpoint import Checkpoint, CheckpointError
 from sr3_jax.checkpoints.exported import checked_schedules, load_export
 from sr3_jax.checkpoints.workdir import load_workdir
+from sr3_jax.errors import UserError
 from sr3_jax.runtime import fetch, paths
 from sr3_jax.runtime.paths import AnyPath
 from sr3_jax.weights import shipped
@@ -42,7 +43,13 @@ def _load(place: str | AnyPath) -> Checkpoint:
         f"{', '.join(shipped())}"
     )
     if "://" in str(place):
-        if file := fetch.fetched(str(place), EXPORT):
+        try:
+            file = fetch.fetched(str(place), EXPORT)
+        except UserError:
+            if _only_readable(place):
+                raise
+            file = None  # TensorFlow has drivers of its own for stores
+        if file:
             return load_export(file, str(place))
         if _only_readable(place):
             raise missing

@@ -87,7 +87,7 @@ class Editor:
         """
         sampling = (sampling or Sampling()).with_options(options)
         sampling.check(self.engine.checkpoint)
-        picture = filled(from_image(image, name or "the image"))
+        picture = from_image(image, name or "the image")
         hole = None if mask is None else from_image(mask, "the mask").colour.mean(axis=-1) > 0
         if self.kind == "colourise":
             if hole is not None or margin:
@@ -102,8 +102,7 @@ class Editor:
         self, picture: Picture, name: str, sampling: Sampling, on_tiles: Progress = ignore
     ) -> Picture:
         """The picture in colour; its luma stays. A colour picture loses its own colours."""
-        grey = picture.colour
-        grey = grey if grey.shape[-1] == 1 else grey @ LUMA[:, None]
+        grey = _channels(filled(picture).colour, 1)
         height, width = grey.shape[:2]
         small = _reduced(grey, max(1.0, min(height, width) / COLOURED))
         made = self.engine.canvas(small, image_id(name), sampling, on_tiles)
@@ -129,13 +128,13 @@ class Editor:
           outside: Whether the hole is around the picture: then all of it is seen.
           on_tiles: Called as `Engine.canvas` calls it.
         """
-        task, channels = self.engine.method.task, self.engine.channels
-        colour = picture.colour.copy()
-        own = _channels(colour, channels)
+        task = self.engine.method.task
+        own = _channels(filled(picture).colour, self.engine.channels)
+        unfilled = hole.copy()
         for number, (rows, columns, own_hole) in enumerate(_places(hole, outside)):
             factor = _margin_factor(own_hole) if outside else _hole_factor(own_hole)
             part = own[rows, columns]
-            unknown = hole[rows, columns]
+            unknown = unfilled[rows, columns]
             given = _reduced(_nearest(part, unknown), factor)
             seen = _reduced(unknown[..., None].astype(np.float32), factor) > 0.01
             inputs = np.concatenate([np.where(seen, 0, given), 2.0 * seen - 1], -1)
@@ -144,10 +143,9 @@ class Editor:
             made = operations.resize_canvas(made, *part.shape[:2]).clip(-1, 1)
             both = np.concatenate([part, 2.0 * own_hole[..., None] - 1], -1)
             own[rows, columns] = task.compose(both, made)
-            hole = hole.copy()
-            hole[rows, columns] &= ~own_hole
-        done = _channels(own, colour.shape[-1])
-        return picture._replace(colour=done)
+            unfilled[rows, columns] &= ~own_hole
+        made = _channels(own, picture.colour.shape[-1])
+        return picture._replace(colour=np.where(hole[..., None], made, picture.colour))
 
 
 def _with_margin(

@@ -160,9 +160,9 @@ def onnx(checkpoint: Checkpoint, steps: int | None = None, size: int | None = No
 
 def _table(checkpoint: Checkpoint, steps: int | None) -> samplers.Steps:
     config = checkpoint.config
-    if checkpoint.method.generates:
+    if config.task.kind in config_lib.SAME_SIZE:
         raise UserError(
-            f"{checkpoint.name} makes images from noise; programs are of networks that enlarge"
+            f"{checkpoint.name} is for {config.task.kind}; programs are of networks that enlarge"
         )
     count = config.sample.steps if steps is None else steps
     return sampling_steps(config, steps, checkpoint.schedules.get(str(count)))

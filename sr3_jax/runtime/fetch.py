@@ -35,13 +35,14 @@ def kept(kind: str, source: str, version: str, write: Callable[[Path], object]) 
     Raises:
       UserError: it cannot be written there.
     """
-    folder = startup.user_cache() / kind / _digest(source)
-    copy = folder / f"{_digest(version)}-{source.rpartition('/')[2]}"
+    folder, name = startup.user_cache() / kind / _digest(source), source.rpartition("/")[2]
+    copy = folder / f"{_digest(version)}-{name}"
     if version and copy.exists():
         return copy
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        for older in folder.glob("*-*"):
+        # Not what another process is writing just now: that has no such name
+        for older in [path for path in folder.iterdir() if path.name[17:] == name]:
             older.unlink(missing_ok=True)
         with replacing(copy) as partial:
             write(partial)

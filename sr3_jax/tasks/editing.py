@@ -13,13 +13,13 @@ from jaxtyping import Array, Float, Key
 from ml_collections import ConfigDict
 
 from sr3_jax.tasks import masks, operations
-from sr3_jax.tasks.labels import label_signals
-from sr3_jax.tasks.task import Canvas, Given, Images, Signal, Weights
+from sr3_jax.tasks.same_size import SameSize
+from sr3_jax.tasks.task import Canvas, Given, Images, Weights
 
 LUMA = np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R BT.601, as JPEG and Pillow have it
 
 
-class Colourise:
+class Colourise(SameSize):
     """Colour images of grey ones.
 
     The input is the luma, one channel, rounded to 8 bits; the network is shown it three times. The
@@ -29,13 +29,8 @@ class Colourise:
     input_channels = 1
 
     def __init__(self, config: ConfigDict):
+        super().__init__(config)
         self.condition_channels = config.model.image_channels
-        self._labels = label_signals(config)
-
-    @property
-    def signals(self) -> tuple[Signal, ...]:
-        """The class, if the network is told of classes."""
-        return self._labels
 
     def corrupt(
         self, image: Images, key: Key[Array, ""] | None = None, *, train: bool = False
@@ -51,10 +46,6 @@ class Colourise:
         """The luma as a grey colour image."""
         return np.repeat(image, self.condition_channels, axis=-1)
 
-    def weights(self, image: Images) -> Weights | None:
-        """None: all of the image is to be learned."""
-        return None
-
     def compose(self, image: Canvas, output: Canvas) -> Canvas:
         """The output's colour on the input's luma.
 
@@ -65,12 +56,8 @@ class Colourise:
         room = np.where(chroma > 0, 1 - image, 1 + image) / np.maximum(np.abs(chroma), 1e-6)
         return image + np.minimum(room.min(axis=-1, keepdims=True), 1) * chroma
 
-    def output_size(self, height: int, width: int) -> tuple[int, int]:
-        """The input's own size."""
-        return height, width
 
-
-class Inpaint:
+class Inpaint(SameSize):
     """Whole images of images with a hole; a hole may also be all around (uncropping).
 
     The input has one channel more than the image: the mask, 1 in the hole and -1 elsewhere. In the
@@ -78,14 +65,9 @@ class Inpaint:
     """
 
     def __init__(self, config: ConfigDict):
-        self._channels = config.model.image_channels
-        self._labels, self._holes = label_signals(config), tuple(config.task.holes)
+        super().__init__(config)
+        self._channels, self._holes = config.model.image_channels, tuple(config.task.holes)
         self.input_channels = self.condition_channels = self._channels + 1
-
-    @property
-    def signals(self) -> tuple[Signal, ...]:
-        """The class, if the network is told of classes."""
-        return self._labels
 
     def corrupt(
         self, image: Images, key: Key[Array, ""] | None = None, *, train: bool = False
@@ -124,10 +106,6 @@ class Inpaint:
     def compose(self, image: Canvas, output: Canvas) -> Canvas:
         """The output in the hole, and the input's own pixels elsewhere."""
         return np.where(image[..., self._channels :] > 0, output, image[..., : self._channels])
-
-    def output_size(self, height: int, width: int) -> tuple[int, int]:
-        """The input's own size."""
-        return height, width
 
 
 def with_hole(image: Images, hole: Weights) -> Float[Array, "b _h _w k"]:

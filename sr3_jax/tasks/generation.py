@@ -1,13 +1,12 @@
 """Generation: images from noise alone, or of a class; the first stage of a cascade."""
 
 from jaxtyping import Array, Key
-from ml_collections import ConfigDict
 
-from sr3_jax.tasks.labels import label_signals
-from sr3_jax.tasks.task import Canvas, Given, Images, Signal, Weights
+from sr3_jax.tasks.same_size import SameSize
+from sr3_jax.tasks.task import Canvas, Given, Images
 
 
-class Generation:
+class Generation(SameSize):
     """There is nothing to make an image from: the input is an image without channels.
 
     It still has a height and a width, those of the result, so whatever handles inputs (batches,
@@ -15,14 +14,6 @@ class Generation:
     """
 
     input_channels = condition_channels = 0
-
-    def __init__(self, config: ConfigDict):
-        self._signals = label_signals(config)
-
-    @property
-    def signals(self) -> tuple[Signal, ...]:
-        """The class, if the network is told of classes."""
-        return self._signals
 
     def corrupt(
         self, image: Images, key: Key[Array, ""] | None = None, *, train: bool = False
@@ -38,14 +29,6 @@ class Generation:
         """The same image without channels."""
         return image
 
-    def weights(self, image: Images) -> Weights | None:
-        """None: all of the image is to be learned."""
-        return None
-
     def compose(self, image: Canvas, output: Canvas) -> Canvas:
         """The output as it is."""
         return output
-
-    def output_size(self, height: int, width: int) -> tuple[int, int]:
-        """The input's own size."""
-        return height, width

@@ -4,6 +4,9 @@ They are slow and plain: what our U-Net must equal after its weights were import
 1e-5 with outputs of the projects' own programs.
 """
 
+import pickle
+import zipfile
+
 import numpy as np
 
 EPSILON = 1e-5
@@ -302,3 +305,27 @@ class GuidedDiffusion:
         heads = self.heads or x.shape[1] // self.head_channels
         qkv = conv(w, f"{name}.qkv", norm(w, f"{name}.norm", x, 32))
         return x + conv(w, f"{name}.proj_out", attention(qkv, heads, self.order))
+
+
+def saved(path, weights):
+    """A file as PyTorch saves it since 1.6."""
+    text = b"\x80\x02ccollections\nOrderedDict\n)R("
+    arrays = {}
+    for i, (name, array) in enumerate(weights.items()):
+        array = np.ascontiguousarray(array, np.float32)
+        arrays[str(i)] = array.tobytes()
+        text += pickle.dumps(name, 2)[2:-1]
+        text += (
+            b"ctorch._utils\n_rebuild_tensor_v2\n((X\x07\x00\x00\x00storagectorch\nFloatStorage\n"
+        )
+        text += pickle.dumps(str(i), 2)[2:-1] + pickle.dumps("cpu", 2)[2:-1]
+        text += pickle.dumps(array.size, 2)[2:-1] + b"tQK\x00"
+        text += pickle.dumps(array.shape, 2)[2:-1]
+        stride = tuple(step // 4 for step in array.strides)
+        text += pickle.dumps(stride, 2)[2:-1] + b"\x89ccollections\nOrderedDict\n)RtR"
+    text += b"u."
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("archive/data.pkl", text)
+        for key, data in arrays.items():
+            archive.writestr(f"archive/data/{key}", data)
+    return path

@@ -1,9 +1,7 @@
 """Other projects' checkpoints become ours: the same outputs, for every option of their networks."""
 
-import pickle
 import subprocess
 import sys
-import zipfile
 
 import jax
 import jax.numpy as jnp
@@ -18,7 +16,7 @@ from sr3_jax.errors import UserError
 from sr3_jax.method import sampling_steps
 from sr3_jax.runtime import parallel
 from sr3_jax.training import log
-from tests.checkpoints.peers import GuidedDiffusion, Janspiry
+from tests.checkpoints.peers import GuidedDiffusion, Janspiry, saved
 
 B = 2
 RNG = np.random.default_rng(3)
@@ -226,30 +224,6 @@ class Storage:
 
     def __init__(self, key, array):
         self.key, self.array = key, array
-
-
-def saved(path, weights):
-    """A file as PyTorch saves it since 1.6."""
-    text = b"\x80\x02ccollections\nOrderedDict\n)R("
-    arrays = {}
-    for i, (name, array) in enumerate(weights.items()):
-        array = np.ascontiguousarray(array, np.float32)
-        arrays[str(i)] = array.tobytes()
-        text += pickle.dumps(name, 2)[2:-1]
-        text += (
-            b"ctorch._utils\n_rebuild_tensor_v2\n((X\x07\x00\x00\x00storagectorch\nFloatStorage\n"
-        )
-        text += pickle.dumps(str(i), 2)[2:-1] + pickle.dumps("cpu", 2)[2:-1]
-        text += pickle.dumps(array.size, 2)[2:-1] + b"tQK\x00"
-        text += pickle.dumps(array.shape, 2)[2:-1]
-        stride = tuple(step // 4 for step in array.strides)
-        text += pickle.dumps(stride, 2)[2:-1] + b"\x89ccollections\nOrderedDict\n)RtR"
-    text += b"u."
-    with zipfile.ZipFile(path, "w") as archive:
-        archive.writestr("archive/data.pkl", text)
-        for key, data in arrays.items():
-            archive.writestr(f"archive/data/{key}", data)
-    return path
 
 
 @pytest.fixture

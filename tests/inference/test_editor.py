@@ -115,6 +115,19 @@ def test_margins_are_added_and_the_inside_stays(inpaint, margin):
     assert len(np.unique(made.reshape(-1, 3), axis=0)) > 2000  # not one colour
 
 
+def test_known_pixels_stay_whatever_the_network_sees_of_them():
+    """Here it knows no colours, and some of the pixels are clear."""
+    config = tiny_config()
+    config.task.kind, config.data.lr_size = "inpaint", config.data.hr_size
+    config.model.predict_residual = False
+    grey = Editor(random_checkpoint(config, "inpaint"))
+    clear = np.where(np.arange(70)[None, :, None] < 9, 0, 255) * np.ones((45, 1, 1))
+    image, hole = np.concatenate([PHOTO, clear.astype(np.uint8)], -1), hole_of((10, 20, 30, 44))
+    made = grey(image, mask=hole)
+    np.testing.assert_array_equal(made[hole == 0], image[hole == 0])
+    assert np.ptp(made[hole > 0][:, :3].astype(int), axis=-1).max() == 0
+
+
 def test_grey_stays_grey(inpaint):
     made = inpaint(PHOTO[..., 0], mask=hole_of((10, 20, 30, 44)))
     assert made.shape == (45, 70)

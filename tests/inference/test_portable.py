@@ -128,7 +128,7 @@ def test_onnx_without_its_converter_is_a_sentence(monkeypatch):
 
 
 def test_what_cannot_be_exported_is_one_sentence(tmp_path, capsys):
-    with pytest.raises(UserError, match="makes images from noise"):
+    with pytest.raises(UserError, match="is for generation; programs are of networks that enlarge"):
         portable.stablehlo(random_checkpoint(base_config(), "base"))
     for words, sentence in (
         (["--format=stablehlo", "-o", "a.safetensors"], "must end in .zip"),

@@ -12,6 +12,7 @@ from sr3_jax.checkpoints import exported, names
 from sr3_jax.checkpoints.checkpoint import CheckpointError
 from sr3_jax.errors import UserError
 from sr3_jax.runtime import fetch
+from sr3_jax.runtime.atomic import replacing
 
 pytestmark = pytest.mark.fast
 
@@ -73,6 +74,15 @@ def test_a_file_is_fetched_once_for_each_content(site, cache):
     assert second.read_bytes() == b"two"
     assert [path for path in cache.rglob("*") if path.is_file()] == [second]
     assert stat.S_IMODE(second.parent.stat().st_mode) == 0o700
+
+
+def test_what_another_process_is_writing_meanwhile_stays(site):
+    site.files["/net.safetensors"] = b"one"
+    address = f"{site.address}/net.safetensors"
+    with replacing(fetch.fetched(address, "x")) as partial:
+        site.files["/net.safetensors"] = b"two"
+        assert fetch.fetched(address, "x").read_bytes() == b"two"
+        assert partial.exists()
 
 
 def test_where_contents_cannot_be_told_apart_a_file_is_fetched_each_time(site):
