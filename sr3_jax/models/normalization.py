@@ -61,11 +61,18 @@ def _forward(
     x: Array, scale: Array, bias: Array, groups: int, silu: bool
 ) -> tuple[Array, tuple[Array, ...]]:
     pixels, wide = x.shape[1] * x.shape[2], x.astype(jnp.float32)
-    # Sums per channel first: the feature map is read once, in its own shape. They are of what is
-    # left without the first pixel: where the mean is large, its square would swallow the variance.
-    origin = wide[:, 0, 0]
-    around = wide - _map(origin)
-    shift, square = (values.sum((1, 2)) / pixels for values in (around, around * around))
+    # Sums per channel first: the feature map is read once, in its own shape.
+    sums = functools.partial(jnp.sum, axis=(1, 2))
+    if x.dtype == jnp.float32:
+        # Of what is left without the first pixel, a constant to the gradient, which it cancels out
+        # of: where the mean is large, its square would swallow the variance. In bfloat16, such a
+        # mean has swallowed the pixels' differences before, and on a TPU the sums without it are
+        # part of the convolution that makes x.
+        origin = jax.lax.stop_gradient(wide[:, 0, 0])
+        around = wide - _map(origin)
+    else:
+        origin, around = jnp.zeros((), jnp.float32), wide
+    shift, square = sums(around) / pixels, sums(around * around) / pixels
     channel_mean = origin + shift
     mean = _per_group(channel_mean, groups)
     spread = jnp.maximum(square - shift * shift, 0) + jnp.square(channel_mean - mean)
