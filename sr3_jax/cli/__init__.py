@@ -29,6 +29,7 @@ from sr3_jax.runtime import console, startup
 STOPPED_EXIT = "SR3_STOPPED_EXIT"
 COMMANDS = {
     "upscale": "Enlarge images of any size.",
+    "edit": "Colour, fill, extend or restore images of any size.",
     "generate": "Make images from noise, by one network or a cascade.",
     "serve": "A web page on this machine that enlarges images.",
     "demo": "Show the shipped networks at work.",

@@ -1,66 +1,73 @@
-"""Edits of images of any size: colours for grey ones, holes filled, edges continued.
+"""Edits of images of any size: colours for grey ones, holes filled, edges continued, flaws removed.
 
 Networks for it know small images. So colours are made for a reduced image and brought to the
-full one by its luma (a guided filter), and of an image with holes the neighbourhood of each hole is
-computed, reduced if the hole is a large one. What is known stays: the luma, or the pixels around
-holes.
+full one by its luma (a guided filter), of an image with holes the neighbourhood of each hole is
+computed (holes.py), and flaws are removed in tiles. What is known stays: the luma, or the pixels
+around holes.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 
 from sr3_jax.checkpoints.checkpoint import Checkpoint
 from sr3_jax.checkpoints.names import load_checkpoint
 from sr3_jax.data.source import image_id
 from sr3_jax.errors import UserError
+from sr3_jax.images import pixels
+from sr3_jax.images.files import File
 from sr3_jax.images.pixels import Picture, filled, from_image, to_image
+from sr3_jax.inference import holes
+from sr3_jax.inference.edits import EDITS
 from sr3_jax.inference.engine import Engine, Progress, ignore
+from sr3_jax.inference.holes import Hole, Margin
 from sr3_jax.inference.sampling import Sampling
+from sr3_jax.inference.upscaler import Cost, Upscaler
 from sr3_jax.tasks import operations
 from sr3_jax.tasks.editing import LUMA
 from sr3_jax.tasks.task import Canvas
 
-Hole = Bool[np.ndarray, "_h _w"]
 COLOURED = 192  # pixels: the shorter side of the image that colours are made for, at the most
 RADIUS, SMOOTH = 3, 0.02  # of the guided filter: pixels of that image; in [-1, 1]
-LARGEST_HOLE = 64  # pixels: the longer side of a hole as the network sees it, at the most
-CONTEXT = 32  # pixels around a hole that it sees, at the least; else as many as the hole is large
-LARGEST_MARGIN = 24  # pixels of a margin that is added, as the network sees it
+PLANES = 24  # arrays of one channel of the size of the result that an edit holds, about
 
 
 class Editor:
     """Edits images of any size by the network of a checkpoint; see `Editor.load`.
 
     Args:
-      checkpoint: A network of task.kind "colourise" or "inpaint".
+      checkpoint: A network of one of the edits.
       batch_size: How many tiles are computed at a time; see `Engine`.
+      tile: The side of a tile, in pixels; see `Engine`.
 
     Raises:
       UserError: The network is for something else.
     """
 
-    def __init__(self, checkpoint: Checkpoint, batch_size: int | None = None):
-        kind = checkpoint.config.task.kind
-        if kind not in ("colourise", "inpaint"):
-            raise UserError(
-                f"{checkpoint.name} is a network for {kind.replace('_', '-')}; to edit takes one "
-                "for colourise or inpaint"
-            )
-        self.engine = Engine(checkpoint, batch_size)
+    def __init__(
+        self, checkpoint: Checkpoint, batch_size: int | None = None, tile: int | None = None
+    ):
+        self.kind = kind_of(checkpoint)  # what it does: "colourise", "inpaint" or "restore"
+        restores = self.kind == "restore"
+        self._restorer = Upscaler(checkpoint, batch_size, tile) if restores else None
+        self.engine = (
+            self._restorer.engine if self._restorer else Engine(checkpoint, batch_size, tile)
+        )
 
     @classmethod
-    def load(cls, place: str | Path, batch_size: int | None = None) -> "Editor":
+    def load(
+        cls, place: str | Path, batch_size: int | None = None, tile: int | None = None
+    ) -> "Editor":
         """An editor with the network at `place`; see `load_checkpoint`, also for its errors."""
-        return cls(load_checkpoint(place), batch_size)
+        return cls(load_checkpoint(place), batch_size, tile)
 
     @property
-    def kind(self) -> str:
-        """What it does: "colourise" or "inpaint"."""
-        return self.engine.checkpoint.config.task.kind
+    def checkpoint(self) -> Checkpoint:
+        """The network's checkpoint."""
+        return self.engine.checkpoint
 
     def __call__(
         self,
@@ -80,34 +87,42 @@ class Editor:
           mask: "inpaint": an image of the same size, white (more than half) where the hole is.
           margin: "inpaint": pixels to add above, at the right, below and at the left.
           name: The image's name; images of different names get different noise.
-          **options: Fields of `Sampling` to change.
+          **options: Fields of `Sampling` to change, and signals, e.g. steps=4, noise=8.0.
 
         Raises:
           UserError: `image` or `mask` is no such image, or the network cannot be used like that.
         """
         sampling = (sampling or Sampling()).with_options(options)
-        sampling.check(self.engine.checkpoint)
         picture = from_image(image, name or "the image")
-        hole = None if mask is None else from_image(mask, "the mask").colour.mean(axis=-1) > 0
-        if self.kind == "colourise":
-            if hole is not None or margin:
-                raise UserError("mask and margin are for a network of inpaint, not of colourise")
-            done = self.colourise(picture, name, sampling)
-        else:
-            picture, hole = _with_margin(picture, hole, tuple(margin))
-            done = self.inpaint(picture, hole, name, sampling, bool(margin))
-        return to_image(done, image)
+        hole = None if mask is None else holes.of_mask(mask)
+        return to_image(self.edit(hole, margin).picture(picture, name, sampling), image)
+
+    def edit(self, mask: Hole | None = None, margin: Sequence[int] = ()) -> "Edit":
+        """What it does to one image, with its mask and margin.
+
+        Raises:
+          UserError: the network takes none, or the margin is none.
+        """
+        if self.kind != "inpaint" and (mask is not None or margin):
+            raise UserError(f"mask and margin are for a network of inpaint, not of {self.kind}")
+        return Edit(self, mask, holes.checked_margin(margin))
 
     def colourise(
         self, picture: Picture, name: str, sampling: Sampling, on_tiles: Progress = ignore
     ) -> Picture:
         """The picture in colour; its luma stays. A colour picture loses its own colours."""
         grey = _channels(filled(picture).colour, 1)
-        height, width = grey.shape[:2]
-        small = _reduced(grey, max(1.0, min(height, width) / COLOURED))
+        small = _reduced(grey, _colour_factor(*grey.shape[:2]))
         made = self.engine.canvas(small, image_id(name), sampling, on_tiles)
         chroma = _by_guide(small, made - made @ LUMA[:, None], grey)
         return picture._replace(colour=self.engine.method.task.compose(grey, grey + chroma))
+
+    def restore(
+        self, picture: Picture, name: str, sampling: Sampling, on_tiles: Progress = ignore
+    ) -> Picture:
+        """The picture without its flaws."""
+        assert self._restorer is not None
+        return self._restorer.picture(picture, name, sampling, on_tiles)
 
     def inpaint(
         self,
@@ -129,106 +144,146 @@ class Editor:
           on_tiles: Called as `Engine.canvas` calls it.
         """
         task = self.engine.method.task
+        # What has no colour gets none
+        grey = pixels.is_grey(picture._replace(colour=picture.colour[~hole][:, None]))
         own = _channels(filled(picture).colour, self.engine.channels)
         unfilled = hole.copy()
-        for number, (rows, columns, own_hole) in enumerate(_places(hole, outside)):
-            factor = _margin_factor(own_hole) if outside else _hole_factor(own_hole)
-            part = own[rows, columns]
-            unknown = unfilled[rows, columns]
-            given = _reduced(_nearest(part, unknown), factor)
-            seen = _reduced(unknown[..., None].astype(np.float32), factor) > 0.01
+        for number, place in enumerate(holes.places(hole, outside)):
+            at = place.rows, place.columns
+            part, unknown = own[at], unfilled[at]
+            given = _reduced(_nearest(part, unknown), place.factor)
+            seen = _reduced(unknown[..., None].astype(np.float32), place.factor) > 0.01
             inputs = np.concatenate([np.where(seen, 0, given), 2.0 * seen - 1], -1)
             id = image_id(f"{name}#{number}" if number else name)
             made = self.engine.canvas(inputs.astype(np.float32), id, sampling, on_tiles)
             made = operations.resize_canvas(made, *part.shape[:2]).clip(-1, 1)
-            both = np.concatenate([part, 2.0 * own_hole[..., None] - 1], -1)
-            own[rows, columns] = task.compose(both, made)
-            unfilled[rows, columns] &= ~own_hole
-        made = _channels(own, picture.colour.shape[-1])
+            both = np.concatenate([part, 2.0 * place.hole[..., None] - 1], -1)
+            own[at] = task.compose(both, made)
+            unfilled[at] &= ~place.hole
+        made = _channels(_channels(own, 1) if grey else own, picture.colour.shape[-1])
         return picture._replace(colour=np.where(hole[..., None], made, picture.colour))
 
 
-def _with_margin(
-    picture: Picture, hole: Hole | None, margin: tuple[int, ...]
-) -> tuple[Picture, Hole]:
-    """The picture with its margins, black, and where it is to be filled.
+class Edit(NamedTuple):
+    """What an editor does to one image; a worker for `files.run_all`."""
 
-    Raises UserError if that is nowhere, or everywhere.
+    editor: Editor
+    mask: Hole | None = None
+    margin: Margin | None = None
+
+    @property
+    def checkpoint(self) -> Checkpoint:
+        """The network's checkpoint."""
+        return self.editor.checkpoint
+
+    def picture(
+        self, picture: Picture, name: str, sampling: Sampling, on_tiles: Progress = ignore
+    ) -> Picture:
+        """The edited picture.
+
+        Raises:
+          UserError: the mask does not fit, or the network cannot be used like that.
+        """
+        editor = self.editor
+        _check(sampling, editor.checkpoint)
+        if editor.kind == "colourise":
+            return editor.colourise(picture, name, sampling, on_tiles)
+        if editor.kind == "restore":
+            return editor.restore(picture, name, sampling, on_tiles)
+        height, width = picture.colour.shape[:2]
+        hole = holes.whole(height, width, self.mask, self.margin)
+        if self.margin:
+            picture = holes.with_margin(picture, self.margin)
+        return editor.inpaint(picture, hole, name, sampling, bool(self.margin), on_tiles)
+
+    def cost(self, height: int, width: int, sampling: Sampling | None = None) -> Cost:
+        """What editing an image of height × width will take; errors as those of `picture`."""
+        engine, sampling = self.editor.engine, sampling or Sampling()
+        _check(sampling, self.checkpoint)
+        if self.editor.kind == "restore":
+            assert self.editor._restorer is not None
+            return self.editor._restorer.cost(height, width, sampling)
+        if self.editor.kind == "colourise":
+            tiles = engine.tiles(*holes.reduced_size(height, width, _colour_factor(height, width)))
+        else:
+            hole = holes.whole(height, width, self.mask, self.margin)
+            height, width = hole.shape
+            tiles = sum(engine.tiles(*one.seen) for one in holes.places(hole, bool(self.margin)))
+        evaluations = engine.table(sampling).evaluations
+        return Cost(height, width, tiles, evaluations, 4 * height * width * PLANES)
+
+    def prepared(self, file: File, sampling: Sampling) -> File:
+        """The file as it is edited, with what the user should know of it as notes."""
+        picture, kept, notes = file
+        if self.editor.kind != "colourise":
+            return file
+        if picture.colour.shape[-1] == 1:
+            picture = picture._replace(colour=np.repeat(picture.colour, 3, axis=-1))
+            if kept.icc:
+                kept, more = kept._replace(icc=b""), "its grey profile was left out: it has colours"
+                notes = (*notes, more)
+        elif not pixels.is_grey(picture):
+            notes = (*notes, "its own colours are given up: only its brightness is used")
+        return File(picture, kept, notes)
+
+
+def kind_of(checkpoint: Checkpoint) -> str:
+    """Which edits a network is for: "colourise", "inpaint", or "restore".
+
+    Raises:
+      UserError: for none.
     """
-    height, width = picture.colour.shape[:2]
-    if margin and (len(margin) != 4 or min(margin) < 0 or not max(margin)):
-        raise UserError(
-            f"margin = {margin} must be four numbers of pixels: above, right, below, left"
-        )
-    if hole is None and not margin:
-        raise UserError("inpaint needs a mask, white where the image is to be filled, or a margin")
-    if hole is not None and hole.shape != (height, width):
-        raise UserError(
-            f"the mask is {hole.shape[1]}×{hole.shape[0]}, and the image {width}×{height}: they "
-            "must be of one size"
-        )
-    hole = np.zeros((height, width), bool) if hole is None else hole
-    if margin:
-        top, right, bottom, left = margin
-        space = ((top, bottom), (left, right))
-        hole = np.pad(hole, space, constant_values=True)
-        alpha = picture.alpha
-        picture = picture._replace(
-            colour=np.pad(picture.colour, (*space, (0, 0))),
-            alpha=None if alpha is None else np.pad(alpha, (*space, (0, 0)), constant_values=1.0),
-        )
-    if not hole.any():
-        raise UserError("the mask has no hole: nothing in it is white")
-    if hole.all():
-        raise UserError("the mask is all hole: nothing of the image would be left")
-    return picture, hole
-
-
-def _places(hole: Hole, outside: bool) -> Iterator[tuple[slice, slice, Hole]]:
-    """The neighbourhood of each hole: rows, columns, and where in it the hole is."""
-    if outside:
-        yield slice(None), slice(None), hole
-        return
-    from scipy import ndimage  # a fifth of a second
-
-    # Holes that are near to each other are one
-    labels, _ = ndimage.label(ndimage.binary_dilation(hole, iterations=8))
-    for number, box in enumerate(ndimage.find_objects(labels), start=1):
-        inside = hole[box] & (labels[box] == number)
-        places = [np.flatnonzero(inside.any(axis)) for axis in (1, 0)]
-        around = max(CONTEXT, *(int(np.ptp(place)) + 1 for place in places))
-        rows, columns = (
-            slice(
-                max(0, part.start + int(place[0]) - around),
-                part.start + int(place[-1]) + 1 + around,
-            )
-            for part, place in zip(box, places, strict=True)
-        )
-        yield rows, columns, hole[rows, columns] & (labels[rows, columns] == number)
-
-
-def _hole_factor(hole: Hole) -> float:
-    """By how much the neighbourhood of a hole is reduced, so that the hole is not too large."""
-    sides = (np.ptp(np.flatnonzero(hole.any(axis))) + 1 for axis in (0, 1))
-    return max(1.0, max(sides) / LARGEST_HOLE)
-
-
-def _margin_factor(hole: Hole) -> float:
-    """By how much an image with a hole around it is reduced, so that margins are not too wide."""
-    known = [np.flatnonzero(~hole.all(axis)) for axis in (1, 0)]
-    widest = max(
-        max(int(place[0]), size - 1 - int(place[-1]))
-        for place, size in zip(known, hole.shape, strict=True)
+    config = checkpoint.config
+    kind = config.task.kind
+    if kind in ("colourise", "inpaint"):
+        return kind
+    if kind != "generation" and config.data.hr_size == config.data.lr_size:
+        return "restore"
+    raise UserError(
+        f"{checkpoint.name} is a network for {kind.replace('_', '-')}; to edit takes one for "
+        "colourise, inpaint or restore"
     )
-    return max(1.0, widest / LARGEST_MARGIN)
+
+
+def told(checkpoint: Checkpoint, task: str, options: Mapping[str, Any]) -> dict[str, Any]:
+    """What a network is told for an edit of EDITS: the options, and the flaws that are absent.
+
+    Raises:
+      UserError: it is a network for something else, or the edit removes no such flaw.
+    """
+    named, kind = EDITS[task], kind_of(checkpoint)
+    if named.kind != kind:
+        raise UserError(
+            f"{checkpoint.name} is a network for {kind}, and --task={task} takes one for "
+            f"{named.kind}"
+        )
+    for name in named.absent:
+        if options.get(name):
+            raise UserError(
+                f"--{name}={options[name]:g} does not go with --task={task}, which removes "
+                "something else; use --task=restore"
+            )
+    known = {signal.name for signal in checkpoint.method.task.signals}
+    return dict(options) | {name: 0.0 for name in named.absent if name in known}
+
+
+def _check(sampling: Sampling, checkpoint: Checkpoint) -> None:
+    sampling.check(checkpoint)
+    if sampling.scale not in (None, 1):
+        raise UserError(f"scale = {sampling.scale:g}: an edit leaves an image's size as it is")
+
+
+def _colour_factor(height: int, width: int) -> float:
+    """By how much an image is reduced before it gets colours."""
+    return max(1.0, min(height, width) / COLOURED)
 
 
 def _reduced(image: Canvas, factor: float) -> Canvas:
     """The image made smaller by a factor, anti-aliased; itself for 1."""
     if factor <= 1:
         return np.asarray(image, np.float32)
-    height, width = (max(1, round(side / factor)) for side in image.shape[:2])
-    return operations.resize_canvas(image, height, width)
+    height, width = image.shape[:2]
+    return operations.resize_canvas(image, *holes.reduced_size(height, width, factor))
 
 
 def _nearest(image: Canvas, unknown: Hole) -> Canvas:

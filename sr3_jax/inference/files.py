@@ -1,4 +1,4 @@
-"""Enlarges files and folders of images, and tells what failed."""
+"""Enlarges or edits files and folders of images, and tells what failed."""
 
 import dataclasses
 import sys
@@ -6,7 +6,7 @@ import time
 import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from rich.console import Console
@@ -19,7 +19,9 @@ from sr3_jax.images.decoding import TooManyPixels
 from sr3_jax.images.files import STDIO
 from sr3_jax.images.metadata import Metadata
 from sr3_jax.images.pixels import Picture
-from sr3_jax.inference import journal
+from sr3_jax.inference import holes, journal
+from sr3_jax.inference.editor import Edit, Editor
+from sr3_jax.inference.holes import Margin
 from sr3_jax.inference.journal import Journal
 from sr3_jax.inference.plan import Job
 from sr3_jax.inference.sampling import Sampling
@@ -46,8 +48,32 @@ def print_path(written: Written) -> None:
     print(written.output)
 
 
+@runtime_checkable
+class Worker(Protocol):
+    """What makes a picture of a picture: an `Upscaler`, or an `Edit` of an `Editor`."""
+
+    @property
+    def checkpoint(self) -> Checkpoint:
+        """The network's checkpoint."""
+        ...
+
+    def prepared(self, file: files.File, sampling: Sampling) -> files.File:
+        """The file as it is worked on, with what the user should know of it as notes."""
+        ...
+
+    def cost(self, height: int, width: int, sampling: Sampling | None = None) -> Cost:
+        """What an image of height × width takes; raises UserError if it cannot be done."""
+        ...
+
+    def picture(
+        self, picture: Picture, name: str, sampling: Sampling, on_tiles: Callable[[int], object]
+    ) -> Picture:
+        """The picture that is made; see `Upscaler.picture`."""
+        ...
+
+
 class Options(NamedTuple):
-    """How files are enlarged."""
+    """How files are enlarged or edited."""
 
     sampling: Sampling = Sampling()
     samples: int = 1  # of each image, counted from sampling.sample on
@@ -68,24 +94,55 @@ def upscale_all(
     folder: Path | None = None,
     on_written: Callable[[Written], object] = print_path,
 ) -> int:
+    """Enlarges the images of all jobs; see `run_all`."""
+    upscaler = Upscaler(checkpoint, options.batch, options.tile)
+    options.sampling.check(checkpoint)
+    made = Journal(folder, _settings(checkpoint, options)) if folder else None
+    return run_all(lambda _: upscaler, jobs, options, made, on_written)
+
+
+def edit_all(
+    editor: Editor,
+    margin: Margin | None,
+    jobs: Sequence[Job],
+    options: Options,
+    folder: Path | None = None,
+    on_written: Callable[[Written], object] = print_path,
+) -> int:
+    """Edits the images of all jobs, each with its mask; see `run_all`."""
+
+    def edit(job: Job) -> Edit:
+        mask = holes.of_mask_file(job.mask) if job.mask else None
+        return editor.edit(mask, margin or ())
+
+    options.sampling.check(editor.checkpoint)
+    settings = _settings(editor.checkpoint, options) | {"margin": margin}
+    made = Journal(folder, settings) if folder else None
+    return run_all(edit, jobs, options, made, on_written)
+
+
+def run_all(
+    worker_of: Callable[[Job], Worker],
+    jobs: Sequence[Job],
+    options: Options,
+    made: Journal | None,
+    on_written: Callable[[Written], object] = print_path,
+) -> int:
     """Runs this process's share of the jobs; what goes wrong with one does not stop the others.
 
     It prints what was converted and which images failed.
 
     Args:
-      checkpoint: The network.
+      worker_of: What works on the image of a job.
       jobs: The jobs of all processes.
-      options: How files are enlarged.
-      folder: Of the outputs, for a journal of what was made; None: none is kept.
+      options: How files are made.
+      made: The journal of the output folder; None: there is none.
       on_written: Called with each file as soon as it is written.
 
     Returns:
       The highest exit code of all processes: 2 if the user can mend what failed, 1 if not, else 0.
     """
     mine = [jobs[i] for i in parallel.share(len(jobs))]
-    upscaler = Upscaler(checkpoint, options.batch, options.tile)
-    options.sampling.check(checkpoint)
-    made = Journal(folder, _settings(checkpoint, options)) if folder else None
     with Progress(
         *Progress.get_default_columns()[:-1],
         TimeRemainingColumn(),
@@ -93,7 +150,7 @@ def upscale_all(
         transient=True,
         disable=options.quiet or not parallel.is_main(),
     ) as progress:
-        run = _Run(upscaler, options, progress, on_written, made)
+        run = _Run(worker_of, options, progress, on_written, made)
         whole = progress.add_task("images", total=len(mine), visible=len(mine) > 1)
         later = []
         for job in mine:
@@ -135,6 +192,7 @@ def _settings(checkpoint: Checkpoint, options: Options) -> dict[str, Any]:
 class _Given(NamedTuple):
     """An image that was read."""
 
+    worker: Worker
     image: journal.Image  # without its data
     file: files.File
     cost: Cost
@@ -146,13 +204,13 @@ class _Run:
 
     def __init__(
         self,
-        upscaler: Upscaler,
+        worker_of: Callable[[Job], Worker],
         options: Options,
         progress: Progress,
         on_written: Callable[[Written], object],
         made: Journal | None,
     ):
-        self.upscaler, self.options, self.progress = upscaler, options, progress
+        self.worker_of, self.options, self.progress = worker_of, options, progress
         self.on_written, self.made = on_written, made
         self.failed: list[str] = []
         self.skipped, self.code = 0, 0
@@ -166,7 +224,7 @@ class _Run:
             given = self._prepare(job)
             with journal.claimed(job.outputs[0], wait) as own:
                 if own and self._is_new(job):
-                    self._upscale(job, given)
+                    self._make(job, given)
                 elif own:
                     self.skipped += 1
                 return own
@@ -203,23 +261,26 @@ class _Run:
 
     def _is_ours(self, job: Job, name: Path) -> bool:
         """Whether a file is what this run, or one like it, makes of the job."""
-        return self.made is not None and name.exists() and self.made.made(job.source, name)
+        return (
+            self.made is not None and name.exists() and self.made.made(job.source, name, job.mask)
+        )
 
     def _prepare(self, job: Job) -> _Given:
         """Reads an image, and finds what would go wrong before the network is run."""
-        upscaler, label = self.upscaler, _label(job)
-        image = journal.read(job.source)
-        cost = self._cost(image.data, label)
-        file = files.parse(image.data, label)
-        self._say(label, (*file.notes, *upscaler.scale_notes(self.options.sampling.scale)))
+        label = _label(job)
+        image = journal.read(job.source, job.mask)
+        worker = self.worker_of(job)
+        cost = self._cost(worker, image.data, label)
+        file = worker.prepared(files.parse(image.data, label), self.options.sampling)
+        self._say(label, file.notes)
         said = {}
         for name in job.outputs:
             said[name] = files.rehearse(name, file, cost.height, cost.width)
             self._say(str(name), said[name])
-        return _Given(image._replace(data=b""), file, cost, said)
+        return _Given(worker, image._replace(data=b""), file, cost, said)
 
-    def _upscale(self, job: Job, given: _Given) -> None:
-        options, (image, file, cost, said), label = self.options, given, _label(job)
+    def _make(self, job: Job, given: _Given) -> None:
+        options, (worker, image, file, cost, said), label = self.options, given, _label(job)
         work = cost.tiles * cost.evaluations * options.samples
         task = self.progress.add_task(job.source.name, total=work)
         clock = _Clock(work, label, cost, self.progress)
@@ -247,7 +308,7 @@ class _Run:
                     options.sampling, sample=options.sampling.sample + sample
                 )
                 key = job.source.name if options.name is None else options.name
-                picture = self.upscaler.picture(file.picture, key, sampling, advance)
+                picture = worker.picture(file.picture, key, sampling, advance)
                 write(job.outputs[sample], picture, file.metadata)
                 if options.uncertainty:
                     spread.add(picture)
@@ -257,26 +318,27 @@ class _Run:
         finally:
             self.progress.remove_task(task)
 
-    def _cost(self, data: bytes, label: str) -> Cost:
+    def _cost(self, worker: Worker, data: bytes, label: str) -> Cost:
         """What an image will take, from its header; raises UserError if that is too much."""
-        upscaler, sampling = self.upscaler, self.options.sampling
+        sampling = self.options.sampling
         try:
             height, width = files.header(data, label)
         except TooManyPixels as error:
-            needed = upscaler.cost(1, error.pixels, sampling).bytes
+            needed = worker.cost(1, error.pixels, sampling).bytes
             raise UserError(
-                f"{error}: enlarged, they would take {needed / 2**30:.0f} GiB of memory; "
-                "cut the image up"
+                f"{error}: it would take {needed / 2**30:.0f} GiB of memory; cut the image up"
             ) from error
-        cost = upscaler.cost(height, width, sampling)
+        cost = worker.cost(height, width, sampling)
         needed = cost.bytes
         if self.options.uncertainty:  # mean and spread, in float64
-            needed += 2 * 8 * upscaler.channels * cost.height * cost.width
+            channels = worker.checkpoint.config.model.image_channels
+            needed += 2 * 8 * channels * cost.height * cost.width
         if needed > MEMORY_SHARE * limits.memory():
             raise UserError(
                 f"{label} is {width}×{height}; {cost.width}×{cost.height} takes "
                 f"{needed / 2**30:.0f} GiB of memory, and there are "
-                f"{limits.memory() / 2**30:.0f}; cut it up, or give a smaller --scale"
+                f"{limits.memory() / 2**30:.0f}; cut it up"
+                + (", or give a smaller --scale" if cost.width > width else "")
             )
         return cost
 

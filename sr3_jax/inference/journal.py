@@ -28,23 +28,28 @@ class Image(NamedTuple):
 
     data: bytes
     name: str
-    content: str  # a hash of the data
-    stat: str  # size, times and number of the file, which change with it; empty: none
+    content: str  # a hash of the data, and of the mask's if there is one
+    stat: str  # size, times and number of the files, which change with them; empty: none
 
 
-def read(path: Path) -> Image:
-    """Reads an image file, or standard input for "-"; raises ImageError."""
-    stat = _stat(path)  # before: a file that is replaced meanwhile has another
+def read(path: Path, mask: Path | None = None) -> Image:
+    """Reads an image file, or standard input for "-", and its mask; raises ImageError."""
+    stat = _stat(path, mask)  # before: a file that is replaced meanwhile has another
     data = files.load(path)
-    return Image(data, path.name, hashlib.sha256(data).hexdigest()[:16], stat)
+    digest = hashlib.sha256(data)
+    if mask:
+        digest.update(files.load(mask))
+    return Image(data, path.name, digest.hexdigest()[:16], stat)
 
 
-def _stat(path: Path) -> str:
+def _stat(path: Path, mask: Path | None) -> str:
     if path == STDIO:
         return ""
     with suppress(OSError):
-        found = path.stat()
-        return f"{found.st_size} {found.st_mtime_ns} {found.st_ctime_ns} {found.st_ino}"
+        found = [each.stat() for each in (path, mask) if each]
+        return " ".join(
+            f"{one.st_size} {one.st_mtime_ns} {one.st_ctime_ns} {one.st_ino}" for one in found
+        )
     return ""
 
 
@@ -82,17 +87,20 @@ class Journal:
                 "give another --output"
             )
 
-    def made(self, source: Path, name: Path) -> bool:
-        """Whether a file that is there is whole, from the image `source` and by these settings."""
+    def made(self, source: Path, name: Path, mask: Path | None = None) -> bool:
+        """Whether a file that is there is whole, from the image `source` and by these settings.
+
+        And, if it has one, with the mask.
+        """
         self._read_on()
         known = self._known.get(os.path.relpath(name, self._file.parent), {})
         size = name.stat().st_size
         wanted = {"bytes": size, "name": source.name, "settings": self._settings}
         if any(known.get(key) != value for key, value in wanted.items()):
             return False
-        if known.get("stat") and known["stat"] == _stat(source):
+        if known.get("stat") and known["stat"] == _stat(source, mask):
             return True
-        return source != STDIO and known.get("content") == read(source).content
+        return source != STDIO and known.get("content") == read(source, mask).content
 
     def add(self, image: Image, name: Path, size: int) -> None:
         """Notes down a file of so many bytes that is about to appear.

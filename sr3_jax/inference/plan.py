@@ -2,7 +2,7 @@
 
 import glob
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -20,6 +20,7 @@ class Job(NamedTuple):
     source: Path
     # One for each sample, then the mean and the standard deviation if they are asked for
     outputs: list[Path]
+    mask: Path | None = None  # where it is to be filled, for inpainting
 
 
 class Naming(NamedTuple):
@@ -128,6 +129,47 @@ def _check_shares(inputs: Sequence[str], sources: Sequence[Path], output: Path) 
             f"with --shard the images must lie outside of --output={output}: a shard would count "
             "the results of the others among the images"
         )
+
+
+def with_masks(planned: Plan, mask: str) -> Plan:
+    """The plan with a mask for each image.
+
+    Args:
+      planned: The plan.
+      mask: A file, for all images, or a folder with a mask for each: of the same name, but for the
+        suffix.
+
+    Raises:
+      UserError: An image has no mask, or several, or a mask would be lost.
+    """
+    path = Path(mask)
+    if not path.exists():
+        raise UserError(f"--mask={mask} does not exist")
+    if path.is_file():
+        masks = [path] * len(planned.jobs)
+    else:
+        by_stem: dict[str, list[Path]] = {}
+        for name in sorted(path.iterdir()):
+            if name.is_file() and formats.is_image_name(name):
+                by_stem.setdefault(name.stem, []).append(name)
+        masks = [_mask_of(job.source, by_stem, mask) for job in planned.jobs]
+    written = {name.resolve() for job in planned.jobs for name in job.outputs if name != STDIO}
+    for name in masks:
+        if name.resolve() in written:
+            raise UserError(f"{name} is a mask, which would be lost; choose another --output")
+    return planned._replace(
+        jobs=[job._replace(mask=name) for job, name in zip(planned.jobs, masks, strict=True)]
+    )
+
+
+def _mask_of(source: Path, by_stem: Mapping[str, Sequence[Path]], folder: str) -> Path:
+    found = by_stem.get("stdin" if source == STDIO else source.stem, [])
+    if not found:
+        raise UserError(f"--mask={folder} has no mask for {source}: none is called {source.stem}")
+    if len(found) > 1:
+        names = listed([name.name for name in found])
+        raise UserError(f"--mask={folder} has {len(found)} masks for {source}: {names}")
+    return found[0]
 
 
 def check_new(jobs: Sequence[Job]) -> None:

@@ -23,6 +23,7 @@ from sr3_jax.data.source import image_id
 from sr3_jax.diffusion.samplers import Steps
 from sr3_jax.errors import UserError
 from sr3_jax.images import pixels
+from sr3_jax.images.files import File
 from sr3_jax.images.pixels import Picture, from_image, to_image
 from sr3_jax.inference.engine import Engine, Progress, Values, ignore
 from sr3_jax.inference.sampling import Sampling
@@ -270,6 +271,10 @@ class Upscaler:
         return notes + (
             [f"made {made}× larger, then resized to {scale:g}×"] if scale and made != scale else []
         )
+
+    def prepared(self, file: File, sampling: Sampling) -> File:
+        """The file as it is enlarged, with what the user should know of it as notes."""
+        return file._replace(notes=(*file.notes, *self.scale_notes(sampling.scale)))
 
     def _size(self, height: int, width: int, scale: float | int | None) -> tuple[int, int]:
         """(height, width) of the result."""

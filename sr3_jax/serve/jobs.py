@@ -77,9 +77,8 @@ class Jobs(Queue[Job]):
                 f"{self.pixels / 1e6:.0f} million pixels"
             )
         self.check_room()
-        file = files.parse(data, name)
-        notes = [*file.notes, *self.upscaler.scale_notes(sampling.scale)]
-        job = Job(name=name, file=file, sampling=sampling, cost=cost, notes=notes)
+        file = self.upscaler.prepared(files.parse(data, name), sampling)
+        job = Job(name=name, file=file, sampling=sampling, cost=cost, notes=[*file.notes])
         self.put(job)
         return job
 

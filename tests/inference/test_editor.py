@@ -6,7 +6,9 @@ from PIL import Image
 
 from sr3_jax import Editor
 from sr3_jax.errors import UserError
-from sr3_jax.inference import editor
+from sr3_jax.images import pixels
+from sr3_jax.inference import editor, holes
+from sr3_jax.inference.sampling import Sampling
 from sr3_jax.tasks.editing import LUMA
 from tests.tiny import random_checkpoint, tiny_checkpoint, tiny_config
 
@@ -101,8 +103,8 @@ def test_what_the_network_sees_of_a_large_hole_is_reduced(inpaint, monkeypatch):
     np.testing.assert_array_equal(made[hole == 0], photo[hole == 0])
     (found,) = seen
     mask = found[..., 3] > 0
-    assert mask.any(1).sum() in range(editor.LARGEST_HOLE, editor.LARGEST_HOLE + 3)
-    assert max(found.shape) <= 3 * editor.LARGEST_HOLE + 2
+    assert mask.any(1).sum() in range(holes.LARGEST_HOLE, holes.LARGEST_HOLE + 3)
+    assert max(found.shape) <= 3 * holes.LARGEST_HOLE + 2
     assert not found[mask][:, :3].any()
 
 
@@ -140,7 +142,7 @@ def test_grey_stays_grey(inpaint):
         ({"mask": hole_of(size=(45, 69))}, "the mask is 69×45, and the image 70×45"),
         ({"mask": hole_of()}, "the mask has no hole"),
         ({"mask": hole_of() + np.uint8(255)}, "the mask is all hole"),
-        ({"margin": (1, 2)}, "must be four numbers of pixels: above, right, below, left"),
+        ({"margin": (1, 2)}, "must be four numbers of pixels, above, right, below, left"),
         ({"margin": (0, 0, 0, 0)}, "must be four numbers"),
         ({"mask": "a.png"}, "the mask is a str"),
     ],
@@ -155,3 +157,74 @@ def test_networks_for_something_else_are_refused_by_name(colourise):
         Editor(tiny_checkpoint())
     with pytest.raises(UserError, match="mask and margin are for a network of inpaint"):
         colourise(PHOTO, margin=(1, 1, 1, 1))
+
+
+def restorer(**task):
+    config = tiny_config(channels=3)
+    config.task.kind, config.data.lr_size = "blind", config.data.hr_size
+    config.task.update({"tell_blur": True, "tell_noise": True, "tell_jpeg": True} | task)
+    config.task.update({"blur": 2.0, "noise": 20.0, "jpeg": 60.0})
+    return random_checkpoint(config, "restore")
+
+
+@pytest.fixture(scope="module")
+def restore():
+    return Editor(restorer())
+
+
+@pytest.mark.parametrize("size", [(16, 16), (45, 70)])
+def test_flaws_are_removed_at_the_image_s_own_size(restore, size):
+    photo = RNG.integers(0, 256, (*size, 3), np.uint8)
+    made = restore(photo)
+    assert made.shape == photo.shape
+    assert (made != photo).mean() > 0.5
+    assert (made != restore(photo, noise=20.0)).any()  # it listens to what it is told
+    assert restore(photo[..., 0]).shape == size
+
+
+@pytest.mark.parametrize(
+    ("task", "told"),
+    [
+        ("restore", {}),
+        ("deblur", {"noise": 0.0, "jpeg": 0.0}),
+        ("denoise", {"blur": 0.0, "jpeg": 0.0}),
+        ("restore_jpeg", {"blur": 0.0, "noise": 0.0}),
+    ],
+)
+def test_to_remove_one_flaw_is_to_say_that_the_others_are_absent(task, told):
+    assert editor.told(restorer(), task, {}) == told
+    deaf = restorer(tell_blur=False, tell_noise=False, tell_jpeg=False)
+    assert editor.told(deaf, task, {}) == {}
+    for name in told:
+        with pytest.raises(UserError, match=f"--{name}=3 does not go with --task={task}"):
+            editor.told(restorer(), task, {name: 3.0})
+
+
+def test_a_network_for_another_task_is_refused_by_both_names(colourise):
+    sentence = "colourise is a network for colourise, and --task=deblur takes one for restore"
+    with pytest.raises(UserError, match=sentence):
+        editor.told(colourise.checkpoint, "deblur", {})
+
+
+def test_what_an_edit_costs_is_what_is_then_computed(colourise, inpaint, restore):
+    hole = hole_of((10, 20, 30, 44), (30, 45, 0, 9)) > 0
+    edits = [
+        colourise.edit(),
+        restore.edit(),
+        inpaint.edit(hole),
+        inpaint.edit(None, (3, 4, 5, 6)),
+    ]
+    for edit in edits:
+        done = []
+        picture = pixels.from_image(PHOTO)
+        made = edit.picture(picture, "a", Sampling(steps=2), done.append)
+        cost = edit.cost(45, 70, Sampling(steps=2))
+        assert (cost.height, cost.width) == made.colour.shape[:2]
+        assert sum(done) == cost.tiles * cost.evaluations
+        assert cost.bytes >= 4 * 6 * cost.height * cost.width
+
+
+def test_an_edit_leaves_the_size_alone(restore, inpaint):
+    for some, mask in ((restore, None), (inpaint, hole_of((1, 9, 1, 9)))):
+        with pytest.raises(UserError, match="an edit leaves an image's size as it is"):
+            some(PHOTO, mask=mask, scale=2)

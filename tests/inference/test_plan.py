@@ -5,7 +5,7 @@ import pytest
 from sr3_jax.errors import UserError
 from sr3_jax.images.files import STDIO
 from sr3_jax.inference import plan as planning
-from sr3_jax.inference.plan import Naming
+from sr3_jax.inference.plan import Job, Naming
 from sr3_jax.runtime.parallel import Shard
 from tests.inference.pictures import ALL, make, picture, plan
 
@@ -13,15 +13,15 @@ from tests.inference.pictures import ALL, make, picture, plan
 @pytest.mark.fast
 def test_one_file_becomes_the_named_file_in_the_named_format(tmp_path):
     source = picture(tmp_path / "a.png")
-    assert plan([source], tmp_path / "new" / "b.jpg") == [(source, [tmp_path / "new" / "b.jpg"])]
+    assert plan([source], tmp_path / "new" / "b.jpg") == [Job(source, [tmp_path / "new" / "b.jpg"])]
 
 
 @pytest.mark.fast
 def test_one_file_and_a_folder_becomes_a_png_of_its_name_in_it(tmp_path):
     source = picture(tmp_path / "a.jpg")
     (tmp_path / "out.d").mkdir()
-    assert plan([source], tmp_path / "out") == [(source, [tmp_path / "out" / "a.png"])]
-    assert plan([source], tmp_path / "out.d") == [(source, [tmp_path / "out.d" / "a.png"])]
+    assert plan([source], tmp_path / "out") == [Job(source, [tmp_path / "out" / "a.png"])]
+    assert plan([source], tmp_path / "out.d") == [Job(source, [tmp_path / "out.d" / "a.png"])]
 
 
 @pytest.mark.fast
@@ -30,8 +30,8 @@ def test_a_folder_keeps_its_tree_and_leaves_out_what_is_no_image(tmp_path):
     (tmp_path / "in" / "notes.txt").write_text("no image")
     (tmp_path / "in" / ".hidden.png").write_bytes(b"")
     wanted = [
-        (sources[0], [tmp_path / "out" / "b" / "c.png"]),
-        (sources[1], [tmp_path / "out" / "z.png"]),
+        Job(sources[0], [tmp_path / "out" / "b" / "c.png"]),
+        Job(sources[1], [tmp_path / "out" / "z.png"]),
     ]
     assert plan([tmp_path / "in"], tmp_path / "out") == wanted
 
@@ -40,10 +40,10 @@ def test_a_folder_keeps_its_tree_and_leaves_out_what_is_no_image(tmp_path):
 def test_samples_are_numbered_from_one(tmp_path):
     source = picture(tmp_path / "a.png")
     assert plan([source], tmp_path / "b.webp", samples=2) == [
-        (source, [tmp_path / "b-1.webp", tmp_path / "b-2.webp"])
+        Job(source, [tmp_path / "b-1.webp", tmp_path / "b-2.webp"])
     ]
     assert plan([tmp_path], tmp_path / "o", samples=2) == [
-        (source, [tmp_path / "o" / "a-1.png", tmp_path / "o" / "a-2.png"])
+        Job(source, [tmp_path / "o" / "a-1.png", tmp_path / "o" / "a-2.png"])
     ]
 
 
@@ -153,7 +153,7 @@ def test_shards_refuse_one_image_and_results_among_the_images(tmp_path):
         ):
             plan(inputs, output, shard=Shard(0, 2))
     assert plan([folder], folder / "large", shard=Shard(0, 2)) == [
-        (source, [folder / "large" / "a.png"])
+        Job(source, [folder / "large" / "a.png"])
     ]
     for inputs, output in (
         ([folder / "*"], folder),
@@ -190,8 +190,8 @@ def test_the_mean_and_the_deviation_are_files_beside_the_samples(tmp_path):
 @pytest.mark.fast
 def test_standard_output_takes_one_image(tmp_path):
     sources = make(tmp_path, "a.png", "b.png")
-    assert plan(["-"], STDIO) == [(STDIO, [STDIO])]
-    assert plan([sources[0]], STDIO) == [(sources[0], [STDIO])]
+    assert plan(["-"], STDIO) == [Job(STDIO, [STDIO])]
+    assert plan([sources[0]], STDIO) == [Job(sources[0], [STDIO])]
     for inputs, samples in ((sources, 1), (sources[:1], 2)):
         with pytest.raises(UserError, match="takes one image"):
             plan(inputs, STDIO, samples=samples)
@@ -233,7 +233,7 @@ def test_a_slash_at_the_end_names_a_folder_and_another_format_its_suffix(tmp_pat
     (source,) = make(tmp_path, "a.png")
     naming = Naming(planning.checked_suffix("JPG"))
     made = planning.plan([str(source)], f"{tmp_path}/run.1/", naming)
-    assert made.jobs == [(source, [tmp_path / "run.1" / "a.jpg"])]
+    assert made.jobs == [Job(source, [tmp_path / "run.1" / "a.jpg"])]
     assert made.folder == tmp_path / "run.1"
     assert planning.plan([str(source)], f"{tmp_path}/b.png").folder is None
     with pytest.raises(UserError, match="--format=xyz: no image format is called so; use png"):
