@@ -97,15 +97,17 @@ class Editor:
         hole = None if mask is None else holes.of_mask(mask)
         return to_image(self.edit(hole, margin).picture(picture, name, sampling), image)
 
-    def edit(self, mask: Hole | None = None, margin: Sequence[int] = ()) -> "Edit":
-        """What it does to one image, with its mask and margin.
+    def edit(
+        self, mask: Hole | None = None, margin: Sequence[int] = (), mask_name: str = "the mask"
+    ) -> "Edit":
+        """What it does to one image, with its mask, which has a name in errors, and its margin.
 
         Raises:
           UserError: the network takes none, or the margin is none.
         """
         if self.kind != "inpaint" and (mask is not None or margin):
             raise UserError(f"mask and margin are for a network of inpaint, not of {self.kind}")
-        return Edit(self, mask, holes.checked_margin(margin))
+        return Edit(self, mask, holes.checked_margin(margin), mask_name)
 
     def colourise(
         self, picture: Picture, name: str, sampling: Sampling, on_tiles: Progress = ignore
@@ -170,6 +172,7 @@ class Edit(NamedTuple):
     editor: Editor
     mask: Hole | None = None
     margin: Margin | None = None
+    mask_name: str = "the mask"  # in errors
 
     @property
     def checkpoint(self) -> Checkpoint:
@@ -191,7 +194,7 @@ class Edit(NamedTuple):
         if editor.kind == "restore":
             return editor.restore(picture, name, sampling, on_tiles)
         height, width = picture.colour.shape[:2]
-        hole = holes.whole(height, width, self.mask, self.margin)
+        hole = holes.whole(height, width, self.mask, self.margin, self.mask_name)
         if self.margin:
             picture = holes.with_margin(picture, self.margin)
         return editor.inpaint(picture, hole, name, sampling, bool(self.margin), on_tiles)
@@ -206,7 +209,7 @@ class Edit(NamedTuple):
         if self.editor.kind == "colourise":
             tiles = engine.tiles(*holes.reduced_size(height, width, _colour_factor(height, width)))
         else:
-            hole = holes.whole(height, width, self.mask, self.margin)
+            hole = holes.whole(height, width, self.mask, self.margin, self.mask_name)
             height, width = hole.shape
             tiles = sum(engine.tiles(*one.seen) for one in holes.places(hole, bool(self.margin)))
         evaluations = engine.table(sampling).evaluations

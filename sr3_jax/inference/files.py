@@ -112,8 +112,9 @@ def edit_all(
     """Edits the images of all jobs, each with its mask; see `run_all`."""
 
     def edit(job: Job) -> Edit:
-        mask = holes.of_mask_file(job.mask) if job.mask else None
-        return editor.edit(mask, margin or ())
+        if job.mask is None:
+            return editor.edit(margin=margin or ())
+        return editor.edit(holes.of_mask_file(job.mask), margin or (), str(job.mask))
 
     options.sampling.check(editor.checkpoint)
     settings = _settings(editor.checkpoint, options) | {"margin": margin}

@@ -69,8 +69,17 @@ def checked_margin(margin: Any) -> Margin | None:
     return given
 
 
-def whole(height: int, width: int, mask: Hole | None, margin: Margin | None) -> Hole:
+def whole(
+    height: int, width: int, mask: Hole | None, margin: Margin | None, name: str = "the mask"
+) -> Hole:
     """Where an image of height × width is to be filled, its margins included.
+
+    Args:
+      height: Of the image.
+      width: Of the image.
+      mask: Where it has a hole; None: nowhere.
+      margin: What is added to it; None: nothing.
+      name: What the mask is called in errors.
 
     Raises:
       UserError: that is nowhere, or everywhere, or the mask is of another size.
@@ -79,16 +88,16 @@ def whole(height: int, width: int, mask: Hole | None, margin: Margin | None) -> 
         raise UserError("inpaint needs a mask, white where the image is to be filled, or a margin")
     if mask is not None and mask.shape != (height, width):
         raise UserError(
-            f"the mask is {mask.shape[1]}×{mask.shape[0]}, and the image {width}×{height}: they "
+            f"{name} is {mask.shape[1]}×{mask.shape[0]}, and the image {width}×{height}: they "
             "must be of one size"
         )
     hole = np.zeros((height, width), bool) if mask is None else mask
     if margin is not None:
         hole = np.pad(hole, _space(margin), constant_values=True)
     if not hole.any():
-        raise UserError("the mask has no hole: nothing in it is white")
+        raise UserError(f"{name} has no hole: nothing in it is white")
     if hole.all():
-        raise UserError("the mask is all hole: nothing of the image would be left")
+        raise UserError(f"{name} is all hole: nothing of the image would be left")
     return hole
 
 
