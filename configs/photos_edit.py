@@ -8,6 +8,7 @@ task, "restore" without one:
     sr3 train --config=configs/photos_edit.py:colourise --workdir=runs/colourise
     sr3 train --config=configs/photos_edit.py:inpaint --workdir=runs/inpaint
 
+"deblur", "denoise" and "restore_jpeg" are "restore" with one of its three flaws alone.
 "inpaint" also learns to go on beyond the edges of a photograph (uncropping); "restore" takes off
 blur, noise and JPEG of unknown strength, at the photograph's own size, and may be told of them.
 `--config.objective=regression` trains the control. No weights have been made yet.
@@ -18,7 +19,10 @@ attention; these are of 96² and of convolutions alone, so that they take any si
 
 import sr3_jax.config
 
-TASKS = ("colourise", "inpaint", "restore")
+# What "restore" takes off: sigma of the blur in pixels, 8-bit levels, 100 - quality
+FLAWS = {"blur": 2.0, "noise": 50.0, "jpeg": 90.0}
+ALONE = {"deblur": "blur", "denoise": "noise", "restore_jpeg": "jpeg"}
+TASKS = ("colourise", "inpaint", "restore", *ALONE)
 
 
 def get_config(task="restore"):
@@ -28,17 +32,20 @@ def get_config(task="restore"):
     data, model, sample, train = config.data, config.model, config.sample, config.train
     data.source, data.folder, data.fit, data.turn = "records", "runs/photos-256", "crop", True
     data.hr_size = data.lr_size = 96
-    if task == "restore":
-        config.task.kind, config.task.tell_blur = "blind", True
-        config.task.blur, config.task.noise, config.task.jpeg = 2.0, 50.0, 90.0
+    restores = task not in ("colourise", "inpaint")
+    config.task.kind = "blind" if restores else task
+    if restores:
         config.task.first_order = 0.0
-    else:
-        config.task.kind = task
+        for name, most in FLAWS.items():
+            there = ALONE.get(task, name) == name
+            config.task[name] = most if there else 0.0
+            if there:
+                config.task[f"tell_{name}"] = True
 
     model.channels, model.multipliers, model.blocks, model.space_to_depth = 64, (1, 2, 2), 2, 2
     model.attention, model.middle_attention, model.dropout = (), False, 0.0
     model.predict, model.predict_residual = "v", task != "inpaint"
-    model.residual_scale = {"colourise": 0.25, "restore": 0.15}.get(task, 1.0)
+    model.residual_scale = 0.15 if restores else {"colourise": 0.25, "inpaint": 1.0}[task]
     config.schedule.name, config.schedule.log_snr_end = "cosine", -6.0
     sample.schedule, sample.variance, sample.steps = "log_snr", "posterior", 8
 

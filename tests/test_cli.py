@@ -140,6 +140,7 @@ def test_the_overview_names_every_command_and_exits_with_0(capsys, arguments):
 
 TEACHES = {
     "train": ("--config", "--config.FIELD", "--fields", "--workdir", "SIGTERM"),
+    "edit": ("--task", "colourise", "restore_jpeg", "--mask", "--margin", "--noise", "--samples"),
     "import": ("--from", "--json", "--hr-size", "PyTorch is not needed"),
     "generate": ("--stage", "--classes", "--guidance", "--augment", "--shard", "manifest.json"),
     "evaluate": (
