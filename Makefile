@@ -53,7 +53,7 @@ test-fast: $(VENV)/.test
 	$(PYTEST) -n 2 -m fast
 
 test-slow: $(VENV)/.test
-	$(PYTEST) -m slow
+	$(PYTEST) -n 2 -m slow
 
 test-notebooks: $(VENV)/.test
 	nice $(BIN)/python tests/notebooks.py

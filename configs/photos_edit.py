@@ -44,12 +44,13 @@ def get_config(task="restore"):
 
     model.channels, model.multipliers, model.blocks, model.space_to_depth = 64, (1, 2, 2), 2, 2
     model.attention, model.middle_attention, model.dropout = (), False, 0.0
-    model.predict, model.predict_residual = "v", task != "inpaint"
-    model.residual_scale = 0.15 if restores else {"colourise": 0.25, "inpaint": 1.0}[task]
+    # of what the grey image, the smooth guess in a hole, or the flawed image misses
+    model.predict, model.predict_residual = "v", True
+    model.residual_scale = 0.15 if restores else {"colourise": 0.25, "inpaint": 0.2}[task]
     config.schedule.name, config.schedule.log_snr_end = "cosine", -6.0
     sample.schedule, sample.variance, sample.steps = "log_snr", "posterior", 8
 
-    train.loss, train.learning_rate, train.warmup_steps = "l2", 2e-4, 500
+    train.loss, train.learning_rate, train.warmup_steps = "l2", 4e-4, 200
     train.batch_size, train.steps, train.ema_decay = 8, 1_000_000, 0.9995
     train.log_every, train.checkpoint_every, train.evaluate_every, train.evaluate_images = (
         50,

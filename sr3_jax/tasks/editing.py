@@ -5,6 +5,8 @@ happens to an image in training, and what of the input is put into the result.
 """
 
 import zlib
+from types import ModuleType
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +15,7 @@ from jaxtyping import Array, Float, Key
 from ml_collections import ConfigDict
 
 from sr3_jax.tasks import masks, operations
+from sr3_jax.tasks.filling import filled
 from sr3_jax.tasks.same_size import SameSize
 from sr3_jax.tasks.task import Canvas, Given, Images, Weights
 
@@ -60,8 +63,9 @@ class Colourise(SameSize):
 class Inpaint(SameSize):
     """Whole images of images with a hole; a hole may also be all around (uncropping).
 
-    The input has one channel more than the image: the mask, 1 in the hole and -1 elsewhere. In the
-    hole the image is 0, a middle grey. Only the hole is learned, and only it is the network's.
+    The input has one channel more than the image: the mask, 1 in the hole and -1 elsewhere. The
+    network is shown the same with a smooth guess in the hole (filling.py), which it may diffuse the
+    difference to. Only the hole is learned, and only it is the network's.
     """
 
     def __init__(self, config: ConfigDict):
@@ -92,12 +96,17 @@ class Inpaint(SameSize):
         return Given(with_hole(image, hole))
 
     def condition(self, image: Images) -> Images:
-        """The input as it is, with its mask."""
-        return image
+        """The input with a guess in its hole, and its mask."""
+        return self._guessed(image, jnp)
 
     def condition_canvas(self, image: Canvas) -> Canvas:
-        """The input as it is, with its mask."""
-        return image
+        """The input with a guess in its hole, and its mask."""
+        return np.asarray(self._guessed(image[None], np)[0], np.float32)
+
+    def _guessed(self, image: Any, numpy: ModuleType) -> Any:
+        colour, mask = image[..., : self._channels], image[..., self._channels :]
+        known = (mask <= 0).astype(image.dtype)
+        return numpy.concatenate([filled(colour, known, numpy), mask], -1)
 
     def weights(self, image: Images) -> Weights | None:
         """The hole (b, h, w, 1)."""

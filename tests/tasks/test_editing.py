@@ -70,6 +70,19 @@ def test_a_hole_hides_the_image_and_only_a_hole_is_changed():
     np.testing.assert_array_equal(given, other)  # what is hidden has no influence
 
 
+def test_the_network_is_shown_a_guess_in_the_hole_and_the_image_around_it():
+    task = build_task(config_of("inpaint"))
+    given = task.corrupt(RGB, KEY, train=True).image
+    shown = np.asarray(task.condition(given))
+    hole = np.asarray(given[..., 3:]) > 0
+    np.testing.assert_array_equal(shown[..., 3:], given[..., 3:])
+    np.testing.assert_array_equal(shown[..., :3] * ~hole, given[..., :3] * ~hole)
+    assert (shown[..., :3] != given[..., :3])[hole[..., 0]].mean() > 0.9
+    canvas = task.condition_canvas(np.asarray(given[0]))
+    assert canvas.dtype == np.float32
+    np.testing.assert_allclose(canvas, shown[0], atol=1e-5)
+
+
 def test_held_out_images_have_their_hole_in_the_middle():
     hole = build_task(config_of("inpaint")).corrupt(RGB).image[..., 3] > 0
     expected = np.zeros((16, 16), bool)
