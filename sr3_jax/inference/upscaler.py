@@ -66,7 +66,8 @@ class Upscaler:
         kind = checkpoint.config.task.kind
         if kind in SAME_SIZE:
             raise UserError(
-                f"{checkpoint.name} is for another task, {kind!r}, and enlarges nothing"
+                f"{checkpoint.name} is a network for {kind}, and enlarges nothing: use sr3 edit, "
+                "or Editor in Python"
             )
         self.engine = Engine(checkpoint, batch_size, tile)
 
