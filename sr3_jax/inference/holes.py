@@ -38,8 +38,8 @@ class Place(NamedTuple):
 
 
 def of_mask(mask: Any, name: str = "the mask") -> Hole:
-    """Where a mask is white, more than half; the mask is an image of any kind."""
-    return np.asarray(from_image(mask, name).colour.mean(axis=-1) > 0)
+    """Where a mask, an image of any kind, is white and opaque, both more than half."""
+    return _white(from_image(mask, name))
 
 
 def of_mask_file(path: Path) -> Hole:
@@ -48,8 +48,13 @@ def of_mask_file(path: Path) -> Hole:
     Raises:
       ImageError: it is no image that can be read.
     """
-    picture = files.read(path).picture
-    return np.asarray(picture.colour.mean(axis=-1) > 0)
+    return _white(files.read(path).picture)
+
+
+def _white(mask: Picture) -> Hole:
+    white = mask.colour.mean(axis=-1) > 0
+    # Painting programs leave white under what is clear
+    return np.asarray(white if mask.alpha is None else white & (mask.alpha[..., 0] > 0))
 
 
 def checked_margin(margin: Any) -> Margin | None:

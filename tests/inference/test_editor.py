@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sr3_jax import Editor
+from sr3_jax import Editor, Upscaler
 from sr3_jax.errors import UserError
 from sr3_jax.images import pixels
 from sr3_jax.inference import editor, holes
@@ -76,6 +76,16 @@ def test_holes_are_filled_and_all_other_pixels_stay(inpaint, boxes):
     hidden = np.where(hole[..., None] > 0, 255 - PHOTO, PHOTO)
     np.testing.assert_array_equal(inpaint(hidden, mask=hole), made)  # what is hidden stays hidden
     np.testing.assert_array_equal(inpaint(PHOTO, mask=Image.fromarray(hole)), made)
+
+
+def test_a_mask_may_be_of_any_kind_and_clear_white_is_no_hole(inpaint):
+    hole = hole_of((10, 20, 30, 44))
+    made = inpaint(PHOTO, mask=hole)
+    painted = np.full((45, 70, 4), 255, np.uint8)
+    painted[..., 3] = hole
+    deep = Image.fromarray(hole.astype(np.uint16) * 257)
+    for mask in (hole > 0, hole / 255, painted, Image.fromarray(painted), deep):
+        np.testing.assert_array_equal(inpaint(PHOTO, mask=mask), made)
 
 
 def test_a_hole_far_away_changes_nothing_here(inpaint):
@@ -153,6 +163,8 @@ def test_what_cannot_be_filled_is_one_sentence(inpaint, options, sentence):
 
 
 def test_networks_for_something_else_are_refused_by_name(colourise):
+    with pytest.raises(UserError, match="a network for colourise, and enlarges nothing: use sr3 e"):
+        Upscaler(colourise.checkpoint)
     with pytest.raises(UserError, match="tiny is a network for super-resolution; to edit takes"):
         Editor(tiny_checkpoint())
     with pytest.raises(UserError, match="mask and margin are for a network of inpaint"):
