@@ -39,7 +39,7 @@ class Place(NamedTuple):
 
 def of_mask(mask: Any, name: str = "the mask") -> Hole:
     """Where a mask is white, more than half; the mask is an image of any kind."""
-    return np.asarray(from_image(mask, name).colour.mean(axis=-1) > 0)
+    return _white(from_image(mask, name))
 
 
 def of_mask_file(path: Path) -> Hole:
@@ -48,8 +48,22 @@ def of_mask_file(path: Path) -> Hole:
     Raises:
       ImageError: it is no image that can be read.
     """
-    picture = files.read(path).picture
-    return np.asarray(picture.colour.mean(axis=-1) > 0)
+    return _white(files.read(path).picture)
+
+
+def of_mask_bytes(data: bytes, height: int, width: int, name: str = "the mask") -> Hole:
+    """The hole of a mask in the bytes of a file, for an image of height × width.
+
+    Raises:
+      UserError: it is of another size, which is known before it is decoded.
+      ImageError: it is no image that can be read.
+    """
+    _check_size(files.header(data, name), height, width)
+    return _white(files.parse(data, name).picture)
+
+
+def _white(mask: Picture) -> Hole:
+    return np.asarray(mask.colour.mean(axis=-1) > 0)
 
 
 def checked_margin(margin: Any) -> Margin | None:
@@ -77,11 +91,8 @@ def whole(height: int, width: int, mask: Hole | None, margin: Margin | None) -> 
     """
     if mask is None and margin is None:
         raise UserError("inpaint needs a mask, white where the image is to be filled, or a margin")
-    if mask is not None and mask.shape != (height, width):
-        raise UserError(
-            f"the mask is {mask.shape[1]}×{mask.shape[0]}, and the image {width}×{height}: they "
-            "must be of one size"
-        )
+    if mask is not None:
+        _check_size(mask.shape, height, width)
     hole = np.zeros((height, width), bool) if mask is None else mask
     if margin is not None:
         hole = np.pad(hole, _space(margin), constant_values=True)
@@ -90,6 +101,15 @@ def whole(height: int, width: int, mask: Hole | None, margin: Margin | None) -> 
     if hole.all():
         raise UserError("the mask is all hole: nothing of the image would be left")
     return hole
+
+
+def _check_size(mask: tuple[int, ...], height: int, width: int) -> None:
+    """Raises UserError if the (height, width) of a mask is not that of its image."""
+    if mask != (height, width):
+        raise UserError(
+            f"the mask is {mask[1]}×{mask[0]}, and the image {width}×{height}: they "
+            "must be of one size"
+        )
 
 
 def with_margin(picture: Picture, margin: Margin) -> Picture:
