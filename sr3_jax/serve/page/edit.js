@@ -284,6 +284,7 @@ async function edit() {
     else {
       place($("before"), given, around);
       await show(done, `edits/${job.id}/result.png`, given.address, network.task, query);
+      $("result").scrollIntoView({ block: "nearest" }); // the image that is painted on fills the screen
     }
   } catch (error) {
     say(error.message, true);
@@ -295,7 +296,7 @@ async function edit() {
 async function start() {
   network = await ask("network");
   $("network").textContent = `${network.name}: ${network.about}`;
-  document.body.dataset.task = network.task;
+  if (network.task === "inpaint") $("editor").append($("margins")); // what is wanted first comes first
   $("flaws").hidden = !network.signals.length;
   for (const signal of network.signals) offerFlaw(signal);
   listenToPointers();

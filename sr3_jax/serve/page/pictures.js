@@ -97,7 +97,8 @@ function fit() {
 
 function slide() {
   const share = $("slider").value;
-  $("before-clip").style.clipPath = `inset(0 ${100 - share}% 0 0)`;
+  // With the edge around it, or a row of the result would show where rounding leaves one
+  $("before-clip").style.clipPath = `inset(-1px ${100 - share}% -1px -1px)`;
   $("line").style.left = `calc(${share}% - 1px)`;
 }
 
