@@ -59,8 +59,8 @@ def run(args: Arguments) -> None:
     """A web page on this machine that enlarges or edits images, or makes them from noise.
 
     \b
-      sr3 serve --task=inpaint
-      sr3 serve --stage=fashion-14 --stage=fashion-14-28
+    sr3 serve --task=inpaint
+    sr3 serve --stage=fashion-14 --stage=fashion-14-28
 
     Upload an image, choose steps and seed, compare before and after, download. With --task, as
     sr3 edit has it: paint over what is to be filled, give margins, or say how strong the flaws
