@@ -272,7 +272,7 @@ def test_another_image_begins_anew_and_what_is_none_is_told(page, tmp_path, imag
     assert page.input_value("#above") == "0"
 
 
-def test_strokes_of_a_finger_and_a_pen_paint_and_a_second_finger_takes_its_own_back(page):
+def test_strokes_of_a_finger_and_a_pen_paint_and_what_is_interrupted_is_dropped(page):
     brush(page, 10)
     page.evaluate(
         """() => {
@@ -368,4 +368,32 @@ def test_on_a_narrow_screen_and_in_the_dark_nothing_sticks_out_or_vanishes(
             stroke(page, (50, 30))
         edited(page)
         assert page.evaluate("document.documentElement.scrollWidth") <= 320
+    context.close()
+
+
+def test_a_finger_on_a_phone_paints_and_does_not_scroll_the_page(browser, filling, image):
+    context = browser.new_context(
+        viewport={"width": 390, "height": 500}, has_touch=True, is_mobile=True
+    )
+    page = context.new_page()
+    page.goto(filling.url)
+    page.set_input_files("#file", image)
+    expect(page.locator("#edit")).to_be_enabled()
+    page.locator("#mask").scroll_into_view_if_needed()
+    box, scrolled = page.locator("#mask").bounding_box(), page.evaluate("scrollY")
+    screen = context.new_cdp_session(page)
+
+    def touch(kind, *shares):
+        points = [
+            {"x": box["x"] + x * box["width"], "y": box["y"] + y * box["height"]} for x, y in shares
+        ]
+        screen.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": points})
+
+    touch("touchStart", (0.5, 0.8))
+    for number in range(10):
+        touch("touchMove", (0.5, 0.8 - number / 15))
+    touch("touchEnd")
+    assert painted(page)[[15, 30, 50], WIDTH // 2].all()
+    assert page.evaluate("scrollY") == scrolled
+    edited(page)
     context.close()

@@ -49,7 +49,6 @@ async function start() {
     input.addEventListener("input", () => { $("match").checked = network.match_input && !anySignal(); });
   }
   controls("images", enlarge);
-  $("blocks").addEventListener("change", () => $("compare").classList.toggle("blocks", $("blocks").checked));
   choose(waiting);
 }
 

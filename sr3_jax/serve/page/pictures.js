@@ -89,6 +89,7 @@ function fit() {
   const { naturalWidth: width, naturalHeight: height } = $("after");
   const compare = $("compare"), full = $("full").checked;
   compare.classList.toggle("full", full);
+  compare.classList.toggle("blocks", Boolean($("blocks")?.checked));
   compare.style.aspectRatio = `${width} / ${height}`;
   compare.style.maxWidth = full ? "none" : `${Math.max(width * enlarged(width, height), 1)}px`;
   compare.style.width = full ? `${width / devicePixelRatio}px` : "";
@@ -113,5 +114,5 @@ function controls(kind, make) {
   $("form").addEventListener("submit", event => { event.preventDefault(); if (settle()) make(); });
   $("cancel").addEventListener("click", () => job && ask(`${kind}/${job.id}`, { method: "DELETE" }).catch(() => {}));
   $("slider").addEventListener("input", slide);
-  $("full").addEventListener("change", fit);
+  for (const box of ["full", "blocks"]) $(box)?.addEventListener("change", fit);
 }
