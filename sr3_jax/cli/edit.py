@@ -13,12 +13,16 @@ from sr3_jax.tasks.corruptions import known_signals
 from sr3_jax.tasks.task import Signal
 
 
+def _flaws() -> dict[str, Signal]:
+    return {name: signal for name, signal in known_signals().items() if signal.removed}
+
+
 class Edit(pictures.Told):
     """With a flag for each flaw that a network can be told of."""
 
-    signals: Mapping[str, Signal] = {
-        name: signal for name, signal in known_signals().items() if signal.removed
-    }
+    def signals(self) -> Mapping[str, Signal]:
+        """All of these."""
+        return _flaws()
 
 
 class Margin(click.ParamType):
@@ -101,7 +105,7 @@ def run(args: Arguments) -> int:
             holes.of_mask_file(mask)  # before the network is loaded
     args.checkpoint = args.checkpoint or EDITS[args.task].kind
     checkpoint = devices.load(args)
-    signals = told(checkpoint, args.task, {name: getattr(args, name) for name in Edit.signals})
+    signals = told(checkpoint, args.task, {name: getattr(args, name) for name in _flaws()})
     editor = Editor(checkpoint, args.batch or None, args.tile or None)
     sampling = Sampling(args.steps or None, args.sampler, args.seed).with_options(signals)
     return pictures.run(
@@ -125,7 +129,7 @@ def _check(args: Arguments) -> None:
         raise UserError(
             "--task=uncrop needs --margin=T,R,B,L: pixels to add above, right, below, left"
         )
-    for name in Edit.signals:
+    for name in _flaws():
         value = getattr(args, name)
         if value is not None and kind != "restore":
             raise UserError(

@@ -39,7 +39,9 @@ MAKES = "What it makes"  # a panel of the help
 class Told(Command):
     """A command with a flag for each signal that a network can be told of an image."""
 
-    signals: Mapping[str, Signal]
+    def signals(self) -> Mapping[str, Signal]:
+        """These signals, by name; asked each time, since corruptions can be added."""
+        raise NotImplementedError
 
     def get_params(self, context: click.Context) -> list[click.Parameter]:
         """The declared flags, those of the signals, and --help."""
@@ -51,7 +53,7 @@ class Told(Command):
                 help=f"{signal.label[0].upper()}{signal.label[1:]}.",
                 panel=MAKES,
             )
-            for name, signal in self.signals.items()
+            for name, signal in self.signals().items()
         ]
         params = super().get_params(context)
         return [*params[:-1], *told, params[-1]]

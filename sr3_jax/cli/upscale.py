@@ -1,15 +1,24 @@
 """`sr3 upscale`."""
 
+from collections.abc import Mapping
+
 from sr3_jax.cli import devices, pictures
 from sr3_jax.cli.options import Arguments, Number, command, option
 from sr3_jax.tasks.corruptions import known_signals
 from sr3_jax.tasks.labels import LABEL
+from sr3_jax.tasks.task import Signal
+
+
+def _told() -> dict[str, Signal]:
+    return known_signals() | {LABEL.name: LABEL}
 
 
 class Upscale(pictures.Told):
     """With a flag for all that a network can be told, its class included."""
 
-    signals = known_signals() | {LABEL.name: LABEL}
+    def signals(self) -> Mapping[str, Signal]:
+        """All of these."""
+        return _told()
 
 
 @command("upscale", Upscale)
@@ -59,7 +68,7 @@ def run(args: Arguments) -> int:
         args.seed,
         match_input=args.match_input,
         scale=args.scale or None,
-    ).with_options({name: getattr(args, name) for name in Upscale.signals})
+    ).with_options({name: getattr(args, name) for name in _told()})
     return pictures.run(
         args,
         sampling,

@@ -51,6 +51,17 @@ def of_mask_file(path: Path) -> Hole:
     return _white(files.read(path).picture)
 
 
+def of_mask_bytes(data: bytes, height: int, width: int, name: str = "the mask") -> Hole:
+    """The hole of a mask in the bytes of a file, for an image of height × width.
+
+    Raises:
+      UserError: it is of another size, which is known before it is decoded.
+      ImageError: it is no image that can be read.
+    """
+    _check_size(files.header(data, name), height, width, name)
+    return _white(files.parse(data, name).picture)
+
+
 def _white(mask: Picture) -> Hole:
     white = mask.colour.mean(axis=-1) > 0
     # Painting programs leave white under what is clear
@@ -91,11 +102,8 @@ def whole(
     """
     if mask is None and margin is None:
         raise UserError("inpaint needs a mask, white where the image is to be filled, or a margin")
-    if mask is not None and mask.shape != (height, width):
-        raise UserError(
-            f"{name} is {mask.shape[1]}×{mask.shape[0]}, and the image {width}×{height}: they "
-            "must be of one size"
-        )
+    if mask is not None:
+        _check_size(mask.shape, height, width, name)
     hole = np.zeros((height, width), bool) if mask is None else mask
     if margin is not None:
         hole = np.pad(hole, _space(margin), constant_values=True)
@@ -104,6 +112,15 @@ def whole(
     if hole.all():
         raise UserError(f"{name} is all hole: nothing of the image would be left")
     return hole
+
+
+def _check_size(mask: tuple[int, ...], height: int, width: int, name: str) -> None:
+    """Raises UserError if the (height, width) of a mask is not that of its image."""
+    if mask != (height, width):
+        raise UserError(
+            f"{name} is {mask[1]}×{mask[0]}, and the image {width}×{height}: they "
+            "must be of one size"
+        )
 
 
 def with_margin(picture: Picture, margin: Margin) -> Picture:

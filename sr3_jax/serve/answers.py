@@ -1,4 +1,4 @@
-"""What the two web services of `sr3 serve` share: how requests are read and answered."""
+"""What the web services of `sr3 serve` share: how requests are read and answered."""
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The images that `sr3 serve` enlarges."""
+"""Uploaded images of which `sr3 serve` makes pictures; those that it enlarges."""
 
 from dataclasses import dataclass
 
@@ -6,6 +6,7 @@ from sr3_jax.images import files
 from sr3_jax.images.encoding import encode
 from sr3_jax.images.files import File
 from sr3_jax.images.formats import FORMATS
+from sr3_jax.inference.files import Worker
 from sr3_jax.inference.sampling import Sampling
 from sr3_jax.inference.upscaler import Cost, Upscaler
 from sr3_jax.serve import queues
@@ -14,8 +15,9 @@ from sr3_jax.serve.queues import DONE, Queue, TooLarge
 
 @dataclass(eq=False, kw_only=True)
 class Job(queues.Job):
-    """One image to enlarge."""
+    """One image, of which a picture is made."""
 
+    worker: Worker  # what makes it
     file: File | None  # None once the job has failed or was cancelled
     sampling: Sampling
     cost: Cost
@@ -40,8 +42,51 @@ class Job(queues.Job):
         super().end(state)
 
 
-class Jobs(Queue[Job]):
-    """A queue of images, and the one thread that enlarges them. Safe to use from several threads.
+class Pictures(Queue[Job]):
+    """A queue of images, and the one thread that makes pictures of them. Safe to use from threads.
+
+    Args:
+      waiting: How many images may wait.
+      pixels: How many pixels a result may have.
+    """
+
+    def __init__(self, *, waiting: int, pixels: int):
+        self.pixels = pixels
+        super().__init__(waiting, "images")
+
+    def check_pixels(self, name: str, given: tuple[int, int], made: tuple[int, int]) -> None:
+        """Raises TooLarge if an image, or what it becomes, both (height, width), is too large."""
+        if made[0] * made[1] > self.pixels:
+            becomes = f" and would become {made[1]}×{made[0]}" if made != given else ""
+            raise TooLarge(
+                f"{name} is {given[1]}×{given[0]}{becomes}; this server makes up to "
+                f"{self.pixels / 1e6:.0f} million pixels"
+            )
+
+    def take(self, worker: Worker, data: bytes, name: str, sampling: Sampling, cost: Cost) -> Job:
+        """Takes an image file, of which a worker is to make a picture at that cost.
+
+        Raises:
+          TooBusy: Too many images are waiting.
+          UserError: It is no image that can be read.
+        """
+        self.check_room()
+        file = worker.prepared(files.parse(data, name), sampling)
+        notes = [*file.notes]
+        job = Job(name=name, worker=worker, file=file, sampling=sampling, cost=cost, notes=notes)
+        self.put(job)
+        return job
+
+    def work(self, job: Job) -> None:
+        """Makes the picture of an image."""
+        assert job.file is not None
+        picture = job.worker.picture(job.file.picture, job.name, job.sampling, job.advance)
+        job.result, notes = encode(picture, FORMATS["PNG"], job.file.metadata)
+        job.notes += notes
+
+
+class Jobs(Pictures):
+    """A queue of images to enlarge.
 
     Args:
       upscaler: What enlarges them.
@@ -50,8 +95,8 @@ class Jobs(Queue[Job]):
     """
 
     def __init__(self, upscaler: Upscaler, *, waiting: int, pixels: int):
-        self.upscaler, self.pixels = upscaler, pixels
-        super().__init__(waiting, "images")
+        self.upscaler = upscaler
+        super().__init__(waiting=waiting, pixels=pixels)
 
     def add(self, data: bytes, name: str, sampling: Sampling) -> Job:
         """Takes an image file to be enlarged.
@@ -70,21 +115,5 @@ class Jobs(Queue[Job]):
         cost = self.upscaler.cost(height, width, sampling)
         # The network's passes may make it larger than the scale asked for, to which it is resized
         made = self.upscaler.scale ** self.upscaler.passes(sampling.scale)
-        if height * width * made**2 > self.pixels:
-            raise TooLarge(
-                f"{name} is {width}×{height} and would become {width * made}×{height * made}; "
-                "this server makes up to "
-                f"{self.pixels / 1e6:.0f} million pixels"
-            )
-        self.check_room()
-        file = self.upscaler.prepared(files.parse(data, name), sampling)
-        job = Job(name=name, file=file, sampling=sampling, cost=cost, notes=[*file.notes])
-        self.put(job)
-        return job
-
-    def work(self, job: Job) -> None:
-        """Enlarges an image."""
-        assert job.file is not None
-        picture = self.upscaler.picture(job.file.picture, job.name, job.sampling, job.advance)
-        job.result, notes = encode(picture, FORMATS["PNG"], job.file.metadata)
-        job.notes += notes
+        self.check_pixels(name, (height, width), (height * made, width * made))
+        return self.take(self.upscaler, data, name, sampling, cost)

@@ -16,10 +16,12 @@ import pytest
 import uvicorn
 from starlette.applications import Starlette
 
+from sr3_jax.inference.editor import Editor
 from sr3_jax.inference.generator import Generator
 from sr3_jax.inference.upscaler import Upscaler
 from sr3_jax.runtime import web
-from sr3_jax.serve import app, generate_app, generations, jobs
+from sr3_jax.serve import app, edit_app, edits, generate_app, generations, jobs
+from tests.inference.test_editor import load, restorer
 from tests.inference.test_generator import base_config, stage_config
 from tests.tiny import random_checkpoint, tiny_checkpoint
 
@@ -104,6 +106,17 @@ def serving(
 
 
 @contextlib.contextmanager
+def editing(
+    editor: Editor, task: str, waiting: int = 4, pixels: int = 10**6, megabytes: int = 1
+) -> Iterator[Served]:
+    with (
+        contextlib.closing(edits.Edits(editor, task, waiting=waiting, pixels=pixels)) as work,
+        running(edit_app.make_app(work, web.LOOPBACK, megabytes)) as url,
+    ):
+        yield Served(editor, url, "edits")
+
+
+@contextlib.contextmanager
 def generating(generator: Generator, waiting: int = 4) -> Iterator[Served]:
     with (
         contextlib.closing(generations.Generations(generator, waiting=waiting)) as work,
@@ -163,7 +176,16 @@ def held() -> Iterator[tuple[Served, threading.Event]]:
     Its network stops after the first tiles, until the event is set.
     """
     upscaler, gate = Upscaler(tiny_checkpoint(channels=3), batch_size=1), threading.Event()
-    picture = upscaler.picture
+    upscaler.picture = held_back(upscaler.picture, gate)  # type: ignore[method-assign]
+    with serving(upscaler, waiting=2) as found:
+        try:
+            yield found, gate
+        finally:
+            gate.set()
+
+
+def held_back(picture: Callable, gate: threading.Event) -> Callable:
+    """What makes a picture, which then stops after the first tiles until the event is set."""
 
     def held_picture(given: Any, name: str, sampling: Any, on_tiles: Any) -> Any:
         def advance(count: int) -> None:
@@ -173,8 +195,33 @@ def held() -> Iterator[tuple[Served, threading.Event]]:
 
         return picture(given, name, sampling, advance)
 
-    upscaler.picture = held_picture  # type: ignore[method-assign]
-    with serving(upscaler, waiting=2) as found:
+    return held_picture
+
+
+@pytest.fixture(scope="module")
+def colouring() -> Iterator[Served]:
+    with editing(load("colourise"), "colourise") as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def filling() -> Iterator[Served]:
+    with editing(load("inpaint"), "inpaint") as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def restoring() -> Iterator[Served]:
+    with editing(Editor(restorer()), "restore") as found:
+        yield found
+
+
+@pytest.fixture
+def held_edit() -> Iterator[tuple[Served, threading.Event]]:
+    """A service of edits, as `held` is one that enlarges."""
+    editor, gate = load("colourise"), threading.Event()
+    editor.colourise = held_back(editor.colourise, gate)  # type: ignore[method-assign]
+    with editing(editor, "colourise", waiting=2) as found:
         try:
             yield found, gate
         finally:

@@ -198,8 +198,11 @@ def test_flags_that_do_not_go_together_and_stages_that_do_not_fit_are_one_senten
 ):
     monkeypatch.setattr(parallel, "start", lambda config=None: None)
     for words, message in (
-        ([*stages, "--checkpoint=photos-4x"], "--checkpoint enlarges images and --stage makes"),
+        ([*stages, "--checkpoint=photos-4x"], "--checkpoint enlarges or edits images and --stage"),
+        ([*stages, "--task=inpaint"], "--task edits images and --stage makes them from noise"),
         ([*stages, "--tile=64"], "--tile is for images that are enlarged"),
+        ([*stages, "--megabytes=32"], "--megabytes is for images that are enlarged or edited"),
+        ([*stages, "--megapixels=9"], "--megapixels is for images that are enlarged or edited"),
         ([stages[1]], "and the first stage has to make them from noise"),
         (["--stage=nothing"], "no checkpoint at 'nothing'"),
     ):

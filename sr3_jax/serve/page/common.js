@@ -1,5 +1,5 @@
 "use strict";
-// What both pages need: requests, and the line that says how things are
+// What all pages need: requests, and the line that says how things are
 const $ = id => document.getElementById(id);
 
 async function ask(path, options) {
@@ -11,7 +11,7 @@ async function ask(path, options) {
   }
   if (answer.status === 204) return null;
   const data = await answer.json();
-  if (!answer.ok) throw new Error(data.error);
+  if (!answer.ok) throw Object.assign(new Error(data.error), { status: answer.status });
   return data;
 }
 
