@@ -27,7 +27,7 @@ import numpy as np
 
 from sr3_jax import Upscaler
 from sr3_jax.checkpoints.names import load_checkpoint
-from sr3_jax.evaluation import held_out, parts, report
+from sr3_jax.evaluation import held_out, report
 from sr3_jax.evaluation.contenders import to_uint8
 from sr3_jax.evaluation.measure import interval
 from sr3_jax.evaluation.protocols import PROTOCOLS
@@ -98,7 +98,7 @@ WORDS = {
     "with the same advantage, stands beside.",
     "orl-student": "It learned in three stages, of 4, 2 and 1 evaluations, the first from eight "
     "DDIM steps of the teacher, each of the others from the stage before.",
-    "photos-real-256-clean": parts.ABOUT,
+    "photos-real-256-clean": PROTOCOLS["photos-real"].about,
     "photos-steps": "The student, distilled, makes one evaluation.",
     "photos-validation": "100 squares of 18 photographs that no network was trained on.",
     "photos": "Real-ESRGAN was trained to take off blur, noise and compression, "
