@@ -1,5 +1,6 @@
 """The protocol of edits: networks beside simple answers."""
 
+import functools
 import json
 from dataclasses import replace
 
@@ -11,7 +12,7 @@ from skimage import data, restoration
 from sr3_jax import Editor, cli
 from sr3_jax.checkpoints.exported import export
 from sr3_jax.errors import UserError
-from sr3_jax.evaluation import damage, edit_damage, edits, parts, rows, runs, simple
+from sr3_jax.evaluation import damage, edit_damage, edits, measure, parts, rows, runs, simple
 from sr3_jax.evaluation.edit_damage import CORRUPTIONS
 from sr3_jax.evaluation.protocols import EDITED, PROTOCOLS, Options
 from sr3_jax.images import arrays
@@ -43,6 +44,16 @@ def networks():
     return {kind: checkpoint(kind) for kind in ("colourise", "inpaint", "restore")}
 
 
+@pytest.fixture(scope="module", autouse=True)
+def shared():
+    """Each network is compiled once, and the bootstrap is a short one."""
+    made = {}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(rows, "Editor", lambda one: made.setdefault(one.name, Editor(one)))
+        patch.setattr(measure, "interval", functools.partial(measure.interval, draws=20))
+        yield
+
+
 @pytest.fixture(scope="module")
 def measured(networks, tmp_path_factory):
     """All tables of two photographs, without the networks behind metrics."""
@@ -50,7 +61,9 @@ def measured(networks, tmp_path_factory):
     protocol = replace(PROTOCOLS["edit"], parts=tuple(TABLES.values()))
     given = [*networks.values(), checkpoint("colourise", "regression")]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(simple, "bm3d", simple.non_local_means_noise)  # slow, see below
+        # Slow, and looked at below
+        patch.setattr(simple, "bm3d", simple.non_local_means_noise)
+        patch.setattr(runs, "best_and_worst", lambda *arguments: None)
         results = parts.run(protocol, given, folder, replace(TWO, samples=2))
     return folder, results
 
@@ -101,7 +114,6 @@ def test_every_table_has_its_rows_and_columns(measured, name):
     assert len(own["recipes"]) == 2
     text = (folder / name / "table.md").read_text()
     assert "minus its best rival, image by image" in text
-    assert (folder / name / "grid.png").exists()
 
 
 def _installed(names):
@@ -124,7 +136,7 @@ def test_what_is_measured_is_what_an_editor_makes(networks, tmp_path):
         given = CORRUPTIONS[table.damage].make(PHOTO, 1, id)
         *_, network = rows.own(table, list(networks.values()), Options(seed=3))
         made = network.make(given[None], [id], (SIDE, SIDE)).images[network.rows[0]][0]
-        editor = Editor(network.engine.checkpoint)
+        editor = rows.Editor(network.engine.checkpoint)
         if name == "colourise":
             wanted = editor(given, seed=3, name=id)
         elif name == "denoise":
@@ -162,7 +174,10 @@ def test_a_table_is_the_same_each_time_and_whatever_the_other_images(networks, t
     for row in values[0]:
         for id, scores in values[2][row].items():
             for metric in scores.keys() - {"seconds_per_megapixel"}:
-                assert values[0][row][id][metric] == values[1][row][id][metric] == scores[metric]
+                first, again = (found[row][id][metric] for found in values[:2])
+                assert first == again
+                # float32 sums are in another order for another number of images
+                assert scores[metric] == pytest.approx(first, rel=1e-5)
 
 
 def test_only_the_tables_for_which_there_is_a_network_are_measured(networks, tmp_path):
@@ -254,10 +269,11 @@ def test_simple_answers_are_the_libraries_own():
 
 @pytest.mark.fast
 def test_deconvolution_takes_a_blur_off_up_to_the_edges():
-    blurred = cv2.GaussianBlur(PHOTO, (0, 0), 1.5, borderType=cv2.BORDER_REPLICATE)
-    before = np.square(blurred.astype(float) - PHOTO).mean()
+    photo = data.astronaut()[40:168, 180:308]
+    blurred = cv2.GaussianBlur(photo, (0, 0), 1.5, borderType=cv2.BORDER_REPLICATE)
+    before = np.square(blurred.astype(float) - photo).mean()
     for made in (simple.wiener(blurred, 1.5, 1.0), simple.unsupervised_wiener(blurred, 1.5)):
-        assert np.square(made.astype(float) - PHOTO).mean() < 0.6 * before
+        assert np.square(made.astype(float) - photo).mean() < 0.6 * before
     kernel = simple.gaussian(1.5)
     assert kernel.sum() == pytest.approx(1)
     wide = np.pad(blurred / 255, ((24, 24), (24, 24), (0, 0)), mode="symmetric")
@@ -318,6 +334,10 @@ def test_the_command_measures_and_another_method_joins_by_its_images(
     assert results["parts"]["inpaint-box"]["methods"]["theirs"]["psnr_hole"] == 120
     assert results["parts"]["colourise"]["methods"]["theirs"]["ciede2000"] == 0
     assert not (tmp_path / "out/colourise/chunks").exists()
+    # Two photographs: what is given, the rows, two more samples, what was right
+    count = len(results["parts"]["inpaint-box"]["methods"])
+    sheet = arrays.read(tmp_path / "out/inpaint-box/grid.png", 3).pixels
+    assert sheet.shape[1] == 64 + 128 * (1 + count + 2 + 1)
 
 
 @pytest.mark.fast
