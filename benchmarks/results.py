@@ -3,7 +3,7 @@
 No number on it is typed by hand.
 
     make results
-    python benchmarks/results.py --measure
+    python benchmarks/results.py --measure [--only=edit]
 
 The first writes docs/results.md, and the tables in README.md and docs/models.md, from the files
 docs/results/*.json. The second measures again: an hour on two cores with the rivals installed.
@@ -27,11 +27,12 @@ import numpy as np
 
 from sr3_jax import Upscaler
 from sr3_jax.checkpoints.names import load_checkpoint
-from sr3_jax.evaluation import held_out, parts, report
+from sr3_jax.evaluation import held_out, report
 from sr3_jax.evaluation.contenders import to_uint8
 from sr3_jax.evaluation.measure import interval
 from sr3_jax.evaluation.protocols import PROTOCOLS
 from sr3_jax.images import arrays, sheet
+from sr3_jax.weights import shipped
 
 ROOT = Path(__file__).parent.parent
 KEPT = ROOT / "docs" / "results"
@@ -42,6 +43,10 @@ FACES = (
 RIVALS = {"ESRGAN-thick": "esrgan_thick.py", "Real-ESRGAN": "real_esrgan.py"}
 FACE_WEIGHTS = ["--checkpoint=faces-16-64-regression", "--checkpoint=faces-16-64"]
 PHOTO_WEIGHTS = ["--checkpoint=photos-4x-regression", "--checkpoint=photos-4x-clean"]
+# Of the shipped networks of edits those that there are
+EDITS = ("colourise-regression", "colourise", "inpaint-regression", "inpaint")
+EDITS += ("restore-regression", "restore")
+EDIT_WEIGHTS = [f"--checkpoint={name}" for name in EDITS if name in shipped()]
 STUDENT = "--checkpoint=faces-16-64-student"
 PHOTO_STUDENT = "--checkpoint=photos-4x-student"
 RUNS = {  # name: protocol, flags, whether rivals take part
@@ -74,8 +79,16 @@ RUNS = {  # name: protocol, flags, whether rivals take part
         ["--checkpoint=photos-4x-regression", "--checkpoint=photos-4x"],
         True,
     ),
+    "edit": ("edit", [*EDIT_WEIGHTS, "--samples=4"], False),
 }
-REAL = [part.name.rpartition("/")[2] for part in PROTOCOLS["photos-real"].parts]
+
+
+def tables_of(name: str) -> dict[str, str]:
+    """The title of each of a protocol's tables, by its folder; none of a protocol of one."""
+    return {part.name.rpartition("/")[2]: part.title for part in PROTOCOLS[name].parts}
+
+
+REAL, EDITED = tables_of("photos-real"), tables_of("edit")
 TITLES = {
     "orl": "Faces, 16 → 64",
     "orl-steps": "Faces: quality against network evaluations",
@@ -88,9 +101,10 @@ TITLES = {
     "on which everything was chosen",
     "photos-large": "Photographs, 64 → 256",
     **{
-        f"photos-real-{part}": f"Photographs, {title.title.partition('photographs ')[2]}"
-        for part, title in zip(REAL, PROTOCOLS["photos-real"].parts, strict=True)
+        f"photos-real-{part}": f"Photographs, {title.partition('photographs ')[2]}"
+        for part, title in REAL.items()
     },
+    **{f"edit-{part}": f"Edits: {title.partition(', ')[2]}" for part, title in EDITED.items()},
 }
 WORDS = {
     "orl": "No rival has seen this data set, and ours were trained on 30 other "
@@ -98,7 +112,8 @@ WORDS = {
     "with the same advantage, stands beside.",
     "orl-student": "It learned in three stages, of 4, 2 and 1 evaluations, the first from eight "
     "DDIM steps of the teacher, each of the others from the stage before.",
-    "photos-real-256-clean": parts.ABOUT,
+    "photos-real-256-clean": PROTOCOLS["photos-real"].about,
+    "edit-colourise": PROTOCOLS["edit"].about,
     "photos-steps": "The student, distilled, makes one evaluation.",
     "photos-validation": "100 squares of 18 photographs that no network was trained on.",
     "photos": "Real-ESRGAN was trained to take off blur, noise and compression, "
@@ -112,6 +127,15 @@ PAIRS = {
     "orl-student": ("student, 1 evaluation", "SR3, 100 evaluations"),
 }  # compared image by image
 SHORT = {
+    "edit-colourise": ("psnr", "lpips_vgg", "ciede2000", "colourfulness"),
+    **dict.fromkeys(
+        (f"edit-{part}" for part in EDITED if part.startswith(("inpaint", "uncrop"))),
+        ("psnr_hole", "lpips_vgg", "lpips_alexnet", "dists"),
+    ),
+    **dict.fromkeys(
+        (f"edit-{part}" for part in ("restore_jpeg", "denoise", "deblur", "restore")),
+        ("psnr", "ssim", "lpips_vgg", "lpips_alexnet", "dists"),
+    ),
     **dict.fromkeys(
         (f"photos-real-{part}" for part in REAL),
         ("psnr", "lpips_vgg", "lpips_alexnet", "dists", "consistency_db", "seconds_per_megapixel"),
@@ -126,36 +150,49 @@ def sr3(*arguments: str) -> None:
     subprocess.run([sys.executable, "-m", "sr3_jax", *arguments], cwd=ROOT, check=True)
 
 
-def measure(only: list[str]) -> None:
-    """Runs `sr3 evaluate` for each table, and keeps its numbers and pictures."""
+def measure(only: list[str], limit: int, kept: Path) -> None:
+    """Runs `sr3 evaluate` for each table, and keeps its numbers and pictures in a folder."""
     for name, (protocol, flags, rivals) in RUNS.items():
         if only and name not in only:
             continue
-        work = ROOT / "runs" / "results" / name
+        work = (kept if limit else ROOT / "runs" / "results") / name
         theirs = [
             f"--images={rival}={_rival(rival, script, protocol)}"
             for rival, script in RIVALS.items()
             if rivals and has(rival)
         ]
         identity = [f"--identity={FACES}"] if protocol == "orl" and FACES.exists() else []
-        sr3("evaluate", f"--protocol={protocol}", *flags, *theirs, *identity, f"--output={work}")
-        command = f"sr3 evaluate --protocol={protocol} {' '.join(flags)}"
-        KEPT.mkdir(exist_ok=True)
-        tables = {f"{name}-{part}": work / part for part in REAL} if name == "photos-real" else {}
+        chosen = [*flags, *([f"--limit={limit}"] if limit else [])]
+        sr3("evaluate", f"--protocol={protocol}", *chosen, *theirs, *identity, f"--output={work}")
+        command = f"sr3 evaluate --protocol={protocol} {' '.join(chosen)}"
+        kept.mkdir(exist_ok=True)
+        # Tables for which there is no network are not there
+        tables = {
+            f"{name}-{part}": work / part
+            for part in tables_of(protocol)
+            if (work / part / "results.json").exists()
+        }
         for table, folder in (tables or {name: work}).items():
             results = json.loads((folder / "results.json").read_text())
-            kept = rounded(results) | {"command": command}
-            (KEPT / f"{table}.json").write_text(json.dumps(kept, separators=(",", ":")) + "\n")
-        if tables:
-            arrays.write(KEPT / f"{name}.jpg", arrays.read(work / "small.png", 3).pixels)
-            medium = work / "256-medium" / "grid.png"
-            arrays.write(KEPT / f"{name}-256-medium.jpg", arrays.read(medium, 3).pixels)
-            continue
-        if name == "orl-student":
-            arrays.write(KEPT / f"{name}.jpg", student())
-        if rivals:
-            # a tenth of the size
-            arrays.write(KEPT / f"{name}.jpg", arrays.read(work / "grid.png", 3).pixels)
+            found = rounded(results) | {"command": command}
+            (kept / f"{table}.json").write_text(json.dumps(found, separators=(",", ":")) + "\n")
+        for table, picture in _pictures(name, work, tables, rivals).items():
+            arrays.write(kept / f"{table}.jpg", picture)  # a tenth of the size
+
+
+def _pictures(
+    name: str, work: Path, tables: dict[str, Path], rivals: bool
+) -> dict[str, np.ndarray]:
+    """The pictures of a run that are kept, by their names."""
+    if name == "photos-real":
+        files = {name: work / "small.png", f"{name}-256-medium": work / "256-medium" / "grid.png"}
+    elif tables:
+        files = {table: folder / "grid.png" for table, folder in tables.items()}
+    elif name == "orl-student":
+        return {name: student()}
+    else:
+        files = {name: work / "grid.png"} if rivals else {}
+    return {table: arrays.read(file, 3).pixels for table, file in files.items()}
 
 
 def student() -> np.ndarray:
@@ -341,9 +378,15 @@ def main() -> None:
     parser.add_argument(
         "--only", action="append", default=[], choices=list(RUNS), help="... these tables alone"
     )
+    parser.add_argument("--limit", type=int, default=0, help="try: so many images, into --kept")
+    parser.add_argument("--kept", type=Path, default=KEPT, help="the folder of what is kept")
     options = parser.parse_args()
+    if bool(options.limit) != (options.kept != KEPT):
+        parser.error("--limit and --kept go together: a trial is not kept among the results")
     if options.measure:
-        measure(options.only)
+        measure(options.only, options.limit, options.kept)
+    if options.limit:
+        return
     (ROOT / "docs" / "results.md").write_text(page())
     for page_ in (ROOT / "README.md", ROOT / "docs" / "models.md"):
         page_.write_text(tables(page_.read_text()))

@@ -26,8 +26,8 @@ from sr3_jax.errors import UserError
 
 PROTOCOLS = (
     "held_out", "orl", "photos", "photos-large", "photos-mild", "photos-medium", "photos-strong",
-    "photos-real",
-    "validation", "validation-mild", "validation-medium", "validation-strong",
+    "photos-real", "edit",
+    "validation", "validation-mild", "validation-medium", "validation-strong", "validation-edit",
     "table1", "table2", "table3", "table4", "table5", "fashion",
 )  # fmt: skip
 # Protocols that want a small classifier of ours, and a column that is measured by it
@@ -160,7 +160,10 @@ def run(args: Arguments) -> None:
       photos        public photographs, 32 → 128         photos-large   64 → 256
       photos-mild   photos-large with a little blur, noise and JPEG; photos-medium, photos-strong
       photos-real   all of these, clean and damaged, 64 → 256 and 128 → 512, and small files
-      validation    photographs to choose by, 32 → 128; validation-mild and so on, 64 → 256
+      edit          colourise, inpaint, uncrop, restore_jpeg, denoise, deblur, restore: public
+                    photographs of 256 × 256, networks of edits beside simple answers
+      validation    photographs to choose by, 32 → 128; validation-mild and so on, 64 → 256;
+                    validation-edit
       table1        faces, 16 → 128
       table2        ImageNet, 64 → 256: FID, IS, PSNR, SSIM
       table3        a classifier's accuracy on 4×
@@ -321,8 +324,9 @@ def _finish(
         _show(table, protocol)
     files = ["results.json"] + (["grid.png"] if picture is not None else [])
     if tables is not None:
-        files = ["table.md", "small.png"]
-        for missing in results["small"]["missing"]:
+        small = results.get("small")
+        files = ["table.md", *(["small.png"] if small else [])]
+        for missing in small["missing"] if small else ():
             print(missing)
     for file in files:
         print(target / file)

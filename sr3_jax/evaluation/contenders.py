@@ -20,6 +20,7 @@ from sr3_jax.checkpoints.checkpoint import Checkpoint, fingerprint
 from sr3_jax.data.source import image_id
 from sr3_jax.errors import UserError
 from sr3_jax.images import arrays, pairs
+from sr3_jax.inference.engine import Engine
 from sr3_jax.inference.sampling import Sampling
 from sr3_jax.inference.upscaler import Upscaler
 from sr3_jax.tasks import operations
@@ -95,49 +96,36 @@ class Resampled:
         return Made({self._kind: np.stack(parts).reshape(len(lr), *size, lr.shape[-1])})
 
 
-class Network:
-    """A checkpoint's network.
+class Drawing:
+    """A checkpoint's network, whatever it is for; see `Network`, and `edits.EditNetwork`.
 
     It has a row for one sample and, if several samples are drawn, another for their mean. A
     regression network draws nothing at random and has one row.
 
     Args:
-      checkpoint: The network.
+      engine: The network.
       name: The name of its row.
       samples: How many samples of each image are drawn.
-      steps: The number of network evaluations, instead of the checkpoint's own.
-      seed: The seed of all samples.
-      match_input: Whether results are corrected to agree with their input. If not they are raw,
-        whatever the checkpoint's default.
-      within: The side to which the LR images are first resized, for a protocol whose sizes are not
-        the network's.
+      sampling: How they are drawn.
       told: What the network is told of an image, by the image's id: values by signal, of which it
         takes those that it knows, at most as strong as in its training. None: nothing.
     """
 
     def __init__(
         self,
-        checkpoint: Checkpoint,
+        engine: Engine,
         name: str,
-        *,
-        samples: int = 1,
-        steps: int | None = None,
-        seed: int = 0,
-        match_input: bool = False,
-        within: int | None = None,
+        samples: int,
+        sampling: Sampling,
         told: Callable[[str], Mapping[str, float]] | None = None,
     ):
-        self.upscaler, self.name = Upscaler(checkpoint), name
+        checkpoint = engine.checkpoint
+        self.engine, self.name = engine, name
         self.random = checkpoint.method.objective.takes_noise
         self.samples = samples if self.random else 1
-        self._sampling, self._match, self._within = (
-            Sampling(steps, seed=seed, match_input=False),
-            match_input,
-            within,
-        )
-        self._told = told
+        self._sampling, self._told = sampling, told
         # Raises UserError already here if the network cannot do with that many steps
-        table = self.upscaler.engine.table(self._sampling)
+        table = engine.table(sampling)
         columns = b"".join(np.asarray(column).tobytes() for column in jax.tree.leaves(table))
         self.about: dict[str, Any] = {
             "checkpoint": Path(checkpoint.name).name,
@@ -146,9 +134,8 @@ class Network:
             "parameters": fingerprint(checkpoint),
             "evaluations": table.evaluations,
             "schedule": f"{zlib.crc32(columns):08x}",
-            "match_input": match_input,
         }
-        self.about |= {"seed": seed, "samples": samples} if self.random else {}
+        self.about |= {"seed": sampling.seed, "samples": samples} if self.random else {}
         signals = [one.name for one in checkpoint.method.task.signals if one.removed]
         self.about |= {"told": signals} if told else {}
 
@@ -164,6 +151,55 @@ class Network:
             return Made({self.name: to_uint8(drawn[0])})
         samples, mean = np.stack([to_uint8(one) for one in drawn]), to_uint8(np.mean(drawn, axis=0))
         return Made(dict(zip(self.rows, (samples[0], mean), strict=True)), {self.name: samples})
+
+    def draw(self, lr: Batch, ids: Sequence[str], size: tuple[int, int], sample: int) -> np.ndarray:
+        """Sample number `sample` of each image, float in [-1, 1].
+
+        Raises:
+          UserError: The network cannot make images of `size` from the LR images.
+        """
+        raise NotImplementedError
+
+    def _signals(self, id: str) -> dict[str, float]:
+        """What the network is told of an image."""
+        values = self._told(id) if self._told else {}
+        signals = self.engine.method.task.signals
+        return {one.name: min(values[one.name], one.high) for one in signals if one.name in values}
+
+
+class Network(Drawing):
+    """A checkpoint's network that enlarges images.
+
+    Args:
+      checkpoint: The network.
+      name: The name of its row.
+      samples: How many samples of each image are drawn.
+      steps: The number of network evaluations, instead of the checkpoint's own.
+      seed: The seed of all samples.
+      match_input: Whether results are corrected to agree with their input. If not they are raw,
+        whatever the checkpoint's default.
+      within: The side to which the LR images are first resized, for a protocol whose sizes are not
+        the network's.
+      told: What the network is told of an image; see `Drawing`.
+    """
+
+    def __init__(
+        self,
+        checkpoint: Checkpoint,
+        name: str,
+        *,
+        samples: int = 1,
+        steps: int | None = None,
+        seed: int = 0,
+        match_input: bool = False,
+        within: int | None = None,
+        told: Callable[[str], Mapping[str, float]] | None = None,
+    ):
+        self.upscaler = Upscaler(checkpoint)
+        sampling = Sampling(steps, seed=seed, match_input=False)
+        super().__init__(self.upscaler.engine, name, samples, sampling, told)
+        self._match, self._within = match_input, within
+        self.about |= {"match_input": match_input}
 
     def draw(self, lr: Batch, ids: Sequence[str], size: tuple[int, int], sample: int) -> np.ndarray:
         """Sample number `sample` of each image, float in [-1, 1].
@@ -209,12 +245,6 @@ class Network:
             )
         return made
 
-    def _signals(self, id: str) -> dict[str, float]:
-        """What the network is told of an image."""
-        values = self._told(id) if self._told else {}
-        signals = self.upscaler.engine.method.task.signals
-        return {one.name: min(values[one.name], one.high) for one in signals if one.name in values}
-
     def _one(
         self, lr: np.ndarray, id: str, sample: int, signals: Mapping[str, float]
     ) -> np.ndarray:
@@ -230,21 +260,27 @@ class Folder:
       name: The name of its row.
       files: The file of each image by the image's id.
       seconds: How long the method took for each image by the image's id, if that is known.
+      channels: Of the images; 0: as many as the LR images have.
     """
 
     def __init__(
-        self, name: str, files: Mapping[str, Path], seconds: Mapping[str, float] | None = None
+        self,
+        name: str,
+        files: Mapping[str, Path],
+        seconds: Mapping[str, float] | None = None,
+        channels: int = 0,
     ):
         self.about, self.rows, self._files = (
             {"folder": name, "files": pairs.fingerprint(files)},
             [name],
             files,
         )
-        self._seconds = seconds
+        self._seconds, self._channels = seconds, channels
 
     def make(self, lr: Batch, ids: Sequence[str], size: tuple[int, int]) -> Made:
-        """Reads the images of `ids`, in the channels of `lr`; raises UserError if not of `size`."""
-        decoded = [arrays.read(self._files[id], lr.shape[-1]) for id in ids]
+        """Reads the images of `ids`; raises UserError if they are not of `size`."""
+        channels = self._channels or lr.shape[-1]
+        decoded = [arrays.read(self._files[id], channels) for id in ids]
         found = [one.pixels for one in decoded]
         for id, pixels in zip(ids, found, strict=True):
             if pixels.shape[:2] != size:

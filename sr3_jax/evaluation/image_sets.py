@@ -19,7 +19,7 @@ from sr3_jax.data.sources import open_source, tfds_place
 from sr3_jax.errors import UserError
 from sr3_jax.evaluation import contenders
 from sr3_jax.evaluation.contenders import to_uint8
-from sr3_jax.evaluation.damage import LEVELS, damaged, recipe
+from sr3_jax.evaluation.edit_damage import CORRUPTIONS
 from sr3_jax.evaluation.held_out import check_size
 from sr3_jax.evaluation.measure import Images
 from sr3_jax.evaluation.protocols import Options, Protocol
@@ -43,7 +43,7 @@ class Split:
     config: ConfigDict
     source: Source
     places: list[int]
-    damage: str = ""  # one of damage.LEVELS
+    damage: str = ""  # one of edit_damage.CORRUPTIONS
     about: dict[str, Any] = field(init=False)
     scale: int = field(init=False)
 
@@ -57,7 +57,7 @@ class Split:
             "n": len(self.places),
         }
         if self.damage:
-            self.about["damage"] = LEVELS[self.damage]._asdict()
+            self.about |= CORRUPTIONS[self.damage].about
         if data.source == "tfds":
             self.about["data"] = f"{data.name}:{data.eval_split}"
         elif data.source in ("folder", "records"):
@@ -104,9 +104,8 @@ class Split:
     def _reduced(self, images: np.ndarray, ids: Sequence[str]) -> np.ndarray:
         """The LR images, uint8."""
         if self.damage:
-            recipes = [recipe(self.damage, id) for id in ids]
-            pairs_ = zip(images, recipes, strict=True)
-            return np.stack([damaged(image, self.scale, how) for image, how in pairs_])
+            corruption, pairs_ = CORRUPTIONS[self.damage], zip(images, ids, strict=True)
+            return np.stack([corruption.make(image, self.scale, id) for image, id in pairs_])
         return to_uint8(build_task(self.config).corrupt(to_float(jnp.asarray(images))).image)
 
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from sr3_jax.errors import UserError
 from sr3_jax.evaluation.measure import HR, Collected, Meter, Pictures
-from sr3_jax.metrics import crops, distortion, distributions, diversity, identity, niqe
+from sr3_jax.metrics import colour, crops, distortion, distributions, diversity, identity, niqe
 from sr3_jax.metrics.distributions import Reference, Statistics
 from sr3_jax.metrics.dists import dists
 from sr3_jax.metrics.lpips import SMALLEST, lpips
@@ -21,10 +21,11 @@ Classifier = Callable[[np.ndarray], Any]
 SQUARES = "squared spread and error"  # the name of these vectors
 
 
-def pixels() -> Meter:
+def pixels(consistency: bool = True) -> Meter:
     """PSNR and SSIM where there is an HR image, and consistency where there is an LR image.
 
-    Of colour images PSNR and SSIM are computed in RGB and in Y (luma).
+    Of colour images PSNR and SSIM are computed in RGB and in Y (luma). Without `consistency` that
+    is left out.
     """
 
     def each(pictures: Pictures) -> dict[str, np.ndarray]:
@@ -38,9 +39,43 @@ def pixels() -> Meter:
                     "psnr_y": distortion.psnr(ours, theirs),
                     "ssim_y": distortion.ssim(ours, theirs),
                 }
-        return found | (distortion.consistency(images, lr) if lr is not None else {})
+        if lr is None or not consistency:
+            return found
+        return found | distortion.consistency(images, lr)
 
     return Meter("pixels", each)
+
+
+def holes() -> Meter:
+    """PSNR of the holes, where the alpha channel of the input is 0."""
+
+    def each(pictures: Pictures) -> dict[str, np.ndarray]:
+        if pictures.hr is None or pictures.lr is None:
+            return {}
+        unknown = pictures.lr[..., 3] == 0
+        return {"psnr_hole": distortion.psnr_within(pictures.images, pictures.hr, unknown)}
+
+    return Meter("holes", each)
+
+
+def colours() -> Meter:
+    """How far colours are from those of the references."""
+
+    def each(pictures: Pictures) -> dict[str, np.ndarray]:
+        if pictures.hr is None:
+            return {}
+        return {"ciede2000": colour.ciede2000(pictures.images, pictures.hr)}
+
+    return Meter("colours", each)
+
+
+def colourfulness() -> Meter:
+    """How colourful images are, also the references."""
+
+    def each(pictures: Pictures) -> dict[str, np.ndarray]:
+        return {"colourfulness": colour.colourfulness(pictures.images)}
+
+    return Meter("colourfulness", each, None, True)
 
 
 def perceptual() -> Meter:

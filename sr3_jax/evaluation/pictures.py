@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from sr3_jax.evaluation.contenders import Contender, Network, to_uint8
+from sr3_jax.evaluation.contenders import Contender, Drawing, to_uint8
 from sr3_jax.evaluation.measure import HR, Collected
 from sr3_jax.images import sheet
 
@@ -13,7 +13,9 @@ CAPTION = {"psnr": "{:.1f} dB", "lpips_vgg": "LPIPS {:.3f}"}
 PICKED = 2  # how many of the best images are shown, and of the median and of the worst
 
 
-def best_and_worst(data: Any, field_: Sequence[Contender], collected: Collected) -> np.ndarray:
+def best_and_worst(
+    data: Any, field_: Sequence[Contender], collected: Collected, given: str = "LR"
+) -> np.ndarray:
     """A grid of the images on which one contender is best, median and worst.
 
     That is the last network, or the last contender if there is no network. It is judged by LPIPS
@@ -23,8 +25,9 @@ def best_and_worst(data: Any, field_: Sequence[Contender], collected: Collected)
       data: The images, a `measure.Data`.
       field_: The contenders; each of their rows is a column of the grid, except nearest.
       collected: What was measured.
+      given: The title of what contenders are given.
     """
-    main = next((one for one in reversed(field_) if isinstance(one, Network)), field_[-1])
+    main = next((one for one in reversed(field_) if isinstance(one, Drawing)), field_[-1])
     judged = collected.per_image[main.rows[0]]
     values = (
         judged["lpips_vgg"]
@@ -42,13 +45,13 @@ def best_and_worst(data: Any, field_: Sequence[Contender], collected: Collected)
     for i in chosen:
         images = data.load([places[i]])
         size = images.size(data.scale)
-        shown: dict[str, np.ndarray] = {"LR": images.lr[0]} if images.lr is not None else {}
+        shown: dict[str, np.ndarray] = {given: images.lr[0]} if images.lr is not None else {}
         for one in field_:
             if one.rows == ["nearest"]:
                 continue
             made = one.make(images.given, images.ids, size)
             shown |= {row: pictures[0] for row, pictures in made.images.items() if row in one.rows}
-            if isinstance(one, Network) and one is main and one.random:
+            if isinstance(one, Drawing) and one is main and one.random:
                 for sample in (1, 2):
                     drawn = (
                         made.samples[one.name][sample][0]

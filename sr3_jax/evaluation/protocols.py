@@ -65,9 +65,13 @@ class Protocol:
     each: int = 0  # at most so many squares of one photograph, spread over it; 0: all
     # Networks get the LR image resized to this, and their result is resized to hr_size
     within: int | None = None
-    damage: str = ""  # how LR images are made: one of damage.LEVELS; "": by the network's task
+    # How LR images are made: one of edit_damage.CORRUPTIONS; "": by the network's task
+    damage: str = ""
     told: bool = False  # a second row for networks with signals: told what the image has suffered
+    edit: str = ""  # what editors and simple answers do: one of inference.edits.EDITS
     parts: tuple["Protocol", ...] = ()  # a protocol of several tables; each name is NAME/PART
+    about: str = ""  # what belongs above several tables
+    small: bool = False  # several tables, and small files to look at; those of options.data too
     needs: tuple[str, ...] = ()  # options that must be given
     paper: Mapping[str, Mapping[str, float]] = field(default_factory=dict)  # rows as published
 
@@ -79,6 +83,22 @@ IDENTITY = ("rank_1", "cosine")
 DIVERSITY = ("diversity_lpips", "diversity_deviation", "spread_to_error", "coverage")
 SPEED = ("seconds_per_megapixel",)
 SETS = ("fid", "kid", "inception_score", "precision", "recall")
+COLOUR = ("ciede2000", "colourfulness")
+HOLE = ("psnr_hole", "ssim", *LPIPS, "dists")  # what images with holes are measured by
+FLAWS = ("psnr", "ssim", *LPIPS, "dists")
+ABOUT_REAL = (
+    "Blur, noise and JPEG of each image are in its table's results.json. Consistency is with the "
+    "damaged input, so that less is right. A row that is told knows blur, noise and JPEG of each "
+    "image; the others know nothing. Seconds are per megapixel of the result, image by image, "
+    "without compiling or loading; those of other methods were measured as their images were made."
+)
+ABOUT_EDITS = (
+    "What is done to each image, its flaws or the seed of its hole, is in its table's "
+    "results.json. A row that is told knows the strength of the flaws of each image; the others "
+    "know nothing of them. Simple answers have the settings that are best on the photographs of "
+    "validation-edit. Seconds are per megapixel of the result, image by image, without compiling "
+    "or loading."
+)
 
 
 def _real(size: int, level: str) -> Protocol:
@@ -94,6 +114,38 @@ def _real(size: int, level: str) -> Protocol:
         damage=level,
         told=True,
     )
+
+
+# The tables of edits: what is done to a photograph, which edit, what it is measured by
+EDITED = {
+    "colourise": ("colourise", "colour for grey ones", ("psnr", "ssim", *LPIPS, *COLOUR)),
+    "inpaint-free_form": ("inpaint", "holes as of a brush", HOLE),
+    "inpaint-box": ("inpaint", "rectangles missing", HOLE),
+    "uncrop": ("uncrop", "the outside missing", HOLE),
+    "restore_jpeg": ("restore_jpeg", "JPEG of quality 10–40, 4:2:0", FLAWS),
+    "denoise": ("denoise", "Gaussian noise of 10–50 levels", FLAWS),
+    "deblur": ("deblur", "Gaussian blur of 1–2 pixels and noise of 1–2 levels", FLAWS),
+    "restore": ("restore", "blur, noise and JPEG", FLAWS),
+}
+
+
+def _edits(name: str, title: str, **options: Any) -> Protocol:
+    """A table for each of EDITED, of photographs of 256 pixels."""
+    shared: dict[str, Any] = {"hr_size": 256, "lr_size": 256, **options}
+    tables = tuple(
+        Protocol(
+            f"{name}/{damage}",
+            f"{title}, {what}",
+            (*columns, *SPEED, *DIVERSITY),
+            damage=damage,
+            told=columns == FLAWS,
+            edit=edit,
+            **shared,
+        )
+        for damage, (edit, what, columns) in EDITED.items()
+    )
+    columns = dict.fromkeys(column for table in tables for column in table.columns)
+    return Protocol(name, title, tuple(columns), parts=tables, about=ABOUT_EDITS, **shared)
 
 
 PROTOCOLS = {
@@ -155,6 +207,16 @@ PROTOCOLS = {
             256,
             64,
             parts=tuple(_real(size, level) for size in (256, 512) for level in ("", *LEVELS)),
+            about=ABOUT_REAL,
+            small=True,
+        ),
+        _edits("edit", "public photographs of 256 × 256", data={"source": "photos", "fit": "crop"}),
+        _edits(
+            "validation-edit",
+            "photographs of 256 × 256, held out by `sr3 prepare photos` to choose by",
+            data={"fit": "crop"},
+            each=3,
+            needs=("data",),
         ),
         *(
             Protocol(

@@ -28,6 +28,7 @@ FEW = 2048  # images; FID's covariance has as many dimensions
 # Of each metric, the title of its column (with an arrow to the better side) and its format
 COLUMNS = {
     "psnr": ("PSNR ↑", "{:.2f}"),
+    "psnr_hole": ("PSNR of the hole ↑", "{:.2f}"),
     "ssim": ("SSIM ↑", "{:.3f}"),
     "psnr_y": ("PSNR (Y) ↑", "{:.2f}"),
     "ssim_y": ("SSIM (Y) ↑", "{:.3f}"),
@@ -36,6 +37,8 @@ COLUMNS = {
     "lpips_vgg": ("LPIPS (VGG) ↓", "{:.3f}"),
     "lpips_alexnet": ("LPIPS (AlexNet) ↓", "{:.3f}"),
     "dists": ("DISTS ↓", "{:.3f}"),
+    "ciede2000": ("CIEDE2000 ↓", "{:.2f}"),
+    "colourfulness": ("colourfulness", "{:.1f}"),
     "niqe": ("NIQE ↓", "{:.2f}"),
     "crops_kd": ("KD of crops ↓", "{:.4f}"),
     "fid": ("FID ↓", "{:.2f}"),

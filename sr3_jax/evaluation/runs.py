@@ -7,8 +7,6 @@ For example:
 """
 
 import contextlib
-import functools
-import itertools
 import shlex
 import subprocess
 import sys
@@ -18,14 +16,13 @@ from typing import Any
 
 import numpy as np
 
-from sr3_jax import config as config_lib
 from sr3_jax.checkpoints.checkpoint import Checkpoint
 from sr3_jax.data.folder import Folder
 from sr3_jax.data.source import Dropped, check_budget, converted
 from sr3_jax.errors import UserError
-from sr3_jax.evaluation import contenders, labelled_sets, meters, report
-from sr3_jax.evaluation.contenders import Contender, Network
-from sr3_jax.evaluation.damage import recipe, told
+from sr3_jax.evaluation import contenders, labelled_sets, meters, report, rows, simple
+from sr3_jax.evaluation.contenders import Contender, Drawing
+from sr3_jax.evaluation.edit_damage import CORRUPTIONS
 from sr3_jax.evaluation.image_sets import Alone, Pairs, Split, Themselves, split
 from sr3_jax.evaluation.measure import HR, Collected, Meter, Unfinished, forget, measure
 from sr3_jax.evaluation.pictures import best_and_worst
@@ -57,7 +54,8 @@ def run(
     _check_names(options)
     if protocol.name == "table4":
         return _generated(protocol, folder, options, on_start, on_images)
-    check_alike(checkpoints)
+    if not protocol.edit:  # networks of edits take images of any size
+        rows.check_alike(checkpoints)
     if options.lr:
         data: Split | Alone = Alone(options.lr, protocol.hr_size // protocol.lr_size, options.limit)
         if options.reference is None:
@@ -68,10 +66,7 @@ def run(
         if not checkpoints and not options.images:
             raise UserError(f"--protocol={protocol.name} needs --checkpoint=… or --images=…")
         data = split(protocol, checkpoints[0].config if checkpoints else None, options)
-    field_ = _contenders(protocol, checkpoints, data, options)
-    rows = [row for one in field_ for row in one.rows]
-    if len(set(rows)) < len(rows):
-        raise UserError(f"two rows would have one name: {', '.join(rows)}")
+    field_ = rows.every(protocol, checkpoints, data, options)
     return _measured(protocol, data, field_, folder, options, checkpoints, on_start, on_images)
 
 
@@ -92,6 +87,8 @@ def check_needs(protocol: Protocol, given: Any) -> None:
         raise UserError(
             f"--protocol={protocol.name} has images of its own; --data is for the paper's tables"
         )
+    if given.match_input and any(part.edit for part in (protocol, *protocol.parts)):
+        raise UserError(f"--match-input is for enlarged images, not for --protocol={protocol.name}")
     if given.lr and protocol.name not in ("table5", "images"):
         raise UserError(
             "--lr is for --protocol=table5 or for --images and --reference, "
@@ -181,7 +178,7 @@ def export(
     They go to folder/lr and folder/reference, to the folder `inside` of each.
     """
     data = split(protocol, checkpoints[0].config if checkpoints else None, options)
-    _by_stem(data)
+    rows.by_stem(data)
     count, dropped = 0, [f"{one.id} {one.reason}" for one in data.source.dropped]
     for chunk in data.chunks():
         images = data.load(chunk)
@@ -189,130 +186,24 @@ def export(
         if images.hr is None or images.lr is None:
             continue
         for id, hr, lr in zip(images.ids, images.hr, images.lr, strict=True):
-            arrays.write(folder / "reference" / inside / f"{_stem(id)}.png", hr)
-            arrays.write(folder / "lr" / inside / f"{_stem(id)}.png", lr)
+            arrays.write(folder / "reference" / inside / f"{rows.stem(id)}.png", hr)
+            arrays.write(folder / "lr" / inside / f"{rows.stem(id)}.png", lr)
             count += 1
     if not count:
         raise UserError("there is no image to export" + (f": {dropped[0]}" if dropped else ""))
     return count
 
 
-def _by_stem(data: Split) -> dict[str, str]:
-    """{id without a suffix: id}; raises UserError for two of one stem."""
-    found: dict[str, str] = {}
-    for place in data.places:
-        # Without reading the image where that is possible
-        id = data.source.names[place] if isinstance(data.source, Folder) else data.source[place].id
-        if _stem(id) in found:
-            raise UserError(
-                f"{found[_stem(id)]} and {id} have the same stem: which of them is meant?"
-            )
-        found[_stem(id)] = id
-    return found
-
-
-def _stem(id: str) -> str:
-    """An image's id without the suffix of its file."""
-    path = Path(id)
-    return str(path.with_suffix("")) if path.suffix.lower() in arrays.SUFFIXES else id
-
-
-def check_alike(checkpoints: Sequence[Checkpoint]) -> None:
-    """Raises UserError for networks of different images, which cannot share a table."""
-    fields = ("data.hr_size", "data.lr_size", "model.image_channels")
-    for other, name in itertools.product(checkpoints[1:], fields):
-        first = checkpoints[0]
-        ours, theirs = config_lib.get(first.config, name), config_lib.get(other.config, name)
-        if ours != theirs and not _any_size(name, checkpoints):
-            raise UserError(
-                f"{first.name} and {other.name} cannot share a table: {name} is {ours} and {theirs}"
-            )
-
-
-def _any_size(name: str, checkpoints: Sequence[Checkpoint]) -> bool:
-    """Whether networks of other sizes can share a table: those of convolutions alone take any."""
-    return name != "model.image_channels" and not any(
-        checkpoint.config.model.attention or checkpoint.config.model.middle_attention
-        for checkpoint in checkpoints
-    )
-
-
-def own_contenders(
-    protocol: Protocol, checkpoints: Sequence[Checkpoint], options: Options
-) -> list[Contender]:
-    """Plain interpolation and the networks, in the order of their rows."""
-    few = protocol.name in ("held_out", "table5") or protocol.told or protocol.parts
-    kinds = ["bicubic"] if few else ["bicubic", "nearest"]
-    field_: list[Contender] = [contenders.Resampled(kind) for kind in kinds]
-    taken: set[str] = set()
-    for checkpoint in checkpoints:
-        objective = checkpoint.method.objective
-        # The only number of evaluations that it has, if there is one
-        name, own = objective.title, objective.choices.steps
-        if own and objective.takes_noise:
-            name = _row(name, own)
-        if protocol.name == "table5":
-            blur, loss = checkpoint.config.task.blur, checkpoint.config.train.loss
-            name = f"{f'blur {blur:g}' if blur else 'without blur'}, {loss.upper()}"
-        name = f"{name} ({Path(checkpoint.name).name})" if name in taken else name
-        taken.add(name)
-        tells: list[Any] = [None]
-        if protocol.told and any(each.removed for each in checkpoint.method.task.signals):
-            tells += [functools.partial(told, protocol.damage)]
-        each = [0] if own or not options.steps else options.steps
-        for steps, tell in itertools.product(each, tells):
-            row = (
-                _row(name, steps or checkpoint.config.sample.steps)
-                if len(options.steps) > 1 and not own
-                else name
-            )
-            field_.append(
-                Network(
-                    checkpoint,
-                    f"{row}, told" if tell else row,
-                    samples=options.samples,
-                    steps=steps or None,
-                    seed=options.seed,
-                    match_input=options.match_input,
-                    within=protocol.within,
-                    told=tell,
-                )
-            )
-    return field_
-
-
-def _contenders(
-    protocol: Protocol, checkpoints: Sequence[Checkpoint], data: Split | Alone, options: Options
-) -> list[Contender]:
-    field_ = own_contenders(protocol, checkpoints, options)
-    for name, folder in options.images.items():
-        if isinstance(data, Alone):
-            raise UserError("--images and --lr cannot be given together to a protocol")
-        wanted = _by_stem(data)
-        found = pairs.by_stem(folder)
-        missing = sorted(wanted.keys() - found.keys())
-        if missing:
-            raise UserError(
-                f"{folder} has no {pairs.listed(missing)}; what to make them from is written by "
-                f"sr3 evaluate --protocol={protocol.name.partition('/')[0]} --export=DIR"
-            )
-        files = {id: found[stem] for stem, id in wanted.items()}
-        seconds = contenders.seconds(folder, files) if _timed(protocol) else None
-        field_.append(contenders.Folder(name, files, seconds))
-    return field_
-
-
-def _timed(protocol: Protocol) -> bool:
-    return "seconds_per_megapixel" in protocol.columns
-
-
-def _row(name: str, steps: int) -> str:
-    return f"{name}, {steps} evaluation{'s' if steps > 1 else ''}"
-
-
 def _meters(protocol: Protocol, options: Options, data: Any) -> list[Meter]:
     wanted = set(protocol.columns)
-    found = [meters.pixels()] if "psnr" in wanted else []
+    found = []
+    if wanted & {"psnr", "ssim"}:
+        # What an edit is given is no smaller version of its result
+        found.append(meters.pixels(consistency=not protocol.edit))
+    if "psnr_hole" in wanted:
+        found.append(meters.holes())
+    if "ciede2000" in wanted:
+        found += [meters.colours(), meters.colourfulness()]
     if options.perceptual and "lpips_vgg" in wanted:
         found.append(meters.perceptual())
     if options.dists and "dists" in wanted:
@@ -430,7 +321,9 @@ def _measured(
     on_start(_count(data, options.shard))
     found = _meters(protocol, options, data)
     measured = [
-        one if isinstance(one, contenders.Folder) or not _timed(protocol) else contenders.Timed(one)
+        one
+        if isinstance(one, contenders.Folder) or not rows.timed(protocol)
+        else contenders.Timed(one)
         for one in field_
     ]
     collected = measure(data, measured, found, folder, on_images, options.shard)
@@ -460,7 +353,8 @@ def _measured(
             for metric, reason in options.not_installed.items()
             if metric in protocol.columns
         }
-        | collected.not_measured,
+        | collected.not_measured
+        | (simple.missing(protocol.edit) if protocol.edit else {}),
         "converted": converted(collected.notes),
         "step": checkpoints[0].step if checkpoints else None,
         "contenders": {one.rows[0]: one.about for one in field_},
@@ -469,7 +363,7 @@ def _measured(
         "intervals": collected.intervals(groups),
         "intervals_over": data.drawn if isinstance(data, Split) else "images",
         "differences": _differences(collected, field_, groups),
-        "recipes": {id: recipe(protocol.damage, id)._asdict() for id in collected.ids}
+        "recipes": {id: CORRUPTIONS[protocol.damage].recipe(id) for id in collected.ids}
         if protocol.damage
         else {},
         "per_image": {
@@ -481,14 +375,15 @@ def _measured(
             if metrics
         },
     }
-    return results, best_and_worst(data, field_, collected)
+    given = "given" if protocol.edit else "LR"
+    return results, best_and_worst(data, field_, collected, given)
 
 
 def _differences(
     collected: Collected, field_: Sequence[Contender], groups: Sequence[str] | None
 ) -> dict[str, Any]:
     """What the last network that is not told anything has more than the other rows."""
-    networks = [one for one in field_ if isinstance(one, Network) and "told" not in one.about]
+    networks = [one for one in field_ if isinstance(one, Drawing) and "told" not in one.about]
     if not networks or not (minus := collected.differences(networks[-1].name, groups)):
         return {}
     return {"of": networks[-1].name, "minus": minus}

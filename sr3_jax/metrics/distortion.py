@@ -12,7 +12,7 @@ import functools
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, UInt8
+from jaxtyping import Array, Bool, Float, UInt8
 
 from sr3_jax.tasks.operations import resize
 
@@ -54,6 +54,16 @@ def psnr(images: Batch, references: Batch) -> PerImage:
     """
     error = (np.asarray(images, np.float64) - np.asarray(references, np.float64)) / 255
     return -10 * np.log10(np.maximum(np.square(error).mean((1, 2, 3)), 1e-12))
+
+
+def psnr_within(
+    images: Batch, references: Batch, within: Bool[np.ndarray, "n h w"]
+) -> Float[np.ndarray, " n"]:
+    """The PSNR in dB of some pixels of each image, those that are true in `within`."""
+    error = (np.asarray(images, np.float64) - np.asarray(references, np.float64)) / 255
+    squares = np.square(error).mean(-1)
+    mean = (squares * within).sum((1, 2)) / within.sum((1, 2))
+    return -10 * np.log10(np.maximum(mean, 1e-12))
 
 
 def ssim(images: Batch, references: Batch) -> PerImage:

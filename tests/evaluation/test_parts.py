@@ -11,7 +11,7 @@ from PIL import Image
 from sr3_jax import cli
 from sr3_jax.checkpoints.exported import export
 from sr3_jax.errors import UserError
-from sr3_jax.evaluation import contenders, damage, parts, runs, small_files
+from sr3_jax.evaluation import contenders, damage, parts, rows, runs, small_files
 from sr3_jax.evaluation.contenders import Made, Network, Timed
 from sr3_jax.evaluation.measure import interval
 from sr3_jax.evaluation.protocols import PROTOCOLS, Options
@@ -80,9 +80,9 @@ def test_a_network_that_is_told_gets_each_images_own_recipe(blind, monkeypatch, 
 
 def test_only_networks_that_know_signals_have_a_row_that_is_told(blind):
     plain = random_checkpoint(tiny_config(channels=3, objective="regression"))
-    made = runs.own_contenders(PARTS["256-mild"], [plain, blind], Options())
+    made = rows.own(PARTS["256-mild"], [plain, blind], Options())
     assert [one.rows[0] for one in made] == ["bicubic", "regression", "SR3", "SR3, told"]
-    made = runs.own_contenders(PROTOCOLS["photos-mild"], [plain, blind], Options())
+    made = rows.own(PROTOCOLS["photos-mild"], [plain, blind], Options())
     assert [one.rows[0] for one in made] == ["bicubic", "nearest", "regression", "SR3"]
 
 
