@@ -79,8 +79,9 @@ RUNS = {  # name: protocol, flags, whether rivals take part
         ["--checkpoint=photos-4x-regression", "--checkpoint=photos-4x"],
         True,
     ),
-    "edit": ("edit", [*EDIT_WEIGHTS, "--samples=4"], False),
 }
+if EDIT_WEIGHTS:
+    RUNS["edit"] = ("edit", [*EDIT_WEIGHTS, "--samples=4"], False)
 
 
 def tables_of(name: str) -> dict[str, str]:

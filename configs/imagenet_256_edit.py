@@ -11,14 +11,17 @@ What is behind the colon is the task; without one it is "colourise":
 - "restore_jpeg": JPEG down to quality 5, of three quarters of the images 37 or less (Palette: 5 to
   30), of which the network is not told.
 
-`--config.data.name=places365_small` has the other data set of the literature; for the classes of
-either it needs nothing, as the networks of Palette do not know them.
-
 The network is guided-diffusion's of 256² without classes (arXiv 2105.05233), with attention at 32²,
 16² and 8²; the loss L2, the batch 1,024, Adam's rate 1e-4 after 10,000 steps, as Palette states
 (arXiv 2111.05826). After 1M steps and with 1,000 evaluations, Palette reports an FID against 5,000
 images of ImageNet of 15.8 in colouring (a regression 17.9), 5.2 in free-form holes, 6.6 in boxes of
 128², 5.8 in uncropping, and 8.3, 5.4 and 4.3 for JPEG of quality 5, 10 and 20.
+
+One step on v5e:16x16, 256 chips with 4 images each, is estimated to take 961 ms (14 % of the chips'
+peak, as half of each register is padding) and to fit barely; so 267 hours in all
+(benchmarks/tpu.md). `--config.model.remat=(0,1)` makes room. The estimate comes from
+
+    sr3 compile --config=configs/imagenet_256_edit.py:inpaint --topology=v5e:16x16
 """
 
 import sr3_jax.config

@@ -8,6 +8,7 @@ import rich_click as click
 from sr3_jax.cli import devices, pictures
 from sr3_jax.cli.options import Arguments, Choice, command, option
 from sr3_jax.errors import UserError
+from sr3_jax.inference import edits
 from sr3_jax.inference.edits import EDITS
 from sr3_jax.tasks.corruptions import known_signals
 from sr3_jax.tasks.task import Signal
@@ -74,7 +75,7 @@ class Margin(click.ParamType):
     "--checkpoint",
     type=devices.NAME,
     panel="Network",
-    help="A workdir, an exported file, or the name of shipped weights. By default by task.",
+    help="A workdir, an exported file, or the name of shipped weights.",
 )
 @pictures.sampler
 @pictures.machine
@@ -103,7 +104,7 @@ def run(args: Arguments) -> int:
         planned = plan.with_masks(planned, args.mask)
         for mask in {job.mask for job in planned.jobs[:1] if job.mask}:
             holes.of_mask_file(mask)  # before the network is loaded
-    args.checkpoint = args.checkpoint or EDITS[args.task].kind
+    args.checkpoint = args.checkpoint or edits.shipped(args.task)
     checkpoint = devices.load(args)
     signals = told(checkpoint, args.task, {name: getattr(args, name) for name in _flaws()})
     editor = Editor(checkpoint, args.batch or None, args.tile or None)

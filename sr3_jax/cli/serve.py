@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 from sr3_jax.cli import devices
 from sr3_jax.cli.options import Arguments, Choice, Whole, command, option, server
 from sr3_jax.errors import UserError
-from sr3_jax.inference.edits import EDITS
+from sr3_jax.inference.edits import EDITS, shipped
 
 if TYPE_CHECKING:
     from starlette.applications import Starlette
@@ -132,7 +132,7 @@ def _editing(args: Arguments, hosts: tuple[str, ...], origin: str) -> tuple[str,
     from sr3_jax.inference.editor import Editor
     from sr3_jax.serve import edit_app, edits
 
-    args.checkpoint = args.checkpoint or EDITS[args.task].kind
+    args.checkpoint = args.checkpoint or shipped(args.task)
     checkpoint = devices.load(args)
     editor = Editor(checkpoint, args.batch or None, args.tile or None)
     work = edits.Edits(editor, args.task, waiting=args.waiting, pixels=args.megapixels * 10**6)

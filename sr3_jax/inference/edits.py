@@ -2,6 +2,9 @@
 
 from typing import NamedTuple
 
+from sr3_jax import weights
+from sr3_jax.errors import UserError
+
 
 class Named(NamedTuple):
     """An edit as users ask for it by name."""
@@ -20,3 +23,18 @@ EDITS = {
     "denoise": Named("restore", ("blur", "jpeg"), "take off noise alone"),
     "restore_jpeg": Named("restore", ("blur", "noise"), "take off the blocks of JPEG alone"),
 }
+
+
+def shipped(task: str) -> str:
+    """The name of the shipped weights for an edit of EDITS.
+
+    Raises:
+      UserError: there are none yet.
+    """
+    kind = EDITS[task].kind
+    if kind not in weights.shipped():
+        raise UserError(
+            f"--task={task} needs --checkpoint: no weights for {kind} are in the package yet; "
+            f"configs/photos_edit.py:{kind} trains them"
+        )
+    return kind

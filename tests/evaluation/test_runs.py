@@ -18,7 +18,7 @@ from sr3_jax.checkpoints.exported import export
 from sr3_jax.cli import evaluate
 from sr3_jax.datasets import prepare
 from sr3_jax.errors import UserError
-from sr3_jax.evaluation import runs
+from sr3_jax.evaluation import contenders, runs
 from sr3_jax.evaluation.protocols import PROTOCOLS, Options
 from sr3_jax.images import arrays
 from sr3_jax.inference.upscaler import Upscaler
@@ -182,7 +182,7 @@ def test_a_run_that_was_killed_goes_on_where_it_was_and_ends_with_the_same_numbe
     class Killed(BaseException):
         pass
 
-    draw = runs.Network.draw
+    draw = contenders.Network.draw
 
     def stop(self, lr, ids, size, sample):
         if len(seen) == 5:
@@ -190,14 +190,14 @@ def test_a_run_that_was_killed_goes_on_where_it_was_and_ends_with_the_same_numbe
         seen.append(ids)
         return draw(self, lr, ids, size, sample)
 
-    monkeypatch.setattr(runs.Network, "draw", stop)
+    monkeypatch.setattr(contenders.Network, "draw", stop)
     with pytest.raises(Killed):
         runs.run(PROTOCOLS["table1"], checkpoints, tmp_path, options)
     assert sorted(path.name for path in (tmp_path / "chunks").iterdir()) == [
         "000000.npz",
         "run.json",
     ]
-    monkeypatch.setattr(runs.Network, "draw", draw)
+    monkeypatch.setattr(contenders.Network, "draw", draw)
     with pytest.raises(UserError, match="holds chunks of another evaluation"):
         runs.run(
             PROTOCOLS["table1"], checkpoints, tmp_path, Options(data=str(val), samples=2, seed=1)
@@ -206,7 +206,7 @@ def test_a_run_that_was_killed_goes_on_where_it_was_and_ends_with_the_same_numbe
         runs.run(PROTOCOLS["table1"], [checkpoints[0], network(128, 16, seed=9)], tmp_path, options)
     again = []
     monkeypatch.setattr(
-        runs.Network,
+        contenders.Network,
         "draw",
         lambda self, lr, ids, *rest: again.append(ids) or draw(self, lr, ids, *rest),
     )

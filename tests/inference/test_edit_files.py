@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageCms
 
-from sr3_jax import cli
+from sr3_jax import cli, weights
 from sr3_jax.checkpoints.exported import export
 from sr3_jax.images import files as image_files
 from sr3_jax.runtime import parallel
@@ -249,6 +249,17 @@ def test_a_checkpoint_of_another_task_is_refused_by_its_name(edit, tmp_path):
     code, _, err = edit("colourise", given, "-o", tmp_path / "b.png", network="inpaint")
     assert code == 2
     assert "is a network for inpaint, and --task=colourise takes one for colourise" in err
+
+
+def test_that_no_network_is_shipped_is_said_with_what_trains_one(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(weights, "shipped", lambda: ["photos-4x"])
+    given = photo(tmp_path / "a.png")
+    code = cli.main(["edit", str(given), "--task=deblur", "-o", str(tmp_path / "b.png")])
+    assert code == 2
+    sentence = (
+        "sr3: --task=deblur needs --checkpoint: no weights for restore are in the package yet"
+    )
+    assert sentence in capsys.readouterr().err
 
 
 def test_one_bad_mask_does_not_stop_the_others(edit, tmp_path):
