@@ -234,7 +234,8 @@ class Method:
     ) -> Denoiser:
         """The network as the samplers see it: (condition, y_t, gamma) -> y_0.
 
-        The image that y_0 stands for is clipped to [-1, 1] if sample.clip. A network that takes no
+        The image that y_0 stands for is clipped to [-1, 1] if sample.clip; where the task knows it,
+        it is what is known. A network that takes no
         noise (regression) looks at the condition alone.
 
         Args:
@@ -256,6 +257,9 @@ class Method:
             y_0, share = found[..., :c], found[..., c:]
             if self.config.sample.clip:
                 y_0 = self.encode(jnp.clip(self.decode(y_0, condition), -1, 1), condition)
+            if not self.refines and (known := self.task.known(condition)) is not None:
+                # Training has not looked at what the network says there
+                y_0 = jnp.where(known, self.encode(condition[..., :c], condition), y_0)
             return jnp.concatenate([y_0, share], axis=-1) if variance and share.shape[-1] else y_0
 
         return denoise

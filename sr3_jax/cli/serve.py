@@ -59,7 +59,7 @@ def run(args: Arguments) -> None:
     """A web page on this machine that enlarges or edits images, or makes them from noise.
 
     \b
-    sr3 serve --task=inpaint
+    sr3 serve --task=inpaint --checkpoint=runs/inpaint
     sr3 serve --stage=fashion-14 --stage=fashion-14-28
 
     Upload an image, choose steps and seed, compare before and after, download. With --task, as

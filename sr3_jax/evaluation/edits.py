@@ -9,7 +9,7 @@ from sr3_jax.errors import UserError
 from sr3_jax.evaluation.contenders import Batch, Drawing
 from sr3_jax.evaluation.edit_damage import margins
 from sr3_jax.images.pixels import from_array
-from sr3_jax.inference.editor import Editor, kind_of
+from sr3_jax.inference.editor import Editor, kind_of, removes, told
 from sr3_jax.inference.edits import EDITS
 from sr3_jax.inference.sampling import Sampling
 
@@ -43,6 +43,8 @@ class EditNetwork(Drawing):
     ):
         self._editor, self._edit = editor, edit
         super().__init__(self._editor.engine, name, samples, Sampling(steps, seed=seed), told)
+        # What is computed of an image depends on where its hole is
+        self.compiles_each = editor.kind == "inpaint"
         self.about |= {"edit": edit}
 
     def draw(self, lr: Batch, ids: Sequence[str], size: tuple[int, int], sample: int) -> np.ndarray:
@@ -50,7 +52,10 @@ class EditNetwork(Drawing):
         return np.stack([self._one(one, id, sample) for one, id in zip(lr, ids, strict=True)])
 
     def _one(self, given: np.ndarray, id: str, sample: int) -> np.ndarray:
-        sampling = self._sampling.with_options({"sample": sample, "signals": self._signals(id)})
+        # As `sr3 edit` has it: of flaws that the edit does not remove the network is told there are
+        # none, where nothing else is known
+        signals = told(self._editor.checkpoint, self._edit, {}) | self._signals(id)
+        sampling = self._sampling.with_options({"sample": sample, "signals": signals})
         edit = self._editor.edit()
         if given.shape[-1] == 4:
             given, hole = given[..., :3], given[..., 3] == 0
@@ -74,4 +79,4 @@ def those_for(edit: str, checkpoints: Sequence[Checkpoint]) -> list[Checkpoint]:
         kind_of(checkpoint)
         if checkpoint.config.model.image_channels != 3:
             raise UserError(f"edits are measured on colour images, and {checkpoint.name} is not")
-    return [one for one in checkpoints if kind_of(one) == EDITS[edit].kind]
+    return [one for one in checkpoints if kind_of(one) == EDITS[edit].kind and removes(one, edit)]

@@ -356,7 +356,8 @@ def _measured(
         | collected.not_measured
         | (simple.missing(protocol.edit) if protocol.edit else {}),
         "converted": converted(collected.notes),
-        "step": checkpoints[0].step if checkpoints else None,
+        # of edits each network has its own, among "contenders"
+        "step": checkpoints[0].step if checkpoints and not protocol.edit else None,
         "contenders": {one.rows[0]: one.about for one in field_},
         "networks": networks,
         "methods": methods,

@@ -135,6 +135,8 @@ def to_image(picture: Picture, like: Any) -> Any:
     if isinstance(like, PillowImage.Image):
         image = to_pillow(picture)
         kept = decoding.metadata_of(like)
+        if kept.icc[16:20] == b"GRAY" and picture.colour.shape[-1] == 3:
+            kept = kept._replace(icc=b"")  # it has colours now
         image.info.update(kept.info)
         if kept.icc:  # JPEG's `save` does not look into `info`
             image.encoderinfo = {"icc_profile": kept.icc}

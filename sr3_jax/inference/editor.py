@@ -26,13 +26,16 @@ from sr3_jax.inference.engine import Engine, Progress, ignore
 from sr3_jax.inference.holes import Hole, Margin
 from sr3_jax.inference.sampling import Sampling
 from sr3_jax.inference.upscaler import Cost, Upscaler
+from sr3_jax.runtime import limits
 from sr3_jax.tasks import operations
+from sr3_jax.tasks.corruptions import CORRUPTIONS
 from sr3_jax.tasks.editing import LUMA
 from sr3_jax.tasks.task import Canvas
 
 COLOURED = 192  # pixels: the shorter side of the image that colours are made for, at the most
 RADIUS, SMOOTH = 3, 0.02  # of the guided filter: pixels of that image; in [-1, 1]
-PLANES = 24  # arrays of one channel of the size of the result that an edit holds, about
+# Arrays of one channel of the size of the result that an edit holds, about
+PLANES = {"colourise": 24, "inpaint": 48}
 
 
 class Editor:
@@ -148,22 +151,29 @@ class Editor:
         task = self.engine.method.task
         # What has no colour gets none
         grey = pixels.is_grey(picture._replace(colour=picture.colour[~hole][:, None]))
-        own = _channels(filled(picture).colour, self.engine.channels)
+        own = _channels(_visible(picture, hole), self.engine.channels)
         unfilled = hole.copy()
         for number, place in enumerate(holes.places(hole, outside)):
             at = place.rows, place.columns
             part, unknown = own[at], unfilled[at]
             given = _reduced(_nearest(part, unknown), place.factor)
             seen = _reduced(unknown[..., None].astype(np.float32), place.factor) > 0.01
-            inputs = np.concatenate([np.where(seen, 0, given), 2.0 * seen - 1], -1)
+            mask = np.where(seen, np.float32(1), np.float32(-1))
+            inputs = np.concatenate([np.where(seen, np.float32(0), given), mask], -1)
             id = image_id(f"{name}#{number}" if number else name)
-            made = self.engine.canvas(inputs.astype(np.float32), id, sampling, on_tiles)
+            made = self.engine.canvas(inputs, id, sampling, on_tiles)
+            made = np.where(seen, made, given)
             made = operations.resize_canvas(made, *part.shape[:2]).clip(-1, 1)
             both = np.concatenate([part, 2.0 * place.hole[..., None] - 1], -1)
             own[at] = task.compose(both, made)
             unfilled[at] &= ~place.hole
         made = _channels(_channels(own, 1) if grey else own, picture.colour.shape[-1])
-        return picture._replace(colour=np.where(hole[..., None], made, picture.colour))
+        alpha = picture.alpha
+        return picture._replace(
+            colour=np.where(hole[..., None], made, picture.colour),
+            # What is filled is to be seen
+            alpha=None if alpha is None else np.where(hole[..., None], np.float32(1), alpha),
+        )
 
 
 class Edit(NamedTuple):
@@ -209,11 +219,23 @@ class Edit(NamedTuple):
         if self.editor.kind == "colourise":
             tiles = engine.tiles(*holes.reduced_size(height, width, _colour_factor(height, width)))
         else:
-            hole = holes.whole(height, width, self.mask, self.margin, self.mask_name)
-            height, width = hole.shape
-            tiles = sum(engine.tiles(*one.seen) for one in holes.places(hole, bool(self.margin)))
+            made = holes.size_with_margin(height, width, self.margin)
+            if self.bytes(made[0] * made[1], sampling) > limits.memory():
+                tiles = 1  # too much to look at its holes; nobody will make it
+            else:
+                hole = holes.whole(height, width, self.mask, self.margin, self.mask_name)
+                places = holes.places(hole, bool(self.margin))
+                tiles = sum(engine.tiles(*one.seen) for one in places)
+            height, width = made
         evaluations = engine.table(sampling).evaluations
-        return Cost(height, width, tiles, evaluations, 4 * height * width * PLANES)
+        return Cost(height, width, tiles, evaluations, self.bytes(height * width, sampling))
+
+    def bytes(self, count: int, sampling: Sampling) -> int:
+        """The memory that an image of so many pixels takes."""
+        if self.editor.kind == "restore":
+            assert self.editor._restorer is not None
+            return self.editor._restorer.bytes(count, sampling)
+        return 4 * count * PLANES[self.editor.kind]
 
     def prepared(self, file: File, sampling: Sampling) -> File:
         """The file as it is edited, with what the user should know of it as notes."""
@@ -248,6 +270,20 @@ def kind_of(checkpoint: Checkpoint) -> str:
     )
 
 
+def removes(checkpoint: Checkpoint, task: str) -> bool:
+    """Whether a network for restoring has learned all the flaws that an edit of EDITS removes.
+
+    Of "restore" one is enough. True for other edits.
+    """
+    named = EDITS[task]
+    if named.kind != "restore":
+        return True
+    learned = [
+        name for name in CORRUPTIONS if name not in named.absent and checkpoint.config.task[name]
+    ]
+    return bool(learned)
+
+
 def told(checkpoint: Checkpoint, task: str, options: Mapping[str, Any]) -> dict[str, Any]:
     """What a network is told for an edit of EDITS: the options, and the flaws that are absent.
 
@@ -260,6 +296,10 @@ def told(checkpoint: Checkpoint, task: str, options: Mapping[str, Any]) -> dict[
             f"{checkpoint.name} is a network for {kind}, and --task={task} takes one for "
             f"{named.kind}"
         )
+    if not removes(checkpoint, task):
+        raise UserError(
+            f"{checkpoint.name} has not learned to {named.about}, as --task={task} wants"
+        )
     for name in named.absent:
         if options.get(name):
             raise UserError(
@@ -268,6 +308,14 @@ def told(checkpoint: Checkpoint, task: str, options: Mapping[str, Any]) -> dict[
             )
     known = {signal.name for signal in checkpoint.method.task.signals}
     return dict(options) | {name: 0.0 for name in named.absent if name in known}
+
+
+def _visible(picture: Picture, hole: Hole) -> Canvas:
+    """The colours without those under clear pixels; nor do these get any from the hole."""
+    if picture.alpha is None:
+        return picture.colour
+    hidden = (picture.alpha[..., 0] <= -1) | hole
+    return picture.colour if hidden.all() else _nearest(picture.colour, hidden)
 
 
 def _check(sampling: Sampling, checkpoint: Checkpoint) -> None:

@@ -65,6 +65,10 @@ class Worker(Protocol):
         """What an image of height × width takes; raises UserError if it cannot be done."""
         ...
 
+    def bytes(self, count: int, sampling: Sampling) -> int:
+        """The memory that an image of so many pixels takes."""
+        ...
+
     def picture(
         self, picture: Picture, name: str, sampling: Sampling, on_tiles: Callable[[int], object]
     ) -> Picture:
@@ -325,7 +329,7 @@ class _Run:
         try:
             height, width = files.header(data, label)
         except TooManyPixels as error:
-            needed = worker.cost(1, error.pixels, sampling).bytes
+            needed = worker.bytes(error.pixels, sampling)
             raise UserError(
                 f"{error}: it would take {needed / 2**30:.0f} GiB of memory; cut the image up"
             ) from error
@@ -339,7 +343,7 @@ class _Run:
                 f"{label} is {width}×{height}; {cost.width}×{cost.height} takes "
                 f"{needed / 2**30:.0f} GiB of memory, and there are "
                 f"{limits.memory() / 2**30:.0f}; cut it up"
-                + (", or give a smaller --scale" if cost.width > width else "")
+                + (", or give a smaller --scale" if isinstance(worker, Upscaler) else "")
             )
         return cost
 

@@ -4,6 +4,7 @@ A network knows small images. So of each hole it is shown the neighbourhood, red
 a large one; of an image with margins all of it, reduced if they are wide.
 """
 
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,8 +18,10 @@ from sr3_jax.images.pixels import Picture, from_image
 
 Hole = Bool[np.ndarray, "_h _w"]
 Margin = tuple[int, int, int, int]  # pixels above, at the right, below and at the left
-LARGEST_HOLE = 64  # pixels: the longer side of a hole as the network sees it, at the most
-CONTEXT = 32  # pixels around a hole that it sees, at the least; else as many as the hole is large
+LARGEST_HOLE = 64  # pixels: how thick a hole is as the network sees it, at the most
+LARGEST_PLACE = 768  # pixels: the side of a square as large as what it sees, at the most
+CONTEXT = 32  # pixels around a hole that it sees, at the least
+AROUND = 3  # else so many times its thickness, but not more than it is long
 LARGEST_MARGIN = 24  # pixels of a margin that is added, as the network sees it
 
 
@@ -124,7 +127,7 @@ def _check_size(mask: tuple[int, ...], height: int, width: int, name: str) -> No
 
 
 def with_margin(picture: Picture, margin: Margin) -> Picture:
-    """The picture with its margins, black and opaque."""
+    """The picture with its margins, of a middle grey and opaque."""
     space = (*_space(margin), (0, 0))
     alpha = picture.alpha
     return picture._replace(
@@ -155,7 +158,9 @@ def places(hole: Hole, outside: bool) -> Iterator[Place]:
     for number, box in enumerate(ndimage.find_objects(labels), start=1):
         inside = hole[box] & (labels[box] == number)
         places = [np.flatnonzero(inside.any(axis)) for axis in (1, 0)]
-        around = max(CONTEXT, *(int(np.ptp(place)) + 1 for place in places))
+        extent = max(int(np.ptp(place)) + 1 for place in places)
+        thickness = _thickness(inside)
+        around = max(CONTEXT, min(extent, AROUND * thickness))
         rows, columns = (
             slice(
                 max(0, part.start + int(place[0]) - around),
@@ -164,13 +169,23 @@ def places(hole: Hole, outside: bool) -> Iterator[Place]:
             for part, place in zip(box, places, strict=True)
         )
         own = hole[rows, columns] & (labels[rows, columns] == number)
-        yield Place(rows, columns, own, _hole_factor(own))
+        # so that the hole is not too thick, nor the neighbourhood of a long one too large
+        factor = max(1.0, thickness / LARGEST_HOLE, math.sqrt(own.size) / LARGEST_PLACE)
+        yield Place(rows, columns, own, factor)
 
 
-def _hole_factor(hole: Hole) -> float:
-    """By how much the neighbourhood of a hole is reduced, so that the hole is not too large."""
-    sides = (np.ptp(np.flatnonzero(hole.any(axis))) + 1 for axis in (0, 1))
-    return max(1.0, max(sides) / LARGEST_HOLE)
+def _thickness(hole: Hole) -> int:
+    """The diameter of the largest disc inside a hole, in pixels, at most its shorter side."""
+    from scipy import ndimage
+
+    radius = ndimage.distance_transform_edt(np.pad(hole, 1)).max()
+    return min(*hole.shape, math.ceil(2 * radius))
+
+
+def size_with_margin(height: int, width: int, margin: Margin | None) -> tuple[int, int]:
+    """(height, width) of an image with its margin."""
+    top, right, bottom, left = margin or (0, 0, 0, 0)
+    return height + top + bottom, width + left + right
 
 
 def _margin_factor(hole: Hole) -> float:

@@ -145,14 +145,27 @@ def with_masks(planned: Plan, mask: str) -> Plan:
     path = Path(mask)
     if not path.exists():
         raise UserError(f"--mask={mask} does not exist")
-    if path.is_file():
+    if not path.is_dir():
         masks = [path] * len(planned.jobs)
     else:
+        # A folder of masks inside that of the images
+        own = path.resolve()
+        jobs = [job for job in planned.jobs if own not in job.source.resolve().parents]
+        planned = planned._replace(jobs=jobs)
+        if not jobs:
+            raise UserError(f"--mask={mask} holds all the images that were given")
         by_stem: dict[str, list[Path]] = {}
         for name in sorted(path.iterdir()):
             if name.is_file() and formats.is_image_name(name):
                 by_stem.setdefault(name.stem, []).append(name)
-        masks = [_mask_of(job.source, by_stem, mask) for job in planned.jobs]
+        masks = [_mask_of(job.source, by_stem, mask) for job in jobs]
+        first: dict[Path, Path] = {}
+        for job, name in zip(jobs, masks, strict=True):
+            other = first.setdefault(name, job.source)
+            if other != job.source:
+                raise UserError(
+                    f"{other} and {job.source} would both get the mask {name}; rename one of them"
+                )
     written = {name.resolve() for job in planned.jobs for name in job.outputs if name != STDIO}
     for name in masks:
         if name.resolve() in written:

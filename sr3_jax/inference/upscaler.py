@@ -338,10 +338,14 @@ class Upscaler:
             self.engine.tiles(height * self.scale**number, width * self.scale**number)
             for number in range(passes)
         )
+        size = self.bytes(height * width, sampling)
+        return Cost(*self._size(height, width, sampling.scale), tiles, evaluations, size)
+
+    def bytes(self, count: int, sampling: Sampling) -> int:
+        """The memory that an image of so many pixels takes."""
         # The condition, y_t, the estimate of y_0, the estimate before, and the picture itself
         planes = self.engine.method.condition_channels + 3 * self.channels + 4
-        size = 4 * height * width * self.scale ** (2 * passes) * planes
-        return Cost(*self._size(height, width, sampling.scale), tiles, evaluations, size)
+        return 4 * count * self.scale ** (2 * self.passes(sampling.scale)) * planes
 
 
 def _as_seen(picture: Picture) -> Picture:

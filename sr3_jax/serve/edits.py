@@ -110,15 +110,16 @@ class Edits(Pictures):
           TooBusy: Too many images are waiting.
           UserError: The mask or the margin does not fit, or `sampling` cannot be used.
         """
-        self.check_room()
-        height, width = upload.size
-        # Before arrays of that size are made
-        top, right, bottom, left = margin or (0, 0, 0, 0)
-        made = height + top + bottom, width + left + right
-        self.check_pixels(upload.name, upload.size, made)
-        signals = told(self.editor.checkpoint, self.task, sampling.told)
-        hole = holes.of_mask_bytes(mask, height, width) if mask else None
-        edit = self.editor.edit(hole, margin)
-        sampling = sampling.with_options(signals)
-        cost = edit.cost(height, width, sampling)
-        return self.take(edit, upload.data, upload.name, sampling, cost)
+        with self._uploading:  # one by one, as above
+            self.check_room()
+            height, width = upload.size
+            # Before arrays of that size are made
+            top, right, bottom, left = margin or (0, 0, 0, 0)
+            made = height + top + bottom, width + left + right
+            self.check_pixels(upload.name, upload.size, made)
+            signals = told(self.editor.checkpoint, self.task, sampling.told)
+            hole = holes.of_mask_bytes(mask, height, width) if mask else None
+            edit = self.editor.edit(hole, margin)
+            sampling = sampling.with_options(signals)
+            cost = edit.cost(height, width, sampling)
+            return self.take(edit, upload.data, upload.name, sampling, cost)

@@ -112,6 +112,10 @@ class Inpaint(SameSize):
         """The hole (b, h, w, 1)."""
         return (image[..., self._channels :] > 0).astype(jnp.float32)
 
+    def known(self, condition: Any) -> Any:
+        """All but the hole."""
+        return condition[..., self._channels :] <= 0
+
     def compose(self, image: Canvas, output: Canvas) -> Canvas:
         """The output in the hole, and the input's own pixels elsewhere."""
         return np.where(image[..., self._channels :] > 0, output, image[..., : self._channels])

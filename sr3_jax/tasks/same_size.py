@@ -1,5 +1,7 @@
 """What tasks have in common whose result is of the input's own size."""
 
+from typing import Any
+
 from ml_collections import ConfigDict
 
 from sr3_jax.tasks.labels import label_signals
@@ -19,6 +21,10 @@ class SameSize:
 
     def weights(self, image: Images) -> Weights | None:
         """None: all of the image is to be learned."""
+        return None
+
+    def known(self, condition: Any) -> Any:
+        """None: nothing of the result is known."""
         return None
 
     def output_size(self, height: int, width: int) -> tuple[int, int]:

@@ -1,6 +1,7 @@
 """Super-resolution: the HR image of an LR image, which may also be blurred and noisy."""
 
 import zlib
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -72,6 +73,10 @@ class SuperResolution:
 
     def weights(self, image: Images) -> Weights | None:
         """None: all of the image is to be learned."""
+        return None
+
+    def known(self, condition: Any) -> Any:
+        """None: nothing of the result is known."""
         return None
 
     def compose(self, image: Canvas, output: Canvas) -> Canvas:

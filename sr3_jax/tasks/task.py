@@ -6,7 +6,7 @@ such as how strong the noise is, or its class.
 
 import math
 from collections.abc import Mapping
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Array, Float, Key
@@ -94,6 +94,14 @@ class Task(Protocol):
 
         Args:
           image: a `Given`'s.
+        """
+        ...
+
+    def known(self, condition: Any) -> Any:
+        """Where the result is the condition's image itself, (b, h, w, 1) bool; None: nowhere.
+
+        Args:
+          condition: what `condition` made.
         """
         ...
 

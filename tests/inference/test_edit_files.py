@@ -32,7 +32,8 @@ def networks(tmp_path_factory):
         config.data.lr_size = config.data.hr_size
         config.model.predict_residual = kind != "inpaint"
         if kind == "restore":
-            config.task.tell_noise, config.task.noise = True, 20.0
+            config.task.update({"blur": 2.0, "noise": 20.0, "jpeg": 60.0})
+            config.task.update({"tell_blur": True, "tell_noise": True, "tell_jpeg": True})
         export(random_checkpoint(config, kind), folder / f"{kind}.safetensors")
     return folder
 
@@ -149,6 +150,24 @@ def test_a_mask_that_changed_is_another_result(edit, tmp_path):
     assert edit("inpaint", *words[:-1], "--overwrite")[0] == 0
 
 
+def test_masks_inside_the_folder_of_the_images_are_not_images(edit, tmp_path):
+    photo(tmp_path / "in" / "a.png")
+    mask(tmp_path / "in" / "masks" / "a.png", (0, 9, 0, 9))
+    words = (tmp_path / "in", f"--mask={tmp_path / 'in' / 'masks'}", "-o", tmp_path / "out")
+    code, out, err = edit("inpaint", *words)
+    assert (code, out) == (0, f"{tmp_path / 'out' / 'a.png'}\n"), err
+
+
+def test_two_images_do_not_share_a_mask_of_a_folder_unnoticed(edit, tmp_path):
+    for name in ("b/1.png", "c/1.png"):
+        photo(tmp_path / "in" / name)
+    mask(tmp_path / "masks" / "1.png", (0, 9, 0, 9))
+    words = (tmp_path / "in", f"--mask={tmp_path / 'masks'}", "-o", tmp_path / "out")
+    code, _, err = edit("inpaint", *words)
+    assert code == 2
+    assert "would both get the mask" in err
+
+
 def test_margins_samples_and_json(edit, tmp_path):
     given = photo(tmp_path / "a.png")
     words = (given, "-o", tmp_path / "b.png", "--margin=4,3,2,1", "--samples=2", "--json")
@@ -204,6 +223,10 @@ REFUSED = {
     "three margins": (("uncrop", "--margin=1,2,3"), "--margin=1,2,3 must be one number"),
     "no margins at all": (("uncrop", "--margin=0"), "--margin=0 must be one number"),
     "a negative margin": (("uncrop", "--margin=-1,0,0,0"), "must be one number of pixels"),
+    "margins for which there is no memory": (
+        ("uncrop", "--margin=99999"),
+        "GiB of memory, and there are",
+    ),
     "a mask to colourise": (
         ("colourise", "--mask={t}/m.png"),
         "--mask is for inpaint and uncrop, not for --task=colourise",

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageCms
 
 from sr3_jax import Editor, Upscaler
 from sr3_jax.errors import UserError
@@ -98,24 +98,52 @@ def test_a_hole_far_away_changes_nothing_here(inpaint):
     np.testing.assert_array_equal(both[:, :200], inpaint(wide, mask=one)[:, :200])
 
 
-def test_what_the_network_sees_of_a_large_hole_is_reduced(inpaint, monkeypatch):
-    seen = []
+@pytest.fixture
+def seen(inpaint, monkeypatch):
+    """What the network is shown; what it makes is grey."""
+    found = []
 
     def canvas(inputs, *_):
-        seen.append(inputs)
+        found.append(inputs)
         return np.zeros((*inputs.shape[:2], 3), np.float32)
 
     monkeypatch.setattr(inpaint.engine, "canvas", canvas)
+    return found
+
+
+def test_what_the_network_sees_of_a_thick_hole_is_reduced(inpaint, seen):
     photo = RNG.integers(0, 256, (400, 500, 3), np.uint8)
-    hole = hole_of((100, 292, 150, 214), size=(400, 500))
+    hole = hole_of((100, 292, 150, 342), size=(400, 500))
     made = inpaint(photo, mask=hole)
-    assert (made[hole > 0] == 128).all()
+    assert (made[205:215, 250:260] == 128).all()
     np.testing.assert_array_equal(made[hole == 0], photo[hole == 0])
     (found,) = seen
+    assert found.dtype == np.float32
     mask = found[..., 3] > 0
     assert mask.any(1).sum() in range(holes.LARGEST_HOLE, holes.LARGEST_HOLE + 3)
     assert max(found.shape) <= 3 * holes.LARGEST_HOLE + 2
     assert not found[mask][:, :3].any()
+
+
+def test_a_long_thin_hole_is_seen_as_it_is_with_as_much_around_as_it_needs(inpaint, seen):
+    size = (700, 700)
+    hole = hole_of((50, 650, 300, 306), size=size)
+    inpaint(RNG.integers(0, 256, (*size, 3), np.uint8), mask=hole)
+    (found,) = seen
+    assert found.shape == (600 + 2 * holes.CONTEXT, 6 + 2 * holes.CONTEXT, 4)
+    assert (found[..., 3] > 0).sum() == 600 * 6
+
+
+def test_a_line_across_a_large_photograph_is_seen_and_not_all_of_it_at_once(inpaint, seen):
+    size = (2000, 3000)
+    hole = np.zeros(size, np.uint8)
+    columns = np.arange(3000)
+    hole[columns * 2 // 3, columns] = 255
+    inpaint(RNG.integers(0, 256, (*size, 3), np.uint8), mask=hole)
+    (found,) = seen
+    height, width = found.shape[:2]
+    assert height * width <= 1.01 * holes.LARGEST_PLACE**2
+    assert (found[..., 3] > 0).any(0).all()  # without a gap
 
 
 @pytest.mark.parametrize("margin", [(8, 0, 0, 0), (3, 4, 5, 6), (0, 60, 0, 0)])
@@ -138,6 +166,32 @@ def test_known_pixels_stay_whatever_the_network_sees_of_them():
     made = grey(image, mask=hole)
     np.testing.assert_array_equal(made[hole == 0], image[hole == 0])
     assert np.ptp(made[hole > 0][:, :3].astype(int), axis=-1).max() == 0
+
+
+def test_what_is_filled_is_to_be_seen_and_what_was_hidden_is_not(inpaint):
+    hole = hole_of((10, 20, 30, 44))
+    clear = np.concatenate([PHOTO, 255 - hole[..., None]], -1)  # the hole was erased before
+    clear[20:24, 30:44, 3] = 0  # and a little more
+    made = inpaint(clear, mask=hole)
+    assert (made[hole > 0][:, 3] == 255).all()
+    np.testing.assert_array_equal(made[hole == 0], clear[hole == 0])
+    hidden = np.where(clear[..., 3:] == 0, 255 - clear[..., :3], clear[..., :3])
+    hidden = np.concatenate([hidden, clear[..., 3:]], -1)
+    np.testing.assert_array_equal(inpaint(hidden, mask=hole)[hole > 0], made[hole > 0])
+
+
+def test_what_is_too_large_is_priced_without_making_it(inpaint):
+    cost = inpaint.edit(None, (50_000, 50_000, 50_000, 50_000)).cost(45, 70)
+    assert (cost.height, cost.width) == (100_045, 100_070)
+    assert cost.bytes > 10**12
+
+
+def test_a_profile_of_grey_does_not_stay_with_colours(colourise):
+    grey = Image.fromarray(PHOTO).convert("L")
+    profile = bytearray(ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes())
+    profile[16:20] = b"GRAY"
+    grey.info["icc_profile"] = bytes(profile)
+    assert "icc_profile" not in colourise(grey).info
 
 
 def test_grey_stays_grey(inpaint):
@@ -176,7 +230,7 @@ def restorer(**task):
     config.task.kind, config.data.lr_size = "blind", config.data.hr_size
     config.task.update({"tell_blur": True, "tell_noise": True, "tell_jpeg": True} | task)
     config.task.update({"blur": 2.0, "noise": 20.0, "jpeg": 60.0})
-    return random_checkpoint(config, "restore")
+    return random_checkpoint(config, "restore", 0.2)  # strong enough to listen
 
 
 @pytest.fixture(scope="module")
@@ -210,6 +264,19 @@ def test_to_remove_one_flaw_is_to_say_that_the_others_are_absent(task, told):
     for name in told:
         with pytest.raises(UserError, match=f"--{name}=3 does not go with --task={task}"):
             editor.told(restorer(), task, {name: 3.0})
+
+
+def test_a_network_that_has_not_learned_a_flaw_does_not_pretend_to_remove_it():
+    config = tiny_config(channels=3)
+    config.task.kind, config.data.lr_size = "blind", config.data.hr_size
+    config.task.noise = 20.0
+    config.task.blur = config.task.jpeg = 0.0
+    denoise = random_checkpoint(config, "denoise")
+    assert editor.told(denoise, "denoise", {}) == {}  # it knows of no other flaw
+    for task in ("deblur", "restore_jpeg"):
+        with pytest.raises(UserError, match=r"denoise has not learned to take off .* alone, as"):
+            editor.told(denoise, task, {})
+    assert editor.told(denoise, "restore", {}) == {}
 
 
 def test_a_network_for_another_task_is_refused_by_both_names(colourise):

@@ -136,6 +136,19 @@ def test_networks_are_trained_on_it_and_make_images_of_the_same_size(kind, objec
     assert made.shape == (2, 16, 16, 3)
 
 
+def test_what_is_known_is_held_whatever_the_network_says_of_it():
+    for residual in (True, False):
+        method = Method(config_of("inpaint", model__predict_residual=residual))
+        given = method.task.corrupt(RGB, KEY, train=True).image
+        condition = method.task.condition(given)
+        params = jax.tree.map(lambda x: x + 0.3, method.init(jax.random.key(0)))
+        y_0 = method.denoiser(params)(condition, RGB, jnp.full(5, 0.5))
+        made = np.asarray(method.decode(y_0, condition))
+        hole = np.asarray(given[..., 3]) > 0
+        np.testing.assert_allclose(made[~hole], np.asarray(RGB)[~hole], atol=1e-6)
+        assert np.abs(made[hole] - np.asarray(condition[..., :3])[hole]).max() > 0.01
+
+
 def test_what_is_known_has_no_part_in_the_loss():
     """A regression that is wrong outside the hole alone has no loss."""
     task = build_task(config_of("inpaint"))

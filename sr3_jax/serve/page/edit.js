@@ -160,8 +160,10 @@ async function mask() {
 // What is white in an image file becomes painted
 async function takeMask(chosen) {
   if (!chosen) return;
+  const given = image;
   try {
     const bitmap = await createImageBitmap(chosen).catch(() => { throw new Error(`${chosen.name} is no image that this browser can read.`); });
+    if (image !== given) return; // another one was chosen meanwhile
     const { width, height } = bitmap;
     if (width !== image.width || height !== image.height)
       throw new Error(`The mask is ${width} × ${height}, and the image ${image.width} × ${image.height}: they must be of one size.`);
@@ -170,7 +172,7 @@ async function takeMask(chosen) {
     const values = context.getImageData(0, 0, width, height), { data } = values;
     const colour = [1, 3, 5].map(place => parseInt(PAINT.slice(place, place + 2), 16));
     for (let at = 0; at < data.length; at += 4) {
-      const white = (data[at] + data[at + 1] + data[at + 2]) * data[at + 3] > 3 * 127.5 * 255;
+      const white = data[at] + data[at + 1] + data[at + 2] > 3 * 127.5 && data[at + 3] > 127.5;
       data.set([...colour, white ? 255 : 0], at);
     }
     context.putImageData(values, 0, 0);
