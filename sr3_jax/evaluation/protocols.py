@@ -95,8 +95,9 @@ ABOUT_REAL = (
 ABOUT_EDITS = (
     "What is done to each image, its flaws or the seed of its hole, is in its table's "
     "results.json. A row that is told knows the strength of the flaws of each image; the others "
-    "know nothing of them. Simple answers have the settings that are best on the photographs of "
-    "validation-edit. Seconds are per megapixel of the result, image by image, without compiling "
+    "only that there are none but those which the edit removes. Simple answers have the settings "
+    "that are best of a grid on the photographs of validation-edit. "
+    "Seconds are per megapixel of the result, image by image, without compiling "
     "or loading."
 )
 

@@ -55,9 +55,9 @@ class Editor:
     ):
         self.kind = kind_of(checkpoint)  # what it does: "colourise", "inpaint" or "restore"
         restores = self.kind == "restore"
-        self._restorer = Upscaler(checkpoint, batch_size, tile) if restores else None
+        self.restorer = Upscaler(checkpoint, batch_size, tile) if restores else None
         self.engine = (
-            self._restorer.engine if self._restorer else Engine(checkpoint, batch_size, tile)
+            self.restorer.engine if self.restorer else Engine(checkpoint, batch_size, tile)
         )
 
     @classmethod
@@ -126,8 +126,8 @@ class Editor:
         self, picture: Picture, name: str, sampling: Sampling, on_tiles: Progress = ignore
     ) -> Picture:
         """The picture without its flaws."""
-        assert self._restorer is not None
-        return self._restorer.picture(picture, name, sampling, on_tiles)
+        assert self.restorer is not None
+        return self.restorer.picture(picture, name, sampling, on_tiles)
 
     def inpaint(
         self,
@@ -214,8 +214,8 @@ class Edit(NamedTuple):
         engine, sampling = self.editor.engine, sampling or Sampling()
         _check(sampling, self.checkpoint)
         if self.editor.kind == "restore":
-            assert self.editor._restorer is not None
-            return self.editor._restorer.cost(height, width, sampling)
+            assert self.editor.restorer is not None
+            return self.editor.restorer.cost(height, width, sampling)
         if self.editor.kind == "colourise":
             tiles = engine.tiles(*holes.reduced_size(height, width, _colour_factor(height, width)))
         else:
@@ -233,8 +233,8 @@ class Edit(NamedTuple):
     def bytes(self, count: int, sampling: Sampling) -> int:
         """The memory that an image of so many pixels takes."""
         if self.editor.kind == "restore":
-            assert self.editor._restorer is not None
-            return self.editor._restorer.bytes(count, sampling)
+            assert self.editor.restorer is not None
+            return self.editor.restorer.bytes(count, sampling)
         return 4 * count * PLANES[self.editor.kind]
 
     def prepared(self, file: File, sampling: Sampling) -> File:
